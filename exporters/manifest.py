@@ -1,0 +1,248 @@
+"""What an artifact says of itself: manifest.json as frozen values, read strictly and without trust."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from exporters.errors import SlmcError
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Producer:
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that was compiled; sha256 of its weights file."""
+
+    path_name: str
+    family: str
+    sha256: str
+    params: int
+
+
+@dataclass(frozen=True)
+class State:
+    """One recurrent state: graph input and output, and the value that every entry starts with."""
+
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    dtype: str
+    fill: float
+
+
+@dataclass(frozen=True)
+class Io:
+    """Names of the graph's inputs and outputs: tokens int64 [1, T], logits float32 [1, T, V]."""
+
+    tokens: str
+    logits: str
+    states: tuple[State, ...]
+
+
+@dataclass(frozen=True)
+class RecipeEntry:
+    format: str
+    method: str
+    bytes: int
+    bits_per_weight: float
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """weights and states as stored; weights_fp32 for the uncompressed model; file is model.onnx + model.onnx.data."""
+
+    weights: int
+    weights_fp32: int
+    states: int
+    file: int
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The metric of the artifact on ONNX Runtime beside the fp32 model's; relative_drop > 0 is worse."""
+
+    metric: str
+    dataset: str
+    dataset_sha256: str
+    tokens: int
+    reference: float
+    compressed: float
+    relative_drop: float
+    relative_drop_upper: float
+    bits_per_byte: float
+    bits_per_byte_reference: float
+    kl_mean: float
+    top1_agreement: float
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The artifact on ONNX Runtime against torch with the same recipe."""
+
+    logits_max_abs: float
+    top1_agreement: float
+    perplexity_ratio: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measured in a child process on the named target; every *_bytes of the process, the baseline an empty runtime."""
+
+    target: str
+    cpu: str
+    isa: str
+    threads: int
+    ort_version: str
+    native: bool
+    prompt_tokens: int
+    prompt_tps: float
+    decode_ms: Percentiles
+    decode_tps: float
+    load_ms: float
+    rss_peak_bytes: int
+    rss_after_load_bytes: int
+    rss_baseline_bytes: int
+    private_bytes: int
+    file_backed_bytes: int
+    read_bandwidth_gbs: float
+    bandwidth_fraction: float
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """One thing that had to hold: the limit, what was measured, in the named unit."""
+
+    name: str
+    limit: float
+    actual: float
+    unit: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole manifest.json."""
+
+    schema_version: int
+    producer: Producer
+    created: str
+    source: Source
+    io: Io
+    recipe: dict[str, RecipeEntry]
+    bytes: Bytes
+    quality: Quality | None
+    parity: Parity | None
+    measured: Measured | None
+    constraints: tuple[Constraint, ...]
+    files: dict[str, FileEntry]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def parse(kind: Any, value: Any, where: str) -> Any:
+    """`value`, as JSON gave it, as the type `kind`: dataclasses, tuples, dicts, unions with None, scalars.
+
+    Raises:
+        SlmcError: a field is missing, unknown, or of another type; the text names it.
+    """
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = next(a for a in args if a is not type(None))
+        return None if value is None else parse(inner, value, where)
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(typing.cast(type, kind), value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise SlmcError(f"{where}: expected a list, found {type(value).__name__}")
+        return tuple(parse(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise SlmcError(f"{where}: expected an object, found {type(value).__name__}")
+        return {str(k): parse(args[1], item, f"{where}.{k}") for k, item in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise SlmcError(f"{where}: expected {kind.__name__}, found {value!r}")
+    return value
+
+
+def _parse_dataclass(kind: type[T], value: Any, where: str) -> T:
+    if not isinstance(value, dict):
+        raise SlmcError(f"{where}: expected an object, found {type(value).__name__}")
+    hints = typing.get_type_hints(kind)
+    missing, unknown = sorted(hints.keys() - value.keys()), sorted(value.keys() - hints.keys())
+    if missing or unknown:
+        found = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(unknown)}"
+        raise SlmcError(f"{where}: {found}; write the artifact again with this version of slmc")
+    return kind(**{name: parse(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+
+
+def read_manifest(artifact: Path) -> Manifest:
+    """The manifest of an artifact directory, checked: schema, version, and that no path leaves the directory.
+
+    Raises:
+        SlmcError: what is wrong, and where.
+    """
+    path = artifact / MANIFEST_NAME
+    if not path.is_file():
+        raise SlmcError(f"{artifact}: no {MANIFEST_NAME} there, so it is no artifact; make one with 'slmc build'")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SlmcError(f"{path}: not JSON ({error}); copy the artifact again") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise SlmcError(
+            f"{path}: schema_version is {version!r}, this slmc reads {SCHEMA_VERSION}; use the slmc that wrote it"
+        )
+    manifest: Manifest = parse(Manifest, raw, MANIFEST_NAME)
+    for name in manifest.files:
+        confined(artifact, name)
+    return manifest
+
+
+def confined(artifact: Path, name: str) -> Path:
+    """The path of a file inside an artifact.
+
+    Raises:
+        SlmcError: the name is absolute, climbs out with '..', or passes through a link.
+    """
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or "\\" in name or not relative.parts:
+        raise SlmcError(f"{artifact / MANIFEST_NAME}: file name {name!r} leaves the artifact; only relative paths inside")
+    path = artifact
+    for part in relative.parts:
+        path = path / part
+        if path.is_symlink():
+            raise SlmcError(f"{path}: a link; an artifact holds plain files only")
+    return path

@@ -1,0 +1,35 @@
+"""Where the compiled kernels lie, and the C functions that other languages call in them."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+from pathlib import Path
+
+from exporters.errors import NotAvailable
+
+_FILE_NAME = "libslmc_ops.so"
+
+
+def library_path() -> Path:
+    """Path of the operator library that was installed with this package.
+
+    Raises:
+        NotAvailable: the package was installed without its compiled part.
+    """
+    spec = importlib.util.find_spec("slmc_native")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        candidate = Path(folder) / _FILE_NAME
+        if candidate.is_file():
+            return candidate
+    raise NotAvailable(
+        f"{_FILE_NAME} is not installed: found no folder 'slmc_native' beside the Python packages; "
+        "install with 'pip install .' (a C++17 compiler is needed)"
+    )
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The operator library, loaded once for direct calls."""
+    return ctypes.CDLL(str(library_path()))

@@ -1,0 +1,85 @@
+"""The operators of domain ai.slmc, said once: names, inputs, outputs, attributes.
+
+Arrays: x is float32 [..., K]; N output features, K input features, G = ceil(K / group) groups per row.
+Codes are packed along K, least significant bits first, every group padded to whole bytes and to `group` codes:
+a plane of b bits is uint8 [N, G, group * b / 8], which for b in 2, 4, 8 is exactly MatMulNBits' layout.
+Widths 3, 5 and 6 are two planes: `codes` holds the low 2, 4, 4 bits, `high` the remaining 1, 1, 2 bits.
+
+    w[n, k] = scales[n, g] * (code[n, k] - zero[n, g])     with g = k // group, zero = 2^(bits-1) where not given
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DOMAIN = "ai.slmc"
+VERSION = 1
+
+FLOAT, HALF, UINT8, INT64 = "tensor(float)", "tensor(float16)", "tensor(uint8)", "tensor(int64)"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One input or output: its name, ONNX type, and whether it may be left out."""
+
+    name: str
+    type: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One operator; `ints` and `floats` are its required attributes."""
+
+    name: str
+    inputs: tuple[Parameter, ...]
+    outputs: tuple[Parameter, ...]
+    ints: tuple[str, ...] = ()
+    floats: tuple[str, ...] = ()
+
+
+_PLANES = (
+    Parameter("codes", UINT8),
+    Parameter("scales", HALF),
+    Parameter("high", UINT8, optional=True),
+    Parameter("zeros", UINT8, optional=True),  # [N, G]
+)
+
+QLINEAR = Signature(
+    "QLinear",  # y[..., n] = sum_k x[..., k] w[n, k]
+    (Parameter("x", FLOAT), *_PLANES),
+    (Parameter("y", FLOAT),),
+    ints=("K", "N", "bits", "group"),
+)
+HALF_LINEAR = Signature(
+    "HalfLinear",  # the same with w float16 [N, K]
+    (Parameter("x", FLOAT), Parameter("w", HALF)),
+    (Parameter("y", FLOAT),),
+)
+QEMBEDDING = Signature(
+    "QEmbedding",  # y[..., :] = w[token, :]
+    (Parameter("tokens", INT64), *_PLANES),
+    (Parameter("y", FLOAT),),
+    ints=("K", "N", "bits", "group"),
+)
+SIGN_EMBEDDING = Signature(
+    "SignEmbedding",  # y[..., k] = +1 where bit k of row `token` is set, else -1; codes [N, ceil(K / 8)]
+    (Parameter("tokens", INT64), Parameter("codes", UINT8)),
+    (Parameter("y", FLOAT),),
+    ints=("K", "N"),
+)
+LIF = Signature(
+    "Lif",  # drive and spikes [1, T, C], membranes [1, C]
+    (Parameter("drive", FLOAT), Parameter("membrane", FLOAT)),
+    (Parameter("spikes", FLOAT), Parameter("membrane_out", FLOAT)),
+    floats=("tau", "threshold", "reset"),
+)
+WKV = Signature(
+    "Wkv",  # decay, first [C]; key, value, y [1, T, C]; the three states [1, C]
+    tuple(
+        Parameter(n, FLOAT) for n in ("decay", "first", "key", "value", "numerator", "denominator", "exponent")
+    ),
+    tuple(Parameter(n, FLOAT) for n in ("y", "numerator_out", "denominator_out", "exponent_out")),
+)
+
+SIGNATURES = (QLINEAR, HALF_LINEAR, QEMBEDDING, SIGN_EMBEDDING, LIF, WKV)

@@ -1,0 +1,163 @@
+"""SpikeGPT as its authors trained it: RWKV-4 time-mix and channel-mix whose outputs spike before they join the residual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from exporters.ops.recurrences import lif, spike, wkv
+
+STATES_PER_BLOCK = ("att_shift", "wkv_numerator", "wkv_denominator", "wkv_exponent", "att_membrane", "ffn_shift",
+                    "ffn_membrane")  # fmt: skip
+"""What one block carries from token to token, each [batch, width]."""
+
+EXPONENT_START = -1e38
+"""Initial running maximum of the WKV exponents: smaller than every exponent that occurs."""
+
+
+@dataclass(frozen=True)
+class SpikeGptConfig:
+    """Sizes and options of a SpikeGPT.
+
+    embed_binarize: the embedding passes a step function (the training graph does; the authors' RNN runner does not).
+    rescale_every: halve the residual after every so many blocks, with att.output and ffn.value scaled to match, as
+        the authors' RNN runner does; 0 is never, the training graph.
+    dropout: of the residual after every block, in training only (the authors trained with 0.03).
+    """
+
+    layers: int
+    width: int
+    hidden: int
+    vocabulary: int
+    embed_binarize: bool = True
+    rescale_every: int = 0
+    tau: float = 2.0
+    threshold: float = 1.0
+    reset: float = 0.0
+    dropout: float = 0.0
+
+
+def _shifted(x: Tensor, last: Tensor) -> Tensor:
+    """x one token later: [batch, time, width], its first row the last token of the text before."""
+    return torch.cat([last[:, None], x[:, :-1]], 1)
+
+
+class TimeMix(nn.Module):
+    """Attention's place in RWKV-4: sigmoid(r) * wkv(k, v), projected."""
+
+    def __init__(self, config: SpikeGptConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.time_decay = nn.Parameter(torch.zeros(width))
+        self.time_first = nn.Parameter(torch.zeros(width))
+        self.time_mix_k = nn.Parameter(torch.zeros(1, 1, width))
+        self.time_mix_v = nn.Parameter(torch.zeros(1, 1, width))
+        self.time_mix_r = nn.Parameter(torch.zeros(1, 1, width))
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.receptance = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, shift: Tensor, sums: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """x and the drive of the spikes are [batch, time, width]; also returns the shift and the three WKV states."""
+        before = _shifted(x, shift)
+        change = x - before
+        k = self.key(torch.addcmul(before, change, self.time_mix_k)).to(x.dtype)
+        v = self.value(torch.addcmul(before, change, self.time_mix_v)).to(x.dtype)
+        r = torch.sigmoid(self.receptance(torch.addcmul(before, change, self.time_mix_r)))
+        y, *sums_after = wkv(-torch.exp(self.time_decay), self.time_first, k, v, *sums)
+        return self.output(r * y), [x[:, -1], *sums_after]
+
+
+class ChannelMix(nn.Module):
+    """The feed-forward part of RWKV-4: sigmoid(r) * value(relu(key)^2)."""
+
+    def __init__(self, config: SpikeGptConfig) -> None:
+        super().__init__()
+        self.time_mix_k = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.time_mix_r = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.key = nn.Linear(config.width, config.hidden, bias=False)
+        self.receptance = nn.Linear(config.width, config.width, bias=False)
+        self.value = nn.Linear(config.hidden, config.width, bias=False)
+
+    def forward(self, x: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """x and the drive of the spikes are [batch, time, width]; also returns the shift."""
+        before = _shifted(x, shift)
+        change = x - before
+        k = torch.relu(self.key(torch.addcmul(before, change, self.time_mix_k)))
+        r = torch.sigmoid(self.receptance(torch.addcmul(before, change, self.time_mix_r)))
+        return r * self.value(k * k), x[:, -1]
+
+
+class Block(nn.Module):
+    """Two sub-blocks, each a LayerNorm, a mix, and LIF neurons whose spikes are added to the residual."""
+
+    def __init__(self, config: SpikeGptConfig, index: int) -> None:
+        super().__init__()
+        self.config = config
+        self.shrink = 2.0 ** -(index // config.rescale_every) if config.rescale_every else 1.0
+        self.halve = bool(config.rescale_every) and (index + 1) % config.rescale_every == 0
+        if index == 0:
+            self.ln0 = nn.LayerNorm(config.width)
+        self.ln1 = nn.LayerNorm(config.width)
+        self.ln2 = nn.LayerNorm(config.width)
+        self.att = TimeMix(config)
+        self.ffn = ChannelMix(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def spikes(self, drive: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes of a sub-block's drive [batch, time, width], and the membrane after."""
+        config = self.config
+        drive = drive.to(membrane.dtype) * self.shrink if self.shrink != 1.0 else drive.to(membrane.dtype)
+        fired, after = lif(drive, membrane, config.tau, config.threshold, config.reset)
+        return fired, after
+
+    def forward(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """x [batch, time, width]; the state in the order of STATES_PER_BLOCK."""
+        if hasattr(self, "ln0"):
+            x = self.ln0(x)
+        drive, att_state = self.att(self.ln1(x), state[0], (state[1], state[2], state[3]))
+        spikes, att_membrane = self.spikes(drive, state[4])
+        x = x + spikes
+        drive, ffn_shift = self.ffn(self.ln2(x), state[5])
+        spikes, ffn_membrane = self.spikes(drive, state[6])
+        x = self.dropout(x + spikes)
+        return x * 0.5 if self.halve else x, [*att_state, att_membrane, ffn_shift, ffn_membrane]
+
+
+class SpikeGpt(nn.Module):
+    """Tokens and state in, logits and state out; parameters named as in the released checkpoints."""
+
+    def __init__(self, config: SpikeGptConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.emb = nn.Embedding(config.vocabulary, config.width)
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
+        self.ln_out = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+
+    def state_specs(self) -> list[tuple[str, int, float]]:
+        """Name, width and initial value of every carried state, in order."""
+        return [
+            (f"blocks.{i}.{name}", self.config.width, EXPONENT_START if name == "wkv_exponent" else 0.0)
+            for i in range(self.config.layers)
+            for name in STATES_PER_BLOCK
+        ]
+
+    def initial_state(self, batch: int = 1) -> list[Tensor]:
+        """The state before the first token, each [batch, width]."""
+        like = self.ln_out.weight
+        return [like.new_full((batch, width), fill) for _, width, fill in self.state_specs()]
+
+    def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """tokens [batch, time] -> logits [batch, time, vocabulary] and the state after the last token."""
+        x = self.emb(tokens)
+        if self.config.embed_binarize:
+            x = spike(x)
+        after: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            x, block_state = block(x, state[i * len(STATES_PER_BLOCK) : (i + 1) * len(STATES_PER_BLOCK)])
+            after += block_state
+        return self.head(self.ln_out(x)), after
