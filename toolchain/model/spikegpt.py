@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from exporters.errors import SlmcError
 from exporters.ops.recurrences import lif, spike, wkv
+from toolchain.model.tree import Block as TreeBlock
+from toolchain.model.tree import Layer, ModelTree
 
 STATES_PER_BLOCK = ("att_shift", "wkv_numerator", "wkv_denominator", "wkv_exponent", "att_membrane", "ffn_shift",
                     "ffn_membrane")  # fmt: skip
@@ -41,7 +48,7 @@ class SpikeGptConfig:
 
 def _shifted(x: Tensor, last: Tensor) -> Tensor:
     """x one token later: [batch, time, width], its first row the last token of the text before."""
-    return torch.cat([last[:, None], x[:, :-1]], 1)
+    return torch.cat([last[:, None], x], 1)[:, :-1]
 
 
 class TimeMix(nn.Module):
@@ -161,3 +168,52 @@ class SpikeGpt(nn.Module):
             x, block_state = block(x, state[i * len(STATES_PER_BLOCK) : (i + 1) * len(STATES_PER_BLOCK)])
             after += block_state
         return self.head(self.ln_out(x)), after
+
+
+@dataclass(frozen=True)
+class SpikeGptFamily:
+    """SpikeGPT checkpoints as released: a flat state dict whose key names and shapes give every size."""
+
+    name: str = "spikegpt"
+
+    def recognises(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> bool:
+        """RWKV-4 has the same tensors; a config that names another family keeps it from being taken for a SpikeGPT."""
+        named = config.get("model_type", self.name)
+        return named == self.name and {"emb.weight", "blocks.0.att.time_decay", "blocks.0.ffn.key.weight"} <= set(shapes)
+
+    def config(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> SpikeGptConfig:
+        """Sizes from the tensors, options from the config where it has them.
+
+        Raises:
+            SlmcError: the config contradicts the tensors, or holds a value of the wrong kind.
+        """
+        indices = [int(m[1]) for m in (re.match(r"blocks\.(\d+)\.", name) for name in shapes) if m]
+        vocabulary, width = shapes["emb.weight"]
+        sizes = {"layers": 1 + max(indices), "width": width, "hidden": shapes["blocks.0.ffn.key.weight"][0],
+                 "vocabulary": vocabulary}  # fmt: skip
+        for name, size in sizes.items():
+            if config.get(name, size) != size:
+                raise SlmcError(f"config.json: {name} is {config[name]!r}, but the weights have {size}")
+        options = {f.name: f.default for f in dataclasses.fields(SpikeGptConfig) if f.name not in sizes}
+        for name, default in options.items():
+            value = config.get(name, default)
+            if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, (int, float)):
+                raise SlmcError(f"config.json: {name} is {value!r}; allowed is a {type(default).__name__}")
+            options[name] = value
+        return SpikeGptConfig(**sizes, **options)
+
+    def build(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> nn.Module:
+        with torch.device("meta"):
+            return SpikeGpt(self.config(shapes, config))
+
+    def tree(self, model: nn.Module) -> ModelTree:
+        assert isinstance(model, SpikeGpt)
+        blocks = [TreeBlock("emb", (Layer("emb", "embedding", *model.emb.weight.shape, model.config.embed_binarize),))]
+        for i, block in enumerate(model.blocks):
+            linears = [(f"blocks.{i}.{n}", m) for n, m in block.named_modules() if isinstance(m, nn.Linear)]
+            layers = tuple(Layer(path, "linear", m.out_features, m.in_features) for path, m in linears)
+            blocks.append(TreeBlock(f"blocks.{i}", layers))
+        blocks.append(TreeBlock("head", (Layer("head", "linear", *model.head.weight.shape),)))
+        vectors = sum(p.numel() for p in model.parameters() if p.ndim != 2)
+        states = sum(width for _, width, _ in model.state_specs())
+        return ModelTree(self.name, tuple(blocks), vectors, states)

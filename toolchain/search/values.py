@@ -2,54 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Choice:
-    """What happens to one layer."""
-
-    format: str
-    method: str
-
-
-Recipe = dict[str, Choice]
-"""A total map: every layer path of the model to its choice."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """A candidate's quality on the evaluation text.
-
-    relative_drop: metric / reference - 1, > 0 is worse. upper: its one-sided 95 % bound, from the paired per-token
-    differences to the fp32 model. kl_mean in nats per token.
-    """
-
-    perplexity: float
-    relative_drop: float
-    upper: float
-    kl_mean: float
-    top1_agreement: float
+from toolchain.compress.recipe import Choice, Recipe
+from toolchain.evidence.quality import Score
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A recipe that was evaluated: bytes as stored (weights and states), quality, the tier that proposed it and why."""
+    """A recipe that was evaluated.
+
+    bytes: weights and states as stored. predicted: the sum of its layers' sensitivities, nats per token. score: as
+    measured. drop, upper: the relative drop as judged from both, and its one-sided 95 % bound (see judge.py).
+    tier, why: who proposed it.
+    """
 
     recipe: Recipe
     bytes: int
+    predicted: float
     score: Score
     tier: str
     why: str
+    drop: float = math.nan
+    upper: float = math.nan
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What one layer alone loses in one choice: KL divergence to the fp32 model in nats per token, and its bytes."""
+    """What one layer alone is expected to cost in one choice, nats per token, and its bytes there."""
 
     layer: str
     choice: Choice
-    kl: float
+    loss: float
     bytes: int
 
 

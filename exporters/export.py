@@ -1,0 +1,131 @@
+"""A torch language model with stored weights becomes model.onnx and model.onnx.data."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir
+import torch
+from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass
+from torch import Tensor, nn
+
+from exporters.errors import SlmcError
+from exporters.manifest import Io, State
+from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
+from exporters.ops.signatures import DOMAIN, VERSION
+from exporters.ops.translate import translation_table
+
+GRAPH_NAME, DATA_NAME = "model.onnx", "model.onnx.data"
+INLINE_BYTES = 256
+"""Initializers smaller than this stay inside model.onnx."""
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """What was written: the graph's inputs and outputs, and the bytes of its two files."""
+
+    io: Io
+    graph_bytes: int
+    data_bytes: int
+
+
+class _FlatState(nn.Module):
+    """The model with its states as separate arguments, as a graph has them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        logits, after = self.model(tokens, list(states))
+        return logits, *after
+
+
+def graph_io(state_specs: list[tuple[str, int, float]]) -> Io:
+    """Names of inputs and outputs for states given as (name, width, initial value)."""
+    states = tuple(State(f"state.{n}", f"next.{n}", (1, width), "float32", fill) for n, width, fill in state_specs)
+    return Io("tokens", "logits", states)
+
+
+def export_graph(model: nn.Module, state_specs: list[tuple[str, int, float]], folder: Path) -> ExportedGraph:
+    """Write a model (float32, batch 1, tokens of any length >= 1) into an existing folder.
+
+    Args:
+        model: tokens int64 [1, T] and states, each [1, width], to logits [1, T, V] and states.
+        state_specs: name, width and initial value of every state, in order.
+
+    Raises:
+        SlmcError: torch cannot trace the model, or the files do not have the size that their tensors ask for.
+    """
+    io = graph_io(state_specs)
+    program = _trace(model, io)
+    _attach_functions(program)
+    _sort_initializers(program)
+    path = folder / GRAPH_NAME
+    onnx_ir.save(program, path, external_data=DATA_NAME, size_threshold_bytes=INLINE_BYTES)
+    return ExportedGraph(io, path.stat().st_size, (folder / DATA_NAME).stat().st_size)
+
+
+def _trace(model: nn.Module, io: Io) -> onnx_ir.Model:
+    tokens = torch.zeros(1, 4, dtype=torch.int64)
+    states = [torch.full(s.shape, s.fill) for s in io.states]
+    shapes: tuple[Any, ...] = ({1: torch.export.Dim("T", min=1)}, tuple(None for _ in states))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            exported = torch.export.export(_FlatState(model), (tokens, *states), dynamic_shapes=shapes, strict=False)
+            program = torch.onnx.export(
+                exported,
+                dynamo=True,
+                verbose=False,
+                custom_translation_table=translation_table(),
+                opset_version=OPSET,
+                input_names=[io.tokens, *(s.input for s in io.states)],
+                output_names=[io.logits, *(s.output for s in io.states)],
+            )
+        except Exception as error:  # torch raises many kinds
+            first = str(error).strip().splitlines()[0]
+            raise SlmcError(f"torch could not turn the model into a graph: {first}") from error
+    if program is None:
+        raise SlmcError("torch's ONNX exporter gave no program")
+    return program.model
+
+
+def _attach_functions(model: onnx_ir.Model) -> None:
+    """Give every node of our domain the function body that fits its attributes."""
+    plain, attached = plain_functions(), {}
+    for node in model.graph:
+        if node.domain != DOMAIN:
+            continue
+        if node.op_type in plain:
+            body = plain[node.op_type]
+        else:
+            bits, group = node.attributes["bits"].as_int(), node.attributes["group"].as_int()
+            zeros = len(node.inputs) > 4 and node.inputs[4] is not None
+            make = qlinear_function if node.op_type == "QLinear" else qembedding_function
+            body = make(bits, group, zeros)
+            node.overload = body.overload
+        attached[body.name, body.overload] = body
+    for body in attached.values():
+        function = onnx_ir.serde.deserialize_function(body)
+        model.functions[function.identifier()] = function
+    model.opset_imports[DOMAIN] = VERSION
+    model.opset_imports["com.microsoft"] = 1
+    model.ir_version = 10
+    RemoveUnusedNodesPass()(model)
+    RemoveUnusedFunctionsPass()(model)
+
+
+def _sort_initializers(model: onnx_ir.Model) -> None:
+    """Widest element type first: every tensor then starts at a multiple of its element size, without padding."""
+    initializers = model.graph.initializers
+    ordered = sorted(initializers.items(), key=lambda item: -item[1].const_value.dtype.itemsize)  # type: ignore[union-attr]
+    for name, _ in ordered:
+        del initializers[name]
+    for name, value in ordered:
+        initializers[name] = value

@@ -1,0 +1,70 @@
+"""What a weight format is: a name, an exact size law, and the way from planes of bytes back to numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Shape and element type of one stored array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A weight matrix [rows, cols] as stored: named planes, laid out as its format says."""
+
+    format: str
+    shape: tuple[int, int]
+    planes: Mapping[str, Array]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(plane.nbytes for plane in self.planes.values())
+
+
+class Format(Protocol):
+    """One way to store a weight matrix [rows, cols]."""
+
+    @property
+    def name(self) -> str:
+        """As users write it: int4-g64."""
+        ...
+
+    @property
+    def bits(self) -> int:
+        """Bits of one stored value, without scales and indices."""
+        ...
+
+    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
+        """The arrays that a matrix of this shape is stored in."""
+        ...
+
+    def encode(self, weight: Float32) -> Encoded:
+        """A matrix [rows, cols] rounded to the nearest storable values."""
+        ...
+
+    def decode(self, encoded: Encoded) -> Float32:
+        """The matrix [rows, cols] that the planes stand for."""
+        ...
+
+
+def bytes_for(fmt: Format, rows: int, cols: int) -> int:
+    """The size law: bytes that a matrix takes in a format, everything counted."""
+    return sum(plane.nbytes for plane in fmt.planes_for(rows, cols).values())

@@ -1,0 +1,72 @@
+"""The formats by name: what a user may write, and what a search may choose from."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+
+from exporters.errors import SlmcError
+from exporters.formats.base import Format
+from exporters.formats.dense import FP16, FP32, SIGN
+from exporters.formats.integer import PLANE_BITS, IntegerFormat
+
+GROUPS = (16, 32, 64, 128, 256)
+"""Group sizes that the kernels and MatMulNBits both know."""
+
+FIXED: tuple[Format, ...] = (FP32, FP16, SIGN)
+
+SEARCHED: tuple[Format, ...] = (
+    FP16,
+    IntegerFormat(8, None, True),
+    IntegerFormat(6, 64, True),
+    IntegerFormat(5, 64, True),
+    IntegerFormat(4, 32, True),
+    IntegerFormat(4, 64, True),
+    IntegerFormat(4, 128, True),
+    IntegerFormat(3, 32, True),
+    IntegerFormat(3, 64, True),
+    IntegerFormat(3, 128, True),
+    IntegerFormat(2, 32, True),
+    IntegerFormat(2, 64, True),
+    IntegerFormat(4, 64, False),
+    IntegerFormat(3, 64, False),
+    IntegerFormat(2, 32, False),
+    IntegerFormat(2, 64, False),
+)
+"""What a search considers unless it is told otherwise, many bits first."""
+
+_INTEGER = re.compile(r"(u?)int(\d)(?:-g(\d+))?")
+
+
+def format_named(name: str) -> Format:
+    """The format of a name such as fp16, int4-g64, uint2-g32, sign.
+
+    Raises:
+        SlmcError: no such format; the text says what is allowed.
+    """
+    for fixed in FIXED:
+        if fixed.name == name:
+            return fixed
+    match = _INTEGER.fullmatch(name)
+    if match and int(match[2]) in PLANE_BITS and (match[3] is None or int(match[3]) in GROUPS):
+        return IntegerFormat(int(match[2]), int(match[3]) if match[3] else None, not match[1])
+    raise SlmcError(
+        f"unknown format {name!r}; allowed are fp32, fp16, sign, and int or uint with {', '.join(map(str, PLANE_BITS))} "
+        f"bits, per row or per group of {', '.join(map(str, GROUPS))} inputs: int8, int4-g64, uint2-g32"
+    )
+
+
+def formats_matching(patterns: tuple[str, ...]) -> tuple[Format, ...]:
+    """The searched formats that match any glob, plus every exact name, in order of falling bits.
+
+    Raises:
+        SlmcError: a pattern matches nothing.
+    """
+    chosen: dict[str, Format] = {}
+    for pattern in patterns:
+        found = [f for f in (FP32, *SEARCHED) if fnmatch.fnmatchcase(f.name, pattern)]
+        if not found and any(c in pattern for c in "*?["):
+            names = ", ".join(f.name for f in SEARCHED)
+            raise SlmcError(f"no searched format matches {pattern!r}; there are {names}")
+        chosen |= {f.name: f for f in found or [format_named(pattern)]}
+    return tuple(sorted(chosen.values(), key=lambda f: -f.bits))

@@ -1,0 +1,135 @@
+"""Integer formats of 2, 3, 4, 5, 6 and 8 bits with a float16 scale per row or per group of inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.formats.base import Encoded, Float32, Plane
+from exporters.formats.bits import UInt8, pack, unpack
+
+PLANE_BITS = {2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
+"""Width -> bits in plane `codes` and in plane `high`; powers of two, so that no code straddles a byte."""
+
+ROW_PADDING = 32
+"""Rows with one scale are padded to a multiple of this many codes."""
+
+SMALLEST_SCALE = float(np.finfo(np.float16).smallest_normal)
+LARGEST_SCALE = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The storable values of every group: scales float32 [rows, groups] (exact in float16), zeros likewise or None."""
+
+    scales: Float32
+    zeros: Float32 | None
+
+
+@dataclass(frozen=True)
+class IntegerFormat:
+    """w = scale * (code - zero), code in 0 .. 2^bits - 1; zero is 2^(bits-1) (int) or stored per group (uint)."""
+
+    bits: int
+    group: int | None
+    symmetric: bool
+
+    @property
+    def name(self) -> str:
+        return f"{'int' if self.symmetric else 'uint'}{self.bits}" + (f"-g{self.group}" if self.group else "")
+
+    @property
+    def levels(self) -> int:
+        return int(2**self.bits)
+
+    @property
+    def default_zero(self) -> int:
+        return int(2 ** (self.bits - 1))
+
+    def group_size(self, cols: int) -> int:
+        """Codes per group, padding included."""
+        return self.group or -(-cols // ROW_PADDING) * ROW_PADDING
+
+    def groups(self, cols: int) -> int:
+        return -(-cols // self.group_size(cols))
+
+    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
+        size, groups = self.group_size(cols), self.groups(cols)
+        low, high = PLANE_BITS[self.bits]
+        byte = np.dtype(np.uint8)
+        planes = {
+            "codes": Plane((rows, groups, size * low // 8), byte),
+            "scales": Plane((rows, groups), np.dtype(np.float16)),
+        }
+        if high:
+            planes["high"] = Plane((rows, groups, size * high // 8), byte)
+        if not self.symmetric:
+            planes["zeros"] = Plane((rows, groups), byte)
+        return planes
+
+    def grouped(self, weight: NDArray[np.generic]) -> NDArray[np.generic]:
+        """[rows, cols] as [rows, groups, group], zeros after the last column."""
+        rows, cols = weight.shape
+        size, groups = self.group_size(cols), self.groups(cols)
+        padded = np.zeros((rows, groups * size), weight.dtype)
+        padded[:, :cols] = weight
+        return padded.reshape(rows, groups, size)
+
+    def nearest_grid(self, weight: Float32) -> Grid:
+        """The grid that just covers every group: the larger side of a symmetric one lands on code 0."""
+        grouped = self.grouped(weight)
+        if self.symmetric:
+            low, high = grouped.min(-1), grouped.max(-1)
+            reach = np.where(-low >= high, low, high)
+            return Grid(stored_scales(-reach / self.default_zero), None)
+        low, high = np.minimum(grouped.min(-1), 0), np.maximum(grouped.max(-1), 0)
+        scales = stored_scales((high - low) / (self.levels - 1))
+        return Grid(scales, np.clip(np.rint(-low / scales), 0, self.levels - 1).astype(np.float32))
+
+    def codes(self, weight: Float32, grid: Grid) -> UInt8:
+        """The nearest code of every weight, [rows, cols]."""
+        size = self.group_size(weight.shape[1])
+        spread = np.repeat(grid.scales, size, 1)[:, : weight.shape[1]]
+        zeros = np.float32(self.default_zero) if grid.zeros is None else np.repeat(grid.zeros, size, 1)
+        zeros = zeros if grid.zeros is None else zeros[:, : weight.shape[1]]
+        return np.clip(np.rint(weight / spread) + zeros, 0, self.levels - 1).astype(np.uint8)
+
+    def store(self, codes: UInt8, grid: Grid) -> Encoded:
+        """Planes of codes [rows, cols] on a grid; padding decodes to zero."""
+        rows, cols = codes.shape
+        low_bits, high_bits = PLANE_BITS[self.bits]
+        grouped = self.grouped(codes).astype(np.uint8)
+        planes: dict[str, NDArray[np.generic]] = {
+            "codes": pack(grouped & np.uint8(2**low_bits - 1), low_bits),
+            "scales": grid.scales.astype(np.float16),
+        }
+        if high_bits:
+            planes["high"] = pack(grouped >> np.uint8(low_bits), high_bits)
+        if grid.zeros is not None:
+            planes["zeros"] = grid.zeros.astype(np.uint8)
+        return Encoded(self.name, (rows, cols), planes)
+
+    def encode(self, weight: Float32) -> Encoded:
+        grid = self.nearest_grid(weight)
+        return self.store(self.codes(weight, grid), grid)
+
+    def decode(self, encoded: Encoded) -> Float32:
+        low_bits, high_bits = PLANE_BITS[self.bits]
+        codes = unpack(encoded.planes["codes"].astype(np.uint8), low_bits)
+        if high_bits:
+            codes = codes | (unpack(encoded.planes["high"].astype(np.uint8), high_bits) << np.uint8(low_bits))
+        scales = encoded.planes["scales"].astype(np.float32)[..., None]
+        zeros = np.float32(self.default_zero)
+        if "zeros" in encoded.planes:
+            zeros = encoded.planes["zeros"].astype(np.float32)[..., None]
+        rows, cols = encoded.shape
+        return ((codes.astype(np.float32) - zeros) * scales).reshape(rows, -1)[:, :cols]
+
+
+def stored_scales(scales: Float32) -> Float32:
+    """Scales as float16 keeps them, away from zero and infinity, so that codes are rounded on the real grid."""
+    sign = np.where(scales < 0, np.float32(-1), np.float32(1))
+    magnitude = np.clip(np.abs(scales), SMALLEST_SCALE, LARGEST_SCALE)
+    return (sign * magnitude).astype(np.float16).astype(np.float32)

@@ -1,0 +1,198 @@
+// Activations made ready for the vector kernels: padded, rounded to 8 bits where asked, and put in the weights' order.
+//
+// Weights are unpacked by shifts and masks, which leaves them out of order; it costs less to put x in that order once:
+//
+//   decoding, integer    chunk, part j, lane, byte    <-  code (4 * lane + byte) * parts + j      parts = 8 / low
+//   decoding, float      chunk, place p, lane         <-  code lane * per_lane + p                per_lane = 32 / low
+//   products, integer    lane, part j, byte           <-  code lane * per_lane + byte * parts + j
+//   products, float      as they are
+#pragma once
+#include "decode_body.h"
+
+namespace slmc {
+namespace {
+
+inline int64_t count_segments(const QMatrix& m) {
+  return m.groups * ((m.group + kActivationGroup - 1) / kActivationGroup);
+}
+
+inline Segment* list_segments(const QMatrix& m, Arena& arena) {
+  Segment* segments = arena.take<Segment>(count_segments(m));
+  Segment* next = segments;
+  for (int64_t g = 0; g < m.groups; ++g)
+    for (int64_t k = 0; k < m.group; k += kActivationGroup) {
+      const int64_t length = k + kActivationGroup < m.group ? kActivationGroup : m.group - k;
+      *next++ = {static_cast<int32_t>(g * m.group + k), static_cast<int32_t>(length), static_cast<int32_t>(g)};
+    }
+  return segments;
+}
+
+// One segment to 127 steps either way; returns the step, adds up the integers.
+template <typename V>
+SLMC_INLINE float quantise(const float* x, int64_t length, int8_t* q, int32_t* sum) {
+  typename V::F largest = V::zero();
+  for (int64_t k = 0; k < length; k += V::kLanes) largest = V::max_abs(largest, V::load(x + k));
+  const float most = V::largest(largest);
+  const typename V::F inverse = V::set(most > 0 ? 127.0f / most : 0.0f);
+  typename V::I total = V::set(int32_t{0});
+  for (int64_t k = 0; k < length; k += V::kLanes) {
+    const typename V::I steps = V::round(V::mul(V::load(x + k), inverse));
+    V::store_bytes(q + k, steps);
+    total = V::add(total, steps);
+  }
+  *sum = V::sum(total);
+  return most / 127.0f;
+}
+
+// x [K] with zeros behind, [padded].
+inline const float* padded_row(const float* x, int64_t K, int64_t padded, float* buffer) {
+  if (K == padded) return x;
+  std::memcpy(buffer, x, K * sizeof(float));
+  std::memset(buffer + K, 0, (padded - K) * sizeof(float));
+  return buffer;
+}
+
+template <typename V, int bits>
+void chunk_map(const QMatrix& m, Arena& arena, Prepared* p) {
+  using L = Layout<V, bits>;
+  const int64_t chunks = (m.padded() + L::codes - 1) / L::codes;
+  int32_t* first = arena.take<int32_t>(chunks);
+  for (int64_t c = 0; c < chunks; ++c) first[c] = static_cast<int32_t>(c * L::codes / m.group);
+  p->first_group = first;
+  if (groups_per_chunk(m, L::codes) != 0) return;
+  int32_t* lanes = arena.take<int32_t>(chunks * V::kLanes);
+  for (int64_t i = 0; i < chunks * V::kLanes; ++i) {
+    const int64_t g = i * L::per_lane / m.group;
+    lanes[i] = static_cast<int32_t>(g < m.groups ? g : m.groups - 1) - first[i / V::kLanes];
+  }
+  p->lane_group = lanes;
+}
+
+template <typename V, int bits>
+void prepare_decode8(const QMatrix& m, Arena& arena, Prepared* p) {
+  using L = Layout<V, bits>;
+  const int64_t chunks = (m.padded() + L::codes - 1) / L::codes, length = chunks * L::codes;
+  const int64_t segments = count_segments(m), lanes = chunks * V::kLanes;
+  const Segment* segment = list_segments(m, arena);
+  auto* buffer = arena.take<float>(m.padded());
+  auto* natural = arena.take<int8_t>(length);
+  std::memset(natural + m.padded(), 0, length - m.padded());
+  auto* ordered = arena.take<int8_t>(p->tokens * length);
+  auto* start = arena.take<int32_t>(p->tokens * lanes);
+  auto* scales = arena.take<float>(p->tokens * lanes);
+  auto* sums = m.zeros ? arena.take<float>(p->tokens * m.groups) : nullptr;
+  const int32_t centre = V::kSignedCodes8 && bits == 8 ? 0 : m.centre();
+  for (int64_t t = 0; t < p->tokens; ++t) {
+    const float* x = padded_row(p->x + t * m.K, m.K, m.padded(), buffer);
+    float* lane_scale = scales + t * lanes;
+    if (sums) std::memset(sums + t * m.groups, 0, m.groups * sizeof(float));
+    int64_t lane = 0;
+    for (int64_t s = 0; s < segments; ++s) {
+      int32_t sum;
+      const float scale = quantise<V>(x + segment[s].first, segment[s].length, natural + segment[s].first, &sum);
+      for (const int64_t end = lane + segment[s].length / L::per_lane; lane < end; ++lane) lane_scale[lane] = scale;
+      if (sums) sums[t * m.groups + segment[s].group] += scale * static_cast<float>(sum);
+    }
+    for (; lane < lanes; ++lane) lane_scale[lane] = 0;
+    for (int64_t c = 0; c < chunks; ++c) {
+      int8_t* out = ordered + t * length + c * L::codes;
+      V::template order<L::parts>(natural + c * L::codes, out);
+      typename V::I total = V::set(int32_t{0});
+      unrolled<L::parts>([&](auto j) { total = V::template dot<4>(total, V::ones(), V::load(out + j.value * L::low_bytes)); });
+      alignas(64) int32_t of_lane[V::kLanes];
+      V::store(of_lane, total);
+      for (int i = 0; i < V::kLanes; ++i) start[t * lanes + c * V::kLanes + i] = -centre * of_lane[i];
+    }
+  }
+  p->way = Prepared::kDecode8;
+  p->quantised = ordered;
+  p->start = start;
+  p->scales = scales;
+  p->sums = sums;
+}
+
+template <typename V, int bits>
+void prepare_decode32(const QMatrix& m, Arena& arena, Prepared* p) {
+  using L = Layout<V, bits>;
+  const int64_t length = (m.padded() + L::codes - 1) / L::codes * L::codes;
+  auto* buffer = arena.take<float>(length);
+  auto* ordered = arena.take<float>(p->tokens * length);
+  auto* sums = m.zeros ? arena.take<float>(p->tokens * m.groups) : nullptr;
+  for (int64_t t = 0; t < p->tokens; ++t) {
+    const float* x = padded_row(p->x + t * m.K, m.K, length, buffer);
+    for (int64_t c = 0; c < length; c += L::codes)
+      for (int place = 0; place < L::per_lane; ++place) {
+        float* out = ordered + t * length + c + place * V::kLanes;
+        const float* in = x + c + place;
+        for (int lane = 0; lane < V::kLanes; ++lane) out[lane] = in[lane * L::per_lane];
+      }
+    for (int64_t g = 0; sums && g < m.groups; ++g) {
+      typename V::F total = V::zero();
+      for (int64_t k = g * m.group; k < (g + 1) * m.group; k += V::kLanes) total = V::add(total, V::load(x + k));
+      sums[t * m.groups + g] = V::sum(total);
+    }
+  }
+  p->way = Prepared::kDecode32;
+  p->padded = ordered;
+  p->sums = sums;
+}
+
+template <typename V, int bits>
+void prepare_product8(const QMatrix& m, Arena& arena, Prepared* p) {
+  using L = Layout<V, bits>;
+  const int64_t length = m.padded(), segments = count_segments(m);
+  const Segment* segment = list_segments(m, arena);
+  auto* buffer = arena.take<float>(length);
+  auto* natural = arena.take<int8_t>(length);
+  auto* ordered = arena.take<int8_t>(p->tokens * length);
+  auto* start = arena.take<int32_t>(p->tokens * segments);
+  auto* scales = arena.take<float>(p->tokens * segments);
+  auto* sums = m.zeros ? arena.take<float>(p->tokens * segments) : nullptr;
+  const int32_t centre = V::kSignedCodes8 && bits == 8 ? 0 : m.centre();
+  for (int64_t t = 0; t < p->tokens; ++t) {
+    const float* x = padded_row(p->x + t * m.K, m.K, length, buffer);
+    for (int64_t s = 0; s < segments; ++s) {
+      int32_t sum;
+      const int64_t i = t * segments + s;
+      scales[i] = quantise<V>(x + segment[s].first, segment[s].length, natural + segment[s].first, &sum);
+      start[i] = -centre * sum;
+      if (sums) sums[i] = scales[i] * static_cast<float>(sum);
+    }
+    int8_t* out = ordered + t * length;
+    for (int64_t k = 0; k < length; k += L::per_lane)
+      for (int j = 0; j < L::parts; ++j)
+        for (int byte = 0; byte < 4; ++byte) out[k + j * 4 + byte] = natural[k + byte * L::parts + j];
+  }
+  p->way = Prepared::kProduct8;
+  p->quantised = ordered;
+  p->start = start;
+  p->scales = scales;
+  p->sums = sums;
+  p->segments = segment;
+  p->segment_count = segments;
+}
+
+template <typename V, int bits>
+Prepared prepare_bits(const QMatrix& m, const float* x, int64_t tokens, int activation_bits, Arena& arena) {
+  Prepared p;
+  p.tokens = tokens;
+  p.K = m.K;
+  p.x = x;
+  if (activation_bits == 8) {
+    if (tokens >= V::kProductTokens8) {
+      prepare_product8<V, bits>(m, arena, &p);
+    } else {
+      chunk_map<V, bits>(m, arena, &p);
+      prepare_decode8<V, bits>(m, arena, &p);
+    }
+  } else if (tokens >= V::kProductTokens32) {
+    p.way = Prepared::kProduct32;
+  } else {
+    chunk_map<V, bits>(m, arena, &p);
+    prepare_decode32<V, bits>(m, arena, &p);
+  }
+  return p;
+}
+
+}  // namespace
+}  // namespace slmc

@@ -1,0 +1,243 @@
+// Products with quantised and float16 matrices on AVX-512 with VNNI and VBMI.
+#include <immintrin.h>
+
+#include "linear_body.h"
+
+namespace slmc {
+namespace {
+
+// Sixteen lanes of 32 bits.
+struct Avx512 {
+  static constexpr int kLanes = 16;
+  using I = __m512i;
+  using F = __m512;
+
+  static SLMC_INLINE I load(const void* p) { return _mm512_loadu_si512(p); }
+  static SLMC_INLINE I load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static SLMC_INLINE I load(const int8_t* p) { return _mm512_loadu_si512(p); }
+  static SLMC_INLINE I load(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static SLMC_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
+  static SLMC_INLINE void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+  static SLMC_INLINE void store(void* p, I v) { _mm512_storeu_si512(p, v); }
+  static SLMC_INLINE F load_first(const float* p, int count) { return _mm512_maskz_loadu_ps(first(count), p); }
+  static SLMC_INLINE void store_first(float* p, F v, int count) { _mm512_mask_storeu_ps(p, first(count), v); }
+  static SLMC_INLINE __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1); }
+
+  static constexpr int kRowVectors8 = 2, kTokens8 = 6;     // 24 sums of 32 registers
+  static constexpr int kRowVectors32 = 2, kTokens32 = 12;  // likewise
+  static constexpr int kProductTokens8 = 8, kProductTokens32 = 8;
+
+  static SLMC_INLINE F zero() { return _mm512_setzero_ps(); }
+  static SLMC_INLINE F set(float v) { return _mm512_set1_ps(v); }
+  static SLMC_INLINE I set(int32_t v) { return _mm512_set1_epi32(v); }
+  static SLMC_INLINE F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static SLMC_INLINE F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static SLMC_INLINE F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static SLMC_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static SLMC_INLINE F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }
+  static SLMC_INLINE F to_float(I v) { return _mm512_cvtepi32_ps(v); }
+  static SLMC_INLINE float sum(F v) { return _mm512_reduce_add_ps(v); }
+  static SLMC_INLINE int32_t sum(I v) { return _mm512_reduce_add_epi32(v); }
+  static SLMC_INLINE I add(I a, I b) { return _mm512_add_epi32(a, b); }
+  static SLMC_INLINE F max_abs(F a, F b) { return _mm512_max_ps(a, _mm512_abs_ps(b)); }
+  static SLMC_INLINE float largest(F v) { return _mm512_reduce_max_ps(v); }
+  static SLMC_INLINE I round(F v) { return _mm512_cvtps_epi32(v); }
+  static SLMC_INLINE void store_bytes(int8_t* p, I v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(v));
+  }
+  static SLMC_INLINE I ones() { return _mm512_set1_epi8(1); }
+  static SLMC_INLINE I broadcast(const int8_t* p) {
+    int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+  }
+  static SLMC_INLINE F low_half(I v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
+
+  // out[j * 64 + i] = in[i * parts + j] for 64 * parts bytes
+  template <int parts>
+  static SLMC_INLINE void order(const int8_t* in, int8_t* out) {
+    if constexpr (parts == 1) std::memcpy(out, in, 64);
+    unrolled<parts>([&](auto part) {
+      constexpr int j = part.value;
+      for (int piece = 0; parts > 1 && piece < parts; ++piece) {
+        const I v = load(in + 64 * piece);
+        int8_t* to = out + j * 64 + piece * 64 / parts;
+        if constexpr (parts == 2) store_half(to, _mm512_cvtepi16_epi8(_mm512_srli_epi16(v, 8 * j)));
+        if constexpr (parts == 4) store_quarter(to, _mm512_cvtepi32_epi8(_mm512_srli_epi32(v, 8 * j)));
+        if constexpr (parts == 8) store_eighth(to, _mm512_cvtepi64_epi8(_mm512_srli_epi64(v, 8 * j)));
+      }
+    });
+  }
+  static SLMC_INLINE void store_half(int8_t* p, __m256i v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  static SLMC_INLINE void store_quarter(int8_t* p, __m128i v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
+  static SLMC_INLINE void store_eighth(int8_t* p, __m128i v) { _mm_storel_epi64(reinterpret_cast<__m128i*>(p), v); }
+
+  // 16 bytes at `offset` of 16 rows: out[d] = word d of every row
+  static SLMC_INLINE void transpose(const uint8_t* const* rows, int64_t offset, I* out) {
+    I fours[4];  // quarter q of fours[i] is row 4 q + i
+    unrolled<4>([&](auto i) {
+      const auto row = [&](int q) __attribute__((always_inline)) {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[4 * q + i.value] + offset));
+      };
+      I v = _mm512_castsi128_si512(row(0));
+      v = _mm512_inserti32x4(v, row(1), 1);
+      v = _mm512_inserti32x4(v, row(2), 2);
+      fours[i.value] = _mm512_inserti32x4(v, row(3), 3);
+    });
+    const I low01 = _mm512_unpacklo_epi32(fours[0], fours[1]), low23 = _mm512_unpacklo_epi32(fours[2], fours[3]);
+    const I high01 = _mm512_unpackhi_epi32(fours[0], fours[1]), high23 = _mm512_unpackhi_epi32(fours[2], fours[3]);
+    out[0] = _mm512_unpacklo_epi64(low01, low23);
+    out[1] = _mm512_unpackhi_epi64(low01, low23);
+    out[2] = _mm512_unpacklo_epi64(high01, high23);
+    out[3] = _mm512_unpackhi_epi64(high01, high23);
+  }
+
+  // Per row (lane), the high bits of part j's four codes, which begin at bit `first`, to bit `low` of its bytes.
+  template <int low, int high, int part, int first>
+  static SLMC_INLINE I spread_rows(I words) {
+    return spread_high<low, high, part, first, 32>(words);
+  }
+  static SLMC_INLINE I and_(I a, I b) { return _mm512_and_si512(a, b); }
+  static SLMC_INLINE I or_(I a, I b) { return _mm512_or_si512(a, b); }
+  template <int n>
+  static SLMC_INLINE I right(I v) { return n ? _mm512_srli_epi32(v, n) : v; }
+  template <int n>
+  static SLMC_INLINE I left(I v) { return n ? _mm512_slli_epi32(v, n) : v; }
+
+  static SLMC_INLINE F load_halves(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static SLMC_INLINE F load_bytes(const uint8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  static SLMC_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p) + 2048, _MM_HINT_T0); }
+
+  // `groups` halves, each to 16 / groups lanes.
+  template <int groups>
+  static SLMC_INLINE F spread_halves(const uint16_t* p) {
+    if constexpr (groups == 1) return _mm512_cvtph_ps(_mm256_set1_epi16(static_cast<int16_t>(*p)));
+    if constexpr (groups == 16) return load_halves(p);
+    __m128i halves = _mm_setzero_si128();
+    std::memcpy(&halves, p, groups * sizeof(uint16_t));
+    const __m512 wide = _mm512_castps256_ps512(_mm256_cvtph_ps(halves));
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    constexpr int shift = groups == 2 ? 3 : groups == 4 ? 2 : 1;
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(lane, shift), wide);
+  }
+
+  // unsigned codes times signed bytes, four to a lane
+  template <int bits>
+  static SLMC_INLINE I dot(I sum, I codes, I x) { return _mm512_dpbusd_epi32(sum, codes, x); }
+  static constexpr bool kSignedCodes8 = false;  // codes of 8 bits multiply as they are, 0 .. 255
+
+  // Bits of the high plane to bit `low` of bytes whose lanes begin at bit `first` of their quadword's 64.
+  template <int low, int high, int part, int first, int stride>
+  static SLMC_INLINE I spread_high(I words) {
+    alignas(64) static constexpr auto control = [] {
+      Bytes out{};
+      for (int i = 0; i < 64; ++i) {
+        const int lane = i % 8 / 4, byte = i % 4;
+        const int bit = first + lane * stride + high * (byte * (8 / low) + part) - low;
+        out.value[i] = static_cast<uint8_t>(bit & 63);
+      }
+      return out;
+    }();
+    const I spread = _mm512_multishift_epi64_epi8(_mm512_load_si512(control.value), words);
+    return _mm512_and_si512(spread, _mm512_set1_epi8(static_cast<char>(((1 << high) - 1) << low)));
+  }
+  struct Bytes {
+    alignas(64) uint8_t value[64];
+  };
+
+  // The plane's codes as bytes: part j of a chunk has every (8 / low)th code, beginning with j.
+  template <int bits>
+  static SLMC_INLINE void unpack(const uint8_t* low_plane, const uint8_t* high_plane, I* out) {
+    constexpr int low = low_bits(bits), high = high_bits(bits);
+    const I packed = load(low_plane);
+    if constexpr (low == 8) {
+      out[0] = packed;
+      return;
+    }
+    const I mask = _mm512_set1_epi8(static_cast<char>((1 << low) - 1));
+    split<low, 0>(packed, mask, out);
+    if constexpr (high > 0) {
+      // a quadword of bytes holds two lanes of 32 / low codes
+      I words;
+      if constexpr (high * 64 / low == 16)
+        words = _mm512_cvtepu16_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(high_plane)));
+      else
+        words = _mm512_cvtepu32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(high_plane)));
+      join<low, high, 0>(words, out);
+    }
+  }
+  template <int low, int j>
+  static SLMC_INLINE void split(I packed, I mask, I* out) {
+    if constexpr (j < 8 / low) {
+      out[j] = _mm512_and_si512(j ? _mm512_srli_epi16(packed, j * low) : packed, mask);
+      split<low, j + 1>(packed, mask, out);
+    }
+  }
+  template <int low, int high, int j>
+  static SLMC_INLINE void join(I words, I* out) {
+    if constexpr (j < 8 / low) {
+      out[j] = _mm512_or_si512(out[j], spread_high<low, high, j, 0, high * 32 / low>(words));
+      join<low, high, j + 1>(words, out);
+    }
+  }
+
+  // A chunk's codes as lanes of words; multiply<p> adds x times (code p of each lane - centre).
+  template <int bits>
+  struct Words {
+    static constexpr int low = low_bits(bits), high = high_bits(bits), centre = 1 << (bits - 1);
+    I words, more;
+
+    SLMC_INLINE void read(const uint8_t* low_plane, const uint8_t* high_plane) {
+      words = load(low_plane);
+      if constexpr (bits == 8) words = _mm512_xor_si512(words, _mm512_set1_epi8(-128));
+      if constexpr (high * 32 / low == 8)
+        more = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(high_plane)));
+      if constexpr (high * 32 / low == 16)
+        more = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(high_plane)));
+      if constexpr (bits == 3) more = _mm512_slli_epi32(more, 2);
+      if constexpr (bits == 5) more = _mm512_slli_epi32(more, 4);
+    }
+
+    // Tables repeat: an index's bits above the code are its neighbours'.
+    template <int first, int step, int mask>
+    static SLMC_INLINE F table() {
+      return _mm512_setr_ps(first, first + (1 & mask) * step, first + (2 & mask) * step, first + (3 & mask) * step,
+                            first + (4 & mask) * step, first + (5 & mask) * step, first + (6 & mask) * step,
+                            first + (7 & mask) * step, first + (8 & mask) * step, first + (9 & mask) * step,
+                            first + (10 & mask) * step, first + (11 & mask) * step, first + (12 & mask) * step,
+                            first + (13 & mask) * step, first + (14 & mask) * step, first + (15 & mask) * step);
+    }
+
+    template <int p>
+    SLMC_INLINE F multiply(F x, F sum) const {
+      if constexpr (bits == 8) {
+        return fma(to_float(_mm512_srai_epi32(_mm512_slli_epi32(words, 24 - 8 * p), 24)), x, sum);
+      } else {
+        const I index = right<low * p>(words);
+        if constexpr (high == 0) {
+          return fma(_mm512_permutexvar_ps(index, table<-centre, 1, (1 << bits) - 1>()), x, sum);
+        } else if constexpr (bits == 6) {
+          sum = fma(_mm512_permutexvar_ps(right<2 * p>(more), table<-centre, 16, 3>()), x, sum);
+          return fma(_mm512_permutexvar_ps(index, table<0, 1, 15>()), x, sum);
+        } else {  // low bits from one word, the high bit from the other
+          const I both = _mm512_ternarylogic_epi32(_mm512_set1_epi32((1 << low) - 1), index, right<p>(more), 0xca);
+          if constexpr (bits == 3) return fma(_mm512_permutexvar_ps(both, table<-centre, 1, 7>()), x, sum);
+          return fma(_mm512_permutex2var_ps(table<-centre, 1, 15>(), both, table<0, 1, 15>()), x, sum);
+        }
+      }
+    }
+  };
+};
+
+}  // namespace
+
+const LinearKernels& avx512_kernels() {
+  static constexpr LinearKernels kernels = kernels_of<Avx512>();
+  return kernels;
+}
+
+}  // namespace slmc

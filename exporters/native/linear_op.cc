@@ -1,0 +1,146 @@
+// QLinear and HalfLinear: y[..., n] = sum_k x[..., k] w[n, k], with w quantised in groups or stored in float16.
+//
+// QLinear's optional attribute activation_bits: 32 (default) multiplies x as it is; 8 rounds x per token and per
+// min(group, 128) inputs to 127 steps either way of zero (scale = max |x| / 127), so that products are integer.
+#include "isa.h"
+#include "qmatrix_ports.h"
+
+namespace slmc {
+namespace {
+
+const LinearKernels& kernels_for(bool vector_layout) {
+  if (!vector_layout) return portable_kernels();
+  switch (isa()) {
+#if defined(__x86_64__)
+    case kWideVector: return avx512_kernels();
+    case kVector: return avx2_kernels();
+#elif defined(__aarch64__)
+    case kVector: return neon_kernels();
+#endif
+    default: return portable_kernels();
+  }
+}
+
+// Below this many multiplications one thread is done before a second has started.
+constexpr int64_t kWorthThreads = 1 << 20;
+constexpr int64_t kWorkPerTask = 1 << 18;
+
+// Runs body(first, last) over the output features, in parallel where the product is large.
+template <typename Body>
+void over_features(const Call& call, int64_t N, int64_t K, int64_t tokens, const Body& body) {
+  const int64_t tiles = (N + kRowTile - 1) / kRowTile;
+  const int64_t work = N * K * tokens;
+  if (work < kWorthThreads) return body(0, N);
+  const int64_t wanted = work / kWorkPerTask;
+  const int64_t per_task = wanted >= tiles ? 1 : (tiles + wanted - 1) / wanted;
+  call.parallel((tiles + per_task - 1) / per_task, [&](size_t task) {
+    const int64_t first = static_cast<int64_t>(task) * per_task * kRowTile;
+    const int64_t last = first + per_task * kRowTile;
+    body(first, last < N ? last : N);
+  });
+}
+
+Arena& call_arena() {
+  static thread_local Arena arena;
+  arena.reset();
+  return arena;
+}
+
+// x [..., K] as [tokens, K].
+int64_t tokens_of(const Tensor& x, int64_t K) {
+  if (x.shape.rank == 0 || x.shape.last() != K)
+    throw Refusal("input 'x' is " + x.shape.text() + ", expected [..., " + std::to_string(K) + "]");
+  return x.shape.count() / K;
+}
+
+float* output_like(const Call& call, const Tensor& x, int64_t N) {
+  Shape shape = x.shape;
+  shape.dims[shape.rank - 1] = N;
+  return static_cast<float*>(call.output(0, shape));
+}
+
+class QLinear : public Kernel {
+ public:
+  explicit QLinear(const Node& node) : ports_(node), activation_bits_(node.integer_or("activation_bits", 32)) {
+    if (activation_bits_ != 32 && activation_bits_ != 8)
+      throw Refusal("attribute activation_bits = " + std::to_string(activation_bits_) + "; known are 8 and 32");
+  }
+
+  void compute(const Call& call) override {
+    const QMatrix m = ports_.bind(call);
+    const Tensor x = call.input(0);
+    const int64_t tokens = tokens_of(x, m.K);
+    float* y = output_like(call, x, m.N);
+    if (tokens == 0) return;
+    const LinearKernels& kernels = kernels_for(m.group % 32 == 0);
+    const Prepared prepared =
+        kernels.prepare(m, x.as<float>(), tokens, static_cast<int>(activation_bits_), call_arena());
+    over_features(call, m.N, m.K, tokens,
+                  [&](int64_t first, int64_t last) { kernels.multiply(m, prepared, y, first, last); });
+  }
+
+ private:
+  QMatrixPorts ports_;
+  int64_t activation_bits_;
+};
+
+class HalfLinear : public Kernel {
+ public:
+  explicit HalfLinear(const Node& node) { constant_ = node.constant(1, &w_); }
+
+  void compute(const Call& call) override {
+    const Tensor w = constant_ ? w_ : call.input(1);
+    if (w.shape.rank != 2) throw Refusal("input 'w' is " + w.shape.text() + ", expected [N, K]");
+    const HalfMatrix m{w.as<uint16_t>(), w.shape.dims[0], w.shape.dims[1]};
+    if (m.N <= 0 || m.K <= 0) throw Refusal("input 'w' is empty");
+    const Tensor x = call.input(0);
+    const int64_t tokens = tokens_of(x, m.K);
+    float* y = output_like(call, x, m.N);
+    if (tokens == 0) return;
+    const LinearKernels& kernels = kernels_for(true);
+    over_features(call, m.N, m.K, tokens, [&](int64_t first, int64_t last) {
+      kernels.multiply_half(m, x.as<float>(), tokens, y, first, last);
+    });
+  }
+
+ private:
+  Tensor w_;
+  bool constant_ = false;
+};
+
+void set_last(SymbolicShape* shape, int64_t size) {
+  shape->dims.back() = size;
+  shape->symbols.back() = nullptr;
+}
+
+}  // namespace
+
+Operator qlinear_operator() {
+  return {"QLinear",
+          qmatrix_ports({"x", ort::kFloat}),
+          {{"y", ort::kFloat}},
+          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<QLinear>(node); },
+          [](const Inference& inference) {
+            SymbolicShape shape = inference.input(0);
+            if (shape.dims.empty()) return;
+            set_last(&shape, inference.integer("N"));
+            inference.output(0, shape, ort::kFloat);
+          }};
+}
+
+Operator half_linear_operator() {
+  return {"HalfLinear",
+          {{"x", ort::kFloat}, {"w", ort::kFloat16}},
+          {{"y", ort::kFloat}},
+          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<HalfLinear>(node); },
+          [](const Inference& inference) {
+            SymbolicShape shape = inference.input(0);
+            const SymbolicShape w = inference.input(1);
+            if (shape.dims.empty() || w.dims.size() != 2) return;
+            shape.dims.back() = w.dims[0];
+            shape.symbols.back() = w.symbols[0];
+            inference.output(0, shape, ort::kFloat);
+          }};
+}
+
+}  // namespace slmc

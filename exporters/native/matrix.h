@@ -1,0 +1,118 @@
+// Weight matrices as stored, and the face of the kernels that multiply by them.
+//
+//   w[n, k] = scales[n, g] * (code[n, k] - zero[n, g]),   g = k / group,   zero = 2^(bits-1) where not given
+//
+// Codes lie along K, least significant bits first, in a low plane of 1, 2, 4 or 8 bits and, for 3, 5 and 6 bits, a high
+// plane of the rest. Every group has its full number of codes, so a row is one run of `groups * group` codes.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "elementary.h"
+
+namespace slmc {
+
+// Always inlined, here and below: files of several instruction sets include this one, and the linker keeps one copy.
+SLMC_INLINE constexpr int low_bits(int bits) { return bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits; }
+SLMC_INLINE constexpr int high_bits(int bits) { return bits - low_bits(bits); }
+
+struct QMatrix {
+  const uint8_t* codes = nullptr;    // [N, groups, group * low / 8]
+  const uint8_t* high = nullptr;     // [N, groups, group * high / 8], null where high = 0
+  const uint16_t* scales = nullptr;  // float16 [N, groups]
+  const uint8_t* zeros = nullptr;    // [N, groups], null where symmetric
+  int64_t N = 0, K = 0, groups = 0, group = 0;
+  int bits = 0;
+
+  SLMC_INLINE int64_t padded() const { return groups * group; }
+  SLMC_INLINE int64_t row_bytes() const { return padded() * low_bits(bits) / 8; }
+  SLMC_INLINE int64_t high_row_bytes() const { return padded() * high_bits(bits) / 8; }
+  SLMC_INLINE int centre() const { return 1 << (bits - 1); }
+};
+
+// The first `count` weights of row n as floats.
+void decode_row(const QMatrix& m, int64_t n, int64_t count, float* row);
+
+struct HalfMatrix {
+  const uint16_t* w = nullptr;  // float16 [N, K]
+  int64_t N = 0, K = 0;
+};
+
+// Memory for one call, handed out in pieces and kept by its thread for the next call.
+class Arena {
+ public:
+  void reset() { used_ = 0; }
+  template <typename T>
+  SLMC_INLINE T* take(int64_t count) {
+    return static_cast<T*>(bytes(static_cast<size_t>(count) * sizeof(T)));
+  }
+  ~Arena();
+
+ private:
+  void* bytes(size_t size);
+  struct Block {
+    Block* next;
+    size_t size;
+  };
+  Block* newest_ = nullptr;
+  size_t used_ = 0;
+};
+
+// x [tokens, K] made ready for one matrix; what the fields hold is each instruction set's own affair.
+struct Prepared {
+  enum Way { kPlain, kDecode32, kDecode8, kProduct32, kProduct8 } way = kPlain;
+  int64_t tokens = 0;
+  int64_t K = 0;
+  const float* x = nullptr;             // [tokens, K] as given
+  const float* padded = nullptr;        // floats, padded and ordered for the kernel
+  const int8_t* quantised = nullptr;    // activations of 8 bits, padded and ordered for the kernel
+  const float* scales = nullptr;        // of the quantised activations
+  const int32_t* start = nullptr;       // what an integer sum begins with: -centre * sum of activations
+  const float* sums = nullptr;          // of activations per group, for zero points
+  const int32_t* first_group = nullptr; // per chunk
+  const int32_t* lane_group = nullptr;  // per chunk and lane, where groups and chunks do not nest
+  const struct Segment* segments = nullptr;
+  int64_t segment_count = 0;
+};
+
+// A run of codes that share one weight scale and one activation scale.
+struct Segment {
+  int32_t first, length, group;
+};
+
+// 8-bit activations have one scale per this many inputs of a group.
+constexpr int64_t kActivationGroup = 128;
+
+struct LinearKernels {
+  Prepared (*prepare)(const QMatrix&, const float* x, int64_t tokens, int activation_bits, Arena&);
+  // Output features first .. last of all tokens; `first` is a multiple of kRowTile. Called from several threads.
+  void (*multiply)(const QMatrix&, const Prepared&, float* y, int64_t first, int64_t last);
+  void (*multiply_half)(const HalfMatrix&, const float* x, int64_t tokens, float* y, int64_t first, int64_t last);
+};
+constexpr int64_t kRowTile = 32;
+
+const LinearKernels& portable_kernels();
+const LinearKernels& avx2_kernels();
+const LinearKernels& avx512_kernels();
+const LinearKernels& neon_kernels();
+
+SLMC_INLINE float half_to_float(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+  const uint32_t exponent = (half >> 10) & 31u, mantissa = half & 1023u;
+  uint32_t bits;
+  if (exponent == 31) {
+    bits = sign | 0x7f800000u | mantissa << 13;
+  } else if (exponent) {
+    bits = sign | (exponent + 112) << 23 | mantissa << 13;
+  } else {  // subnormal: mantissa * 2^-24, exact in float32
+    const float value = static_cast<float>(mantissa) * 5.9604644775390625e-8f;
+    std::memcpy(&bits, &value, sizeof bits);
+    bits |= sign;
+  }
+  float out;
+  std::memcpy(&out, &bits, sizeof out);
+  return out;
+}
+
+}  // namespace slmc

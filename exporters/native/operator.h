@@ -1,0 +1,132 @@
+// What an operator of ours is to ONNX Runtime: a table of ports, a shape rule and a kernel; refusals become its errors.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "ort_abi.h"
+
+namespace slmc {
+
+constexpr const char* kDomain = "ai.slmc";
+
+// A node or call that cannot be served; the text reaches the user.
+struct Refusal : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// The runtime's functions, known from registration on.
+const ort::Api& api();
+
+constexpr size_t kMaxRank = 8;
+
+struct Shape {
+  int64_t dims[kMaxRank] = {};
+  size_t rank = 0;
+
+  Shape() = default;
+  Shape(std::initializer_list<int64_t> values);
+  int64_t count() const;
+  int64_t last() const { return rank ? dims[rank - 1] : 1; }
+  bool operator==(const Shape& other) const;
+  std::string text() const;
+};
+
+// One tensor as the runtime holds it; `data` is null for an optional input that is not there.
+struct Tensor {
+  const void* data = nullptr;
+  Shape shape;
+
+  template <typename T>
+  const T* as() const { return static_cast<const T*>(data); }
+};
+
+// Raises unless `tensor` has the shape that the operator's law asks for.
+void expect_shape(const Tensor& tensor, const Shape& expected, const char* what);
+
+// A node at session creation.
+class Node {
+ public:
+  Node(const ort::KernelInfo* info, const char* operator_name) : info_(info), name_(operator_name) {}
+  int64_t integer(const char* attribute) const;
+  int64_t integer_or(const char* attribute, int64_t otherwise) const;
+  float number(const char* attribute) const;
+  // The input if it is an initializer, whose bytes stay where they are while the session lives.
+  bool constant(size_t index, Tensor* out) const;
+
+ private:
+  const ort::KernelInfo* info_;
+  const char* name_;
+};
+
+// One execution of a node.
+class Call {
+ public:
+  explicit Call(ort::KernelContext* context) : context_(context) {}
+  Tensor input(size_t index) const;
+  // Pointer alone, for inputs whose shape was checked before.
+  const void* data(size_t index) const;
+  void* output(size_t index, const Shape& shape) const;
+
+  // Runs task(0) .. task(tasks - 1) on the session's threads; tasks must not throw.
+  template <typename Task>
+  void parallel(size_t tasks, const Task& task) const {
+    if (tasks == 1) return task(0);
+    run_parallel(tasks, [](void* erased, size_t i) { (*static_cast<const Task*>(erased))(i); },
+                 const_cast<Task*>(&task));
+  }
+
+ private:
+  void run_parallel(size_t tasks, void (*run)(void*, size_t), void* data) const;
+  ort::KernelContext* context_;
+};
+
+class Kernel {
+ public:
+  virtual ~Kernel() = default;
+  virtual void compute(const Call& call) = 0;
+};
+
+struct Port {
+  const char* name;
+  ort::ElementType type;
+  ort::Presence presence = ort::kRequired;
+};
+
+// A shape while it is inferred: unknown sizes are -1 with a symbol's name, or with none.
+struct SymbolicShape {
+  std::vector<int64_t> dims;
+  std::vector<const char*> symbols;
+};
+
+// Shape rules read inputs and write outputs here; what is not written stays unknown.
+class Inference {
+ public:
+  explicit Inference(ort::ShapeContext* context) : context_(context) {}
+  SymbolicShape input(size_t index) const;
+  int64_t integer(const char* attribute) const;
+  void output(size_t index, const SymbolicShape& shape, ort::ElementType type) const;
+
+ private:
+  ort::ShapeContext* context_;
+};
+
+struct Operator {
+  const char* name;
+  std::vector<Port> inputs;
+  std::vector<Port> outputs;
+  std::unique_ptr<Kernel> (*create)(const Node&);
+  void (*infer)(const Inference&);
+};
+
+// The operators of each family; library.cc lists them.
+Operator qlinear_operator();
+Operator half_linear_operator();
+Operator qembedding_operator();
+Operator sign_embedding_operator();
+Operator lif_operator();
+Operator wkv_operator();
+
+}  // namespace slmc

@@ -1,0 +1,71 @@
+// Checks of stored weights: every plane has exactly the shape that K, N, bits and group give it.
+#include "qmatrix_ports.h"
+
+namespace slmc {
+namespace {
+
+constexpr const char* kNames[] = {"codes", "scales", "high", "zeros"};
+constexpr int64_t kLargest = int64_t{1} << 31;
+
+void expect(bool holds, const std::string& otherwise) {
+  if (!holds) throw Refusal(otherwise);
+}
+
+}  // namespace
+
+QMatrixPorts::QMatrixPorts(const Node& node) {
+  QMatrix& m = matrix_;
+  m.K = node.integer("K");
+  m.N = node.integer("N");
+  m.group = node.integer("group");
+  const int64_t bits = node.integer("bits");
+  expect(m.K > 0 && m.K < kLargest, "attribute K = " + std::to_string(m.K) + " is not in 1 .. 2^31 - 1");
+  expect(m.N > 0 && m.N < kLargest, "attribute N = " + std::to_string(m.N) + " is not in 1 .. 2^31 - 1");
+  expect(bits >= 1 && bits <= 8 && bits != 7, "attribute bits = " + std::to_string(bits) + "; known are 1 .. 6 and 8");
+  expect(m.group > 0 && m.group % 8 == 0 && m.group < kLargest,
+         "attribute group = " + std::to_string(m.group) + " is not a positive multiple of 8");
+  m.bits = static_cast<int>(bits);
+  m.groups = (m.K + m.group - 1) / m.group;
+  for (const Plane plane : {kCodes, kScales, kHigh, kZeros}) {
+    Tensor tensor;
+    constant_[plane] = node.constant(1 + plane, &tensor);
+    if (constant_[plane]) set(&m, plane, tensor);
+  }
+}
+
+Shape QMatrixPorts::expected(Plane plane) const {
+  const QMatrix& m = matrix_;
+  if (plane == kCodes) return {m.N, m.groups, m.group * low_bits(m.bits) / 8};
+  if (plane == kHigh) return {m.N, m.groups, m.group * high_bits(m.bits) / 8};
+  return {m.N, m.groups};
+}
+
+void QMatrixPorts::set(QMatrix* m, Plane plane, const Tensor& tensor) const {
+  if (plane == kHigh && high_bits(m->bits) == 0) {
+    if (tensor.data) throw Refusal("input 'high' is for 3, 5 and 6 bits, not for " + std::to_string(m->bits));
+    return;
+  }
+  if (plane == kZeros && !tensor.data) return;
+  expect_shape(tensor, expected(plane), kNames[plane]);
+  if (plane == kCodes) m->codes = tensor.as<uint8_t>();
+  if (plane == kScales) m->scales = tensor.as<uint16_t>();
+  if (plane == kHigh) m->high = tensor.as<uint8_t>();
+  if (plane == kZeros) m->zeros = tensor.as<uint8_t>();
+}
+
+QMatrix QMatrixPorts::bind(const Call& call) const {
+  QMatrix m = matrix_;
+  for (const Plane plane : {kCodes, kScales, kHigh, kZeros})
+    if (!constant_[plane]) set(&m, plane, call.input(1 + plane));
+  return m;
+}
+
+std::vector<Port> qmatrix_ports(Port first) {
+  return {first,
+          {"codes", ort::kUint8},
+          {"scales", ort::kFloat16},
+          {"high", ort::kUint8, ort::kOptional},
+          {"zeros", ort::kUint8, ort::kOptional}};
+}
+
+}  // namespace slmc

@@ -1,0 +1,25 @@
+// The four weight inputs that QLinear and QEmbedding share: bound once where they are initializers, else per call.
+#pragma once
+#include "matrix.h"
+#include "operator.h"
+
+namespace slmc {
+
+class QMatrixPorts {
+ public:
+  // Inputs 1 .. 4 of the node: codes, scales, high, zeros; attributes K, N, bits, group.
+  explicit QMatrixPorts(const Node& node);
+  QMatrix bind(const Call& call) const;
+
+ private:
+  enum Plane { kCodes, kScales, kHigh, kZeros, kPlanes };
+  Shape expected(Plane plane) const;
+  void set(QMatrix* m, Plane plane, const Tensor& tensor) const;
+
+  QMatrix matrix_;
+  bool constant_[kPlanes] = {};
+};
+
+std::vector<Port> qmatrix_ports(Port first);
+
+}  // namespace slmc

@@ -1,0 +1,12 @@
+// The two steps from a description to an operator that ONNX Runtime can call.
+#pragma once
+#include "operator.h"
+
+namespace slmc {
+
+void set_runtime(const ort::Api* known);
+
+// Lives until the process ends: sessions keep pointers to it.
+ort::CustomOp* registered(Operator description);
+
+}  // namespace slmc

@@ -1,0 +1,190 @@
+"""ONNX function bodies of our operators: what they mean, said in standard operators, so that any ONNX Runtime runs them."""
+
+from __future__ import annotations
+
+from onnx import FunctionProto, parser
+
+from exporters.formats.catalog import GROUPS
+from exporters.formats.integer import PLANE_BITS
+from exporters.ops.signatures import DOMAIN
+
+OPSET = 21
+_HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "com.microsoft" : 1]'
+
+_LIF = """
+Lif <tau, threshold, reset> (drive, membrane) => (spikes, membrane_out) {
+    tau_c = Constant <value_float: float = @tau> ()
+    threshold_c = Constant <value_float: float = @threshold> ()
+    reset_c = Constant <value_float: float = @reset> ()
+    membrane_out, spikes = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1],
+        body = step (float[n, c] v, float[n, c] x) => (float[n, c] v_next, float[n, c] s) {
+            above_reset = Sub(v, reset_c)
+            toward = Sub(x, above_reset)
+            change = Div(toward, tau_c)
+            u = Add(v, change)
+            fires = GreaterOrEqual(u, threshold_c)
+            s = Cast <to = 1> (fires)
+            v_next = Where(fires, reset_c, u)
+        }> (membrane, drive)
+}"""
+
+_WKV = """
+Wkv (decay, first, key, value, numerator, denominator, exponent) => (y, numerator_out, denominator_out, exponent_out) {
+    numerator_out, denominator_out, exponent_out, y = Scan <num_scan_inputs = 2, scan_input_axes = [1, 1],
+        scan_output_axes = [1],
+        body = step (float[n, c] a, float[n, c] b, float[n, c] m, float[n, c] k, float[n, c] v)
+                => (float[n, c] a_next, float[n, c] b_next, float[n, c] m_next, float[n, c] out) {
+            boosted = Add(first, k)
+            top = Max(m, boosted)
+            past_exponent = Sub(m, top)
+            past = Exp(past_exponent)
+            now_exponent = Sub(boosted, top)
+            now = Exp(now_exponent)
+            past_a = Mul(past, a)
+            now_v = Mul(now, v)
+            above = Add(past_a, now_v)
+            past_b = Mul(past, b)
+            below = Add(past_b, now)
+            out = Div(above, below)
+            decayed = Add(m, decay)
+            m_next = Max(decayed, k)
+            keep_exponent = Sub(decayed, m_next)
+            keep = Exp(keep_exponent)
+            add_exponent = Sub(k, m_next)
+            add = Exp(add_exponent)
+            kept_a = Mul(keep, a)
+            added = Mul(add, v)
+            a_next = Add(kept_a, added)
+            kept_b = Mul(keep, b)
+            b_next = Add(kept_b, add)
+        }> (numerator, denominator, exponent, key, value)
+}"""
+
+_HALF_LINEAR = """
+HalfLinear (x, w) => (y) {
+    w32 = Cast <to = 1> (w)
+    w_t = Transpose <perm = [1, 0]> (w32)
+    y = MatMul(x, w_t)
+}"""
+
+_SIGN_EMBEDDING = """
+SignEmbedding <K, N> (tokens, codes) => (y) {
+    rows = Gather <axis = 0> (codes, tokens)
+    UNPACK
+    bits = Cast <to = 1> (rows_flat)
+    two = Constant <value_float: float = 2.0> ()
+    one = Constant <value_float: float = 1.0> ()
+    doubled = Mul(bits, two)
+    padded = Sub(doubled, one)
+    SLICE
+}"""
+
+_NBITS_LINEAR = """
+QLinear <K, N, bits, group> (x, codes, scales, high, zeros) => (y) {
+    scales32 = Cast <to = 1> (scales)
+    y = com.microsoft.MatMulNBits <K: int = @K, N: int = @N, bits: int = @bits, block_size: int = @group,
+        accuracy_level = 0> (x, codes, scales32)
+}"""
+
+def _unpack(source: str, target: str, bits: int) -> str:
+    """Text of nodes that turn bytes `source` [..., n] into codes `target` [..., n * 8 / bits]."""
+    shifts = list(range(0, 8, bits))
+    listed = ", ".join(map(str, shifts))
+    return f"""
+    {source}_axis = Constant <value_ints: ints = [-1]> ()
+    {source}_wide = Unsqueeze({source}, {source}_axis)
+    {source}_shifts = Constant <value: tensor = uint8[{len(shifts)}] {{{listed}}}> ()
+    {source}_moved = BitShift <direction = "RIGHT"> ({source}_wide, {source}_shifts)
+    {source}_mask = Constant <value: tensor = uint8[1] {{{2**bits - 1}}}> ()
+    {source}_codes = BitwiseAnd({source}_moved, {source}_mask)
+    {source}_shape = Shape <start = 0, end = -1> ({source})
+    {source}_merged = Concat <axis = 0> ({source}_shape, {source}_axis)
+    {target} = Reshape({source}_codes, {source}_merged)"""
+
+
+def _slice(source: str, target: str) -> str:
+    """Text of nodes that keep the first K entries of the last axis."""
+    return f"""
+    slice_start = Constant <value_ints: ints = [0]> ()
+    slice_end_0 = Constant <value_int: int = @K> ()
+    slice_axis = Constant <value_ints: ints = [-1]> ()
+    slice_end = Reshape(slice_end_0, slice_axis)
+    {target} = Slice({source}, slice_start, slice_end, slice_axis)"""
+
+
+def _decoded(bits: int, zeros: bool, gather: bool) -> str:
+    """Text of nodes that decode planes to `weight` [..., K]: all rows, or the rows of `tokens`."""
+
+    def rows(name: str) -> str:
+        return f"{name}_rows = " + (f"Gather <axis = 0> ({name}, tokens)" if gather else f"Identity({name})")
+
+    low, high = PLANE_BITS[bits]
+    text = rows("codes") + _unpack("codes_rows", "low", low) if low < 8 else rows("codes") + "\n low = Identity(codes_rows)"
+    if high:
+        text += f"""
+    {rows("high")}{_unpack("high_rows", "upper", high)}
+    upper_by = Constant <value: tensor = uint8[1] {{{low}}}> ()
+    upper_moved = BitShift <direction = "LEFT"> (upper, upper_by)
+    all_codes = BitwiseOr(low, upper_moved)"""
+    else:
+        text += "\n    all_codes = Identity(low)"
+    text += "\n    floats = Cast <to = 1> (all_codes)\n    last = Constant <value_ints: ints = [-1]> ()"
+    if zeros:
+        text += f"\n    {rows('zeros')}\n    zeros32 = Cast <to = 1> (zeros_rows)\n    zero = Unsqueeze(zeros32, last)"
+    else:
+        text += f"\n    zero = Constant <value_float: float = {float(2 ** (bits - 1))}> ()"
+    return text + f"""
+    centred = Sub(floats, zero)
+    {rows("scales")}
+    scales32 = Cast <to = 1> (scales_rows)
+    scales_wide = Unsqueeze(scales32, last)
+    scaled = Mul(centred, scales_wide)
+    group_shape = Shape <start = 0, end = -2> (scaled)
+    flat_shape = Concat <axis = 0> (group_shape, last)
+    flat = Reshape(scaled, flat_shape){_slice("flat", "weight")}"""
+
+
+def _function(text: str, overload: str = "") -> FunctionProto:
+    header = _HEADER + (f', overload: "{overload}"' if overload else "") + ">"
+    return parser.parse_function(header + text)
+
+
+def overload_of(bits: int, group: int, zeros: bool) -> str:
+    """The name of the body for integer planes; MatMulNBits serves some layouts directly."""
+    direct = bits == 4 and not zeros and group in GROUPS
+    return "nbits" if direct else f"{'uint' if zeros else 'int'}{bits}"
+
+
+def qlinear_function(bits: int, group: int, zeros: bool) -> FunctionProto:
+    """QLinear for one width; other than 4 bits are decoded (once, at load: the runtime folds constants)."""
+    overload = overload_of(bits, group, zeros)
+    if overload == "nbits":
+        return _function(_NBITS_LINEAR, overload)
+    body = f"""
+QLinear <K, N, bits, group> (x, codes, scales, high, zeros) => (y) {{
+    {_decoded(bits, zeros, gather=False)}
+    weight_t = Transpose <perm = [1, 0]> (weight)
+    y = MatMul(x, weight_t)
+}}"""
+    return _function(body, overload)
+
+
+def qembedding_function(bits: int, group: int, zeros: bool) -> FunctionProto:
+    """QEmbedding for one width: the rows are gathered first, then decoded."""
+    body = f"""
+QEmbedding <K, N, bits, group> (tokens, codes, scales, high, zeros) => (y) {{
+    {_decoded(bits, zeros, gather=True)}
+    y = Identity(weight)
+}}"""
+    return _function(body, f"{'uint' if zeros else 'int'}{bits}")
+
+
+def plain_functions() -> dict[str, FunctionProto]:
+    """The bodies of the operators that need one only, by operator."""
+    sign = _SIGN_EMBEDDING.replace("UNPACK", _unpack("rows", "rows_flat", 1)).replace("SLICE", _slice("padded", "y"))
+    return {
+        "Lif": _function(_LIF),
+        "Wkv": _function(_WKV),
+        "HalfLinear": _function(_HALF_LINEAR),
+        "SignEmbedding": _function(sign),
+    }

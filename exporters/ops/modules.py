@@ -1,0 +1,115 @@
+"""Torch modules that hold a weight as stored and take the place of Linear and Embedding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from exporters.errors import SlmcError
+from exporters.formats.base import Encoded
+from exporters.formats.catalog import format_named
+from exporters.formats.dense import FloatFormat, SignFormat
+from exporters.formats.integer import IntegerFormat
+from exporters.ops.products import half_linear, qembedding, qlinear, sign_embedding
+
+
+class _Stored(nn.Module):
+    """The planes of one matrix [N, K] as buffers."""
+
+    def __init__(self, encoded: Encoded) -> None:
+        super().__init__()
+        self.N, self.K = encoded.shape
+        for name, plane in encoded.planes.items():
+            self.register_buffer(name, torch.from_numpy(plane.copy()))
+
+
+class FloatLinear(_Stored):
+    """y = x W^T with W float32, kept transposed [K, N] as ONNX MatMul wants it."""
+
+    weight: Tensor
+
+    def __init__(self, encoded: Encoded) -> None:
+        super().__init__(encoded)
+        self.weight = self.weight.t().contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+class HalfLinear(_Stored):
+    """y = x W^T with W float16 [N, K]."""
+
+    weight: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return half_linear(x, self.weight)
+
+
+class FloatEmbedding(_Stored):
+    """Rows of a float16 or float32 table [N, K], as float32."""
+
+    weight: Tensor
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return functional.embedding(tokens, self.weight).float()
+
+
+class SignEmbedding(_Stored):
+    """Rows of +1 and -1."""
+
+    codes: Tensor
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return sign_embedding(tokens, self.codes, self.K, self.N)
+
+
+class _Integer(_Stored):
+    codes: Tensor
+    scales: Tensor
+    high: Tensor | None
+    zeros: Tensor | None
+
+    def __init__(self, encoded: Encoded, fmt: IntegerFormat) -> None:
+        super().__init__(encoded)
+        self.bits, self.group = fmt.bits, fmt.group_size(self.K)
+        for name in ("high", "zeros"):
+            if name not in encoded.planes:
+                self.register_buffer(name, None)
+
+
+class IntegerLinear(_Integer):
+    """y = x W^T with W from integer planes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return qlinear(x, self.codes, self.scales, self.high, self.zeros, self.K, self.N, self.bits, self.group)
+
+
+class IntegerEmbedding(_Integer):
+    """Rows of a table stored as integer planes."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return qembedding(tokens, self.codes, self.scales, self.high, self.zeros, self.K, self.N, self.bits, self.group)
+
+
+def stored_module(encoded: Encoded, kind: str) -> nn.Module:
+    """The module that computes with a stored matrix; kind is 'linear' or 'embedding'.
+
+    Raises:
+        SlmcError: the format cannot serve such a layer.
+    """
+    fmt = format_named(encoded.format)
+    match fmt, kind:
+        case IntegerFormat(), "linear":
+            return IntegerLinear(encoded, fmt)
+        case IntegerFormat(), "embedding":
+            return IntegerEmbedding(encoded, fmt)
+        case FloatFormat(bits=32), "linear":
+            return FloatLinear(encoded)
+        case FloatFormat(), "linear":
+            return HalfLinear(encoded)
+        case FloatFormat(), "embedding":
+            return FloatEmbedding(encoded)
+        case SignFormat(), "embedding":
+            return SignEmbedding(encoded)
+    raise SlmcError(f"format {encoded.format} cannot hold a {kind} layer; sign is for binarised embeddings only")

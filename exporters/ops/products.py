@@ -1,0 +1,81 @@
+"""The weight operators as torch operators: products and look-ups over stored planes, decoded by their format."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from exporters.formats.base import Array, Encoded
+from exporters.formats.dense import SIGN
+from exporters.formats.integer import IntegerFormat
+
+
+def _decoded(
+    codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int, group: int
+) -> Tensor:
+    """The weight float32 [N, K] that integer planes stand for."""
+    planes: dict[str, Array] = {"codes": codes.numpy(), "scales": scales.numpy()}
+    if high is not None:
+        planes["high"] = high.numpy()
+    if zeros is not None:
+        planes["zeros"] = zeros.numpy()
+    fmt = IntegerFormat(bits, group, zeros is None)
+    return torch.from_numpy(fmt.decode(Encoded(fmt.name, (N, K), planes)))
+
+
+@torch.library.custom_op("slmc::qlinear", mutates_args=())
+def qlinear(
+    x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
+    group: int,
+) -> Tensor:  # fmt: skip
+    """y[..., n] = sum_k x[..., k] w[n, k] with w from integer planes (see exporters.ops.signatures); x [..., K]."""
+    return functional.linear(x, _decoded(codes, scales, high, zeros, K, N, bits, group).to(x.dtype))
+
+
+@qlinear.register_fake
+def _(
+    x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
+    group: int,
+) -> Tensor:  # fmt: skip
+    return x.new_empty(*x.shape[:-1], N)
+
+
+@torch.library.custom_op("slmc::half_linear", mutates_args=())
+def half_linear(x: Tensor, w: Tensor) -> Tensor:
+    """y = x w^T with w float16 [N, K] and x [..., K]; the sum in x's type."""
+    return functional.linear(x, w.to(x.dtype))
+
+
+@half_linear.register_fake
+def _(x: Tensor, w: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], w.shape[0])
+
+
+@torch.library.custom_op("slmc::qembedding", mutates_args=())
+def qembedding(
+    tokens: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
+    group: int,
+) -> Tensor:  # fmt: skip
+    """Rows w[token] float32 [..., K] of a matrix stored as integer planes; tokens int64 [...]."""
+    return functional.embedding(tokens, _decoded(codes, scales, high, zeros, K, N, bits, group))
+
+
+@qembedding.register_fake
+def _(
+    tokens: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
+    group: int,
+) -> Tensor:  # fmt: skip
+    return tokens.new_empty(*tokens.shape, K, dtype=torch.float32)
+
+
+@torch.library.custom_op("slmc::sign_embedding", mutates_args=())
+def sign_embedding(tokens: Tensor, codes: Tensor, K: int, N: int) -> Tensor:
+    """Rows of +1 and -1, float32 [..., K], from one bit per weight; tokens int64 [...]."""
+    weight = SIGN.decode(Encoded(SIGN.name, (N, K), {"codes": codes.numpy()}))
+    return functional.embedding(tokens, torch.from_numpy(weight))
+
+
+@sign_embedding.register_fake
+def _(tokens: Tensor, codes: Tensor, K: int, N: int) -> Tensor:
+    return tokens.new_empty(*tokens.shape, K, dtype=torch.float32)

@@ -1,0 +1,73 @@
+"""From our torch operators to nodes of domain ai.slmc, for torch's ONNX exporter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import onnxscript
+import torch
+from onnx.defs import OpSchema
+
+import exporters.ops.products
+import exporters.ops.recurrences  # noqa: F401  (both define the torch operators)
+from exporters.ops.signatures import (
+    DOMAIN,
+    HALF_LINEAR,
+    LIF,
+    QEMBEDDING,
+    QLINEAR,
+    SIGN_EMBEDDING,
+    VERSION,
+    WKV,
+    Parameter,
+    Signature,
+)
+
+_OPSET = onnxscript.values.Opset(DOMAIN, VERSION)
+
+
+def _formal(parameter: Parameter) -> OpSchema.FormalParameter:
+    options = OpSchema.FormalParameterOption
+    option = options.Optional if parameter.optional else options.Single
+    return OpSchema.FormalParameter(parameter.name, parameter.type, param_option=option)
+
+
+def _operator(signature: Signature) -> Any:
+    """The operator as onnxscript calls it; the schema stays unregistered, so that no function body is inlined."""
+    ints = [OpSchema.Attribute(name, OpSchema.AttrType.INT) for name in signature.ints]
+    floats = [OpSchema.Attribute(name, OpSchema.AttrType.FLOAT) for name in signature.floats]
+    schema = OpSchema(
+        signature.name,
+        DOMAIN,
+        VERSION,
+        inputs=[_formal(p) for p in signature.inputs],
+        outputs=[_formal(p) for p in signature.outputs],
+        attributes=[*ints, *floats],
+    )
+    return onnxscript.values.Op(_OPSET, signature.name, schema)
+
+
+def _translation(signature: Signature) -> Callable[..., Any]:
+    """A torch operator whose arguments are the inputs, then the attributes, in the signature's order."""
+    operator, count = _operator(signature), len(signature.inputs)
+    names = (*signature.ints, *signature.floats)
+
+    def translate(*arguments: Any) -> Any:
+        attributes = dict(zip(names, arguments[count:], strict=True))
+        return operator(*arguments[:count], **attributes)
+
+    return translate
+
+
+def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """For torch.onnx.export(custom_translation_table=...)."""
+    ops = torch.ops.slmc
+    return {
+        ops.qlinear.default: _translation(QLINEAR),
+        ops.half_linear.default: _translation(HALF_LINEAR),
+        ops.qembedding.default: _translation(QEMBEDDING),
+        ops.sign_embedding.default: _translation(SIGN_EMBEDDING),
+        ops.lif.default: _translation(LIF),
+        ops.wkv.default: _translation(WKV),
+    }

@@ -1,0 +1,76 @@
+"""The clock, and what is said of many samples: percentiles, median, spread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from exporters.errors import SlmcError
+from exporters.manifest import Percentiles
+
+_NS_PER_MS = 1e6
+
+
+class Clock(Protocol):
+    """Two times that only go forward, in nanoseconds."""
+
+    def wall_ns(self) -> int:
+        """Time as the user waits for it."""
+
+    def cpu_ns(self) -> int:
+        """Time that all threads of this process spent on a CPU; other programs do not count."""
+
+
+class SystemClock:
+    """This machine's clock."""
+
+    def wall_ns(self) -> int:
+        return time.perf_counter_ns()
+
+    def cpu_ns(self) -> int:
+        return time.process_time_ns()
+
+
+@dataclass(frozen=True)
+class Timed:
+    wall_ms: float
+    cpu_ms: float
+
+
+def timed(clock: Clock, call: Callable[[], object]) -> Timed:
+    """What one call took."""
+    cpu, wall = clock.cpu_ns(), clock.wall_ns()
+    call()
+    wall, cpu = clock.wall_ns() - wall, clock.cpu_ns() - cpu
+    return Timed(wall / _NS_PER_MS, cpu / _NS_PER_MS)
+
+
+def percentiles(samples: Sequence[float]) -> Percentiles:
+    """p50, p90, p95, p99, interpolated between neighbouring samples."""
+    p50, p90, p95, p99 = np.percentile(_some(samples), [50, 90, 95, 99]).tolist()
+    return Percentiles(p50, p90, p95, p99)
+
+
+def median(samples: Sequence[float]) -> float:
+    return float(np.median(_some(samples)))
+
+
+def median_absolute_deviation(samples: Sequence[float]) -> float:
+    """Median of |sample - median|: a spread that a few outliers do not move."""
+    centre = median(samples)
+    return median([abs(sample - centre) for sample in samples])
+
+
+def relative_spread(samples: Sequence[float]) -> float:
+    """(largest - smallest) / median: 0 on a machine that does nothing else and never throttles."""
+    return (max(samples) - min(samples)) / median(samples)
+
+
+def _some(samples: Sequence[float]) -> Sequence[float]:
+    if not samples:
+        raise SlmcError("no samples were taken, so there is nothing to say of them; measure one token or more")
+    return samples

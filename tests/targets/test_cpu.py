@@ -1,0 +1,136 @@
+"""Facts of CPUs: shipped files, files of one's own, and machines as Linux describes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporters.errors import SlmcError
+from targets import cpu
+from targets.cpu import Cpu, cpu_names, isa_from_cpuinfo, named_cpu, probe_cpu, read_cpu, temperature_c
+
+GOOD = 'name = "mine"\narchitecture = "aarch64"\nmodel = "Some core"\nisa = "neon"\n'
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("name", [name for name in cpu_names() if name != "host"])
+def test_every_shipped_target(name):
+    facts = named_cpu(name)
+    assert facts.name == name
+    assert facts.isa in {isa for isa, _ in cpu._ISA_BY_FLAGS}
+    assert facts.architecture in ("x86_64", "aarch64")
+
+
+def test_names():
+    assert cpu_names() == ("host", "raspberry-pi-4", "raspberry-pi-5", "x86-64-v3")
+
+
+def test_raspberry_pi_5():
+    facts = named_cpu("raspberry-pi-5")
+    assert (facts.cores, facts.l1d_bytes, facts.l2_bytes, facts.l3_bytes) == (4, 64 * 1024, 512 * 1024, 2 * 1024**2)
+    assert facts.bandwidth_gbs is None and facts.last_cache_bytes == 2 * 1024**2
+
+
+def test_unknown_target_lists_the_known():
+    with pytest.raises(
+        SlmcError, match=r"'cray' is unknown; known are host, raspberry-pi-4, raspberry-pi-5, x86-64-v3"
+    ):
+        named_cpu("cray")
+
+
+def test_target_of_ones_own(tmp_path):
+    write(tmp_path, {"mine.toml": GOOD + "cores = 2\nbandwidth_gbs = 4\n"})
+    facts = named_cpu(str(tmp_path / "mine.toml"))
+    assert facts == Cpu("mine", "aarch64", "Some core", "neon", cores=2, bandwidth_gbs=4.0)
+    assert isinstance(facts.bandwidth_gbs, float) and facts.last_cache_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name = ", r"mine\.toml: not a readable target file .*shipped targets are host"),
+        (GOOD + "turbo = 1\n", "unknown key 'turbo'; allowed are architecture, bandwidth_gbs, cores"),
+        (GOOD.replace("isa", "# isa"), "key 'isa' is missing; needed are architecture, isa, model, name"),
+        (GOOD + 'cores = "four"\n', r"mine\.toml: cores: expected int, found 'four'"),
+        (GOOD + "cores = 0\n", "cores is 0; it must be positive"),
+        (GOOD + "bandwidth_gbs = inf\n", "bandwidth_gbs is inf; it must be positive"),
+        (GOOD + "bandwidth_gbs = nan\n", "bandwidth_gbs is nan; it must be positive"),
+        (GOOD + "l2_bytes = 1.5\n", "l2_bytes: expected int, found 1.5"),
+        (GOOD + "cores = true\n", "cores: expected int, found True"),
+    ],
+)
+def test_broken_files(tmp_path, text, said):
+    write(tmp_path, {"mine.toml": text})
+    with pytest.raises(SlmcError, match=said):
+        read_cpu(tmp_path / "mine.toml")
+
+
+def test_no_such_file():
+    with pytest.raises(SlmcError, match="not a readable target file"):
+        named_cpu("nowhere/mine.toml")
+
+
+def test_probe_x86(tmp_path):
+    cache = "sys/devices/system/cpu/cpu0/cache/"
+    files = {
+        "proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\nflags\t\t: sse2 avx2 fma bmi2\n",
+        "proc/meminfo": "MemTotal:        2048 kB\nMemFree: 1 kB\n",
+    }
+    for index, (level, kind, size) in enumerate([(1, "Data", "32K"), (1, "Instruction", "48K"), (2, "Unified", "1M")]):
+        files |= {f"{cache}index{index}/{key}": f"{value}\n" for key, value in
+                  (("level", level), ("type", kind), ("size", size))}  # fmt: skip
+    facts = probe_cpu(write(tmp_path, files))
+    assert (facts.model, facts.isa) == ("Some CPU @ 3 GHz", "avx2")
+    assert (facts.l1d_bytes, facts.l2_bytes, facts.l3_bytes) == (32 * 1024, 1024 * 1024, None)
+    assert facts.memory_bytes == 2048 * 1024 and facts.last_cache_bytes == 1024 * 1024
+
+
+def test_probe_raspberry_pi(tmp_path):
+    files = {
+        "proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd crc32\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\n",
+        "proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.4\0",
+    }
+    facts = probe_cpu(write(tmp_path, files))
+    assert (facts.model, facts.isa) == ("Cortex-A72 (Raspberry Pi 4 Model B Rev 1.4)", "neon")
+    assert facts.l1d_bytes is None and facts.memory_bytes is None
+
+
+def test_probe_nothing_known(tmp_path):
+    facts = probe_cpu(tmp_path)
+    assert (facts.model, facts.isa, facts.memory_bytes) == ("unknown", "unknown", None)
+
+
+@pytest.mark.parametrize(
+    ("line", "isa"),
+    [
+        ("flags : sse2", "sse2"),
+        ("flags : sse2 avx2 fma avx_vnni", "avx_vnni"),
+        ("flags : avx2 fma avx512f avx512bw avx512vl", "avx512"),
+        ("flags : avx2 fma avx512f avx512bw avx512vl avx512_vnni avx_vnni", "avx512_vnni"),
+        ("Features : asimd asimddp", "neon_dotprod"),
+        ("Features : asimd asimddp i8mm sve", "neon_i8mm"),
+        ("", "unknown"),
+    ],
+)
+def test_isa(line, isa):
+    assert isa_from_cpuinfo(line) == isa
+
+
+def test_temperature_is_that_of_the_hottest_zone(tmp_path):
+    assert temperature_c(tmp_path) is None
+    zones = "sys/class/thermal/thermal_zone"
+    write(tmp_path, {f"{zones}0/temp": "41500\n", f"{zones}1/temp": "56250\n", f"{zones}2/temp": "broken\n"})
+    assert temperature_c(tmp_path) == 56.25
+
+
+def test_this_machine():
+    facts = named_cpu("host")
+    assert facts.name == "host" and facts.cores is not None and facts.cores >= 1

@@ -1,0 +1,36 @@
+"""The compression methods by name, and the one way to apply a choice to a weight matrix."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from exporters.errors import SlmcError
+from exporters.formats.base import Encoded
+from exporters.formats.catalog import format_named
+from exporters.formats.integer import IntegerFormat
+from toolchain.compress.gptq import Gptq
+from toolchain.compress.method import Method
+from toolchain.compress.recipe import Choice
+from toolchain.compress.rounding import Nearest, RangeSearch
+
+METHODS: tuple[Method, ...] = (Nearest(), RangeSearch(), Gptq())
+
+
+def method_named(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        SlmcError: there is none.
+    """
+    for method in METHODS:
+        if method.name == name:
+            return method
+    raise SlmcError(f"unknown method {name!r}; allowed are {', '.join(m.name for m in METHODS)}")
+
+
+def compress(weight: Tensor, choice: Choice, hessian: Tensor | None) -> Encoded:
+    """A weight matrix [rows, cols] as its choice stores it; formats without a grid know only nearest rounding."""
+    fmt = format_named(choice.format)
+    if isinstance(fmt, IntegerFormat):
+        return method_named(choice.method).compress(weight.detach().float(), fmt, hessian)
+    return fmt.encode(weight.detach().float().numpy())

@@ -1,0 +1,84 @@
+"""GPTQ: columns are rounded one after another, each error made good by the columns that are still free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from exporters.errors import SlmcError
+from exporters.formats.base import Encoded
+from exporters.formats.integer import IntegerFormat
+from toolchain.compress.grids import as_grid, grouped, round_to_grid, search_grid
+
+BLOCK = 128
+"""Columns whose updates are kept apart before the rest of the matrix follows in one product."""
+
+
+def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
+    """U, upper triangular with U^T U = (H + damping mean(diag H) I)^-1, as float32 [cols, cols].
+
+    Columns that calibration never saw get the mean diagonal, so that they are rounded by themselves.
+    """
+    h = hessian.double()
+    mean = h.diagonal().mean()
+    if not torch.isfinite(mean):
+        raise SlmcError("calibration gave a Hessian that is not finite; the model overflows on the calibration text")
+    mean = mean if mean > 0 else torch.ones_like(mean)
+    unseen = (h.diagonal() == 0).double() * mean
+    h = h + torch.diag(unseen + damping * mean)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True).float()
+    return factor
+
+
+@dataclass(frozen=True)
+class Gptq:
+    """Frantar et al., GPTQ (arXiv 2210.17323), with the grid of every group found by range search when it is reached.
+
+    Fixing column j at value c costs (w_j - c)^2 / U_jj^2 and moves the columns k > j by -(w_j - c) / U_jj * U_jk.
+    """
+
+    damping: float = 0.01
+    name: str = "gptq"
+    needs_hessian: bool = True
+
+    def compress(self, weight: Tensor, fmt: IntegerFormat, hessian: Tensor | None) -> Encoded:
+        if hessian is None:
+            raise SlmcError("gptq needs calibration; choose method nearest or range where there is none")
+        factor = inverse_factor(hessian, self.damping)
+        w, codes = weight.clone(), torch.empty_like(weight)
+        importance = factor.diagonal().square().reciprocal()[None]
+        size, cols = fmt.group_size(w.shape[1]), w.shape[1]
+        scales = w.new_empty(w.shape[0], fmt.groups(cols))
+        zeros = None if fmt.symmetric else torch.empty_like(scales)
+        step = min(size, BLOCK)
+        for start in range(0, cols, step):
+            end = min(start + step, cols)
+            if start % size == 0:
+                g, stop = start // size, min(start + size, cols)
+                part = grouped(w[:, start:stop], fmt), fmt, grouped(importance[:, start:stop], fmt)
+                group_scales, group_zeros = search_grid(*part)
+                scales[:, g] = group_scales[:, 0]
+                if zeros is not None and group_zeros is not None:
+                    zeros[:, g] = group_zeros[:, 0]
+            g = start // size
+            zero = float(fmt.default_zero) if zeros is None else zeros[:, g]
+            block_codes, errors = _round_block(w[:, start:end], factor[start:end, start:end], scales[:, g], zero, fmt)
+            codes[:, start:end] = block_codes
+            w[:, end:] -= errors @ factor[start:end, end:]
+        return fmt.store(codes.to(torch.uint8).numpy(), as_grid(scales, zeros))
+
+
+def _round_block(
+    block: Tensor, factor: Tensor, scales: Tensor, zeros: Tensor | float, fmt: IntegerFormat
+) -> tuple[Tensor, Tensor]:
+    """Codes and scaled errors [rows, n] of one block [rows, n], its own updates included."""
+    columns = block.t().contiguous()  # [n, rows]: a column is contiguous
+    codes, errors = torch.empty_like(columns), torch.empty_like(columns)
+    for j in range(len(columns)):
+        codes[j] = round_to_grid(columns[j], scales, zeros, fmt.levels)
+        errors[j] = (columns[j] - (codes[j] - zeros) * scales) / factor[j, j]
+        columns[j + 1 :].addr_(factor[j, j + 1 :], errors[j], alpha=-1)
+    return codes.t(), errors.t()

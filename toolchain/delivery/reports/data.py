@@ -1,0 +1,76 @@
+"""What every report is made of: the manifest and the search behind it, read from and written to report.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.manifest import Manifest, parse
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer as it was and as it is; block is 'emb', 'blocks.3', 'head'."""
+
+    path: str
+    block: str
+    rows: int
+    cols: int
+    format: str
+    method: str
+    bytes: int
+    bytes_fp32: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluated candidate: bytes as stored, relative drop of the metric on the evaluation text, who proposed it."""
+
+    bytes: int
+    drop: float
+    upper: float
+    kl_mean: float
+    tier: str
+    why: str
+    on_frontier: bool
+    winner: bool
+
+
+@dataclass(frozen=True)
+class SensitivityRow:
+    """What one layer alone loses in one format: KL divergence to the fp32 model, nats per token."""
+
+    layer: str
+    format: str
+    kl: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report shows. max_bytes and max_drop are the constraints as asked, None where there was none."""
+
+    manifest: Manifest
+    layers: tuple[LayerRow, ...]
+    points: tuple[Point, ...]
+    sensitivities: tuple[SensitivityRow, ...]
+    max_bytes: int | None
+    max_drop: float | None
+    objective: str
+    sample_prompt: str
+    sample_text: str
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+
+def report_from_json(raw: Any) -> Report:
+    """The report that `to_json` wrote.
+
+    Raises:
+        SlmcError: a field is missing, unknown or of another type.
+    """
+    report: Report = parse(Report, raw, "report.json")
+    return report

@@ -1,0 +1,143 @@
+"""The tables of a report: quality, parity, latency, memory and provenance as names with values in units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporters.manifest import Measured, Parity, Quality
+from toolchain.delivery.reports import units
+from toolchain.delivery.reports.data import LayerRow, Point, Report
+from toolchain.delivery.reports.frontier import fp32_bytes
+from toolchain.delivery.reports.palette import bits_per_weight
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of name and value; empty rows mean that it was not measured. `note` says what the numbers are of."""
+
+    name: str
+    note: str
+    rows: tuple[tuple[str, str], ...]
+
+
+def tables(report: Report) -> list[Table]:
+    """Quality, parity, latency and memory, always all four."""
+    manifest = report.manifest
+    return [
+        Table("Quality", "the artifact on ONNX Runtime beside the fp32 model", _quality(manifest.quality)),
+        Table("Parity", "the artifact on ONNX Runtime against torch with the same recipe", _parity(manifest.parity)),
+        Table("Latency and speed", "measured in a child process on the target", _latency(manifest.measured)),
+        Table("Memory", "of the measured process, and of the files", _memory(report)),
+    ]
+
+
+def _quality(quality: Quality | None) -> tuple[tuple[str, str], ...]:
+    if quality is None:
+        return ()
+    return (
+        (f"{quality.metric}, fp32", units.significant(quality.reference, 5)),
+        (f"{quality.metric}, compressed", units.significant(quality.compressed, 5)),
+        ("relative drop", units.signed_percent(quality.relative_drop)),
+        ("its upper bound, 95 %", units.signed_percent(quality.relative_drop_upper)),
+        ("bits per byte, fp32", units.significant(quality.bits_per_byte_reference, 4)),
+        ("bits per byte, compressed", units.significant(quality.bits_per_byte, 4)),
+        ("KL divergence to fp32", f"{units.significant(quality.kl_mean)} nats per token"),
+        ("top-1 agreement with fp32", units.percent(quality.top1_agreement)),
+        ("tokens", f"{quality.tokens:,}"),
+        ("text", quality.dataset),
+    )
+
+
+def _parity(parity: Parity | None) -> tuple[tuple[str, str], ...]:
+    if parity is None:
+        return ()
+    return (
+        ("largest difference of a logit", units.significant(parity.logits_max_abs)),
+        ("top-1 agreement", units.percent(parity.top1_agreement)),
+        ("perplexity, ratio", units.significant(parity.perplexity_ratio, 6)),
+        ("tokens", f"{parity.tokens:,}"),
+    )
+
+
+def _latency(measured: Measured | None) -> tuple[tuple[str, str], ...]:
+    if measured is None:
+        return ()
+    decode = measured.decode_ms
+    return (
+        ("per token, p50", units.ms(decode.p50)),
+        ("per token, p90", units.ms(decode.p90)),
+        ("per token, p95", units.ms(decode.p95)),
+        ("per token, p99", units.ms(decode.p99)),
+        ("generation", units.rate(measured.decode_tps)),
+        (f"prompt of {measured.prompt_tokens:,} tokens", units.rate(measured.prompt_tps)),
+        ("load", units.ms(measured.load_ms)),
+        ("read bandwidth of the machine", f"{units.significant(measured.read_bandwidth_gbs)} GB/s"),
+        ("of which generation uses", units.percent(measured.bandwidth_fraction)),
+    )
+
+
+def _memory(report: Report) -> tuple[tuple[str, str], ...]:
+    sizes, measured = report.manifest.bytes, report.manifest.measured
+    files = (
+        ("weights as stored", units.bytes_text(sizes.weights)),
+        ("states", units.bytes_text(sizes.states)),
+        ("model.onnx with its data", units.bytes_text(sizes.file) if sizes.file else units.NOT_MEASURED),
+    )
+    if measured is None:
+        return (("resident memory", units.NOT_MEASURED), *files)
+    return (
+        ("resident, peak", units.bytes_text(measured.rss_peak_bytes)),
+        ("resident, after load", units.bytes_text(measured.rss_after_load_bytes)),
+        ("resident, empty runtime", units.bytes_text(measured.rss_baseline_bytes)),
+        ("peak less the empty runtime", units.bytes_text(measured.rss_peak_bytes - measured.rss_baseline_bytes)),
+        ("private", units.bytes_text(measured.private_bytes)),
+        ("file-backed", units.bytes_text(measured.file_backed_bytes)),
+        *files,
+    )
+
+
+def provenance(report: Report) -> tuple[tuple[str, str], ...]:
+    """Where the artifact comes from: digests, versions, the machine, the time."""
+    manifest, measured, quality = report.manifest, report.manifest.measured, report.manifest.quality
+    machine = (
+        (("CPU", units.NOT_MEASURED),)
+        if measured is None
+        else (
+            ("target", measured.target),
+            ("CPU", measured.cpu),
+            ("instruction set", measured.isa),
+            ("threads", str(measured.threads)),
+            ("ONNX Runtime", measured.ort_version),
+            ("kernels", "native library" if measured.native else "function bodies on stock ONNX Runtime"),
+        )
+    )
+    text = () if quality is None else (("evaluation text", quality.dataset), ("its sha256", quality.dataset_sha256))
+    return (
+        ("model", f"{manifest.source.path_name} ({manifest.source.family})"),
+        ("its sha256", manifest.source.sha256),
+        ("parameters", f"{manifest.source.params:,}"),
+        ("made by", f"{manifest.producer.name} {manifest.producer.version}"),
+        ("created", manifest.created),
+        ("objective of the search", report.objective or "none given"),
+        *machine,
+        *text,
+    )
+
+
+def layer_cells(layer: LayerRow) -> tuple[str, ...]:
+    """A row of the table of layers: path, shape, format, method, bits per weight, bytes before, bytes after."""
+    bits = bits_per_weight(layer.bytes, layer.rows, layer.cols)
+    sizes = units.bytes_text(layer.bytes_fp32), units.bytes_text(layer.bytes)
+    return layer.path, f"{layer.rows} x {layer.cols}", layer.format, layer.method, f"{bits:.2f}", *sizes
+
+
+def frontier_points(report: Report) -> list[Point]:
+    """The candidates on the frontier and the winner, by rising bytes."""
+    return sorted((p for p in report.points if p.on_frontier or p.winner), key=lambda p: (p.bytes, p.drop))
+
+
+def point_cells(point: Point, report: Report) -> tuple[str, ...]:
+    """A row of the table of the frontier: bytes, share, drop, upper bound, KL, tier, why."""
+    share = units.percent(point.bytes / fp32_bytes(report))
+    drops = units.signed_percent(point.drop), units.signed_percent(point.upper)
+    return units.bytes_text(point.bytes), share, *drops, units.significant(point.kl_mean), point.tier, point.why

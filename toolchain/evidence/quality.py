@@ -1,0 +1,109 @@
+"""How much a compressed model still knows: perplexity, KL divergence and top-1 agreement against the fp32 model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toolchain.model.family import LanguageModel
+
+CHUNK = 512
+"""Tokens per forward pass; the state is carried, so the choice changes nothing but speed."""
+
+KEEP_BYTES = 2**30
+"""Log-probabilities of the reference are kept up to this size, and computed anew beyond it."""
+
+BLOCK = 32
+"""Neighbouring tokens are averaged in blocks of this many before their spread is taken: they are not independent."""
+
+@dataclass(frozen=True)
+class Score:
+    """Quality on a text of `tokens` predictions.
+
+    relative_drop: perplexity / reference - 1, > 0 is worse. standard_error: of the mean difference of the per-token
+    losses, in nats, which is that of the drop where both are small. kl_mean: KL(reference || model) in nats per token.
+    top1_agreement: share of equal best tokens.
+    """
+
+    perplexity: float
+    reference: float
+    relative_drop: float
+    standard_error: float
+    kl_mean: float
+    top1_agreement: float
+    tokens: int
+
+
+def stream_logits(model: LanguageModel, ids: Tensor, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
+    """(position, logits [t, V]) over token ids [n], the state carried from chunk to chunk."""
+    state = model.initial_state(1)
+    with torch.inference_mode():
+        for start in range(0, len(ids), chunk):
+            logits, state = model(ids[None, start : start + chunk], state)
+            yield start, logits[0]
+
+
+class Reference:
+    """The fp32 model's predictions on a text: what every candidate is compared with."""
+
+    def __init__(self, model: LanguageModel, ids: Tensor) -> None:
+        self.model, self.ids = model, ids
+        self._kept: dict[int, Tensor] | None = None
+        losses, kept = [], {}
+        size = 0
+        for start, logits in stream_logits(model, ids):
+            log_probs = torch.log_softmax(logits, -1)
+            losses.append(self._losses(start, log_probs))
+            size += log_probs.nbytes
+            if size <= KEEP_BYTES:
+                kept[start] = log_probs
+        self.losses = torch.cat(losses)
+        self._kept = kept if size <= KEEP_BYTES else None
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(float(self.losses.double().mean()))
+
+    def _losses(self, start: int, log_probs: Tensor) -> Tensor:
+        """Nats of every next token that the chunk predicts."""
+        targets = self.ids[start + 1 : start + 1 + len(log_probs)]
+        return -log_probs[: len(targets)].gather(1, targets[:, None])[:, 0]
+
+    def _chunks(self) -> Iterator[Tensor]:
+        if self._kept is not None:
+            yield from self._kept.values()
+            return
+        for _, logits in stream_logits(self.model, self.ids):
+            yield torch.log_softmax(logits, -1)
+
+    def score(self, chunks: Iterable[tuple[int, Tensor]]) -> Score:
+        """The score of a model whose (position, logits [t, V]) come in the chunks of `stream_logits`."""
+        losses, kl, same = [], 0.0, 0
+        with torch.inference_mode():
+            for (start, logits), reference in zip(chunks, self._chunks(), strict=True):
+                log_probs = torch.log_softmax(logits, -1)
+                losses.append(self._losses(start, log_probs))
+                kl += float(torch.nn.functional.kl_div(log_probs, reference, reduction="sum", log_target=True))
+                same += int((log_probs.argmax(-1) == reference.argmax(-1)).sum())
+        return self._summary(torch.cat(losses), kl / len(self.ids), same / len(self.ids))
+
+    def _summary(self, losses: Tensor, kl: float, same: float) -> Score:
+        difference = (losses - self.losses).double()
+        drop, error = math.expm1(float(difference.mean())), standard_error(difference)
+        perplexity = math.exp(float(losses.double().mean()))
+        return Score(perplexity, self.perplexity, drop, error, max(kl, 0.0), same, len(losses))
+
+
+def standard_error(difference: Tensor) -> float:
+    """Standard error of the mean of a correlated series [n], by the spread of block means."""
+    blocks = difference[: len(difference) // BLOCK * BLOCK].view(-1, BLOCK).mean(1)
+    return float(blocks.std()) / math.sqrt(len(blocks)) if len(blocks) > 1 else math.inf
+
+
+def bits_per_byte(perplexity: float, tokens: int, n_bytes: int) -> float:
+    """Bits per UTF-8 byte of a text of so many predicted tokens."""
+    return math.log2(perplexity) * tokens / n_bytes

@@ -1,0 +1,43 @@
+"""The compressed model in torch: the fp32 model's twin whose layers are exchanged one by one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import nn
+
+from exporters.formats.base import Encoded
+from exporters.formats.catalog import format_named
+from toolchain.compress.recipe import Choice, Recipe
+from toolchain.model.catalog import LoadedModel
+from toolchain.model.family import LanguageModel
+
+
+class Student:
+    """A model that shares every tensor with the original until a recipe says otherwise."""
+
+    def __init__(self, model: LoadedModel, encoded: Callable[[str, Choice], Encoded]) -> None:
+        shared = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
+        self.module = copy.deepcopy(model.module, memo=shared)
+        self._original = model
+        self._encoded = encoded
+        self._now: dict[str, Choice] = {}
+
+    def take(self, recipe: Recipe) -> LanguageModel:
+        """The model with exactly these layers compressed, all others as they were."""
+        for path in self._now.keys() - recipe.keys():
+            self._set(path, self._original.module.get_parameter(f"{path}.weight"))
+            del self._now[path]
+        for path, choice in recipe.items():
+            if self._now.get(path) != choice:
+                encoded = self._encoded(path, choice)
+                weight = torch.from_numpy(format_named(encoded.format).decode(encoded))
+                self._set(path, nn.Parameter(weight, requires_grad=False))
+                self._now[path] = choice
+        return cast(LanguageModel, self.module)
+
+    def _set(self, path: str, weight: nn.Parameter) -> None:
+        self.module.get_submodule(path).weight = weight

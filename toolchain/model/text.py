@@ -1,0 +1,73 @@
+"""Tokenizers and texts: read, checked against the model, and turned into token ids."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from exporters.errors import SlmcError
+
+SHORTEST_TOKENS = 128
+"""A text with fewer tokens says nothing about a model."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text as the model sees it: ids int64 [n], its size in UTF-8 bytes, where it came from."""
+
+    name: str
+    ids: Tensor
+    n_bytes: int
+    sha256: str
+
+    def head(self, tokens: int) -> Text:
+        """The first so many tokens; bytes in proportion."""
+        if tokens >= len(self.ids):
+            return self
+        return Text(self.name, self.ids[:tokens], round(self.n_bytes * tokens / len(self.ids)), self.sha256)
+
+
+def read_tokenizer(path: Path, vocabulary: int) -> Tokenizer:
+    """A tokenizer.json whose vocabulary is the model's.
+
+    Raises:
+        SlmcError: no such file, not a tokenizer, or of another size.
+    """
+    if not path.is_file():
+        raise SlmcError(f"{path}: no such tokenizer file; give one with --tokenizer FILE (a tokenizer.json)")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise SlmcError(f"{path}: not a tokenizer.json of the tokenizers library ({error})") from error
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    if size != vocabulary:
+        raise SlmcError(f"{path}: the tokenizer has {size} entries, the model's vocabulary {vocabulary}; they must agree")
+    return tokenizer
+
+
+def read_text(path: Path, tokenizer: Tokenizer) -> Text:
+    """A UTF-8 text file as tokens.
+
+    Raises:
+        SlmcError: no such file, empty, binary, or too short.
+    """
+    if not path.is_file():
+        raise SlmcError(f"{path}: no such text file")
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SlmcError(f"{path}: not UTF-8 text (byte {error.start}); give a plain text file") from error
+    if "\0" in text:
+        raise SlmcError(f"{path}: a binary file (it holds NUL bytes); give a plain text file")
+    if not text.strip():
+        raise SlmcError(f"{path}: the text is empty; at least {SHORTEST_TOKENS} tokens are needed")
+    ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
+    if len(ids) < SHORTEST_TOKENS:
+        raise SlmcError(f"{path}: {len(ids)} tokens are too few to judge a model; at least {SHORTEST_TOKENS} are needed")
+    return Text(path.name, ids, len(raw), hashlib.sha256(raw).hexdigest())

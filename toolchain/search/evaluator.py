@@ -1,0 +1,76 @@
+"""How a recipe is tried: one forward pass of the compressed model over a text, remembered in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from exporters.formats.base import Encoded
+from exporters.formats.catalog import format_named
+from toolchain.compress.catalog import compress
+from toolchain.compress.recipe import Choice, Recipe
+from toolchain.evidence.quality import Reference, Score, stream_logits
+from toolchain.evidence.student import Student
+from toolchain.model.catalog import LoadedModel
+from toolchain.search.search import OutOfTime
+from toolchain.search.sensitivity import embedding_loss, expected_loss
+from toolchain.search.store import Journal, LayerStore
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What calibration gave, by layer path: input moments [cols, cols] and output Fisher [rows] of linear layers,
+    [cols] of embeddings; and the frequency of every token [vocabulary]."""
+
+    moments: Mapping[str, Tensor]
+    fisher: Mapping[str, Tensor]
+    frequency: Tensor
+
+
+class ModelEvaluator:
+    """Evaluations of a loaded model; implements toolchain.search.problem.Evaluator."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        evidence: Evidence,
+        text: Tensor,
+        layers: LayerStore,
+        journal: Journal,
+        time_left: Callable[[], float] = lambda: float("inf"),
+    ) -> None:
+        """text: token ids int64 [n] to evaluate on; time_left: seconds, asked before each evaluation."""
+        self._model, self._evidence, self._text = model, evidence, text
+        self._layers, self._journal, self._time_left = layers, journal, time_left
+        self._student = Student(model, layers.encoded)
+        self._reference: Reference | None = None
+
+    @property
+    def reference(self) -> Reference:
+        """The fp32 model's predictions on the text, made once."""
+        self._reference = self._reference or Reference(self._model.forward, self._text)
+        return self._reference
+
+    def evaluate(self, recipe: Recipe) -> Score:
+        return self._journal.scored(recipe, self._run)
+
+    def loss(self, path: str, choice: Choice) -> float:
+        encoded = self._layers.encoded(path, choice)
+        error = torch.from_numpy(format_named(encoded.format).decode(encoded)) - self._model.weight(path)
+        if path in self._evidence.moments:
+            return expected_loss(error, self._evidence.moments[path], self._evidence.fisher[path])
+        return embedding_loss(error, self._evidence.frequency, self._evidence.fisher[path])
+
+    def _run(self, recipe: Recipe) -> Score:
+        if self._time_left() <= 0:
+            raise OutOfTime
+        reference = self.reference
+        return reference.score(stream_logits(self._student.take(recipe), self._text))
+
+
+def layer_maker(model: LoadedModel, moments: Mapping[str, Tensor]) -> Callable[[str, Choice], Encoded]:
+    """The function that compresses one layer of a model in one choice."""
+    return lambda path, choice: compress(model.weight(path), choice, moments.get(path))

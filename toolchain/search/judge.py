@@ -1,0 +1,79 @@
+"""What a candidate is believed to lose: its noisy measurement, drawn towards what its layers' sensitivities predict.
+
+Spikes flip near their threshold, so that two recipes of the same quality differ by tenths of a percent on a short
+text, and the fp32 model is itself one such draw. The sensitivities have no such noise but an unknown scale, which all
+candidates together determine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolchain.search.values import Candidate
+
+MODEL_ERROR = 0.5
+"""Relative standard deviation with which a scaled prediction is trusted."""
+
+FLOOR = 1e-4
+"""Nats that no prediction is trusted beyond."""
+
+LUCK = 3e-3
+"""Standard deviation, in nats, that the fp32 model's own luck on a text is expected to have."""
+
+ONE_SIDED_95 = 1.645
+
+
+@dataclass(frozen=True)
+class Line:
+    """Measured loss = luck + scale * predicted, in nats per token."""
+
+    scale: float
+    luck: float
+
+
+def fit(candidates: Sequence[Candidate]) -> Line:
+    """The line by least squares with weights 1 / variance, luck ~ N(0, LUCK^2), scale >= 0.
+
+    The variance of a point is that of its measurement and of its scaled prediction, so the fit is repeated.
+    """
+    noisy = [c for c in candidates if c.score.standard_error > 0 and math.isfinite(c.score.standard_error)]
+    predicted = np.array([c.predicted for c in noisy])
+    measured = np.array([math.log1p(c.score.relative_drop) for c in noisy])
+    noise = np.array([c.score.standard_error for c in noisy])
+    line = Line(0.5, 0.0)
+    for _ in range(5 if len(noisy) > 1 and predicted.any() else 0):
+        weight = 1 / (noise**2 + (MODEL_ERROR * line.scale * predicted) ** 2 + FLOOR**2)
+        # The measurements share one text, so their luck is one draw however many they are.
+        luck = float((weight * (measured - line.scale * predicted)).sum() / (weight.sum() + 1 / LUCK**2))
+        scale = float((weight * predicted * (measured - luck)).sum() / (weight * predicted**2).sum())
+        line = Line(max(scale, 0.0), luck)
+    return line
+
+
+def judged(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The candidates with drop and upper filled in.
+
+        prior   d ~ N(scale p, (MODEL_ERROR scale p)^2 + FLOOR^2),   measurement   m - luck ~ N(d, standard_error^2)
+
+    drop is the posterior mean of d, plus the luck where it is against us, as relative loss; upper its one-sided 95 %
+    bound.
+    """
+    line = fit(candidates)
+    return tuple(_judge(c, line) for c in candidates)
+
+
+def _judge(candidate: Candidate, line: Line) -> Candidate:
+    measured, noise = math.log1p(candidate.score.relative_drop), candidate.score.standard_error
+    if noise == 0:
+        return dataclasses.replace(candidate, drop=math.expm1(measured), upper=math.expm1(measured))
+    prior = line.scale * candidate.predicted
+    trust = (MODEL_ERROR * prior) ** 2 + FLOOR**2
+    precision = 1 / trust + 1 / noise**2
+    mean = (prior / trust + (measured - line.luck) / noise**2) / precision + max(line.luck, 0.0)
+    upper = mean + ONE_SIDED_95 / math.sqrt(precision)
+    return dataclasses.replace(candidate, drop=math.expm1(mean), upper=math.expm1(upper))

@@ -1,0 +1,123 @@
+"""The search: sensitivity, then the tiers global, block and module, then the choice under both constraints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from toolchain.compress.recipe import Recipe
+from toolchain.search.frontier import frontier, select
+from toolchain.search.judge import judged
+from toolchain.search.problem import Evaluator, Problem
+from toolchain.search.sensitivity import sensitivities
+from toolchain.search.store import recipe_key
+from toolchain.search.tiers import Losses, block_tier, global_tier, module_tier
+from toolchain.search.values import Candidate, SearchResult
+
+Progress = Callable[[str, int, int], None]
+"""Told of the stage, how much is done, and how much there is."""
+
+LARGEST_BITS = 8
+"""The byte ladder ends where every layer has about this many bits."""
+
+
+class OutOfTime(Exception):
+    """The time that the user gave is over; what has been found stands."""
+
+
+@dataclass
+class Trace:
+    """Everything tried so far; a recipe is evaluated once, whichever tier proposes it again."""
+
+    problem: Problem
+    evaluator: Evaluator
+    losses: Losses
+    on_candidate: Callable[[Candidate], None]
+    candidates: dict[str, Candidate] = field(default_factory=dict)
+
+    def attempt(self, recipe: Recipe, tier: str, why: str) -> None:
+        key = recipe_key(recipe)
+        if key not in self.candidates:
+            score = self.evaluator.evaluate(recipe)
+            predicted = sum(self.losses[item] for item in recipe.items())
+            candidate = Candidate(recipe, self.problem.bytes(recipe), predicted, score, tier, why)
+            self.candidates[key] = candidate
+            self.on_candidate(candidate)
+
+    @property
+    def judged(self) -> tuple[Candidate, ...]:
+        return judged(tuple(self.candidates.values()))
+
+
+def search(
+    problem: Problem,
+    evaluator: Evaluator,
+    on_candidate: Callable[[Candidate], None] = lambda candidate: None,
+    progress: Progress = lambda stage, done, total: None,
+) -> SearchResult:
+    """Run every tier; `OutOfTime` from the evaluator ends the search with the best so far.
+
+    Deterministic: the same problem and the same answers give the same result, so that a journal of answers makes a
+    search resumable anywhere.
+
+    Raises:
+        OutOfTime: before anything was evaluated.
+    """
+    seen = sensitivities(problem, evaluator, lambda done, total: progress("sensitivity", done, total))
+    trace = Trace(problem, evaluator, {(s.layer, s.choice): s.loss for s in seen}, on_candidate)
+    try:
+        recipes = list(global_tier(problem))
+        for i, (recipe, name) in enumerate(recipes):
+            trace.attempt(recipe, "global", name)
+            progress("global tier", i + 1, len(recipes))
+        if any(len(options) > 1 for options in problem.options.values()):
+            _local_tiers(trace, progress)
+    except OutOfTime:
+        if not trace.candidates:
+            raise
+    candidates = trace.judged
+    winner, feasible = select(candidates, problem.limits)
+    return SearchResult(winner, feasible, frontier(candidates), candidates, seen)
+
+
+def _local_tiers(trace: Trace, progress: Progress) -> None:
+    ladder = budgets(trace.problem)
+    for tier, propose in (("block", block_tier), ("module", module_tier)):
+        for i, budget in enumerate(ladder):
+            recipe = propose(trace.problem, trace.losses, budget)
+            if recipe is not None:
+                trace.attempt(recipe, tier, f"at most {budget} bytes")
+            progress(f"{tier} tier", i + 1, len(ladder))
+    if trace.problem.limits.max_drop is not None:
+        _close_in(trace, trace.problem.limits.max_drop, progress)
+
+
+def budgets(problem: Problem) -> list[int]:
+    """Byte budgets from the smallest possible to about LARGEST_BITS everywhere, in equal ratios, and the user's own."""
+    low = problem.smallest_bytes
+    top = problem.tree.fixed_bytes
+    for layer in problem.tree.layers:
+        sizes = [problem.layer_bytes(layer, c) for c in problem.options[layer.path]]
+        top += max((s for s in sizes if s <= layer.params * (LARGEST_BITS + 1) / 8), default=min(sizes))
+    count = problem.effort.budgets
+    steps = {round(low * (top / low) ** (i / (count - 1))) for i in range(count)} if top > low else {low}
+    if problem.limits.max_bytes is not None and problem.limits.max_bytes >= low:
+        steps.add(problem.limits.max_bytes)
+    return sorted(steps)
+
+
+def _close_in(trace: Trace, max_drop: float, progress: Progress) -> None:
+    """Approach the smallest model that surely keeps the drop limit, by module-tier budgets in between."""
+    steps = trace.problem.effort.bisections
+    for step in range(steps):
+        candidates = trace.judged
+        smallest = min((c.bytes for c in candidates if c.upper <= max_drop), default=None)
+        below = max((c.bytes for c in candidates if smallest is not None and c.bytes < smallest), default=None)
+        if smallest is None or below is None or smallest - below < 0.004 * smallest:
+            return
+        recipe = module_tier(trace.problem, trace.losses, round(math.sqrt(smallest * below)))
+        if recipe is None or recipe_key(recipe) in trace.candidates:
+            return
+        trace.attempt(recipe, "module", f"between {below} and {smallest} bytes")
+        progress("closing in", step + 1, steps)

@@ -1,0 +1,46 @@
+"""How much each layer is expected to lose in each format, from its rounding error and what the loss cares about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from toolchain.search.problem import Evaluator, Problem
+from toolchain.search.values import Sensitivity
+
+
+def expected_loss(error: Tensor, moment: Tensor, fisher: Tensor) -> float:
+    """1/2 sum_r F_r E_r H E_r^T: nats per token that a weight error E [rows, cols] costs to second order.
+
+    H = mean of x x^T [cols, cols]; F = mean squared gradient of the loss to each output [rows]; inputs and gradients
+    are taken as independent, as in K-FAC (Martens and Grosse, arXiv 1503.05671).
+    """
+    return 0.5 * float((((error @ moment) * error).sum(1) * fisher).sum())
+
+
+def sensitivities(
+    problem: Problem, evaluator: Evaluator, progress: Callable[[int, int], None]
+) -> tuple[Sensitivity, ...]:
+    """Every layer in every option."""
+    results = []
+    total = sum(len(options) for options in problem.options.values())
+    for layer in problem.tree.layers:
+        for choice in problem.options[layer.path]:
+            exact = layer.sign_only and choice.format == "sign"
+            loss = 0.0 if exact else evaluator.loss(layer.path, choice)
+            results.append(Sensitivity(layer.path, choice, loss, problem.layer_bytes(layer, choice)))
+            progress(len(results), total)
+    return tuple(results)
+
+
+def embedding_loss(error: Tensor, frequency: Tensor, fisher: Tensor) -> float:
+    """The same for an embedding: 1/2 sum_t p_t sum_c F_c E_tc^2, with p [rows] the frequency of each token."""
+    return 0.5 * float((error.square() @ fisher * frequency).sum())
+
+
+def token_frequency(ids: Tensor, vocabulary: int) -> Tensor:
+    """Share of every token in a text, one added to each count so that no token is free, float32 [vocabulary]."""
+    counts = torch.bincount(ids, minlength=vocabulary).float() + 1
+    return counts / counts.sum()

@@ -1,0 +1,106 @@
+"""What a search has already paid for, on disk: compressed layers and evaluations, each written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from exporters.formats.base import Encoded
+from toolchain.compress.recipe import Choice, Recipe
+from toolchain.evidence.quality import Score
+
+KEEP_BYTES = 2**29
+"""Compressed layers stay in memory up to this size; beyond it they are read again from disk."""
+
+
+class LayerStore:
+    """Compressed layers by (path, choice), computed once."""
+
+    def __init__(self, folder: Path, make: Callable[[str, Choice], Encoded]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._make = folder, make
+        self._memory: dict[tuple[str, Choice], Encoded] = {}
+        self._held_bytes = 0
+
+    def encoded(self, path: str, choice: Choice) -> Encoded:
+        key = (path, choice)
+        if key in self._memory:
+            return self._memory[key]
+        file = self._folder / f"{re.sub(r'[^A-Za-z0-9.-]', '_', path)}--{choice.format}--{choice.method}.npz"
+        encoded = _read(file, choice.format) or self._write(file, self._make(path, choice))
+        if self._held_bytes + encoded.nbytes <= KEEP_BYTES:
+            self._memory[key] = encoded
+            self._held_bytes += encoded.nbytes
+        return encoded
+
+    def _write(self, file: Path, encoded: Encoded) -> Encoded:
+        partial = file.with_suffix(".partial")
+        with partial.open("wb") as out:
+            np.savez(out, shape=np.array(encoded.shape), **{f"plane.{n}": p for n, p in encoded.planes.items()})
+        partial.replace(file)
+        return encoded
+
+
+def _read(file: Path, fmt: str) -> Encoded | None:
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file) as stored:
+            planes = {n.removeprefix("plane."): stored[n] for n in stored.files if n.startswith("plane.")}
+            rows, cols = (int(n) for n in stored["shape"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    return Encoded(fmt, (rows, cols), planes)
+
+
+def recipe_key(recipe: Recipe) -> str:
+    """A digest of a recipe, the same whatever the order of its layers."""
+    text = json.dumps(sorted((path, c.format, c.method) for path, c in recipe.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+class Journal:
+    """Evaluations by recipe, appended as they are made; a torn last line is forgotten."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[str, Score] = {}
+        if file.is_file():
+            for line in file.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                    self._known[entry["key"]] = Score(**entry["score"])
+                except (json.JSONDecodeError, KeyError, TypeError):
+                    continue
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def scored(self, recipe: Recipe, evaluate: Callable[[Recipe], Score]) -> Score:
+        """The score of a recipe: remembered, or evaluated and written down before it is used."""
+        key = recipe_key(recipe)
+        if key not in self._known:
+            score = evaluate(recipe)
+            line = json.dumps({"key": key, "score": dataclasses.asdict(score)})
+            with self._file.open("a", encoding="utf-8") as out:
+                out.write("\n" + line + "\n" if self._torn() else line + "\n")
+                out.flush()
+                os.fsync(out.fileno())
+            self._known[key] = score
+        return self._known[key]
+
+    def _torn(self) -> bool:
+        """Whether the file ends in the middle of a line."""
+        if not self._file.is_file() or self._file.stat().st_size == 0:
+            return False
+        with self._file.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"

@@ -1,0 +1,78 @@
+"""The tiers of QSLM (arXiv 2601.00679): what to try for the whole model, per block, and per module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from exporters.formats.catalog import format_named
+from toolchain.compress.recipe import Choice, Recipe
+from toolchain.search.allocate import Option, allocate
+from toolchain.search.problem import Problem
+
+Losses = Mapping[tuple[str, Choice], float]
+"""What a layer alone is expected to cost in a choice, nats per token."""
+
+
+def uniform(problem: Problem, choice: Choice) -> Recipe:
+    """Every layer in one choice, where it has it; elsewhere the layer's own with the nearest number of bits."""
+    bits = format_named(choice.format).bits
+    recipe: Recipe = {}
+    for layer in problem.tree.layers:
+        options = problem.options[layer.path]
+        same = [c for c in options if c.format == choice.format]
+        recipe[layer.path] = same[0] if same else min(options, key=lambda c: abs(format_named(c.format).bits - bits))
+    return recipe
+
+
+def global_tier(problem: Problem) -> Iterator[tuple[Recipe, str]]:
+    """One format for the whole model, for every format that some layer may have."""
+    seen: dict[str, Choice] = {}
+    for options in problem.options.values():
+        seen |= {c.format: c for c in options if len(options) > 1 and c.format not in seen}
+    for name in sorted(seen, key=lambda n: (-format_named(n).bits, n)):
+        yield uniform(problem, seen[name]), name
+    if not seen:
+        yield {path: options[0] for path, options in problem.options.items()}, "everything pinned"
+
+
+def block_tier(problem: Problem, losses: Losses, budget: int) -> Recipe | None:
+    """One format per block, divided so that the sum of losses is least within `budget` bytes."""
+    formats = sorted({c.format for options in problem.options.values() for c in options})
+    units: list[list[Option]] = []
+    recipes: list[list[Recipe]] = []
+    for block in problem.tree.blocks:
+        shared = [f for f in formats if all(_has(problem, layer.path, f) for layer in block.layers)]
+        variants = [{layer.path: _named(problem, layer.path, f) for layer in block.layers} for f in shared]
+        if not variants:
+            variants = [{layer.path: problem.options[layer.path][0] for layer in block.layers}]
+        recipes.append(variants)
+        units.append([_cost(problem, variant, losses) for variant in variants])
+    chosen = allocate(units, budget - problem.tree.fixed_bytes)
+    if chosen is None:
+        return None
+    return {path: c for variants, i in zip(recipes, chosen, strict=True) for path, c in variants[i].items()}
+
+
+def module_tier(problem: Problem, losses: Losses, budget: int) -> Recipe | None:
+    """A format of its own for every layer, divided likewise."""
+    layers = problem.tree.layers
+    units = [[_cost(problem, {layer.path: c}, losses) for c in problem.options[layer.path]] for layer in layers]
+    chosen = allocate(units, budget - problem.tree.fixed_bytes)
+    if chosen is None:
+        return None
+    return {layer.path: problem.options[layer.path][i] for layer, i in zip(layers, chosen, strict=True)}
+
+
+def _has(problem: Problem, path: str, name: str) -> bool:
+    options = problem.options[path]
+    return len(options) == 1 or any(c.format == name for c in options)
+
+
+def _named(problem: Problem, path: str, name: str) -> Choice:
+    options = problem.options[path]
+    return options[0] if len(options) == 1 else next(c for c in options if c.format == name)
+
+
+def _cost(problem: Problem, recipe: Recipe, losses: Losses) -> Option:
+    sizes = (problem.layer_bytes(layer, recipe[layer.path]) for layer in problem.tree.layers if layer.path in recipe)
+    return sum(losses[path, c] for path, c in recipe.items()), sum(sizes)
