@@ -20,8 +20,8 @@ from exporters.ops.signatures import DOMAIN, VERSION
 from exporters.ops.translate import translation_table
 
 GRAPH_NAME, DATA_NAME = "model.onnx", "model.onnx.data"
-INLINE_BYTES = 256
-"""Initializers smaller than this stay inside model.onnx."""
+INLINE_BYTES = 64
+"""Initializers smaller than this stay inside model.onnx: shapes and scalars, which the runtime wants there."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,15 @@ def graph_io(state_specs: list[tuple[str, int, float]]) -> Io:
     return Io("tokens", "logits", states)
 
 
-def export_graph(model: nn.Module, state_specs: list[tuple[str, int, float]], folder: Path) -> ExportedGraph:
+def export_graph(
+    model: nn.Module, state_specs: list[tuple[str, int, float]], folder: Path, weight_bytes: int
+) -> ExportedGraph:
     """Write a model (float32, batch 1, tokens of any length >= 1) into an existing folder.
 
     Args:
         model: tokens int64 [1, T] and states, each [1, width], to logits [1, T, V] and states.
         state_specs: name, width and initial value of every state, in order.
+        weight_bytes: what the size law says that all weights take; the written file must agree.
 
     Raises:
         SlmcError: torch cannot trace the model, or the files do not have the size that their tensors ask for.
@@ -64,7 +67,9 @@ def export_graph(model: nn.Module, state_specs: list[tuple[str, int, float]], fo
     io = graph_io(state_specs)
     program = _trace(model, io)
     _attach_functions(program)
+    _forget_tracing(program)
     _sort_initializers(program)
+    _check_size(program, weight_bytes)
     path = folder / GRAPH_NAME
     onnx_ir.save(program, path, external_data=DATA_NAME, size_threshold_bytes=INLINE_BYTES)
     return ExportedGraph(io, path.stat().st_size, (folder / DATA_NAME).stat().st_size)
@@ -119,6 +124,32 @@ def _attach_functions(model: onnx_ir.Model) -> None:
     model.ir_version = 10
     RemoveUnusedNodesPass()(model)
     RemoveUnusedFunctionsPass()(model)
+
+
+def _forget_tracing(model: onnx_ir.Model) -> None:
+    """Drop what torch noted about its own source files, and the name of the wrapper from the weights' names."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in [*model.graph.initializers.values(), *model.graph.inputs]:
+        value.metadata_props.clear()
+    for name, value in list(model.graph.initializers.items()):
+        if name.startswith("model."):
+            value.name = name.removeprefix("model.")
+
+
+def _check_size(model: onnx_ir.Model, weight_bytes: int) -> None:
+    """Weights are whatever is not an int64 (shapes, axes) or a scalar."""
+    tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
+    stored = sum(t.nbytes for t in tensors if t.dtype != onnx_ir.DataType.INT64 and len(t.shape) > 0)
+    if stored != weight_bytes:
+        raise SlmcError(
+            f"the graph holds {stored} bytes of weights, the size law says {weight_bytes}; "
+            "this is a fault of slmc: please report it with the recipe"
+        )
 
 
 def _sort_initializers(model: onnx_ir.Model) -> None:

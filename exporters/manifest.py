@@ -239,7 +239,9 @@ def confined(artifact: Path, name: str) -> Path:
     """
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or "\\" in name or not relative.parts:
-        raise SlmcError(f"{artifact / MANIFEST_NAME}: file name {name!r} leaves the artifact; only relative paths inside")
+        raise SlmcError(
+            f"{artifact / MANIFEST_NAME}: file name {name!r} leaves the artifact; only relative paths inside"
+        )
     path = artifact
     for part in relative.parts:
         path = path / part

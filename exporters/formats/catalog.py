@@ -35,7 +35,7 @@ SEARCHED: tuple[Format, ...] = (
 )
 """What a search considers unless it is told otherwise, many bits first."""
 
-_INTEGER = re.compile(r"(u?)int(\d)(?:-g(\d+))?")
+_INTEGER = re.compile(r"(u?)int([1-9])(?:-g([1-9][0-9]*))?")
 
 
 def format_named(name: str) -> Format:
@@ -51,8 +51,9 @@ def format_named(name: str) -> Format:
     if match and int(match[2]) in PLANE_BITS and (match[3] is None or int(match[3]) in GROUPS):
         return IntegerFormat(int(match[2]), int(match[3]) if match[3] else None, not match[1])
     raise SlmcError(
-        f"unknown format {name!r}; allowed are fp32, fp16, sign, and int or uint with {', '.join(map(str, PLANE_BITS))} "
-        f"bits, per row or per group of {', '.join(map(str, GROUPS))} inputs: int8, int4-g64, uint2-g32"
+        f"unknown format {name!r}; allowed are fp32, fp16, sign, and int or uint with "
+        f"{', '.join(map(str, PLANE_BITS))} bits, per row or per group of {', '.join(map(str, GROUPS))} inputs: "
+        "int8, int4-g64, uint2-g32"
     )
 
 

@@ -90,17 +90,20 @@ class IntegerFormat:
 
     def codes(self, weight: Float32, grid: Grid) -> UInt8:
         """The nearest code of every weight, [rows, cols]."""
-        size = self.group_size(weight.shape[1])
-        spread = np.repeat(grid.scales, size, 1)[:, : weight.shape[1]]
-        zeros = np.float32(self.default_zero) if grid.zeros is None else np.repeat(grid.zeros, size, 1)
-        zeros = zeros if grid.zeros is None else zeros[:, : weight.shape[1]]
-        return np.clip(np.rint(weight / spread) + zeros, 0, self.levels - 1).astype(np.uint8)
+        cols = weight.shape[1]
+        size = self.group_size(cols)
+        steps = np.rint(weight / np.repeat(grid.scales, size, 1)[:, :cols])
+        steps += self.default_zero if grid.zeros is None else np.repeat(grid.zeros, size, 1)[:, :cols]
+        codes: UInt8 = np.clip(steps, 0, self.levels - 1).astype(np.uint8)
+        return codes
 
     def store(self, codes: UInt8, grid: Grid) -> Encoded:
         """Planes of codes [rows, cols] on a grid; padding decodes to zero."""
         rows, cols = codes.shape
         low_bits, high_bits = PLANE_BITS[self.bits]
         grouped = self.grouped(codes).astype(np.uint8)
+        padding = cols - (self.groups(cols) - 1) * self.group_size(cols)
+        grouped[:, -1, padding:] = self.default_zero if grid.zeros is None else grid.zeros[:, -1:]
         planes: dict[str, NDArray[np.generic]] = {
             "codes": pack(grouped & np.uint8(2**low_bits - 1), low_bits),
             "scales": grid.scales.astype(np.float16),
@@ -121,15 +124,17 @@ class IntegerFormat:
         if high_bits:
             codes = codes | (unpack(encoded.planes["high"].astype(np.uint8), high_bits) << np.uint8(low_bits))
         scales = encoded.planes["scales"].astype(np.float32)[..., None]
-        zeros = np.float32(self.default_zero)
+        zeros: Float32 | np.float32 = np.float32(self.default_zero)
         if "zeros" in encoded.planes:
             zeros = encoded.planes["zeros"].astype(np.float32)[..., None]
         rows, cols = encoded.shape
-        return ((codes.astype(np.float32) - zeros) * scales).reshape(rows, -1)[:, :cols]
+        weight: Float32 = ((codes.astype(np.float32) - zeros) * scales).reshape(rows, -1)[:, :cols]
+        return weight
 
 
 def stored_scales(scales: Float32) -> Float32:
     """Scales as float16 keeps them, away from zero and infinity, so that codes are rounded on the real grid."""
     sign = np.where(scales < 0, np.float32(-1), np.float32(1))
     magnitude = np.clip(np.abs(scales), SMALLEST_SCALE, LARGEST_SCALE)
-    return (sign * magnitude).astype(np.float16).astype(np.float32)
+    stored: Float32 = (sign * magnitude).astype(np.float16).astype(np.float32)
+    return stored

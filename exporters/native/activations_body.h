@@ -52,48 +52,56 @@ inline const float* padded_row(const float* x, int64_t K, int64_t padded, float*
   return buffer;
 }
 
+// Fields that decoding needs whatever the activations.
 template <typename V, int bits>
-void chunk_map(const QMatrix& m, Arena& arena, Prepared* p) {
+void map_chunks(const QMatrix& m, Arena& arena, Prepared* p) {
   using L = Layout<V, bits>;
+  p->segments = list_segments(m, arena);
+  p->segment_count = count_segments(m);
+  const int spread = segments_per_chunk(m, L::codes);
+  if (spread == 1) {
+    const int64_t length = p->segment_count == 1 ? int64_t{1} << 40 : p->segments[0].length;
+    while (int64_t{L::codes} << p->segment_shift < length) ++p->segment_shift;
+  }
+  if (spread) return;
   const int64_t chunks = (m.padded() + L::codes - 1) / L::codes;
   int32_t* first = arena.take<int32_t>(chunks);
-  for (int64_t c = 0; c < chunks; ++c) first[c] = static_cast<int32_t>(c * L::codes / m.group);
-  p->first_group = first;
-  if (groups_per_chunk(m, L::codes) != 0) return;
   int32_t* lanes = arena.take<int32_t>(chunks * V::kLanes);
+  int64_t s = 0;
   for (int64_t i = 0; i < chunks * V::kLanes; ++i) {
-    const int64_t g = i * L::per_lane / m.group;
-    lanes[i] = static_cast<int32_t>(g < m.groups ? g : m.groups - 1) - first[i / V::kLanes];
+    while (s + 1 < p->segment_count && i * L::per_lane >= p->segments[s + 1].first) ++s;
+    if (i % V::kLanes == 0) first[i / V::kLanes] = static_cast<int32_t>(s);
+    lanes[i] = static_cast<int32_t>(s) - first[i / V::kLanes];
   }
-  p->lane_group = lanes;
+  p->first_segment = first;
+  p->lane_segment = lanes;
 }
 
 template <typename V, int bits>
 void prepare_decode8(const QMatrix& m, Arena& arena, Prepared* p) {
   using L = Layout<V, bits>;
   const int64_t chunks = (m.padded() + L::codes - 1) / L::codes, length = chunks * L::codes;
-  const int64_t segments = count_segments(m), lanes = chunks * V::kLanes;
-  const Segment* segment = list_segments(m, arena);
+  const int64_t lanes = chunks * V::kLanes;
   auto* buffer = arena.take<float>(m.padded());
   auto* natural = arena.take<int8_t>(length);
   std::memset(natural + m.padded(), 0, length - m.padded());
   auto* ordered = arena.take<int8_t>(p->tokens * length);
   auto* start = arena.take<int32_t>(p->tokens * lanes);
-  auto* scales = arena.take<float>(p->tokens * lanes);
+  auto* scales = arena.take<float>(p->tokens * (p->segment_count + V::kLanes));
   auto* sums = m.zeros ? arena.take<float>(p->tokens * m.groups) : nullptr;
   const int32_t centre = V::kSignedCodes8 && bits == 8 ? 0 : m.centre();
   for (int64_t t = 0; t < p->tokens; ++t) {
     const float* x = padded_row(p->x + t * m.K, m.K, m.padded(), buffer);
-    float* lane_scale = scales + t * lanes;
     if (sums) std::memset(sums + t * m.groups, 0, m.groups * sizeof(float));
-    int64_t lane = 0;
-    for (int64_t s = 0; s < segments; ++s) {
+    float* scale_x = scales + t * (p->segment_count + V::kLanes);
+    for (int64_t s = 0; s < p->segment_count; ++s) {
+      const Segment segment = p->segments[s];
       int32_t sum;
-      const float scale = quantise<V>(x + segment[s].first, segment[s].length, natural + segment[s].first, &sum);
-      for (const int64_t end = lane + segment[s].length / L::per_lane; lane < end; ++lane) lane_scale[lane] = scale;
-      if (sums) sums[t * m.groups + segment[s].group] += scale * static_cast<float>(sum);
+      const float scale = quantise<V>(x + segment.first, segment.length, natural + segment.first, &sum);
+      scale_x[s] = scale;
+      if (sums) sums[t * m.groups + segment.group] += scale * static_cast<float>(sum);
     }
-    for (; lane < lanes; ++lane) lane_scale[lane] = 0;
+    for (int i = 0; i < V::kLanes; ++i) scale_x[p->segment_count + i] = scale_x[i];
     for (int64_t c = 0; c < chunks; ++c) {
       int8_t* out = ordered + t * length + c * L::codes;
       V::template order<L::parts>(natural + c * L::codes, out);
@@ -117,6 +125,8 @@ void prepare_decode32(const QMatrix& m, Arena& arena, Prepared* p) {
   const int64_t length = (m.padded() + L::codes - 1) / L::codes * L::codes;
   auto* buffer = arena.take<float>(length);
   auto* ordered = arena.take<float>(p->tokens * length);
+  auto* ones = arena.take<float>(p->tokens * (p->segment_count + V::kLanes));
+  for (int64_t i = 0; i < p->tokens * (p->segment_count + V::kLanes); ++i) ones[i] = 1;
   auto* sums = m.zeros ? arena.take<float>(p->tokens * m.groups) : nullptr;
   for (int64_t t = 0; t < p->tokens; ++t) {
     const float* x = padded_row(p->x + t * m.K, m.K, length, buffer);
@@ -134,6 +144,7 @@ void prepare_decode32(const QMatrix& m, Arena& arena, Prepared* p) {
   }
   p->way = Prepared::kDecode32;
   p->padded = ordered;
+  p->scales = ones;
   p->sums = sums;
 }
 
@@ -182,13 +193,13 @@ Prepared prepare_bits(const QMatrix& m, const float* x, int64_t tokens, int acti
     if (tokens >= V::kProductTokens8) {
       prepare_product8<V, bits>(m, arena, &p);
     } else {
-      chunk_map<V, bits>(m, arena, &p);
+      map_chunks<V, bits>(m, arena, &p);
       prepare_decode8<V, bits>(m, arena, &p);
     }
   } else if (tokens >= V::kProductTokens32) {
     p.way = Prepared::kProduct32;
   } else {
-    chunk_map<V, bits>(m, arena, &p);
+    map_chunks<V, bits>(m, arena, &p);
     prepare_decode32<V, bits>(m, arena, &p);
   }
   return p;

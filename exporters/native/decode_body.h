@@ -3,8 +3,10 @@
 // A row is read in chunks of one vector of its low plane. A lane (4 bytes) holds 32 / low codes that follow one
 // another, so it lies in one group, and sums stay in their lanes until the row is done:
 //
-//   integer activations   y[n] = sum over lanes of  scale_x * scale_w * (sum code * q - centre * sum q)
-//   float activations     y[n] = sum over lanes of  scale_w * sum (code - centre) * x
+//   integer activations   y[n] = sum over lanes of  (scale_w * scale_x) * (sum code * q - centre * sum q)
+//   float activations     y[n] = sum over lanes of  scale_w * (sum (code - centre) * x)
+//
+// Scales belong to segments: groups, or the pieces of 128 codes of longer ones.
 //
 // Zero points cost one product per group and row:  - scale_w * (zero - centre) * (sum of x over the group).
 // Included by one file per instruction set, after its V.
@@ -39,45 +41,44 @@ struct Layout {
   static constexpr int codes = per_lane * V::kLanes;
 };
 
-// Where one row is read.
+// Where one row's chunk is read, and the factors of its segments: scale_w * scale_x, or scale_w alone.
 struct Cursor {
   const uint8_t* low;
   const uint8_t* high;
-  const uint16_t* scales;
+  const float* factors;
 };
 
-// Scales of the groups that the lanes of a chunk lie in: `spread` groups in equal shares, or any mapping where 0.
+// Factors of the segments that the lanes of a chunk lie in: `spread` segments in equal shares, any mapping where 0.
 template <typename V, int spread>
-SLMC_INLINE typename V::F lane_scales(const uint16_t* scales, const int32_t* lane_group) {
+SLMC_INLINE typename V::F lane_factors(const float* factors, const int32_t* lane_segment) {
   if constexpr (spread > 0) {
-    return V::template spread_halves<spread>(scales);
+    return V::template spread_floats<spread>(factors);
   } else {
     alignas(64) float out[V::kLanes];
-    for (int i = 0; i < V::kLanes; ++i) out[i] = half_to_float(scales[lane_group[i]]);
+    for (int i = 0; i < V::kLanes; ++i) out[i] = factors[lane_segment[i]];
     return V::load(out);
   }
 }
 
 template <typename V, int bits, int rows, int spread>
-SLMC_INLINE void step8(const Cursor* at, const int8_t* x, const int32_t* start, const float* scale_x,
-                       const int32_t* lane_group, typename V::F* totals) {
+SLMC_INLINE void step8(const Cursor* at, const int8_t* x, const int32_t* start, const int32_t* lane_segment,
+                       typename V::F* totals) {
   using L = Layout<V, bits>;
   typename V::I q[L::parts];
   unrolled<L::parts>([&](auto j) { q[j.value] = V::load(x + j.value * L::low_bytes); });
   const typename V::I begin = V::load(start);
-  const typename V::F sx = V::load(scale_x);
   unrolled<rows>([&](auto r) {
     typename V::I codes[L::parts];
     V::template unpack<bits>(at[r.value].low, at[r.value].high, codes);
     typename V::I sum = begin;
     unrolled<L::parts>([&](auto j) { sum = V::template dot<bits>(sum, codes[j.value], q[j.value]); });
-    const typename V::F sw = lane_scales<V, spread>(at[r.value].scales, lane_group);
-    totals[r.value] = V::fma(V::mul(V::to_float(sum), sx), sw, totals[r.value]);
+    totals[r.value] =
+        V::fma(V::to_float(sum), lane_factors<V, spread>(at[r.value].factors, lane_segment), totals[r.value]);
   });
 }
 
 template <typename V, int bits, int rows, int spread>
-SLMC_INLINE void step32(const Cursor* at, const float* x, const int32_t* lane_group, typename V::F* totals) {
+SLMC_INLINE void step32(const Cursor* at, const float* x, const int32_t* lane_segment, typename V::F* totals) {
   using L = Layout<V, bits>;
   typename V::template Words<bits> words[rows];
   typename V::F sums[rows];
@@ -91,7 +92,7 @@ SLMC_INLINE void step32(const Cursor* at, const float* x, const int32_t* lane_gr
         [&](auto r) { sums[r.value] = words[r.value].template multiply<p.value>(xs, sums[r.value]); });
   });
   unrolled<rows>([&](auto r) {
-    totals[r.value] = V::fma(sums[r.value], lane_scales<V, spread>(at[r.value].scales, lane_group), totals[r.value]);
+    totals[r.value] = V::fma(sums[r.value], lane_factors<V, spread>(at[r.value].factors, lane_segment), totals[r.value]);
   });
 }
 
@@ -112,84 +113,156 @@ float zero_share(const QMatrix& m, int64_t n, const float* sums) {
   return V::sum(total) + rest;
 }
 
-// Rows n .. n + rows - 1 of one token.
+// factors[r][s] = scale_w[n + r, group of segment s] * scale_x[s], rows without gaps. scale_x repeats itself behind its
+// end for a vector's length, and as much room lies behind the factors.
+template <typename V>
+__attribute__((noinline)) void fill_factors(const QMatrix& m, const Prepared& p, int64_t t, int64_t n, int64_t rows,
+                                            float* factors) {
+  const int64_t segments = p.segment_count;
+  const float* scale_x = p.scales + t * (segments + V::kLanes);
+  const uint16_t* scales = m.scales + n * m.groups;
+  if (segments == m.groups) {
+    int64_t phase = 0, i = 0;
+    for (; i + V::kLanes <= rows * segments; i += V::kLanes) {
+      V::store(factors + i, V::mul(V::load_halves(scales + i), V::load(scale_x + phase)));
+      phase += V::kLanes;
+      while (phase >= segments) phase -= segments;
+    }
+    const int left = static_cast<int>(rows * segments - i);
+    V::store(factors + i, V::mul(V::load_halves_first(scales + i, left), V::load(scale_x + phase)));
+    return;
+  }
+  for (int64_t r = 0; r < rows; ++r, scales += m.groups, factors += segments)
+    for (int64_t g = 0, s = 0; g < m.groups; ++g) {
+      const typename V::F scale = V::set(half_to_float(scales[g]));
+      const int64_t end = (g + 1) * segments / m.groups;
+      for (int64_t i = s; i < end; i += V::kLanes) V::store(factors + i, V::mul(scale, V::load(scale_x + i)));
+      s = end;
+    }
+}
+
+// What all rows of a matrix have in common.
+struct Walk {
+  int64_t row_bytes, high_row_bytes, segments;
+  int64_t whole, chunks;        // chunks that lie wholly inside a row, and all
+  int64_t low_rest, high_rest;  // bytes behind the whole chunks
+  int64_t low_ahead, high_ahead;
+  int segment_shift;            // chunks per segment, as a power of two
+  const int32_t* first_segment;
+  const int32_t* lane_segment;
+};
+
+// One token's activations and start values.
+struct Input {
+  const int8_t* q;
+  const int32_t* start;
+  const float* x;
+};
+
+// The sums of `rows` rows, but for zero points.
 template <typename V, int bits, int rows, int spread, bool integer>
-SLMC_INLINE void decode_rows(const QMatrix& m, const Prepared& p, int64_t t, int64_t n, float* y) {
+SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const uint8_t* low, const uint8_t* high,
+                             const float* factors, float* out) {
   using L = Layout<V, bits>;
-  const int64_t row_bytes = m.row_bytes(), high_row_bytes = m.high_row_bytes();
-  const int64_t whole = m.padded() / L::codes;
-  const int64_t chunks = (m.padded() + L::codes - 1) / L::codes;
-  const int8_t* q = p.quantised + t * chunks * L::codes;
-  const int32_t* start = p.start + t * chunks * V::kLanes;
-  const float* scale_x = p.scales + t * chunks * V::kLanes;
-  const float* x = p.padded + t * chunks * L::codes;
   typename V::F totals[rows];
   unrolled<rows>([&](auto r) { totals[r.value] = V::zero(); });
-
   const auto step = [&](const Cursor* at, int64_t c) __attribute__((always_inline)) {
-    const int32_t* lane_group = spread ? nullptr : p.lane_group + c * V::kLanes;
+    const int32_t* lane_segment = spread ? nullptr : walk.lane_segment + c * V::kLanes;
     if constexpr (integer)
-      step8<V, bits, rows, spread>(at, q + c * L::codes, start + c * V::kLanes, scale_x + c * V::kLanes, lane_group,
-                                   totals);
+      step8<V, bits, rows, spread>(at, in.q + c * L::codes, in.start + c * V::kLanes, lane_segment, totals);
     else
-      step32<V, bits, rows, spread>(at, x + c * L::codes, lane_group, totals);
+      step32<V, bits, rows, spread>(at, in.x + c * L::codes, lane_segment, totals);
   };
-
-  const uint8_t* low = m.codes + n * row_bytes;
-  const uint8_t* high = m.high + n * high_row_bytes;
-  const uint16_t* scales = m.scales + n * m.groups;
-  for (int64_t c = 0; c < whole; ++c) {
+  const auto segment = [&](int64_t c) __attribute__((always_inline)) {
+    return spread ? c * spread >> walk.segment_shift : walk.first_segment[c];
+  };
+  // Several rows are several short streams, which hardware does not foresee; asking for the next rows in the order of
+  // memory makes one stream of them.
+  const uint8_t* low_ahead = low + walk.low_ahead;
+  const uint8_t* high_ahead = high + walk.high_ahead;
+  for (int64_t c = 0; c < walk.whole; ++c) {
     Cursor at[rows];
     unrolled<rows>([&](auto r) {
-      at[r.value] = {low + r.value * row_bytes + c * L::low_bytes, high + r.value * high_row_bytes + c * L::high_bytes,
-                     scales + r.value * m.groups + p.first_group[c]};
-      V::prefetch(at[r.value].low);
+      at[r.value] = {low + r.value * walk.row_bytes + c * L::low_bytes,
+                     high + r.value * walk.high_row_bytes + c * L::high_bytes,
+                     factors + r.value * walk.segments + segment(c)};
     });
+    for (int i = 0; i < rows * L::low_bytes; i += 64) V::prefetch(low_ahead + c * rows * L::low_bytes + i);
+    for (int i = 0; i < rows * L::high_bytes; i += 64) V::prefetch(high_ahead + c * rows * L::high_bytes + i);
     step(at, c);
   }
-  if (whole < chunks) {  // the rest of each row, so that nothing behind the last row is touched
+  if (walk.whole < walk.chunks) {  // the rest of each row, so that nothing behind the last row is touched
     alignas(64) uint8_t low_rest[rows][L::low_bytes] = {};
     alignas(64) uint8_t high_rest[rows][L::low_bytes] = {};
-    alignas(64) uint16_t scale_rest[rows][2 * V::kLanes] = {};
-    const int64_t low_left = row_bytes - whole * L::low_bytes, high_left = high_row_bytes - whole * L::high_bytes;
-    const int64_t groups_left = m.groups - p.first_group[whole];
     Cursor at[rows];
     unrolled<rows>([&](auto r) {
       constexpr int i = r.value;
-      std::memcpy(low_rest[i], low + i * row_bytes + whole * L::low_bytes, low_left);
-      if (L::high) std::memcpy(high_rest[i], high + i * high_row_bytes + whole * L::high_bytes, high_left);
-      std::memcpy(scale_rest[i], scales + i * m.groups + p.first_group[whole], groups_left * sizeof(uint16_t));
-      at[i] = {low_rest[i], high_rest[i], scale_rest[i]};
+      std::memcpy(low_rest[i], low + i * walk.row_bytes + walk.whole * L::low_bytes, walk.low_rest);
+      if (L::high) std::memcpy(high_rest[i], high + i * walk.high_row_bytes + walk.whole * L::high_bytes, walk.high_rest);
+      at[i] = {low_rest[i], high_rest[i], factors + i * walk.segments + segment(walk.whole)};
     });
-    step(at, whole);
+    step(at, walk.whole);
   }
-  unrolled<rows>([&](auto r) {
-    float total = V::sum(totals[r.value]);
-    if (m.zeros) total -= zero_share<V>(m, n + r.value, p.sums + t * m.groups);
-    y[t * m.N + n + r.value] = total;
-  });
+  if constexpr (rows == 4)
+    V::sum4(totals, out);
+  else
+    unrolled<rows>([&](auto r) { out[r.value] = V::sum(totals[r.value]); });
 }
 
 constexpr int kRowsAtOnce = 4;
+constexpr int64_t kPrefetchBytes = 6144;  // between a prefetch and its use
 
 template <typename V, int bits, int spread, bool integer>
 void decode_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
-  int64_t n = first;
-  for (; n + kRowsAtOnce <= last; n += kRowsAtOnce)
-    for (int64_t t = 0; t < p.tokens; ++t) decode_rows<V, bits, kRowsAtOnce, spread, integer>(m, p, t, n, y);
-  for (; n < last; ++n)
-    for (int64_t t = 0; t < p.tokens; ++t) decode_rows<V, bits, 1, spread, integer>(m, p, t, n, y);
+  using L = Layout<V, bits>;
+  Walk walk{};
+  walk.row_bytes = m.row_bytes();
+  walk.high_row_bytes = m.high_row_bytes();
+  walk.segments = p.segment_count;
+  walk.whole = m.padded() / L::codes;
+  walk.chunks = (m.padded() + L::codes - 1) / L::codes;
+  walk.low_rest = walk.row_bytes - walk.whole * L::low_bytes;
+  walk.high_rest = walk.high_row_bytes - walk.whole * L::high_bytes;
+  const int64_t blocks_ahead = 1 + kPrefetchBytes / (kRowsAtOnce * (walk.row_bytes + walk.high_row_bytes));
+  walk.low_ahead = blocks_ahead * kRowsAtOnce * walk.row_bytes;
+  walk.high_ahead = blocks_ahead * kRowsAtOnce * walk.high_row_bytes;
+  walk.segment_shift = p.segment_shift;
+  walk.first_segment = p.first_segment;
+  walk.lane_segment = p.lane_segment;
+  float* factors = thread_floats(kRowTile * p.segment_count + 2 * V::kLanes);
+  for (int64_t tile = first; tile < last; tile += kRowTile) {
+    const int64_t end = tile + kRowTile < last ? tile + kRowTile : last;
+    for (int64_t t = 0; t < p.tokens; ++t) {
+      fill_factors<V>(m, p, t, tile, end - tile, factors);
+      const Input in{p.quantised + t * walk.chunks * L::codes, p.start + t * walk.chunks * V::kLanes,
+                     p.padded + t * walk.chunks * L::codes};
+      float* out = y + t * m.N;
+      int64_t n = tile;
+      for (; n + kRowsAtOnce <= end; n += kRowsAtOnce)
+        decode_rows<V, bits, kRowsAtOnce, spread, integer>(walk, in, m.codes + n * walk.row_bytes,
+                                                           m.high + n * walk.high_row_bytes,
+                                                           factors + (n - tile) * walk.segments, out + n);
+      for (; n < end; ++n)
+        decode_rows<V, bits, 1, spread, integer>(walk, in, m.codes + n * walk.row_bytes,
+                                                 m.high + n * walk.high_row_bytes,
+                                                 factors + (n - tile) * walk.segments, out + n);
+      if (m.zeros)
+        for (n = tile; n < end; ++n) out[n] -= zero_share<V>(m, n, p.sums + t * m.groups);
+    }
+  }
 }
 
-// How many groups share a chunk in equal parts; 1 where a group spans chunks; 0 where they do not nest.
-inline int groups_per_chunk(const QMatrix& m, int64_t chunk) {
-  if (m.groups == 1 || m.group % chunk == 0) return 1;
-  return chunk % m.group == 0 ? static_cast<int>(chunk / m.group) : 0;
+// How many segments share a chunk in equal parts; 1 where one spans chunks; 0 where they do not nest.
+inline int segments_per_chunk(const QMatrix& m, int64_t chunk) {
+  const int64_t segment = m.group < kActivationGroup ? m.group : kActivationGroup;
+  if (m.groups > 1 && m.group % segment != 0) return 0;
+  if (segment % chunk == 0 || (m.groups == 1 && m.group <= segment)) return 1;
+  return chunk % segment == 0 ? static_cast<int>(chunk / segment) : 0;
 }
 
 template <typename V, int bits, bool integer>
 void decode_bits(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
-  switch (groups_per_chunk(m, Layout<V, bits>::codes)) {
+  switch (segments_per_chunk(m, Layout<V, bits>::codes)) {
     case 1: return decode_range<V, bits, 1, integer>(m, p, y, first, last);
     case 2: return decode_range<V, bits, 2, integer>(m, p, y, first, last);
     case 4: return decode_range<V, bits, 4, integer>(m, p, y, first, last);

@@ -107,22 +107,40 @@ struct Avx512 {
   static SLMC_INLINE F load_halves(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+  static SLMC_INLINE F load_halves_first(const uint16_t* p, int count) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(count), p));
+  }
   static SLMC_INLINE F load_bytes(const uint8_t* p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
   }
-  static SLMC_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p) + 2048, _MM_HINT_T0); }
+  static SLMC_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
-  // `groups` halves, each to 16 / groups lanes.
-  template <int groups>
-  static SLMC_INLINE F spread_halves(const uint16_t* p) {
-    if constexpr (groups == 1) return _mm512_cvtph_ps(_mm256_set1_epi16(static_cast<int16_t>(*p)));
-    if constexpr (groups == 16) return load_halves(p);
-    __m128i halves = _mm_setzero_si128();
-    std::memcpy(&halves, p, groups * sizeof(uint16_t));
-    const __m512 wide = _mm512_castps256_ps512(_mm256_cvtph_ps(halves));
+  // `count` floats, each to 16 / count lanes
+  template <int count>
+  static SLMC_INLINE F spread_floats(const float* p) {
+    if constexpr (count == 1) return _mm512_set1_ps(*p);
+    if constexpr (count == 16) return load(p);
     const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    constexpr int shift = groups == 2 ? 3 : groups == 4 ? 2 : 1;
-    return _mm512_permutexvar_ps(_mm512_srli_epi32(lane, shift), wide);
+    constexpr int shift = count == 2 ? 3 : count == 4 ? 2 : 1;
+    F all;
+    if constexpr (count == 2) all = _mm512_castpd_ps(_mm512_castsi512_pd(_mm512_set1_epi64(eight_bytes(p))));
+    if constexpr (count == 4) all = _mm512_broadcast_f32x4(_mm_loadu_ps(p));
+    if constexpr (count == 8) all = _mm512_castps256_ps512(_mm256_loadu_ps(p));
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(lane, shift), all);
+  }
+  static SLMC_INLINE int64_t eight_bytes(const void* p) {
+    int64_t out;
+    std::memcpy(&out, p, sizeof out);
+    return out;
+  }
+
+  // out[i] = sum of v[i]
+  static SLMC_INLINE void sum4(const F* v, float* out) {
+    const F ab = add(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    const F cd = add(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    const F four = add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(four), _mm512_extractf32x8_ps(four, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
   }
 
   // unsigned codes times signed bytes, four to a lane

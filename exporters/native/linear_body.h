@@ -55,7 +55,7 @@ SLMC_INLINE void half_rows(const HalfMatrix& m, const float* x, int64_t n, float
   for (; k + V::kLanes <= m.K; k += V::kLanes) {
     const typename V::F xs = V::load(x + k);
     unrolled<rows>([&](auto r) {
-      V::prefetch(w + r.value * m.K + k);
+      V::prefetch(w + r.value * m.K + k + 1024);
       totals[r.value] = V::fma(V::load_halves(w + r.value * m.K + k), xs, totals[r.value]);
     });
   }

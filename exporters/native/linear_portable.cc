@@ -49,15 +49,8 @@ SLMC_INLINE float dot(const float* a, const float* b, int64_t length) {
   return total;
 }
 
-// `count` floats for this thread's decoded row.
-float* row_buffer(int64_t count) {
-  static thread_local Arena arena;
-  arena.reset();
-  return arena.take<float>(count);
-}
-
 void multiply(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
-  float* row = row_buffer(m.padded());
+  float* row = thread_floats(m.padded());
   for (int64_t n = first; n < last; ++n) {
     decode_row(m, n, m.padded(), row);
     for (int64_t t = 0; t < p.tokens; ++t) y[t * m.N + n] = dot(row, p.padded + t * m.padded(), m.padded());
@@ -65,7 +58,7 @@ void multiply(const QMatrix& m, const Prepared& p, float* y, int64_t first, int6
 }
 
 void multiply_half(const HalfMatrix& m, const float* x, int64_t tokens, float* y, int64_t first, int64_t last) {
-  float* row = row_buffer(m.K);
+  float* row = thread_floats(m.K);
   for (int64_t n = first; n < last; ++n) {
     for (int64_t k = 0; k < m.K; ++k) row[k] = half_to_float(m.w[n * m.K + k]);
     for (int64_t t = 0; t < tokens; ++t) y[t * m.N + n] = dot(row, x + t * m.K, m.K);

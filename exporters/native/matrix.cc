@@ -76,6 +76,12 @@ void* Arena::bytes(size_t size) {
   return piece;
 }
 
+float* thread_floats(int64_t count) {
+  static thread_local Arena arena;
+  arena.reset();
+  return arena.take<float>(count);
+}
+
 Arena::~Arena() {
   while (newest_) {
     Block* next = newest_->next;

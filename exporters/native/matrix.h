@@ -50,7 +50,7 @@ class Arena {
   ~Arena();
 
  private:
-  void* bytes(size_t size);
+  void* bytes(size_t size);  // aligned to 64
   struct Block {
     Block* next;
     size_t size;
@@ -58,6 +58,9 @@ class Arena {
   Block* newest_ = nullptr;
   size_t used_ = 0;
 };
+
+// `count` floats of this thread, until its next call.
+float* thread_floats(int64_t count);
 
 // x [tokens, K] made ready for one matrix; what the fields hold is each instruction set's own affair.
 struct Prepared {
@@ -70,10 +73,11 @@ struct Prepared {
   const float* scales = nullptr;        // of the quantised activations
   const int32_t* start = nullptr;       // what an integer sum begins with: -centre * sum of activations
   const float* sums = nullptr;          // of activations per group, for zero points
-  const int32_t* first_group = nullptr; // per chunk
-  const int32_t* lane_group = nullptr;  // per chunk and lane, where groups and chunks do not nest
+  const int32_t* first_segment = nullptr;  // per chunk
+  const int32_t* lane_segment = nullptr;   // per chunk and lane, counted from the chunk's first
   const struct Segment* segments = nullptr;
   int64_t segment_count = 0;
+  int segment_shift = 0;  // chunks per segment, as a power of two
 };
 
 // A run of codes that share one weight scale and one activation scale.

@@ -1,4 +1,4 @@
-"""ONNX function bodies of our operators: what they mean, said in standard operators, so that any ONNX Runtime runs them."""
+"""ONNX function bodies of our operators: their meaning in standard operators, so that any ONNX Runtime runs them."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ QLinear <K, N, bits, group> (x, codes, scales, high, zeros) => (y) {
         accuracy_level = 0> (x, codes, scales32)
 }"""
 
+
 def _unpack(source: str, target: str, bits: int) -> str:
     """Text of nodes that turn bytes `source` [..., n] into codes `target` [..., n * 8 / bits]."""
     shifts = list(range(0, 8, bits))
@@ -119,7 +120,7 @@ def _decoded(bits: int, zeros: bool, gather: bool) -> str:
         return f"{name}_rows = " + (f"Gather <axis = 0> ({name}, tokens)" if gather else f"Identity({name})")
 
     low, high = PLANE_BITS[bits]
-    text = rows("codes") + _unpack("codes_rows", "low", low) if low < 8 else rows("codes") + "\n low = Identity(codes_rows)"
+    text = rows("codes") + (_unpack("codes_rows", "low", low) if low < 8 else "\n    low = Identity(codes_rows)")
     if high:
         text += f"""
     {rows("high")}{_unpack("high_rows", "upper", high)}
@@ -133,7 +134,7 @@ def _decoded(bits: int, zeros: bool, gather: bool) -> str:
         text += f"\n    {rows('zeros')}\n    zeros32 = Cast <to = 1> (zeros_rows)\n    zero = Unsqueeze(zeros32, last)"
     else:
         text += f"\n    zero = Constant <value_float: float = {float(2 ** (bits - 1))}> ()"
-    return text + f"""
+    text += f"""
     centred = Sub(floats, zero)
     {rows("scales")}
     scales32 = Cast <to = 1> (scales_rows)
@@ -142,6 +143,7 @@ def _decoded(bits: int, zeros: bool, gather: bool) -> str:
     group_shape = Shape <start = 0, end = -2> (scaled)
     flat_shape = Concat <axis = 0> (group_shape, last)
     flat = Reshape(scaled, flat_shape){_slice("flat", "weight")}"""
+    return text
 
 
 def _function(text: str, overload: str = "") -> FunctionProto:

@@ -43,7 +43,8 @@ class HalfLinear(_Stored):
     weight: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        return half_linear(x, self.weight)
+        y: Tensor = half_linear(x, self.weight)
+        return y
 
 
 class FloatEmbedding(_Stored):
@@ -61,7 +62,8 @@ class SignEmbedding(_Stored):
     codes: Tensor
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return sign_embedding(tokens, self.codes, self.K, self.N)
+        y: Tensor = sign_embedding(tokens, self.codes, self.K, self.N)
+        return y
 
 
 class _Integer(_Stored):
@@ -82,14 +84,18 @@ class IntegerLinear(_Integer):
     """y = x W^T with W from integer planes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return qlinear(x, self.codes, self.scales, self.high, self.zeros, self.K, self.N, self.bits, self.group)
+        y: Tensor = qlinear(x, self.codes, self.scales, self.high, self.zeros, self.K, self.N, self.bits, self.group)
+        return y
 
 
 class IntegerEmbedding(_Integer):
     """Rows of a table stored as integer planes."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return qembedding(tokens, self.codes, self.scales, self.high, self.zeros, self.K, self.N, self.bits, self.group)
+        y: Tensor = qembedding(
+            tokens, self.codes, self.scales, self.high, self.zeros, self.K, self.N, self.bits, self.group
+        )
+        return y
 
 
 def stored_module(encoded: Encoded, kind: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The recurrences LIF and WKV as torch operators: a native body, its gradient, and a plain torch reference beside it."""
+"""The recurrences LIF and WKV as torch operators: a native body, its gradient, and a torch reference beside it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def _sizes(x: Tensor) -> tuple[int, int, int]:
 def lif(drive: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float) -> tuple[Tensor, Tensor]:
     """Spikes of leaky integrate-and-fire neurons with a hard reset.
 
-        u[t] = v[t-1] + (drive[t] - (v[t-1] - reset)) / tau;  s[t] = [u[t] >= threshold];  v[t] = reset if s[t] else u[t]
+        u[t] = v[t-1] + (drive[t] - (v[t-1] - reset)) / tau
+        s[t] = [u[t] >= threshold]
+        v[t] = reset if s[t] else u[t]
 
     Args:
         drive: [batch, time, channel], float32 or float64.
@@ -105,18 +107,17 @@ class _Spike(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return grads[0] * (SURROGATE_ALPHA / 2 / (1 + (torch.pi / 2 * SURROGATE_ALPHA * x) ** 2))
+        slope: Tensor = SURROGATE_ALPHA / 2 / (1 + (torch.pi / 2 * SURROGATE_ALPHA * x) ** 2)
+        return grads[0] * slope
 
 
 def spike(x: Tensor) -> Tensor:
     """1 where x >= 0, else 0; differentiated with the ATan surrogate."""
-    result: Tensor = _Spike.apply(x)
+    result: Tensor = _Spike.apply(x)  # type: ignore[no-untyped-call]
     return result
 
 
-def lif_reference(
-    drive: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float
-) -> tuple[Tensor, Tensor]:
+def lif_reference(drive: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float) -> tuple[Tensor, Tensor]:
     """The equation of `lif` as a plain torch loop over time."""
     spikes, v = [], membrane
     for t in range(drive.shape[1]):

@@ -76,9 +76,7 @@ LIF = Signature(
 )
 WKV = Signature(
     "Wkv",  # decay, first [C]; key, value, y [1, T, C]; the three states [1, C]
-    tuple(
-        Parameter(n, FLOAT) for n in ("decay", "first", "key", "value", "numerator", "denominator", "exponent")
-    ),
+    tuple(Parameter(n, FLOAT) for n in ("decay", "first", "key", "value", "numerator", "denominator", "exponent")),
     tuple(Parameter(n, FLOAT) for n in ("y", "numerator_out", "denominator_out", "exponent_out")),
 )
 

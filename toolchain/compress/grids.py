@@ -54,7 +54,7 @@ def search_grid(grouped: Tensor, fmt: IntegerFormat, importance: Tensor) -> tupl
         best_error = torch.where(better, error, best_error)
         best_scales = torch.where(better, scales, best_scales)
         if not fmt.symmetric:
-            best_zeros = torch.where(better, zeros, best_zeros)  # type: ignore[arg-type]
+            best_zeros = torch.where(better, zeros, best_zeros)
     return best_scales, None if fmt.symmetric else best_zeros
 
 

@@ -1,4 +1,4 @@
-"""How much the loss cares about each output of each layer: the diagonal of the Fisher information, by surrogate gradients."""
+"""How much the loss cares about each output of each layer: the Fisher diagonal, by surrogate gradients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _OutputGradient:
     def watch(self, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         if not output.requires_grad:
             output = output.requires_grad_()
-        output.register_hook(self.add)
+        output.register_hook(self.add)  # type: ignore[no-untyped-call]
         return output
 
     def add(self, gradient: Tensor) -> None:
@@ -63,7 +63,8 @@ def output_fisher(
             piece = text[:, start : start + WINDOW]
             logits, after = model.forward(piece, state)
             drawn = torch.multinomial(torch.softmax(logits.detach().flatten(0, 1), -1), 1, generator=generator)[:, 0]
-            torch.nn.functional.cross_entropy(logits.flatten(0, 1), drawn, reduction="sum").backward()
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), drawn, reduction="sum")
+            loss.backward()  # type: ignore[no-untyped-call]
             state = [s.detach() for s in after]
             tokens += piece.numel()
             progress(start + WINDOW, text.shape[1])

@@ -20,6 +20,7 @@ KEEP_BYTES = 2**30
 BLOCK = 32
 """Neighbouring tokens are averaged in blocks of this many before their spread is taken: they are not independent."""
 
+
 @dataclass(frozen=True)
 class Score:
     """Quality on a text of `tokens` predictions.
@@ -41,10 +42,11 @@ class Score:
 def stream_logits(model: LanguageModel, ids: Tensor, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
     """(position, logits [t, V]) over token ids [n], the state carried from chunk to chunk."""
     state = model.initial_state(1)
-    with torch.inference_mode():
-        for start in range(0, len(ids), chunk):
+    for start in range(0, len(ids), chunk):
+        # The mode ends before the yield: an abandoned generator would leave it on in its caller.
+        with torch.inference_mode():
             logits, state = model(ids[None, start : start + chunk], state)
-            yield start, logits[0]
+        yield start, logits[0]
 
 
 class Reference:

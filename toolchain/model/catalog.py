@@ -16,7 +16,7 @@ from toolchain.model.family import Family, LanguageModel
 from toolchain.model.spikegpt import SpikeGptFamily
 from toolchain.model.text import read_tokenizer
 from toolchain.model.tree import ModelTree
-from toolchain.model.weights import Checkpoint, find_weights, read_checkpoint
+from toolchain.model.weights import Checkpoint, find_weights, is_plain, read_checkpoint
 
 FAMILIES: tuple[Family, ...] = (SpikeGptFamily(),)
 
@@ -60,12 +60,16 @@ def load_model(path: Path, tokenizer: Path | None = None) -> LoadedModel:
         some = ", ".join(list(shapes)[:4])
         known = ", ".join(f.name for f in FAMILIES)
         raise SlmcError(f"{checkpoint.path}: no known model family; found tensors {some} ...; known families: {known}")
-    module = family.build(shapes, config)
+    try:
+        module = family.build(shapes, config)
+    except SlmcError as error:
+        raise SlmcError(f"{path}: {error}") from error
     _fill(module, checkpoint)
     tokenizer_path = tokenizer or folder / "tokenizer.json"
     vocabulary = module.get_parameter("emb.weight").shape[0]
     read = read_tokenizer(tokenizer_path, vocabulary)
-    return LoadedModel(module, family.tree(module), read, tokenizer_path, folder, path.resolve().stem, checkpoint.sha256)
+    name = path.resolve().name if path.is_dir() else path.stem
+    return LoadedModel(module, family.tree(module), read, tokenizer_path, folder, name, checkpoint.sha256)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SlmcError(f"{path}: not JSON ({error})") from error
     if not isinstance(config, dict):
         raise SlmcError(f"{path}: expected an object, found {type(config).__name__}")
@@ -86,12 +90,16 @@ def _fill(module: nn.Module, checkpoint: Checkpoint) -> None:
     missing = sorted(wanted.keys() - checkpoint.tensors.keys())
     unknown = sorted(checkpoint.tensors.keys() - wanted.keys())
     if missing or unknown:
-        found = [f"missing {', '.join(missing[:4])}"] * bool(missing) + [f"unknown {', '.join(unknown[:4])}"] * bool(unknown)
-        raise SlmcError(f"{checkpoint.path}: {len(missing)} tensors missing, {len(unknown)} unknown ({'; '.join(found)})")
+        both = (("missing", missing), ("unknown", unknown))
+        found = "; ".join(f"{what} {', '.join(names[:4])}" for what, names in both if names)
+        raise SlmcError(f"{checkpoint.path}: {len(missing)} tensors missing, {len(unknown)} unknown ({found})")
     for name, shape in wanted.items():
-        found_shape = tuple(checkpoint.tensors[name].shape)
-        if found_shape != shape:
-            raise SlmcError(f"{checkpoint.path}: {name} has shape {list(found_shape)}, expected {list(shape)}")
+        tensor = checkpoint.tensors[name]
+        if tuple(tensor.shape) != shape:
+            raise SlmcError(f"{checkpoint.path}: {name} has shape {list(tensor.shape)}, expected {list(shape)}")
+        if not is_plain(tensor):
+            what = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+            raise SlmcError(f"{checkpoint.path}: {name} is no plain float tensor ({what}); save the model as float32")
     floats = {name: t.to(torch.float32) for name, t in checkpoint.tensors.items()}
     module.load_state_dict(floats, assign=True)
     module.eval()

@@ -1,8 +1,9 @@
-"""SpikeGPT as its authors trained it: RWKV-4 time-mix and channel-mix whose outputs spike before they join the residual."""
+"""SpikeGPT as its authors trained it: RWKV-4 time-mix and channel-mix whose outputs spike into the residual."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -170,6 +171,30 @@ class SpikeGpt(nn.Module):
         return self.head(self.ln_out(x)), after
 
 
+_TELLTALE = ("emb.weight", "blocks.0.att.time_decay", "blocks.0.ffn.key.weight")
+"""Tensors that every SpikeGPT has."""
+
+
+_RANGES: dict[str, tuple[float, float]] = {"rescale_every": (0, math.inf), "tau": (1, math.inf), "dropout": (0, 1)}
+"""Least and largest value of options that have them; a membrane with tau below 1 would overshoot its drive."""
+
+
+def _option(config: Mapping[str, Any], name: str, default: Any) -> Any:
+    """An option of a config, checked against the type of its default and its range.
+
+    Raises:
+        SlmcError: it is of another kind, or out of range.
+    """
+    value = config.get(name, default)
+    kinds = (int, float) if isinstance(default, float) else type(default)
+    low, high = _RANGES.get(name, (-math.inf, math.inf))
+    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+        raise SlmcError(f"config.json: {name} is {value!r}; allowed is a {type(default).__name__}")
+    if not (math.isfinite(value) and low <= value <= high):
+        raise SlmcError(f"config.json: {name} is {value!r}; allowed is a finite value from {low} to {high}")
+    return value
+
+
 @dataclass(frozen=True)
 class SpikeGptFamily:
     """SpikeGPT checkpoints as released: a flat state dict whose key names and shapes give every size."""
@@ -179,7 +204,7 @@ class SpikeGptFamily:
     def recognises(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> bool:
         """RWKV-4 has the same tensors; a config that names another family keeps it from being taken for a SpikeGPT."""
         named = config.get("model_type", self.name)
-        return named == self.name and {"emb.weight", "blocks.0.att.time_decay", "blocks.0.ffn.key.weight"} <= set(shapes)
+        return named == self.name and set(_TELLTALE) <= set(shapes)
 
     def config(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> SpikeGptConfig:
         """Sizes from the tensors, options from the config where it has them.
@@ -187,19 +212,20 @@ class SpikeGptFamily:
         Raises:
             SlmcError: the config contradicts the tensors, or holds a value of the wrong kind.
         """
-        indices = [int(m[1]) for m in (re.match(r"blocks\.(\d+)\.", name) for name in shapes) if m]
+        for name in ("emb.weight", "blocks.0.ffn.key.weight"):
+            if len(shapes[name]) != 2 or 0 in shapes[name]:
+                raise SlmcError(f"{name} has shape {list(shapes[name])}, expected a matrix")
+        indices = {int(m[1]) for m in (re.match(r"blocks\.([0-9]{1,6})\.", name) for name in shapes) if m}
+        if indices != set(range(len(indices))):
+            raise SlmcError(f"the weights have blocks {sorted(indices)[:8]}; expected 0, 1, 2 ... without gaps")
         vocabulary, width = shapes["emb.weight"]
-        sizes = {"layers": 1 + max(indices), "width": width, "hidden": shapes["blocks.0.ffn.key.weight"][0],
-                 "vocabulary": vocabulary}  # fmt: skip
+        sizes: dict[str, Any] = {"layers": len(indices), "width": width, "vocabulary": vocabulary,
+                                 "hidden": shapes["blocks.0.ffn.key.weight"][0]}  # fmt: skip
         for name, size in sizes.items():
             if config.get(name, size) != size:
                 raise SlmcError(f"config.json: {name} is {config[name]!r}, but the weights have {size}")
-        options = {f.name: f.default for f in dataclasses.fields(SpikeGptConfig) if f.name not in sizes}
-        for name, default in options.items():
-            value = config.get(name, default)
-            if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, (int, float)):
-                raise SlmcError(f"config.json: {name} is {value!r}; allowed is a {type(default).__name__}")
-            options[name] = value
+        fields = (f for f in dataclasses.fields(SpikeGptConfig) if f.name not in sizes)
+        options = {f.name: _option(config, f.name, f.default) for f in fields}
         return SpikeGptConfig(**sizes, **options)
 
     def build(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> nn.Module:
@@ -208,12 +234,14 @@ class SpikeGptFamily:
 
     def tree(self, model: nn.Module) -> ModelTree:
         assert isinstance(model, SpikeGpt)
-        blocks = [TreeBlock("emb", (Layer("emb", "embedding", *model.emb.weight.shape, model.config.embed_binarize),))]
+        config = model.config
+        embedding = Layer("emb", "embedding", config.vocabulary, config.width, config.embed_binarize)
+        blocks = [TreeBlock("emb", (embedding,))]
         for i, block in enumerate(model.blocks):
             linears = [(f"blocks.{i}.{n}", m) for n, m in block.named_modules() if isinstance(m, nn.Linear)]
             layers = tuple(Layer(path, "linear", m.out_features, m.in_features) for path, m in linears)
             blocks.append(TreeBlock(f"blocks.{i}", layers))
-        blocks.append(TreeBlock("head", (Layer("head", "linear", *model.head.weight.shape),)))
+        blocks.append(TreeBlock("head", (Layer("head", "linear", config.vocabulary, config.width),)))
         vectors = sum(p.numel() for p in model.parameters() if p.ndim != 2)
         states = sum(width for _, width, _ in model.state_specs())
         return ModelTree(self.name, tuple(blocks), vectors, states)

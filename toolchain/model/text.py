@@ -46,7 +46,10 @@ def read_tokenizer(path: Path, vocabulary: int) -> Tokenizer:
         raise SlmcError(f"{path}: not a tokenizer.json of the tokenizers library ({error})") from error
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     if size != vocabulary:
-        raise SlmcError(f"{path}: the tokenizer has {size} entries, the model's vocabulary {vocabulary}; they must agree")
+        raise SlmcError(f"{path}: the tokenizer has {size} entries, the model's vocabulary {vocabulary}; give its own")
+    # A tokenizer.json may ask for both, and a text would silently lose all but its first tokens.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return tokenizer
 
 
@@ -69,5 +72,5 @@ def read_text(path: Path, tokenizer: Tokenizer) -> Text:
         raise SlmcError(f"{path}: the text is empty; at least {SHORTEST_TOKENS} tokens are needed")
     ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
     if len(ids) < SHORTEST_TOKENS:
-        raise SlmcError(f"{path}: {len(ids)} tokens are too few to judge a model; at least {SHORTEST_TOKENS} are needed")
+        raise SlmcError(f"{path}: {len(ids)} tokens are too few to judge a model; give at least {SHORTEST_TOKENS}")
     return Text(path.name, ids, len(raw), hashlib.sha256(raw).hexdigest())

@@ -38,7 +38,10 @@ class Block:
 
 @dataclass(frozen=True)
 class ModelTree:
-    """A whole network. vector_params counts what is not a layer (norms, mixes, decays); state_values what is carried."""
+    """A whole network.
+
+    vector_params: values outside the layers (norms, mixes, decays). state_values: values carried from token to token.
+    """
 
     family: str
     blocks: tuple[Block, ...]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +18,12 @@ from exporters.errors import SlmcError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.pt")
 """Names that are looked for in a model directory, in this order; after them any single .pth."""
+
+PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Element types that weights may be stored in."""
+
+_FOREIGN_CODE = re.compile(r"GLOBAL ([A-Za-z_][\w.]*) (?:was not|whose)")
+"""How torch names what a pickle wants to call."""
 
 
 @dataclass(frozen=True)
@@ -58,36 +65,40 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if is_plain(tensor) and not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
-            raise SlmcError(f"{path}: {name} holds {bad} values that are not finite (NaN or infinite); train or copy again")
+            raise SlmcError(f"{path}: {name} holds {bad} values that are NaN or infinite; train or copy again")
     return Checkpoint(path, tensors, file_sha256(path))
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds floats as they are: dense, in memory, of 16, 32 or 64 bits."""
+    return tensor.dtype in PLAIN_TYPES and tensor.layout == torch.strided and not tensor.is_meta
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise SlmcError(f"{path}: no readable safetensors file ({_first_line(error)}); copy it again") from error
+        raise SlmcError(f"{path}: no readable safetensors file ({_reason(error)}); copy it again") from error
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         loaded = _load_mapped(path)
-    except pickle.UnpicklingError as error:
-        if "Weights only load failed" in str(error) and "Unsupported" in str(error):
+    except Exception as error:  # torch raises whatever its unpickler stumbles over in a damaged file
+        if code := _FOREIGN_CODE.search(str(error)):
             raise SlmcError(
-                f"{path}: the file wants to run code when it is opened (not a plain state dict); refused. "
+                f"{path}: the file wants to run code when it is opened ({code[1]}; not a plain state dict); refused. "
                 "Ask its author for safetensors or for torch.save(model.state_dict())"
             ) from error
-        raise SlmcError(f"{path}: no torch checkpoint, or truncated ({_first_line(error)}); copy it again") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise SlmcError(f"{path}: no torch checkpoint, or truncated ({_first_line(error)}); copy it again") from error
+        raise SlmcError(f"{path}: no torch checkpoint, or truncated ({_reason(error)}); copy it again") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping) or not all(isinstance(t, Tensor) for t in loaded.values()) or not loaded:
-        raise SlmcError(f"{path}: expected a state dict (names to tensors), found {type(loaded).__name__} of other things")
+        found = type(loaded).__name__
+        raise SlmcError(f"{path}: expected a state dict (names to tensors), found a {found} of other things")
     return {str(name): tensor for name, tensor in loaded.items()}
 
 
@@ -98,5 +109,8 @@ def _load_mapped(path: Path) -> object:
     return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: Exception) -> str:
+    """What an error says, in a line; torch's advice to load the file without its safeguard is not passed on."""
+    if isinstance(error, UnpicklingError):
+        return "no pickle of tensors"
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -26,7 +26,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluated candidate: bytes as stored, relative drop of the metric on the evaluation text, who proposed it."""
+    """One evaluated candidate: bytes as stored, relative drop as judged and its upper bound, who proposed it and why."""
 
     bytes: int
     drop: float
@@ -40,11 +40,11 @@ class Point:
 
 @dataclass(frozen=True)
 class SensitivityRow:
-    """What one layer alone loses in one format: KL divergence to the fp32 model, nats per token."""
+    """What one layer alone is expected to lose in one format, nats per token (see toolchain/search/sensitivity.py)."""
 
     layer: str
     format: str
-    kl: float
+    loss: float
     bytes: int
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from toolchain.delivery.reports.data import LayerRow, Report
+from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow
 from toolchain.delivery.reports.palette import bits_per_weight
 
 OTHER = "other parameters"
@@ -77,12 +78,12 @@ def _block_row(name: str, layers: list[LayerRow]) -> BlockRow:
     )
 
 
-def searched_formats(report: Report) -> list[str]:
+def searched_formats(layers: Sequence[LayerRow], sensitivities: Sequence[SensitivityRow]) -> list[str]:
     """The formats of the sensitivities, from many bits per weight to few."""
-    weights = {layer.path: layer.rows * layer.cols for layer in report.layers}
+    weights = {layer.path: layer.rows * layer.cols for layer in layers}
     stored: Counter[str] = Counter()
     count: Counter[str] = Counter()
-    for row in report.sensitivities:
+    for row in sensitivities:
         stored[row.format] += row.bytes
         count[row.format] += weights.get(row.layer, 0)
     return sorted(stored, key=lambda name: -bits_per_weight(stored[name], count[name], 1))

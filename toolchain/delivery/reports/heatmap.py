@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from xml.etree import ElementTree as ET
 
 from toolchain.delivery.reports import svg, units
-from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow
+from toolchain.delivery.reports.data import LayerRow, SensitivityRow
 from toolchain.delivery.reports.grouping import module_of, searched_formats
 from toolchain.delivery.reports.palette import HEAT_CLASSES, Heat, heat_for
 
@@ -27,10 +27,10 @@ Row = tuple[str, str, str, str]
 """Block, module, path, chosen format."""
 
 
-def rows_of(report: Report) -> list[Row]:
+def rows_of(layers: Sequence[LayerRow], sensitivities: Sequence[SensitivityRow]) -> list[Row]:
     """The layers that have sensitivities, in model order; then any that the model does not list."""
-    measured = dict.fromkeys(row.layer for row in report.sensitivities)
-    known = {layer.path: layer for layer in report.layers}
+    measured = dict.fromkeys(row.layer for row in sensitivities)
+    known = {layer.path: layer for layer in layers}
     rows: list[Row] = [_row(layer) for path, layer in known.items() if path in measured]
     return rows + [("unlisted", path, path, "") for path in measured if path not in known]
 
@@ -44,15 +44,16 @@ def best_of(rows: Iterable[SensitivityRow]) -> dict[tuple[str, str], Sensitivity
     best: dict[tuple[str, str], SensitivityRow] = {}
     for row in rows:
         key = (row.layer, row.format)
-        if key not in best or row.kl < best[key].kl:
+        if key not in best or row.loss < best[key].loss:
             best[key] = row
     return best
 
 
-def draw(report: Report) -> ET.Element:
+def draw(layers: Sequence[LayerRow], sensitivities: Sequence[SensitivityRow]) -> ET.Element:
     """The picture; one rect of class "cell" for every layer and format that was tried, "mine" where it was chosen."""
-    rows, formats, best = rows_of(report), searched_formats(report), best_of(report.sensitivities)
-    heat = heat_for([row.kl for row in best.values()])
+    rows, formats = rows_of(layers, sensitivities), searched_formats(layers, sensitivities)
+    best = best_of(sensitivities)
+    heat = heat_for([row.loss for row in best.values()])
     groups = [list(members) for _, members in groupby(rows, key=lambda row: row[0])]
     header, overhang = _name_room(formats)
     left = _left_room(groups)
@@ -107,8 +108,8 @@ def _draw_row(
         if found is None:
             svg.add(picture, "rect", "untried", x=x, y=y, width=CELL_WIDTH - 1, height=CELL_HEIGHT - 1)
             continue
-        kind = f"cell h{heat.class_of(found.kl)}" + (" mine" if name == chosen else "")
-        tip = f"{path} in {name}: KL {units.significant(found.kl)} nats per token, {units.bytes_text(found.bytes)}"
+        kind = f"cell h{heat.class_of(found.loss)}" + (" mine" if name == chosen else "")
+        tip = f"{path} in {name}: expected loss {units.significant(found.loss)} nats per token, {units.bytes_text(found.bytes)}"
         svg.add(picture, "rect", kind, tip=tip, x=x, y=y, width=CELL_WIDTH - 1, height=CELL_HEIGHT - 1)
         if name == chosen:
             middle = (x + (CELL_WIDTH - 1) / 2, y + (CELL_HEIGHT - 1) / 2)
@@ -124,7 +125,7 @@ def _draw_scale(picture: ET.Element, heat: Heat, y: float) -> None:
     scale = svg.linear_scale(heat.low, heat.high, left, left + width)
     for power, text in heat.decades():
         svg.add_text(picture, "tick", text, scale(power), y + 23, "middle")
-    svg.add_text(picture, "tick faint", "KL divergence to fp32, nats per token", left, y + 38)
+    svg.add_text(picture, "tick faint", "expected loss, nats per token", left, y + 38)
 
 
 def _short(name: str, most: int = 16) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -12,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from toolchain.delivery.reports import bars, facts, frontier, grouping, heatmap, layermap, summary, svg
-from toolchain.delivery.reports.data import Report
+from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow
 
 TEMPLATE, STYLE = "template.html.j2", "style.css"
 
@@ -35,6 +36,13 @@ def render_html(report: Report) -> str:
     return _NOT_FOR_HTML.sub("\ufffd", page)
 
 
+def render_heatmap(layers: Sequence[LayerRow], sensitivities: Sequence[SensitivityRow], title: str) -> str:
+    """A page with the sensitivity heat map alone."""
+    page = '<!doctype html><html lang="en"><meta charset="utf-8"><title>{}</title><style>{}</style><h1>{}</h1>{}</html>'
+    picture = _markup(heatmap.draw(layers, sensitivities))
+    return _NOT_FOR_HTML.sub("\ufffd", Markup(page).format(title, Markup(_resource(STYLE)), title, picture))
+
+
 def _resource(name: str) -> str:
     return resources.files("toolchain.delivery.reports").joinpath(name).read_text(encoding="utf-8")
 
@@ -55,7 +63,7 @@ def _context(report: Report) -> dict[str, Any]:
         "frontier_wide": _markup(frontier.draw(report, *WIDE_FRONTIER)) if report.points else None,
         "frontier_narrow": _markup(frontier.draw(report, *NARROW_FRONTIER)) if report.points else None,
         "frontier_rows": [(facts.point_cells(p, report), p.winner) for p in facts.frontier_points(report)],
-        "heatmap": _markup(heatmap.draw(report)) if report.sensitivities else None,
+        "heatmap": _markup(heatmap.draw(report.layers, report.sensitivities)) if report.sensitivities else None,
         "map": layermap.layer_map(report),
         "bars_wide": _markup(bars.draw(report, WIDE_BARS)),
         "bars_narrow": _markup(bars.draw(report, NARROW_BARS)),

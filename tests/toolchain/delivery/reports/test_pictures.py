@@ -42,25 +42,25 @@ def test_the_heat_spans_the_values_in_whole_decades_and_at_most_six() -> None:
 
 
 def test_a_cell_for_every_layer_and_format_in_model_order(report: Report) -> None:
-    picture = heatmap.draw(report)
+    picture = heatmap.draw(report.layers, report.sensitivities)
     cells = classed(picture, "cell")
     assert len(cells) == 44 * 7
     assert len(classed(picture, "mine")) == 43, "the embedding's sign was not among the searched formats"
     first, last = (c.findtext("title") or "" for c in (cells[0], cells[-1]))
     assert first.startswith("emb in fp16: KL ") and last.startswith("head in int2-g64: KL ")
     assert len(classed(picture, "scale")) == HEAT_CLASSES
-    heat = heat_for([s.kl for s in report.sensitivities])
-    assert cells[0].get("class") == f"cell h{heat.class_of(report.sensitivities[0].kl)}"
+    heat = heat_for([s.loss for s in report.sensitivities])
+    assert cells[0].get("class") == f"cell h{heat.class_of(report.sensitivities[0].loss)}"
 
 
 def test_formats_run_from_many_bits_to_few(report: Report) -> None:
     shuffled = dataclasses.replace(report, sensitivities=tuple(reversed(report.sensitivities)))
     expected = ["fp16", "int8", "int6-g64", "int5-g64", "int4-g64", "int3-g64", "int2-g64"]
-    assert grouping.searched_formats(shuffled) == expected
+    assert grouping.searched_formats(shuffled.layers, shuffled.sensitivities) == expected
 
 
 def test_columns_and_rows_are_evenly_placed(report: Report) -> None:
-    cells = classed(heatmap.draw(report), "cell")
+    cells = classed(heatmap.draw(report.layers, report.sensitivities), "cell")
     xs = sorted({float(c.get("x", "")) for c in cells})
     assert [b - a for a, b in pairwise(xs)] == pytest.approx([heatmap.CELL_WIDTH] * 6)
     key, value = float(cells[7].get("y", "")), float(cells[14].get("y", ""))
@@ -70,11 +70,11 @@ def test_columns_and_rows_are_evenly_placed(report: Report) -> None:
 
 def test_of_several_methods_the_best_is_shown() -> None:
     rows = [SensitivityRow("a", "int8", kl, 8) for kl in (0.3, 0.1, 0.2)]
-    assert heatmap.best_of(rows)[("a", "int8")].kl == 0.1
+    assert heatmap.best_of(rows)[("a", "int8")].loss == 0.1
 
 
 def test_untried_combinations_are_empty_places(edge: Report) -> None:
-    picture = heatmap.draw(edge)
+    picture = heatmap.draw(edge.layers, edge.sensitivities)
     assert (len(classed(picture, "cell")), len(classed(picture, "untried"))) == (2, 2)
 
 

@@ -1,0 +1,98 @@
+"""The readings of an operator, each as one callable: torch, the ONNX function body, the native kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import helper, numpy_helper
+
+import exporters.ops.products
+from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
+from exporters.ops.recurrences import lif_reference, wkv_reference
+from exporters.ops.signatures import DOMAIN, SIGNATURES, VERSION
+
+Arrays = Mapping[str, np.ndarray]
+Reading = Callable[[str, Arrays, Mapping[str, float]], list[np.ndarray]]
+"""(operator, its inputs by name, its attributes) -> its outputs."""
+
+BY_NAME = {signature.name: signature for signature in SIGNATURES}
+FED = {"QLinear": 1, "QEmbedding": 1, "HalfLinear": 1, "SignEmbedding": 1, "Lif": 2, "Wkv": 7}
+"""How many of the first inputs change from call to call; the others are weights inside the model."""
+
+REFERENCES: dict[str, Callable[..., Any]] = {
+    "QLinear": exporters.ops.products.qlinear,
+    "QEmbedding": exporters.ops.products.qembedding,
+    "HalfLinear": exporters.ops.products.half_linear,
+    "SignEmbedding": exporters.ops.products.sign_embedding,
+    "Lif": lif_reference,
+    "Wkv": wkv_reference,
+}
+
+
+def body_of(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> onnx.FunctionProto:
+    if operator not in ("QLinear", "QEmbedding"):
+        return plain_functions()[operator]
+    make = qlinear_function if operator == "QLinear" else qembedding_function
+    return make(int(attributes["bits"]), int(attributes["group"]), "zeros" in inputs)
+
+
+def one_node(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> onnx.ModelProto:
+    """A model of one node with its function body attached, as an exported graph has it."""
+    signature, body = BY_NAME[operator], body_of(operator, inputs, attributes)
+    order = [p.name if p.name in inputs else "" for p in signature.inputs]
+    while not order[-1]:
+        order.pop()
+    outputs = [p.name for p in signature.outputs]
+    node = helper.make_node(operator, order, outputs, domain=DOMAIN, overload=body.overload, **attributes)
+    fed = order[: FED[operator]]
+    kinds = {n: helper.np_dtype_to_tensor_dtype(a.dtype) for n, a in inputs.items()}
+    graph = helper.make_graph(
+        [node],
+        operator,
+        [helper.make_tensor_value_info(n, kinds[n], [None] * inputs[n].ndim) for n in fed],
+        [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in outputs],
+        [numpy_helper.from_array(a, n) for n, a in inputs.items() if n not in fed],
+    )
+    domains = {"": OPSET, DOMAIN: VERSION, "com.microsoft": 1}
+    opsets = [helper.make_opsetid(d, v) for d, v in domains.items()]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=[body])
+
+
+def runtime_reading(library: str | None) -> Reading:
+    def read(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> list[np.ndarray]:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4
+        if library:
+            options.register_custom_ops_library(library)
+        model = one_node(operator, inputs, attributes).SerializeToString()
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})
+
+    return read
+
+
+def torch_reading(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> list[np.ndarray]:
+    signature = BY_NAME[operator]
+    tensors = [torch.from_numpy(inputs[p.name].copy()) if p.name in inputs else None for p in signature.inputs]
+    result = REFERENCES[operator](*tensors, *(attributes[n] for n in (*signature.ints, *signature.floats)))
+    return [t.numpy() for t in (result if isinstance(result, tuple) else (result,))]
+
+
+@pytest.fixture(params=["torch", "function", "kernel"])
+def reading(request: pytest.FixtureRequest) -> Reading:
+    """Runs a test once per reading."""
+    if request.param == "torch":
+        return torch_reading
+    return runtime_reading(request.getfixturevalue("native_path") if request.param == "kernel" else None)
+
+
+@pytest.fixture
+def one_node_model() -> Callable[[str, Arrays, Mapping[str, float]], onnx.ModelProto]:
+    return one_node

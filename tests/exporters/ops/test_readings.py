@@ -1,0 +1,322 @@
+"""Every operator says the same in torch, as an ONNX function on a stock runtime, and as a native kernel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from exporters.formats.integer import PLANE_BITS
+from exporters.ops.functions import overload_of
+from exporters.ops.signatures import DOMAIN, SIGNATURES
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of an operator; `expected` in the order of its outputs."""
+
+    name: str
+    operator: str
+    inputs: dict[str, np.ndarray]
+    expected: list[np.ndarray]
+    attributes: dict[str, float] = field(default_factory=dict)
+    tolerance: float | np.ndarray = 1e-6
+
+
+def floats(*rows: object) -> np.ndarray:
+    return np.array(rows, np.float32)
+
+
+def hexed(text: str, *shape: int) -> np.ndarray:
+    """Bytes written as hexadecimal, padded with 0x77 at the end to fill the shape."""
+    given = bytes.fromhex(text)
+    return np.frombuffer(given + b"\x77" * (math.prod(shape) - len(given)), np.uint8).reshape(shape)
+
+
+# scale 0.5, codes 9 and 6 less 8: w = [0.5, -1]
+FOUR_BITS = {"codes": hexed("69", 1, 1, 8), "scales": np.array([[0.5]], np.float16)}
+# scale 2, zero 3, codes 5 = low 1, high 1 and 2 = low 2, high 0: w = [4, -2]
+THREE_BITS = {
+    "codes": hexed("09", 1, 1, 4), "high": hexed("01", 1, 1, 2), "zeros": hexed("03", 1, 1),
+    "scales": np.array([[2]], np.float16),
+}  # fmt: skip
+# two rows, scales 1 and -1; codes 130 and 0 less 128: w = [[2, -128], [-2, 128]]
+EIGHT_BITS = {
+    "codes": np.stack([hexed("82 00", 1, 32), hexed("82 00", 1, 32)]),
+    "scales": np.array([[1], [-1]], np.float16),
+}
+LIF = {"tau": 2.0, "threshold": 1.0, "reset": 0.0}
+EMPTY = {"numerator": floats([0]), "denominator": floats([0]), "exponent": floats([-1e38])}
+LN2, LN3 = math.log(2), math.log(3)
+
+BY_HAND = [
+    # u = 0.5; 0.5 + (2 - 0.5) / 2 = 1.25, a spike, reset; 0.5
+    Case("one spike", "Lif", {"drive": floats([[1], [2], [1]]), "membrane": floats([0])},
+         [floats([[0], [1], [0]]), floats([0.5])], LIF),
+    # u = 1 is a spike: the threshold itself counts; 0; -2
+    Case("at the threshold", "Lif", {"drive": floats([[2], [0], [-4]]), "membrane": floats([0])},
+         [floats([[1], [0], [0]]), floats([-2])], LIF),
+    # u = 0.25 + (3 - 0.75) / 4 = 0.8125, a spike, -0.5; -0.5 + 1 / 4 = -0.25; -0.25 + (2.5 - 0.25) / 4 = 0.3125
+    Case("reset below zero", "Lif", {"drive": floats([[3], [1], [2.5]]), "membrane": floats([0.25])},
+         [floats([[1], [0], [0]]), floats([0.3125])], {"tau": 4.0, "threshold": 0.5, "reset": -0.5}),
+    # y = 1; (e^0 1 + 3 e^ln2 4) / (1 + 6) = 25 / 7; sums 1/2 + 8 and 1/2 + 2, over e^ln2
+    Case("from nothing", "Wkv", {"decay": floats(-LN2), "first": floats(LN3), "key": floats([[0], [LN2]]),
+                                 "value": floats([[1], [4]]), **EMPTY},
+         [floats([[1], [25 / 7]]), floats([4.25]), floats([1.25]), floats([LN2])]),
+    # y = (2 + 5) / (1 + 1); sums 2/2 + 5 and 1/2 + 1, over e^0
+    Case("from a state", "Wkv", {"decay": floats(-LN2), "first": floats(0), "key": floats([[0]]),
+                                 "value": floats([[5]]), "numerator": floats([2]), "denominator": floats([1]),
+                                 "exponent": floats([0])},
+         [floats([[3.5]]), floats([6]), floats([1.5]), floats([0])]),
+    # keys of 1000 would overflow without the running maximum: the second outweighs the first, then is outweighed
+    Case("large keys", "Wkv", {"decay": floats(-1), "first": floats(0), "key": floats([[-1000], [1000], [-1000]]),
+                               "value": floats([[1], [2], [3]]), **EMPTY},
+         [floats([[1], [2], [2]]), floats([2]), floats([1]), floats([999])]),
+    # 0.5 - 2; 1.5 - 0
+    Case("four bits", "QLinear", {"x": floats([1, 2], [3, 0]), **FOUR_BITS}, [floats([-1.5], [1.5])],
+         {"K": 2, "N": 1, "bits": 4, "group": 16}),
+    # 4 - 20
+    Case("three bits with zeros", "QLinear", {"x": floats([1, 10]), **THREE_BITS}, [floats([-16])],
+         {"K": 2, "N": 1, "bits": 3, "group": 16}),
+    Case("eight bits", "QLinear", {"x": floats([1, 0], [0, 1]), **EIGHT_BITS}, [floats([2, -2], [-128, 128])],
+         {"K": 2, "N": 2, "bits": 8, "group": 32}),
+    # 3 + 8; 1.5 - 4
+    Case("half", "HalfLinear", {"x": floats([3, 4]), "w": np.array([[1, 2], [0.5, -1]], np.float16)},
+         [floats([11, -2.5])]),
+    Case("eight bits", "QEmbedding", {"tokens": np.array([[1, 0, 1]]), **EIGHT_BITS},
+         [floats([[-2, 128], [2, -128], [-2, 128]])], {"K": 2, "N": 2, "bits": 8, "group": 32}),
+    Case("three bits with zeros", "QEmbedding", {"tokens": np.array([[0]]), **THREE_BITS}, [floats([[4, -2]])],
+         {"K": 2, "N": 1, "bits": 3, "group": 16}),
+    # 101 and 010 from the right, then eight bits more that do not count
+    Case("two rows", "SignEmbedding", {"tokens": np.array([[1, 0]]), "codes": hexed("fd fa", 2, 1)},
+         [floats([[-1, 1, -1], [1, -1, 1]])], {"K": 3, "N": 2}),
+    Case("nine columns", "SignEmbedding", {"tokens": np.array([0]), "codes": hexed("0f 01", 1, 2)},
+         [floats([1, 1, 1, 1, -1, -1, -1, -1, 1])], {"K": 9, "N": 1}),
+]  # fmt: skip
+
+
+def test_every_operator_has_a_case_by_hand():
+    assert {case.operator for case in BY_HAND} == {signature.name for signature in SIGNATURES}
+
+
+@pytest.mark.parametrize("case", BY_HAND, ids=lambda c: f"{c.operator}: {c.name}")
+def test_by_hand(reading, case):
+    outputs = reading(case.operator, case.inputs, case.attributes)
+    assert len(outputs) == len(case.expected)
+    for output, expected in zip(outputs, case.expected, strict=True):
+        assert output.shape == expected.shape and output.dtype == np.float32
+        np.testing.assert_allclose(output, expected, rtol=1e-6, atol=1e-6)
+
+
+# --- random weights of every width ---------------------------------------------------------------------------------
+
+
+def packed(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Codes [..., n] as bytes [..., n * bits / 8], least significant bits first."""
+    places = (codes[..., None] >> np.arange(bits)) & 1
+    return np.packbits(places.reshape(*codes.shape[:-1], -1).astype(np.uint8), axis=-1, bitorder="little")
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Planes as stored, whatever stands in the padding, and the matrix float64 [N, K] that they mean."""
+
+    planes: dict[str, np.ndarray]
+    attributes: dict[str, float]
+    weight: np.ndarray
+
+
+def random_matrix(N: int, K: int, bits: int, group: int, zeros: bool) -> Matrix:
+    rng = np.random.default_rng([N, K, bits, group, zeros])
+    low, high = PLANE_BITS[bits]
+    groups = -(-K // group)
+    codes = rng.integers(0, 2**bits, (N, groups, group))
+    scales = (rng.uniform(0.01, 1, (N, groups)) * rng.choice([-1, 1], (N, groups))).astype(np.float16)
+    planes = {"codes": packed(codes % 2**low, low), "scales": scales}
+    offsets = rng.integers(0, 2**bits, (N, groups)) if zeros else np.full((N, groups), 2 ** (bits - 1))
+    if high:
+        planes["high"] = packed(codes >> low, high)
+    if zeros:
+        planes["zeros"] = offsets.astype(np.uint8)
+    weight = ((codes - offsets[..., None]) * scales[..., None].astype(np.float64)).reshape(N, -1)[:, :K]
+    return Matrix(planes, {"K": K, "N": N, "bits": bits, "group": group}, weight)
+
+
+# (K, group): full groups, a last group in part, K smaller than a group; then one scale per row
+LAYOUTS = [(64, 32), (70, 32), (129, 64), (5, 16), (200, 128), (64, 64), (100, 128), (70, 96), (5, 32), (300, 320)]
+widths = pytest.mark.parametrize("bits", PLANE_BITS)
+with_zeros = pytest.mark.parametrize("zeros", [False, True], ids=["int", "uint"])
+layouts = pytest.mark.parametrize(("K", "group"), LAYOUTS, ids=lambda n: str(n))
+
+
+def close(y: np.ndarray, x: np.ndarray, weight: np.ndarray) -> bool:
+    """Whether y = x W^T to the rounding of a float32 sum."""
+    x64 = x.astype(np.float64)
+    return bool((np.abs(y - x64 @ weight.T) <= 2e-6 * (np.abs(x64) @ np.abs(weight.T))).all())
+
+
+@widths
+@with_zeros
+@layouts
+def test_qlinear(reading, bits, zeros, K, group):
+    matrix = random_matrix(9, K, bits, group, zeros)
+    x = np.random.default_rng(K).normal(0, 1, (1, 3, K)).astype(np.float32)
+    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes)
+    assert y.shape == (1, 3, 9) and y.dtype == np.float32
+    assert close(y, x, matrix.weight)
+
+
+@widths
+@with_zeros
+@layouts
+def test_qembedding(reading, bits, zeros, K, group):
+    matrix = random_matrix(9, K, bits, group, zeros)
+    tokens = np.array([[0, 8, 3, 3]])
+    (y,) = reading("QEmbedding", {"tokens": tokens, **matrix.planes}, matrix.attributes)
+    assert y.shape == (1, 4, K) and y.dtype == np.float32
+    np.testing.assert_allclose(y, matrix.weight[tokens], rtol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 17])
+@pytest.mark.parametrize("shape", [(1, 1), (9, 70), (33, 129)], ids=str)
+def test_half_linear(reading, shape, tokens):
+    rng = np.random.default_rng([*shape, tokens])
+    w = rng.normal(0, 1, shape).astype(np.float16)
+    x = rng.normal(0, 1, (1, tokens, shape[1])).astype(np.float32)
+    (y,) = reading("HalfLinear", {"x": x, "w": w}, {})
+    assert y.shape == (1, tokens, shape[0]) and close(y, x, w.astype(np.float64))
+
+
+@pytest.mark.parametrize("K", [1, 8, 70])
+def test_sign_embedding(reading, K):
+    rng = np.random.default_rng(K)
+    signs = rng.choice([-1, 1], (5, K))
+    padded = np.concatenate([signs > 0, rng.integers(0, 2, (5, -K % 8)) > 0], 1)
+    tokens = np.array([[4, 0, 2]])
+    codes = np.packbits(padded, axis=-1, bitorder="little")
+    (y,) = reading("SignEmbedding", {"tokens": tokens, "codes": codes}, {"K": K, "N": 5})
+    np.testing.assert_array_equal(y, signs[tokens])
+
+
+# --- recurrences: one call, chunks and single steps ------------------------------------------------------------------
+
+
+def lif_inputs(T: int, C: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng([T, C])
+    return {"drive": rng.normal(0.5, 2, (1, T, C)).astype(np.float32), "membrane": rng.normal(0, 1, (1, C)).astype("f4")}
+
+
+def wkv_inputs(T: int, C: int, started: bool) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng([T, C, started])
+    state = {
+        "numerator": rng.normal(0, 1, (1, C)) if started else np.zeros((1, C)),
+        "denominator": rng.uniform(0.5, 2, (1, C)) if started else np.zeros((1, C)),
+        "exponent": rng.normal(0, 2, (1, C)) if started else np.full((1, C), -1e38),
+    }
+    inputs = {
+        "decay": -np.exp(rng.normal(-1, 1, C)), "first": rng.normal(0, 1, C), "key": rng.normal(0, 3, (1, T, C)),
+        "value": rng.normal(0, 1, (1, T, C)), **state,
+    }  # fmt: skip
+    return {name: array.astype(np.float32) for name, array in inputs.items()}
+
+
+def lif_by_definition(inputs: dict[str, np.ndarray], tau: float, threshold: float, reset: float) -> list[np.ndarray]:
+    v, spikes = inputs["membrane"].astype(np.float64), []
+    for x in inputs["drive"].astype(np.float64).swapaxes(0, 1):
+        u = v + (x - (v - reset)) / tau
+        spikes.append(u >= threshold)
+        v = np.where(u >= threshold, reset, u)
+    return [np.stack(spikes, 1), v]
+
+
+def wkv_by_definition(inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """y and the two sums without scaling, straight from the sums in the docstring of `wkv`, in extended precision."""
+    w, u, k, v, a, b, m = (array.astype(np.longdouble) for array in inputs.values())
+    a, b, ys = a * np.exp(m), b * np.exp(m), []
+    for t in range(k.shape[1]):
+        weights = [np.exp((t - 1 - s) * w + k[:, s]) for s in range(t)] + [np.exp(u + k[:, t])]
+        above = a * np.exp(t * w) + sum(weight * v[:, s] for s, weight in enumerate(weights))
+        ys.append(above / (b * np.exp(t * w) + sum(weights)))
+    T = k.shape[1]
+    last = [np.exp((T - 1 - s) * w + k[:, s]) for s in range(T)]
+    return (
+        np.stack(ys, 1),
+        a * np.exp(T * w) + sum(weight * v[:, s] for s, weight in enumerate(last)),
+        b * np.exp(T * w) + sum(last),
+    )
+
+
+@pytest.mark.parametrize("C", [1, 5, 64])
+@pytest.mark.parametrize("T", [1, 23])
+@pytest.mark.parametrize(("tau", "threshold", "reset"), [(2, 1, 0), (3, 0.5, -0.25)])
+def test_lif(reading, T, C, tau, threshold, reset):
+    inputs = lif_inputs(T, C)
+    spikes, after = reading("Lif", inputs, {"tau": float(tau), "threshold": float(threshold), "reset": float(reset)})
+    expected_spikes, expected_after = lif_by_definition(inputs, tau, threshold, reset)
+    np.testing.assert_array_equal(spikes, expected_spikes)
+    np.testing.assert_allclose(after, expected_after, atol=2e-6)
+    assert C * T < 20 or 0 < spikes.mean() < 1
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize(("T", "C"), [(1, 1), (23, 5), (40, 64)])
+def test_wkv(reading, T, C, started):
+    inputs = wkv_inputs(T, C, started)
+    y, a, b, m = reading("Wkv", inputs, {})
+    expected_y, expected_a, expected_b = wkv_by_definition(inputs)
+    np.testing.assert_allclose(y, expected_y.astype(np.float64), atol=3e-5)
+    scale = np.exp(m.astype(np.longdouble))
+    np.testing.assert_allclose((b * scale / expected_b).astype(np.float64), 1, atol=3e-5)
+    np.testing.assert_allclose((a * scale / expected_b).astype(np.float64), (expected_a / expected_b), atol=3e-5)
+
+
+@pytest.mark.parametrize("cuts", [(3,), (1, 2, 3, 4, 5, 6)], ids=["two chunks", "steps"])
+def test_chunks_are_the_whole(reading, cuts):
+    """Exactly: every step does the same arithmetic, however many come in one call."""
+    for operator, inputs, attributes, moving, states in [
+        ("Lif", lif_inputs(7, 20), LIF, ["drive"], ["membrane"]),
+        ("Wkv", wkv_inputs(7, 20, True), {}, ["key", "value"], ["numerator", "denominator", "exponent"]),
+    ]:
+        whole = reading(operator, inputs, attributes)
+        parts, state = [], {name: inputs[name] for name in states}
+        for start, stop in zip((0, *cuts), (*cuts, 7), strict=True):
+            chunk = {name: inputs[name][:, start:stop] for name in moving}
+            y, *after = reading(operator, {**inputs, **state, **chunk}, attributes)
+            parts.append(y)
+            state = dict(zip(states, after, strict=True))
+        np.testing.assert_array_equal(np.concatenate(parts, 1), whole[0])
+        for name, after in zip(states, whole[1:], strict=True):
+            np.testing.assert_array_equal(state[name], after)
+
+
+# --- which reading runs ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", BY_HAND, ids=lambda c: f"{c.operator}: {c.name}")
+def test_the_kernel_wins_where_it_is_registered(one_node_model, native_path, tmp_path, case):
+    """One file serves both: a stock runtime inlines the function, one with our library keeps the node."""
+    model = one_node_model(case.operator, case.inputs, case.attributes).SerializeToString()
+    kept = {}
+    for library in (None, native_path):
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+        if library:
+            options.register_custom_ops_library(library)
+        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
+        kept[library] = [node.op_type for node in nodes if node.domain == DOMAIN]
+    assert kept == {None: [], native_path: [case.operator]}
+
+
+@pytest.mark.parametrize(
+    ("bits", "group", "zeros", "body"),
+    [(4, 64, False, "nbits"), (4, 256, False, "nbits"), (4, 320, False, "int4"), (4, 64, True, "uint4"),
+     (8, 64, False, "int8"), (2, 32, True, "uint2"), (3, 96, False, "int3")],
+)  # fmt: skip
+def test_bodies_by_layout(bits, group, zeros, body):
+    assert overload_of(bits, group, zeros) == body

@@ -1,0 +1,72 @@
+"""Where the kernels are looked for, and what is said where they are not."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporters.errors import NotAvailable
+from exporters.native_library import library, library_path
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An empty place, the only one where packages are looked for."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "meta_path", [importlib.machinery.PathFinder])
+    importlib.invalidate_caches()
+    library.cache_clear()
+    yield tmp_path
+    library.cache_clear()
+
+
+def test_no_folder(packages):
+    with pytest.raises(NotAvailable, match=r"libslmc_ops\.so is not installed.*'slmc_native'.*pip install") as error:
+        library_path()
+    assert error.value.exit_code == 5
+
+
+def test_a_folder_without_the_library(packages):
+    (packages / "slmc_native").mkdir()
+    with pytest.raises(NotAvailable, match="is not installed"):
+        library_path()
+
+
+def test_a_folder_in_the_librarys_place(packages):
+    (packages / "slmc_native" / "libslmc_ops.so").mkdir(parents=True)
+    with pytest.raises(NotAvailable, match="is not installed"):
+        library_path()
+
+
+def test_a_module_in_the_folders_place(packages):
+    (packages / "slmc_native.py").write_text("")
+    with pytest.raises(NotAvailable, match="is not installed"):
+        library_path()
+
+
+def test_the_library_is_found(packages):
+    (packages / "slmc_native").mkdir()
+    file = packages / "slmc_native" / "libslmc_ops.so"
+    file.write_bytes(b"")
+    assert library_path() == file
+
+
+def test_calls_need_the_library_too(packages):
+    with pytest.raises(NotAvailable, match="is not installed"):
+        library()
+
+
+def test_a_damaged_library(packages):
+    (packages / "slmc_native").mkdir()
+    (packages / "slmc_native" / "libslmc_ops.so").write_bytes(b"not a library")
+    with pytest.raises(NotAvailable, match=r"libslmc_ops\.so cannot be loaded"):
+        library()
+
+
+def test_the_installed_library_is_loaded_once(native_path):
+    assert library() is library()
+    assert library()._name == native_path

@@ -1,0 +1,115 @@
+"""The main job in one straight line: read, calibrate, search, compress, export, validate, measure, package, report."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporters.errors import SlmcError
+from toolchain.delivery.package import check_output
+from toolchain.delivery.plan import Plan, plan_of
+from toolchain.deliver import Delivered, deliver
+from toolchain.prepare import Prepared, Progress, gather_evidence, make_evaluator
+from toolchain.search.evaluator import ModelEvaluator
+from toolchain.search.frontier import frontier, select
+from toolchain.search.judge import judged
+from toolchain.search.search import OutOfTime, search
+from toolchain.search.store import LayerStore
+from toolchain.search.values import Candidate, SearchResult
+from toolchain.workspace import workspace, write_whole
+
+BEST_PLAN = "best-plan.json"
+"""In the work folder: the plan of the best candidate so far, written anew whenever a better one is found."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished search and what it can hand on without computing it again."""
+
+    plan: Plan
+    result: SearchResult
+    evaluator: ModelEvaluator
+    layers: LayerStore
+
+
+def build(
+    prepared: Prepared, *, force: bool, resume: bool, progress: Progress, say: Callable[[str], None]
+) -> Delivered:
+    """Search and deliver. A build that is stopped anywhere leaves its work folder, from which `resume` goes on.
+
+    Raises:
+        SlmcError: what is wrong; nothing stands at the output then.
+    """
+    output = prepared.spec.output
+    check_output(output, force=force)
+    with workspace(output, prepared.inputs(), resume=resume) as folder:
+        found = find(prepared, folder, progress, say)
+        staging = fresh_staging(folder)
+        return deliver(
+            prepared, found.plan, found.layers.encoded, found.evaluator.reference, staging, force=force,
+            progress=progress,
+        )  # fmt: skip
+
+
+def find(prepared: Prepared, folder: Path, progress: Progress, say: Callable[[str], None]) -> Found:
+    """Calibrate and search, keeping everything paid for in the work folder.
+
+    Raises:
+        SlmcError: --max-time was over before anything was evaluated.
+    """
+    began = time.monotonic()
+    evidence = gather_evidence(prepared, folder, progress)
+    evaluator, layers = make_evaluator(prepared, evidence, folder, began)
+    best = _BestSoFar(prepared, folder, say)
+    try:
+        result = search(prepared.problem, evaluator, best.consider, progress)
+    except OutOfTime as error:
+        raise SlmcError(
+            f"--max-time {prepared.spec.max_time}: over before anything was evaluated; give more, or --effort quick"
+        ) from error
+    plan = _plan(prepared, result)
+    write_whole(folder / BEST_PLAN, plan.to_json())
+    return Found(plan, result, evaluator, layers)
+
+
+def fresh_staging(folder: Path) -> Path:
+    """A path inside the work folder for an artifact to be put together; leftovers of an interrupted one are removed."""
+    staging = folder / "artifact"
+    if staging.exists():
+        shutil.rmtree(staging)
+    return staging
+
+
+def _plan(prepared: Prepared, result: SearchResult) -> Plan:
+    return plan_of(
+        result, prepared.problem.limits, model_sha256=prepared.model.sha256,
+        calibration_sha256=prepared.calibration.sha256, calibration_tokens=len(prepared.calibration.ids),
+        seed=prepared.problem.seed, effort=prepared.problem.effort.name,
+    )  # fmt: skip
+
+
+class _BestSoFar:
+    """Says what is found, and keeps the plan of the best candidate on disk."""
+
+    def __init__(self, prepared: Prepared, folder: Path, say: Callable[[str], None]) -> None:
+        self._prepared, self._folder, self._say = prepared, folder, say
+        self._tried: list[Candidate] = []
+        self._best: Candidate | None = None
+
+    def consider(self, candidate: Candidate) -> None:
+        self._tried.append(candidate)
+        share = candidate.bytes / self._prepared.model.tree.bytes_fp32
+        score = candidate.score
+        self._say(
+            f"{candidate.tier:7} {candidate.why:30} {candidate.bytes / 1e6:8.2f} MB {share:7.2%}  "
+            f"perplexity {score.perplexity:.3f} ({score.relative_drop:+.2%})  KL {score.kl_mean:.4f}"
+        )
+        candidates = judged(self._tried)
+        winner, feasible = select(candidates, self._prepared.problem.limits)
+        if self._best is None or winner.recipe != self._best.recipe:
+            self._best = winner
+            result = SearchResult(winner, feasible, frontier(candidates), candidates, ())
+            write_whole(self._folder / BEST_PLAN, _plan(self._prepared, result).to_json())

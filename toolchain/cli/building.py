@@ -1,0 +1,157 @@
+"""The commands that make artifacts: build, and its halves search and export."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exporters.errors import ConstraintsNotMet
+from toolchain.build import build, find, fresh_staging
+from toolchain.cli.console import Console
+from toolchain.cli.options import PATH, command, model_options, pins, search_options, text_options
+from toolchain.deliver import Delivered, deliver
+from toolchain.delivery.package import check_output
+from toolchain.delivery.plan import read_plan
+from toolchain.delivery.reports import units
+from toolchain.evidence.quality import Reference
+from toolchain.forecast import forecast
+from toolchain.prepare import Prepared, gather_evidence, prepare
+from toolchain.search.evaluator import layer_maker
+from toolchain.search.store import LayerStore
+from toolchain.spec import resolve
+from toolchain.workspace import workspace, write_whole
+
+
+def _prepared(output: Path, model: Path, config: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Prepared:
+    flags["layer"] = pins(flags.get("layer") or ())
+    return prepare(resolve(flags | {"model": model, "output": output}, config, settings))
+
+
+@click.command("build")
+@model_options
+@click.option("-o", "--output", type=PATH, required=True, help="The artifact's folder.")
+@search_options
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted build stopped.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, with time, memory and disk.")
+@command
+def build_command(
+    console: Console, model: Path, output: Path, config: Path | None, settings: tuple[str, ...], force: bool,
+    resume: bool, dry_run: bool, **flags: Any,
+) -> int:  # fmt: skip
+    """Compress MODEL under constraints, prove it on ONNX Runtime, and write a deployable artifact."""
+    check_output(output, force=force or dry_run)
+    prepared = _prepared(output, model, config, settings, flags)
+    if dry_run:
+        plan = forecast(prepared)
+        console.result(dataclasses.asdict(plan), plan.text())
+        return 0
+    with console.working():
+        delivered = build(prepared, force=force, resume=resume, progress=console.progress, say=console.note)
+    return _announce(console, delivered)
+
+
+@click.command("search")
+@model_options
+@click.option("-o", "--output", type=PATH, required=True, help="plan.json to write.")
+@search_options
+@click.option("--force", is_flag=True, help="Replace an existing plan.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted search stopped.")
+@command
+def search_command(
+    console: Console, model: Path, output: Path, config: Path | None, settings: tuple[str, ...], force: bool,
+    resume: bool, **flags: Any,
+) -> int:  # fmt: skip
+    """Find the best recipe for MODEL under constraints and write it as a plan."""
+    if not output.is_file():
+        check_output(output, force=force)
+    elif not force:
+        check_output(output, force=False)
+    prepared = _prepared(output, model, config, settings, flags)
+    with console.working(), workspace(output, prepared.inputs(), resume=resume) as folder:
+        found = find(prepared, folder, console.progress, console.note)
+        write_whole(output, found.plan.to_json())
+    winner = found.result.winner
+    text = (
+        f"{output}: {winner.bytes / 1e6:.2f} MB ({winner.bytes / prepared.model.tree.bytes_fp32:.2%} of fp32), "
+        f"expected drop {winner.drop:.2%}, at most {winner.upper:.2%}; {len(found.result.trace)} candidates tried"
+    )
+    summary = {"plan": str(output), "bytes": winner.bytes, "drop": winner.drop, "upper": winner.upper,
+               "feasible": found.result.feasible, "candidates": len(found.result.trace)}  # fmt: skip
+    console.result(summary, text)
+    return 0 if found.result.feasible else ConstraintsNotMet.exit_code
+
+
+@click.command("export")
+@model_options
+@click.option("--plan", "plan_path", type=PATH, required=True, help="plan.json of 'slmc search'.")
+@click.option("-o", "--output", type=PATH, required=True, help="The artifact's folder.")
+@text_options
+@click.option("--threads", type=int)
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@command
+def export_command(
+    console: Console, model: Path, plan_path: Path, output: Path, force: bool, **flags: Any
+) -> int:
+    """Carry out a plan: compress, export, validate and measure MODEL, and write the artifact."""
+    check_output(output, force=force)
+    prepared = _prepared(output, model, None, (), flags)
+    plan = read_plan(plan_path, prepared.model.tree, prepared.model.sha256)
+    prepared = dataclasses.replace(
+        prepared,
+        calibration=prepared.calibration.head(plan.calibration_tokens),
+        problem=dataclasses.replace(
+            prepared.problem,
+            seed=plan.seed,
+            limits=dataclasses.replace(prepared.problem.limits, max_bytes=plan.max_bytes, max_drop=plan.max_drop),
+        ),
+    )
+    if prepared.calibration.sha256 != plan.calibration_sha256:
+        console.note("note: the plan was made with another calibration text; the codes will differ from the search's")
+    with console.working(), workspace(output, {"plan": plan.to_json()}, resume=False) as folder:
+        evidence = gather_evidence(prepared, folder, console.progress)
+        layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
+        reference = Reference(prepared.model.forward, prepared.evaluation.ids)
+        delivered = deliver(
+            prepared, plan, layers.encoded, reference, fresh_staging(folder), force=force, progress=console.progress
+        )
+    return _announce(console, delivered)
+
+
+def _announce(console: Console, delivered: Delivered) -> int:
+    """The final table; exit code 4 if a constraint is missed."""
+    manifest = delivered.manifest
+    quality, speed, parity = manifest.quality, manifest.measured, manifest.parity
+    assert quality is not None and speed is not None and parity is not None
+    whole, stored = manifest.bytes.weights_fp32 + manifest.bytes.states, manifest.bytes.weights + manifest.bytes.states
+    rows = [
+        ("weights and states", units.bytes_text(whole), units.bytes_text(stored), f"{stored / whole:.2%} of fp32"),
+        (f"perplexity, {quality.tokens} tokens", f"{quality.reference:.3f}", f"{quality.compressed:.3f}",
+         f"{quality.relative_drop:+.2%}, at most {quality.relative_drop_upper:+.2%}"),
+        ("bits per byte", f"{quality.bits_per_byte_reference:.4f}", f"{quality.bits_per_byte:.4f}", ""),
+        ("KL to fp32, top-1 agreement", "", f"{quality.kl_mean:.4f}", f"{quality.top1_agreement:.2%}"),
+        ("parity with torch, top-1", "", f"{parity.top1_agreement:.2%}", f"perplexity x {parity.perplexity_ratio:.5f}"),
+        ("time per token, p50 / p99", "", f"{speed.decode_ms.p50:.2f} ms", f"{speed.decode_ms.p99:.2f} ms"),
+        ("generation, prompt", "", f"{speed.decode_tps:.0f} tok/s", f"{speed.prompt_tps:.0f} tok/s"),
+        ("peak memory over empty runtime", "", units.bytes_text(speed.rss_peak_bytes - speed.rss_baseline_bytes),
+         f"{speed.isa}, native {'yes' if speed.native else 'no'}"),
+    ]  # fmt: skip
+    console.table(f"{delivered.folder}", ("measured on ONNX Runtime", "fp32", "artifact", ""), rows)
+    missed = [c for c in manifest.constraints if not c.met]
+    for c in manifest.constraints:
+        text = f"{c.name}: {c.actual:g} of at most {c.limit:g} {c.unit}: {'met' if c.met else 'MISSED'}"
+        (console.note if c.met else _warn)(text)
+    if console.as_json:
+        console.result(dataclasses.asdict(manifest), "")
+    else:
+        click.echo(f"report: {delivered.folder / 'report.html'}    text: python {delivered.folder / 'run.py'}")
+    if missed:
+        _warn("not every constraint could be met; this is the closest artifact")
+    return ConstraintsNotMet.exit_code if missed else 0
+
+
+def _warn(text: str) -> None:
+    click.echo(text, err=True)

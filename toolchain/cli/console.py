@@ -1,0 +1,78 @@
+"""What a person sees while a command works: progress and notes on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+LINE_EVERY_S = 20.0
+"""Without a terminal a line of progress is printed this often."""
+
+
+class Console:
+    """One command's output. With `as_json` stdout holds one JSON document and nothing else."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
+        self._err = RichConsole(stderr=True, highlight=False)
+        self._out = RichConsole(highlight=False, width=None if sys.stdout.isatty() else 120)
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._last_line = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """A line on stderr, unless quiet."""
+        if not self.quiet:
+            self._err.print(text, markup=False, soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        """A line on stderr with -v."""
+        if self.verbose:
+            self.note(text)
+
+    def result(self, document: Any, text: str) -> None:
+        """The command's answer on stdout: the document with --json, else the text."""
+        click.echo(json.dumps(document, indent=2) if self.as_json else text)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table on stdout; nothing with --json."""
+        if self.as_json:
+            return
+        table = Table(title=title or None, title_justify="left")
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self._out.print(table)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Progress bars, with the time left, while the body runs; none if stderr is no terminal."""
+        if self.quiet or not self._err.is_terminal:
+            yield
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._err, transient=True) as self._bars:
+            try:
+                yield
+            finally:
+                self._bars, self._tasks = None, {}
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """`done` of `total` of a stage."""
+        if self._bars is not None:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bars.add_task(stage, total=total)
+            self._bars.update(self._tasks[stage], completed=done, total=total)
+        elif not self.quiet and (time.monotonic() - self._last_line > LINE_EVERY_S or done == total):
+            self._last_line = time.monotonic()
+            self.note(f"{stage}: {done}/{total}")

@@ -1,0 +1,175 @@
+"""The commands that show something: inspect, sensitivity, report, targets, schema."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import TypeAdapter
+
+from exporters.errors import SlmcError
+from exporters.manifest import MANIFEST_NAME, Manifest, read_manifest
+from targets.bandwidth import read_bandwidth_gbs
+from targets.cpu import cpu_names, named_cpu
+from toolchain.cli.console import Console
+from toolchain.cli.options import PATH, command, model_options, search_options
+from toolchain.deliver import read_report
+from toolchain.delivery.package import verify_files
+from toolchain.delivery.plan import Plan
+from toolchain.delivery.reports import units
+from toolchain.delivery.reports.catalog import REPORTS, render
+from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow, report_from_json
+from toolchain.delivery.reports.html import render_heatmap
+from toolchain.model.catalog import load_model
+from toolchain.prepare import gather_evidence, make_evaluator, prepare
+from toolchain.search.sensitivity import sensitivities
+from toolchain.spec import Spec, resolve
+
+SCHEMAS: dict[str, Any] = {"manifest": Manifest, "plan": Plan, "config": Spec, "report": Report}
+
+
+@click.command("inspect")
+@model_options
+@command
+def inspect_command(console: Console, model: Path, tokenizer: Path | None) -> int:
+    """Show the hierarchy, shapes, parameters and bytes of a MODEL, or the formats of an artifact."""
+    if (model / MANIFEST_NAME).is_file():
+        return _inspect_artifact(console, model)
+    loaded = load_model(model, tokenizer)
+    tree = loaded.tree
+    rows = [
+        (layer.path, block.path, f"{layer.rows} x {layer.cols}", units.count_text(layer.params),
+         units.bytes_text(layer.bytes_fp32), "signs only" if layer.sign_only else layer.kind)
+        for block in tree.blocks for layer in block.layers
+    ]  # fmt: skip
+    console.table(f"{loaded.name}: {tree.family}", ("layer", "block", "shape", "parameters", "fp32", "kind"), rows)
+    document = {
+        "family": tree.family, "params": tree.params, "vector_params": tree.vector_params,
+        "state_values": tree.state_values, "bytes_fp32": tree.bytes_fp32, "sha256": loaded.sha256,
+        "blocks": [{"path": b.path, "layers": [dataclasses.asdict(x) for x in b.layers]} for b in tree.blocks],
+    }  # fmt: skip
+    total = f"{units.count_text(tree.params)} parameters in {len(tree.layers)} layers and {tree.vector_params} others, "
+    console.result(document, total + f"{units.bytes_text(tree.bytes_fp32)} as fp32 with {tree.state_values} carried values")
+    return 0
+
+
+def _inspect_artifact(console: Console, artifact: Path) -> int:
+    manifest = read_manifest(artifact)
+    verify_files(artifact, manifest)
+    rows = [
+        (path, e.format, e.method, f"{e.bits_per_weight:.2f}", units.bytes_text(e.bytes))
+        for path, e in manifest.recipe.items()
+    ]
+    console.table(str(artifact), ("layer", "format", "method", "bits/weight", "bytes"), rows)
+    counts = Counter(e.format for e in manifest.recipe.values())
+    b = manifest.bytes
+    share = units.percent((b.weights + b.states) / (b.weights_fp32 + b.states))
+    text = f"{units.bytes_text(b.weights + b.states)} of weights and states, {share} of fp32; " + ", ".join(
+        f"{n} x {name}" for name, n in counts.most_common()
+    )
+    console.result(dataclasses.asdict(manifest), text)
+    return 0
+
+
+@click.command("sensitivity")
+@model_options
+@search_options
+@click.option("--html", type=PATH, help="Also write the heat map as a web page.")
+@command
+def sensitivity_command(
+    console: Console, model: Path, config: Path | None, settings: tuple[str, ...], html: Path | None, **flags: Any
+) -> int:
+    """Show what every layer of MODEL is expected to lose in every format, nats per token."""
+    flags["layer"] = {}
+    prepared = prepare(resolve(flags | {"model": model, "output": Path("unused")}, config, settings))
+    with tempfile.TemporaryDirectory() as folder, console.working():
+        evidence = gather_evidence(prepared, Path(folder), console.progress)
+        evaluator, _ = make_evaluator(prepared, evidence, Path(folder), time.monotonic())
+        found = sensitivities(prepared.problem, evaluator, lambda d, t: console.progress("sensitivity", d, t))
+    formats = list(dict.fromkeys(s.choice.format for s in found))
+    cells = {(s.layer, s.choice.format): f"{s.loss:.2g}" for s in found}
+    rows = [(x.path, *(cells.get((x.path, f), "") for f in formats)) for x in prepared.model.tree.layers]
+    console.table("expected loss in nats per token", ("layer", *formats), rows)
+    if html is not None:
+        listed = [SensitivityRow(s.layer, s.choice.format, s.loss, s.bytes) for s in found]
+        layers = [
+            LayerRow(x.path, block.path, x.rows, x.cols, "fp32", "nearest", x.bytes_fp32, x.bytes_fp32)
+            for block in prepared.model.tree.blocks
+            for x in block.layers
+        ]
+        html.write_text(render_heatmap(layers, listed, prepared.model.name), encoding="utf-8")
+    document = [
+        {"layer": s.layer, "format": s.choice.format, "method": s.choice.method, "loss": s.loss, "bytes": s.bytes}
+        for s in found
+    ]
+    console.result(document, f"{len(found)} layer and format pairs" + (f"; picture: {html}" if html else ""))
+    return 0
+
+
+@click.command("report")
+@click.argument("artifact", type=PATH)
+@click.option("--format", "kind", default="md", help=f"One of {', '.join(REPORTS)}.")
+@click.option("-o", "--output", type=PATH, help="File to write; stdout if not given.")
+@command
+def report_command(console: Console, artifact: Path, kind: str, output: Path | None) -> int:
+    """Show an ARTIFACT's report again."""
+    read_manifest(artifact)
+    report = report_from_json(read_report(artifact))
+    text = render(report, "json" if console.as_json else kind)
+    if output is None:
+        click.echo(text)
+    else:
+        output.write_text(text, encoding="utf-8")
+    return 0
+
+
+@click.group("targets")
+def targets_group() -> None:
+    """CPU targets: list them, show one."""
+
+
+@targets_group.command("ls")
+@command
+def targets_ls(console: Console) -> int:
+    """Every target's name."""
+    names = cpu_names()
+    console.result(list(names), "\n".join(names))
+    return 0
+
+
+@targets_group.command("show")
+@click.argument("name", default="host")
+@command
+def targets_show(console: Console, name: str) -> int:
+    """The facts of a target; those of this machine are probed."""
+    facts = dataclasses.asdict(named_cpu(name))
+    console.result(facts, "\n".join(f"{k}: {v}" for k, v in facts.items() if v is not None))
+    return 0
+
+
+@targets_group.command("probe")
+@command
+def targets_probe(console: Console) -> int:
+    """This machine's facts, with the read bandwidth of one thread measured."""
+    cpu = named_cpu("host")
+    cpu = dataclasses.replace(cpu, bandwidth_gbs=round(read_bandwidth_gbs(cpu.last_cache_bytes), 2))
+    facts = dataclasses.asdict(cpu)
+    console.result(facts, "\n".join(f"{k}: {v}" for k, v in facts.items() if v is not None))
+    return 0
+
+
+@click.command("schema")
+@click.argument("name", default="manifest")
+@command
+def schema_command(console: Console, name: str) -> int:
+    """The JSON Schema of manifest, plan, config or report."""
+    if name not in SCHEMAS:
+        raise SlmcError(f"unknown schema {name!r}; allowed are {', '.join(SCHEMAS)}")
+    click.echo(json.dumps(TypeAdapter(SCHEMAS[name]).json_schema(), indent=2))
+    return 0

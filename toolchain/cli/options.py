@@ -1,0 +1,101 @@
+"""Options that several commands share, and how errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from exporters.errors import SlmcError
+from toolchain.cli.console import Console
+
+F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+INTERRUPTED = 130
+
+
+def command(function: Callable[..., int | None]) -> Callable[..., None]:
+    """Give a command its console (--json, -q, -v); its return value is the exit code, an SlmcError one line on stderr."""
+
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else there.")
+    @click.option("-q", "--quiet", is_flag=True, help="No progress and no notes.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say more; show the traceback of an unexpected error.")
+    @functools.wraps(function)
+    def run(*args: Any, as_json: bool, quiet: bool, verbose: bool, **kwargs: Any) -> None:
+        console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+        try:
+            code = function(console, *args, **kwargs) or 0
+        except SlmcError as error:
+            click.echo(f"error: {error}", err=True)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            click.echo("interrupted; what was paid for is kept, go on with --resume", err=True)
+            code = INTERRUPTED
+        except BrokenPipeError:
+            code = 0
+        except (MemoryError, OSError) as error:
+            if verbose:
+                raise
+            click.echo(f"error: {type(error).__name__}: {error} (run with -v for the traceback)", err=True)
+            code = 1
+        sys.exit(code)
+
+    return run
+
+
+def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+model_options = _stack(
+    click.argument("model", type=PATH),
+    click.option("--tokenizer", type=PATH, help="tokenizer.json, for a bare checkpoint file."),
+)
+
+text_options = _stack(
+    click.option("--calibration", type=PATH, help="Text that methods look at; English prose of our own if not given."),
+    click.option("--eval", "eval", type=PATH, help="Text that candidates are judged on; likewise."),
+)
+
+search_options = _stack(
+    text_options,
+    click.option("--max-memory", help="Weights and states as stored: 3MB, or 15% of the fp32 model."),
+    click.option("--max-drop", help="Relative loss of the metric on the artifact: 1%."),
+    click.option("--max-latency", help="Median time per generated token on this machine: 5ms. Checked at the end."),
+    click.option("--max-rss", help="Peak memory less that of an empty runtime: 40MB. Checked at the end."),
+    click.option("--metric", help="What a drop is a drop of: perplexity."),
+    click.option("--formats", multiple=True, help="Formats to choose from, as names or globs: 'int4*'. Repeatable."),
+    click.option("--layer", "layer", multiple=True, help="Pin layers: REGEX=FORMAT. Repeatable."),
+    click.option("--method", help="nearest, range or gptq; the effort's own if not given."),
+    click.option("--effort", help="quick, default or thorough."),
+    click.option("--max-time", help="Time for the whole command: 10m. The best so far is delivered."),
+    click.option("--seed", type=int),
+    click.option("--threads", type=int),
+    click.option("--target", help="What it is built for; see 'slmc targets ls'."),
+    click.option("-c", "--config", type=PATH, help="YAML file with the same keys."),
+    click.option("--set", "settings", multiple=True, help="KEY=VALUE over the file. Repeatable."),
+)
+
+
+def pins(layers: tuple[str, ...]) -> dict[str, str]:
+    """REGEX=FORMAT texts as a mapping.
+
+    Raises:
+        SlmcError: one has no '='.
+    """
+    result = {}
+    for text in layers:
+        pattern, equals, name = text.rpartition("=")
+        if not equals or not pattern:
+            raise SlmcError(f"--layer {text!r}: expected REGEX=FORMAT, for example 'head=int8'")
+        result[pattern] = name
+    return result

@@ -1,0 +1,218 @@
+"""From a plan to an artifact: compress, export, validate on ONNX Runtime, measure, report, and put it in place."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from exporters.errors import SlmcError
+from exporters.export import ExportedGraph, export_graph
+from exporters.formats.base import Encoded
+from exporters.manifest import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    Bytes,
+    Constraint,
+    Manifest,
+    Measured,
+    Parity,
+    Producer,
+    Quality,
+    RecipeEntry,
+    Source,
+)
+from exporters.ops.modules import stored_module
+from targets.session import Session
+from toolchain.compress.recipe import Choice, Recipe
+from toolchain.delivery import package
+from toolchain.delivery.plan import Plan, recipe_bytes
+from toolchain.delivery.reports.catalog import REPORTS
+from toolchain.delivery.reports.data import LayerRow, Report
+from toolchain.delivery.validate import (
+    artifact_session,
+    constraint,
+    measured,
+    measurement,
+    parity,
+    quality,
+)
+from toolchain.evidence.quality import Reference
+from toolchain.generate import generate
+from toolchain.model.catalog import LoadedModel
+from toolchain.model.family import LanguageModel
+from toolchain.model.tree import ModelTree
+from toolchain.prepare import Prepared, Progress
+from toolchain.spec import to_yaml
+
+SAMPLE_PROMPT = "The old bridge over the river was"
+SAMPLE_TOKENS = 80
+STEPS = ("compress", "export", "parity", "quality", "measurement", "report")
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What stands at the end: the artifact's folder, its manifest, and the report."""
+
+    folder: Path
+    manifest: Manifest
+    report: Report
+
+    @property
+    def constraints_met(self) -> bool:
+        return all(c.met for c in self.manifest.constraints)
+
+
+@dataclass(frozen=True)
+class _Findings:
+    parity: Parity
+    quality: Quality
+    measured: Measured
+    sample_text: str
+
+
+def deliver(
+    prepared: Prepared, plan: Plan, encoded: Callable[[str, Choice], Encoded], reference: Reference, staging: Path,
+    *, force: bool, progress: Progress,
+) -> Delivered:  # fmt: skip
+    """Carry a plan out. `staging` is a folder that does not exist yet, beside the output.
+
+    Raises:
+        SlmcError: a step failed; nothing is left at the output.
+    """
+    steps = itertools.count(1)
+
+    def done(step: str) -> None:
+        progress(f"delivery: {step}", next(steps), len(STEPS))
+
+    tree, spec = prepared.model.tree, prepared.spec
+    module = stored_model(prepared.model, plan.recipe, encoded)
+    done("compress")
+    staging.mkdir(parents=True)
+    graph = export_graph(module, prepared.model.forward.state_specs(), staging, recipe_bytes(plan.recipe, tree))
+    package.add_companions(staging, prepared.model.tokenizer_path)
+    done("export")
+    session = artifact_session(staging, graph.io, threads=spec.threads)
+    agreement = parity(session, module, prepared.evaluation.ids)
+    done("parity")
+    found = quality(session, reference, prepared.evaluation)
+    sample = "".join(_sample(session, prepared))
+    del session
+    done("quality")
+    result = measurement(staging, graph.io, prepared.evaluation, threads=spec.threads)
+    speed = measured(result, spec.target, bytes_per_token(plan.recipe, tree, encoded))
+    done("measurement")
+    findings = _Findings(agreement, found, speed, sample)
+    manifest = _manifest(prepared, plan, graph, findings)
+    report = _report(prepared.model, plan, manifest, findings)
+    manifest = _write(staging, prepared, plan, manifest, report)
+    done("report")
+    package.publish(staging, spec.output, force=force)
+    return Delivered(spec.output, manifest, report)
+
+
+def stored_model(model: LoadedModel, recipe: Recipe, encoded: Callable[[str, Choice], Encoded]) -> LanguageModel:
+    """The model with every layer replaced by a module over its stored planes; vectors are shared with the original."""
+    tensors = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
+    module = copy.deepcopy(model.module, memo=tensors)
+    for layer in model.tree.layers:
+        module.set_submodule(layer.path, stored_module(encoded(layer.path, recipe[layer.path]), layer.kind))
+    return module.eval()  # type: ignore[return-value]
+
+
+def bytes_per_token(recipe: Recipe, tree: ModelTree, encoded: Callable[[str, Choice], Encoded]) -> int:
+    """Bytes of weights that one generated token reads: all of them, but one row only of an embedding."""
+    total = 4 * tree.vector_params
+    for layer in tree.layers:
+        size = encoded(layer.path, recipe[layer.path]).nbytes
+        total += size // layer.rows if layer.kind == "embedding" else size
+    return total
+
+
+def _sample(session: Session, prepared: Prepared) -> list[str]:
+    tokenizer, seed = prepared.model.tokenizer, prepared.problem.seed
+    return list(generate(session, tokenizer, SAMPLE_PROMPT, SAMPLE_TOKENS, temperature=0.7, top_k=40, seed=seed))
+
+
+def _constraints(prepared: Prepared, stored_bytes: int, findings: _Findings) -> tuple[Constraint, ...]:
+    limits, speed = prepared.problem.limits, findings.measured
+    model_rss = speed.rss_peak_bytes - speed.rss_baseline_bytes
+    return tuple(
+        constraint("max_memory", limits.max_bytes, stored_bytes, "bytes")
+        + constraint("max_drop", limits.max_drop, findings.quality.relative_drop, "relative")
+        + constraint("max_latency", prepared.max_latency_ms, speed.decode_ms.p50, "ms")
+        + constraint("max_rss", prepared.max_rss_bytes, model_rss, "bytes")
+    )
+
+
+def _manifest(prepared: Prepared, plan: Plan, graph: ExportedGraph, findings: _Findings) -> Manifest:
+    model, tree = prepared.model, prepared.model.tree
+    weights, states = recipe_bytes(plan.recipe, tree), 4 * tree.state_values
+    recipe = {}
+    for layer in tree.layers:
+        choice = plan.recipe[layer.path]
+        size = prepared.problem.layer_bytes(layer, choice)
+        recipe[layer.path] = RecipeEntry(choice.format, choice.method, size, round(8 * size / layer.params, 4))
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        producer=Producer("slmc", version("slmc")),
+        created=package.now(),
+        source=Source(model.name, tree.family, model.sha256, tree.params),
+        io=graph.io,
+        recipe=recipe,
+        bytes=Bytes(weights, 4 * tree.params, states, graph.graph_bytes + graph.data_bytes),
+        quality=findings.quality,
+        parity=findings.parity,
+        measured=findings.measured,
+        constraints=_constraints(prepared, weights + states, findings),
+        files={},
+    )
+
+
+def _report(model: LoadedModel, plan: Plan, manifest: Manifest, findings: _Findings) -> Report:
+    rows = tuple(
+        LayerRow(
+            layer.path, block.path, layer.rows, layer.cols, plan.recipe[layer.path].format,
+            plan.recipe[layer.path].method, manifest.recipe[layer.path].bytes, layer.bytes_fp32,
+        )
+        for block in model.tree.blocks
+        for layer in block.layers
+    )  # fmt: skip
+    return Report(
+        manifest, rows, plan.points, plan.sensitivities, plan.max_bytes, plan.max_drop, plan.objective, SAMPLE_PROMPT,
+        findings.sample_text,
+    )  # fmt: skip
+
+
+def _write(staging: Path, prepared: Prepared, plan: Plan, manifest: Manifest, report: Report) -> Manifest:
+    """Every text of the artifact; the manifest, which lists the others, comes last."""
+    (staging / "plan.json").write_text(plan.to_json(), encoding="utf-8")
+    (staging / "config.resolved.yaml").write_text(to_yaml(prepared.spec), encoding="utf-8")
+    for kind in ("html", "json"):
+        suffix, render = REPORTS[kind]
+        (staging / f"report{suffix}").write_text(render(report), encoding="utf-8")
+    manifest = dataclasses.replace(manifest, files=package.write_sums(staging))
+    (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    package.write_sums(staging)
+    return manifest
+
+
+def read_report(artifact: Path) -> object:
+    """The JSON of an artifact's report.
+
+    Raises:
+        SlmcError: there is none, or it is not JSON.
+    """
+    path = artifact / "report.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SlmcError(f"{path}: cannot be read ({error.strerror}); is {artifact} an artifact?") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SlmcError(f"{path}: not JSON ({error})") from error
+

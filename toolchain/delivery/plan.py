@@ -1,0 +1,104 @@
+"""plan.json: what a search decided and everything that it saw on the way, enough to export and to report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporters.errors import SlmcError
+from exporters.formats.base import bytes_for
+from exporters.formats.catalog import format_named
+from exporters.manifest import parse
+from toolchain.compress.catalog import method_named
+from toolchain.compress.recipe import Choice, Recipe
+from toolchain.delivery.reports.data import Point, SensitivityRow
+from toolchain.model.tree import ModelTree
+from toolchain.search.frontier import OBJECTIVE
+from toolchain.search.problem import Limits
+from toolchain.search.values import SearchResult
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The recipe for one model (named by the SHA-256 of its weights), and the search behind it.
+
+    feasible: whether the search believes that the limits are met. calibration_tokens: how much of the calibration text
+    the methods saw; the recipe's codes depend on it.
+    """
+
+    plan_version: int
+    model_sha256: str
+    calibration_sha256: str
+    calibration_tokens: int
+    seed: int
+    effort: str
+    objective: str
+    max_bytes: int | None
+    max_drop: float | None
+    feasible: bool
+    recipe: dict[str, Choice]
+    points: tuple[Point, ...]
+    sensitivities: tuple[SensitivityRow, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+
+def plan_of(
+    result: SearchResult, limits: Limits, *, model_sha256: str, calibration_sha256: str, calibration_tokens: int,
+    seed: int, effort: str,
+) -> Plan:  # fmt: skip
+    """The plan that a finished search amounts to."""
+    on_frontier = {id(c) for c in result.frontier}
+    points = tuple(
+        Point(c.bytes, c.drop, c.upper, c.score.kl_mean, c.tier, c.why, id(c) in on_frontier, c is result.winner)
+        for c in result.trace
+    )
+    rows = tuple(SensitivityRow(s.layer, s.choice.format, s.loss, s.bytes) for s in result.sensitivities)
+    return Plan(
+        PLAN_VERSION, model_sha256, calibration_sha256, calibration_tokens, seed, effort, OBJECTIVE, limits.max_bytes,
+        limits.max_drop, result.feasible, result.winner.recipe, points, rows,
+    )  # fmt: skip
+
+
+def read_plan(path: Path, tree: ModelTree, model_sha256: str) -> Plan:
+    """A plan for this very model.
+
+    Raises:
+        SlmcError: no plan, of another version or model, or with layers, formats or methods that do not exist.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SlmcError(f"{path}: cannot be read ({error.strerror}); make a plan with 'slmc search'") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SlmcError(f"{path}: not JSON ({error})") from error
+    version = raw.get("plan_version") if isinstance(raw, dict) else None
+    if version != PLAN_VERSION:
+        raise SlmcError(f"{path}: plan_version is {version!r}, this slmc reads {PLAN_VERSION}; search again")
+    plan: Plan = parse(Plan, raw, str(path))
+    if plan.model_sha256 != model_sha256:
+        raise SlmcError(f"{path}: made for a model with SHA-256 {plan.model_sha256[:12]}..., not for this one; search again")
+    check_recipe(plan.recipe, tree, str(path))
+    return plan
+
+
+def check_recipe(recipe: Recipe, tree: ModelTree, where: str) -> None:
+    """Raise SlmcError unless the recipe names every layer of the tree, and formats and methods that exist."""
+    wanted = {layer.path for layer in tree.layers}
+    if recipe.keys() != wanted:
+        odd = sorted(recipe.keys() ^ wanted)[:4]
+        raise SlmcError(f"{where}: the recipe must name every layer once; missing or unknown: {', '.join(odd)}")
+    for choice in recipe.values():
+        format_named(choice.format)
+        method_named(choice.method)
+
+
+def recipe_bytes(recipe: Recipe, tree: ModelTree) -> int:
+    """Weights as stored under a recipe, vectors included, states not."""
+    layers = sum(bytes_for(format_named(recipe[x.path].format), x.rows, x.cols) for x in tree.layers)
+    return layers + 4 * tree.vector_params

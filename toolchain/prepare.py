@@ -1,0 +1,157 @@
+"""From what the user asked to what a search needs: the model, the texts, the limits, the options of every layer."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from exporters.errors import SlmcError
+from exporters.formats.catalog import format_named, formats_matching
+from targets.cpu import named_cpu
+from toolchain.compress.catalog import method_named
+from toolchain.evidence.calibration import input_moments
+from toolchain.evidence.fisher import output_fisher
+from toolchain.limits import parse_bytes, parse_seconds, parse_share
+from toolchain.model.catalog import LoadedModel, load_model
+from toolchain.model.text import Text, read_text
+from toolchain.model.tree import ModelTree
+from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
+from toolchain.search.problem import Limits, Problem, effort_named, layer_options
+from toolchain.search.sensitivity import token_frequency
+from toolchain.search.store import Journal, LayerStore
+from toolchain.spec import Spec
+
+SHIPPED_TEXTS = Path(__file__).parent / "texts"
+"""Original English prose that comes with slmc, for users who give no text of their own."""
+
+SEARCH_SHARE = 0.7
+"""Share of --max-time that the search may use; the rest is for export, validation and measurement."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is fixed before any work starts."""
+
+    spec: Spec
+    model: LoadedModel
+    calibration: Text
+    evaluation: Text
+    problem: Problem
+    method: str
+    max_latency_ms: float | None
+    max_rss_bytes: int | None
+    max_time_s: float | None
+
+    def inputs(self) -> dict[str, Any]:
+        """What the result depends on: a resumed build must have the same."""
+        limits = self.problem.limits
+        return {
+            "model": self.model.sha256,
+            "calibration": self.calibration.sha256,
+            "evaluation": self.evaluation.sha256,
+            "effort": self.problem.effort.name,
+            "method": self.method,
+            "seed": self.problem.seed,
+            "max_bytes": limits.max_bytes,
+            "max_drop": limits.max_drop,
+            "options": {path: [c.format for c in options] for path, options in self.problem.options.items()},
+        }
+
+
+def prepare(spec: Spec) -> Prepared:
+    """Read and check everything that the user gave.
+
+    Raises:
+        SlmcError: the first thing that is wrong.
+    """
+    effort = effort_named(spec.effort)
+    method = method_named(spec.method or effort.method).name
+    formats = formats_matching(spec.formats or effort.formats)
+    named_cpu(spec.target)
+    latency_ms = parse_seconds(spec.max_latency, "--max-latency") * 1e3 if spec.max_latency else None
+    max_time_s = parse_seconds(spec.max_time, "--max-time") if spec.max_time else None
+    max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None
+    torch.set_num_threads(spec.threads)
+    model = load_model(spec.model, spec.tokenizer)
+    calibration = read_text(spec.calibration or SHIPPED_TEXTS / "calibration.txt", model.tokenizer)
+    evaluation = read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer)
+    whole = model.tree.bytes_fp32
+    max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory else None
+    rss = parse_bytes(spec.max_rss, "--max-rss", whole) if spec.max_rss else None
+    options = layer_options(model.tree, formats, _pins(spec.layer, model.tree), method)
+    problem = Problem(model.tree, options, Limits(max_bytes, max_drop), effort, spec.seed)
+    if max_bytes is not None and max_bytes < problem.smallest_bytes:
+        raise SlmcError(
+            f"--max-memory: {max_bytes} bytes ({max_bytes / whole:.2%} of fp32) is below the smallest possible, "
+            f"{problem.smallest_bytes} bytes ({problem.smallest_bytes / whole:.2%}); ask for more or allow smaller formats"
+        )
+    return Prepared(
+        spec, model, calibration.head(effort.calibration_tokens), evaluation.head(effort.evaluation_tokens), problem,
+        method, latency_ms, rss, max_time_s,
+    )  # fmt: skip
+
+
+def _pins(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:
+    """Layer path -> format name, from regular expressions; a later one wins."""
+    pins: dict[str, str] = {}
+    for pattern, name in layers.items():
+        format_named(name)
+        try:
+            matching = [layer.path for layer in tree.layers if re.search(pattern, layer.path)]
+        except re.error as error:
+            raise SlmcError(f"--layer {pattern!r}: no regular expression ({error})") from error
+        if not matching:
+            some = ", ".join(layer.path for layer in tree.layers[:4])
+            raise SlmcError(f"--layer {pattern!r} matches no layer; there are {some}, ... (see 'slmc inspect')")
+        pins |= dict.fromkeys(matching, name)
+    return pins
+
+
+def gather_evidence(prepared: Prepared, folder: Path, progress: Progress) -> Evidence:
+    """Input moments and output Fisher of every layer, from the calibration text; kept in the work folder."""
+    model, ids = prepared.model, prepared.calibration.ids
+    file = folder / "evidence.safetensors"
+    frequency = token_frequency(ids, model.tokenizer.get_vocab_size(with_added_tokens=True))
+    stored = _stored_evidence(file)
+    if stored is None:
+        moments = input_moments(model, ids, lambda done, total: progress("calibration", done, total))
+        progress("calibration", len(ids), len(ids))
+        fisher = output_fisher(model, ids, prepared.problem.seed, lambda d, t: progress("Fisher information", d, t))
+        stored = {f"moment.{p}": t for p, t in moments.items()} | {f"fisher.{p}": t for p, t in fisher.items()}
+        partial = file.with_suffix(".partial")
+        save_file(stored, partial)
+        partial.replace(file)
+    parts = {
+        kind: {n.removeprefix(f"{kind}."): t for n, t in stored.items() if n.startswith(f"{kind}.")}
+        for kind in ("moment", "fisher")
+    }
+    return Evidence(parts["moment"], parts["fisher"], frequency)
+
+
+def _stored_evidence(file: Path) -> dict[str, torch.Tensor] | None:
+    try:
+        return load_file(file) if file.is_file() else None
+    except (SafetensorError, OSError):
+        return None
+
+
+def make_evaluator(prepared: Prepared, evidence: Evidence, folder: Path, began: float) -> tuple[ModelEvaluator, LayerStore]:
+    """The evaluator over the evaluation text, with its cache of layers; `began` is time.monotonic() at the start."""
+    layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
+
+    def time_left() -> float:
+        limit = prepared.max_time_s
+        return float("inf") if limit is None else SEARCH_SHARE * limit - (time.monotonic() - began)
+
+    journal = Journal(folder / "journal.jsonl")
+    return ModelEvaluator(prepared.model, evidence, prepared.evaluation.ids, layers, journal, time_left), layers

@@ -1,0 +1,87 @@
+"""What the user asked for: every option of a build, from defaults, a YAML file, --set, and flags, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from exporters.errors import SlmcError
+
+
+class Spec(BaseModel):
+    """Options of build, search and export; keys are the long flags with underscores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    model: Path
+    output: Path
+    tokenizer: Path | None = None
+    calibration: Path | None = None
+    eval: Path | None = None
+    max_memory: str | None = None
+    max_drop: str | None = None
+    max_latency: str | None = None
+    max_rss: str | None = None
+    metric: Literal["perplexity"] = "perplexity"
+    formats: tuple[str, ...] = ()
+    layer: dict[str, str] = Field(default_factory=dict)
+    method: str | None = None
+    effort: str = "default"
+    max_time: str | None = None
+    seed: int = Field(default=0, ge=0)
+    threads: int = Field(default=1, ge=1, le=256)
+    target: str = "host"
+
+
+def resolve(flags: Mapping[str, Any], file: Path | None, settings: Sequence[str]) -> Spec:
+    """The spec of a command line: flags (None where not given) over --set KEY=VALUE over a YAML file over defaults.
+
+    Raises:
+        SlmcError: an unknown key or a value of the wrong kind, with what is allowed.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        values |= _read_yaml(file)
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise SlmcError(f"--set {setting!r}: expected KEY=VALUE, for example --set effort=quick")
+        values[key.replace("-", "_")] = yaml.safe_load(value)
+    values |= {k: v for k, v in flags.items() if v is not None and v != () and v != {}}
+    for key in ("max_memory", "max_drop", "max_latency", "max_rss", "max_time"):
+        if isinstance(values.get(key), (int, float)):
+            values[key] = str(values[key])
+    if isinstance(values.get("formats"), str):
+        values["formats"] = (values["formats"],)
+    try:
+        return Spec(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise SlmcError(f"unknown option {key!r}; allowed are {', '.join(Spec.model_fields)}") from error
+        if first["type"] == "missing":
+            raise SlmcError(f"option {key!r} is missing; give it on the command line or in the configuration") from error
+        raise SlmcError(f"option {key!r}: {first['msg']}, found {first['input']!r}") from error
+
+
+def to_yaml(spec: Spec) -> str:
+    """The resolved configuration, as it can be given again with -c."""
+    return str(yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True), sort_keys=False))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SlmcError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise SlmcError(f"{path}: not YAML ({first})") from error
+    if not isinstance(values, dict):
+        raise SlmcError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return {str(k).replace("-", "_"): v for k, v in values.items()}
