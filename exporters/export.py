@@ -10,7 +10,9 @@ from typing import Any
 
 import onnx_ir
 import torch
-from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass
+from onnx_ir.passes import PassManager
+from onnx_ir.passes import common as passes
+from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
 from exporters.errors import SlmcError
@@ -66,8 +68,8 @@ def export_graph(
     """
     io = graph_io(state_specs)
     program = _trace(model, io)
+    _tidy(program)
     _attach_functions(program)
-    _forget_tracing(program)
     _sort_initializers(program)
     _check_size(program, weight_bytes)
     path = folder / GRAPH_NAME
@@ -87,6 +89,7 @@ def _trace(model: nn.Module, io: Io) -> onnx_ir.Model:
             program = torch.onnx.export(
                 exported,
                 dynamo=True,
+                optimize=False,
                 verbose=False,
                 custom_translation_table=translation_table(),
                 opset_version=OPSET,
@@ -122,20 +125,26 @@ def _attach_functions(model: onnx_ir.Model) -> None:
     model.opset_imports[DOMAIN] = VERSION
     model.opset_imports["com.microsoft"] = 1
     model.ir_version = 10
-    RemoveUnusedNodesPass()(model)
-    RemoveUnusedFunctionsPass()(model)
 
 
-def _forget_tracing(model: onnx_ir.Model) -> None:
-    """Drop what torch noted about its own source files, and the name of the wrapper from the weights' names."""
-    model.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    for node in model.graph:
-        node.metadata_props.clear()
-        for value in node.outputs:
-            value.metadata_props.clear()
-    for value in [*model.graph.initializers.values(), *model.graph.inputs]:
-        value.metadata_props.clear()
+def _tidy(model: onnx_ir.Model) -> None:
+    """Fold what is constant and drop what is unused, torch's notes on its own source files among it.
+
+    torch's optimizer would do the same and also merge equal weights, against the size law.
+    """
+    fold_constants(model)
+    PassManager(
+        [
+            passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            passes.CommonSubexpressionEliminationPass(),
+            passes.IdentityEliminationPass(),
+            passes.RemoveUnusedNodesPass(),
+            passes.RemoveUnusedFunctionsPass(),
+            passes.OutputFixPass(),
+            passes.NameFixPass(),
+            passes.ClearMetadataAndDocStringPass(),
+        ]
+    )(model)
     for name, value in list(model.graph.initializers.items()):
         if name.startswith("model."):
             value.name = name.removeprefix("model.")

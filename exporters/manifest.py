@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import stat
 import types
 import typing
 from dataclasses import dataclass
@@ -190,7 +191,10 @@ def parse(kind: Any, value: Any, where: str) -> Any:
             raise SlmcError(f"{where}: expected an object, found {type(value).__name__}")
         return {str(k): parse(args[1], item, f"{where}.{k}") for k, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise SlmcError(f"{where}: expected float, found a number too large for one") from error
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise SlmcError(f"{where}: expected {kind.__name__}, found {value!r}")
     return value
@@ -218,7 +222,7 @@ def read_manifest(artifact: Path) -> Manifest:
         raise SlmcError(f"{artifact}: no {MANIFEST_NAME} there, so it is no artifact; make one with 'slmc build'")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers and depths that Python refuses
         raise SlmcError(f"{path}: not JSON ({error}); copy the artifact again") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:
@@ -235,7 +239,7 @@ def confined(artifact: Path, name: str) -> Path:
     """The path of a file inside an artifact.
 
     Raises:
-        SlmcError: the name is absolute, climbs out with '..', or passes through a link.
+        SlmcError: the name is absolute, climbs out with '..', passes through a link, or is none a file can have.
     """
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or "\\" in name or not relative.parts:
@@ -245,6 +249,12 @@ def confined(artifact: Path, name: str) -> Path:
     path = artifact
     for part in relative.parts:
         path = path / part
-        if path.is_symlink():
+        try:
+            linked = stat.S_ISLNK(path.lstat().st_mode)
+        except FileNotFoundError:
+            linked = False
+        except (OSError, ValueError) as error:  # too long, a file where a folder should be, NUL
+            raise SlmcError(f"{artifact / MANIFEST_NAME}: no file can be named {name[:80]!r} ({error})") from error
+        if linked:
             raise SlmcError(f"{path}: a link; an artifact holds plain files only")
     return path

@@ -31,5 +31,13 @@ def library_path() -> Path:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The operator library, loaded once for direct calls."""
-    return ctypes.CDLL(str(library_path()))
+    """The operator library, loaded once for direct calls.
+
+    Raises:
+        NotAvailable: it is not installed, or this machine cannot load it.
+    """
+    path = library_path()
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NotAvailable(f"{path} cannot be loaded ({error}); install again with 'pip install .'") from error

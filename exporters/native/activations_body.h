@@ -58,12 +58,12 @@ void map_chunks(const QMatrix& m, Arena& arena, Prepared* p) {
   using L = Layout<V, bits>;
   p->segments = list_segments(m, arena);
   p->segment_count = count_segments(m);
-  const int spread = segments_per_chunk(m, L::codes);
-  if (spread == 1) {
+  const int spread = spread_of(m, L::codes);
+  if (spread == kLonger) {
     const int64_t length = p->segment_count == 1 ? int64_t{1} << 40 : p->segments[0].length;
     while (int64_t{L::codes} << p->segment_shift < length) ++p->segment_shift;
   }
-  if (spread) return;
+  if (spread != kUneven) return;
   const int64_t chunks = (m.padded() + L::codes - 1) / L::codes;
   int32_t* first = arena.take<int32_t>(chunks);
   int32_t* lanes = arena.take<int32_t>(chunks * V::kLanes);
@@ -88,18 +88,19 @@ void prepare_decode8(const QMatrix& m, Arena& arena, Prepared* p) {
   auto* ordered = arena.take<int8_t>(p->tokens * length);
   auto* start = arena.take<int32_t>(p->tokens * lanes);
   auto* scales = arena.take<float>(p->tokens * (p->segment_count + V::kLanes));
-  auto* sums = m.zeros ? arena.take<float>(p->tokens * m.groups) : nullptr;
+  auto* sums = m.zeros ? arena.take<float>(p->tokens * (m.groups + V::kLanes)) : nullptr;
   const int32_t centre = V::kSignedCodes8 && bits == 8 ? 0 : m.centre();
   for (int64_t t = 0; t < p->tokens; ++t) {
     const float* x = padded_row(p->x + t * m.K, m.K, m.padded(), buffer);
-    if (sums) std::memset(sums + t * m.groups, 0, m.groups * sizeof(float));
+    float* group_sum = sums + t * (m.groups + V::kLanes);
+    if (sums) std::memset(group_sum, 0, (m.groups + V::kLanes) * sizeof(float));
     float* scale_x = scales + t * (p->segment_count + V::kLanes);
     for (int64_t s = 0; s < p->segment_count; ++s) {
       const Segment segment = p->segments[s];
       int32_t sum;
       const float scale = quantise<V>(x + segment.first, segment.length, natural + segment.first, &sum);
       scale_x[s] = scale;
-      if (sums) sums[t * m.groups + segment.group] += scale * static_cast<float>(sum);
+      if (sums) group_sum[segment.group] += scale * static_cast<float>(sum);
     }
     for (int i = 0; i < V::kLanes; ++i) scale_x[p->segment_count + i] = scale_x[i];
     for (int64_t c = 0; c < chunks; ++c) {
@@ -127,7 +128,7 @@ void prepare_decode32(const QMatrix& m, Arena& arena, Prepared* p) {
   auto* ordered = arena.take<float>(p->tokens * length);
   auto* ones = arena.take<float>(p->tokens * (p->segment_count + V::kLanes));
   for (int64_t i = 0; i < p->tokens * (p->segment_count + V::kLanes); ++i) ones[i] = 1;
-  auto* sums = m.zeros ? arena.take<float>(p->tokens * m.groups) : nullptr;
+  auto* sums = m.zeros ? arena.take<float>(p->tokens * (m.groups + V::kLanes)) : nullptr;
   for (int64_t t = 0; t < p->tokens; ++t) {
     const float* x = padded_row(p->x + t * m.K, m.K, length, buffer);
     for (int64_t c = 0; c < length; c += L::codes)
@@ -136,10 +137,12 @@ void prepare_decode32(const QMatrix& m, Arena& arena, Prepared* p) {
         const float* in = x + c + place;
         for (int lane = 0; lane < V::kLanes; ++lane) out[lane] = in[lane * L::per_lane];
       }
+    float* group_sum = sums + t * (m.groups + V::kLanes);
+    if (sums) std::memset(group_sum + m.groups, 0, V::kLanes * sizeof(float));
     for (int64_t g = 0; sums && g < m.groups; ++g) {
       typename V::F total = V::zero();
       for (int64_t k = g * m.group; k < (g + 1) * m.group; k += V::kLanes) total = V::add(total, V::load(x + k));
-      sums[t * m.groups + g] = V::sum(total);
+      group_sum[g] = V::sum(total);
     }
   }
   p->way = Prepared::kDecode32;

@@ -48,11 +48,15 @@ struct Cursor {
   const float* factors;
 };
 
-// Factors of the segments that the lanes of a chunk lie in: `spread` segments in equal shares, any mapping where 0.
+// `spread`, of the types below: how many segments share a chunk in equal parts, or else
+constexpr int kUneven = 0;   // they do not nest: a table says where every lane lies
+constexpr int kLonger = -1;  // one segment spans a power of two of chunks
+
+// Factors of the segments that the lanes of a chunk lie in.
 template <typename V, int spread>
 SLMC_INLINE typename V::F lane_factors(const float* factors, const int32_t* lane_segment) {
-  if constexpr (spread > 0) {
-    return V::template spread_floats<spread>(factors);
+  if constexpr (spread != kUneven) {
+    return V::template spread_floats<spread == kLonger ? 1 : spread>(factors);
   } else {
     alignas(64) float out[V::kLanes];
     for (int i = 0; i < V::kLanes; ++i) out[i] = factors[lane_segment[i]];
@@ -96,21 +100,18 @@ SLMC_INLINE void step32(const Cursor* at, const float* x, const int32_t* lane_se
   });
 }
 
-// sum over groups of scale_w * (zero - centre) * sum of x.
+// total - sum over groups of scale_w * (zero - centre) * sum of x.
 template <typename V>
-float zero_share(const QMatrix& m, int64_t n, const float* sums) {
-  const uint16_t* scales = m.scales + n * m.groups;
-  const uint8_t* zeros = m.zeros + n * m.groups;
-  const typename V::F centre = V::set(static_cast<float>(m.centre()));
-  typename V::F total = V::zero();
-  int64_t g = 0;
-  for (; g + V::kLanes <= m.groups; g += V::kLanes)
-    total = V::fma(V::mul(V::load_halves(scales + g), V::sub(V::load_bytes(zeros + g), centre)), V::load(sums + g),
-                   total);
-  float rest = 0;
-  for (; g < m.groups; ++g)
-    rest += half_to_float(scales[g]) * static_cast<float>(zeros[g] - m.centre()) * sums[g];
-  return V::sum(total) + rest;
+SLMC_INLINE typename V::F less_zeros(const uint16_t* scales, const uint8_t* zeros, const float* sums, int64_t groups,
+                                     float centre, typename V::F total) {
+  const typename V::F middle = V::set(centre);
+  for (int64_t g = 0; g < groups; g += V::kLanes) {
+    const int count = groups - g < V::kLanes ? static_cast<int>(groups - g) : V::kLanes;
+    const typename V::F offset = V::sub(V::load_bytes_first(zeros + g, count), middle);
+    const typename V::F scale = V::load_halves_first(scales + g, count);
+    total = V::fnma(V::mul(scale, offset), V::load(sums + g), total);
+  }
+  return total;
 }
 
 // factors[r][s] = scale_w[n + r, group of segment s] * scale_x[s], rows without gaps. scale_x repeats itself behind its
@@ -150,6 +151,8 @@ struct Walk {
   int segment_shift;            // chunks per segment, as a power of two
   const int32_t* first_segment;
   const int32_t* lane_segment;
+  int64_t groups;
+  float centre;
 };
 
 // One token's activations and start values.
@@ -157,25 +160,42 @@ struct Input {
   const int8_t* q;
   const int32_t* start;
   const float* x;
+  const float* sums;
 };
 
-// The sums of `rows` rows, but for zero points.
+// Where a block of rows begins in the matrix; zeros are null where it is symmetric.
+struct Block {
+  const uint8_t* low;
+  const uint8_t* high;
+  const uint16_t* scales;
+  const uint8_t* zeros;
+};
+
+// The sums of `rows` rows.
 template <typename V, int bits, int rows, int spread, bool integer>
-SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const uint8_t* low, const uint8_t* high,
-                             const float* factors, float* out) {
+SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const Block& block, const float* factors, float* out) {
   using L = Layout<V, bits>;
+  const uint8_t* low = block.low;
+  const uint8_t* high = block.high;
   typename V::F totals[rows];
   unrolled<rows>([&](auto r) { totals[r.value] = V::zero(); });
   const auto step = [&](const Cursor* at, int64_t c) __attribute__((always_inline)) {
-    const int32_t* lane_segment = spread ? nullptr : walk.lane_segment + c * V::kLanes;
+    const int32_t* lane_segment = spread == kUneven ? walk.lane_segment + c * V::kLanes : nullptr;
     if constexpr (integer)
       step8<V, bits, rows, spread>(at, in.q + c * L::codes, in.start + c * V::kLanes, lane_segment, totals);
     else
       step32<V, bits, rows, spread>(at, in.x + c * L::codes, lane_segment, totals);
   };
   const auto segment = [&](int64_t c) __attribute__((always_inline)) {
-    return spread ? c * spread >> walk.segment_shift : walk.first_segment[c];
+    if constexpr (spread == kUneven) return static_cast<int64_t>(walk.first_segment[c]);
+    if constexpr (spread == kLonger) return c >> walk.segment_shift;
+    return c * spread;
   };
+  Cursor rows_at[rows];
+  unrolled<rows>([&](auto r) {
+    rows_at[r.value] = {low + r.value * walk.row_bytes, high + r.value * walk.high_row_bytes,
+                        factors + r.value * walk.segments};
+  });
   // Several rows are several short streams, which hardware does not foresee; asking for the next rows in the order of
   // memory makes one stream of them.
   const uint8_t* low_ahead = low + walk.low_ahead;
@@ -183,9 +203,8 @@ SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const uint8_t* l
   for (int64_t c = 0; c < walk.whole; ++c) {
     Cursor at[rows];
     unrolled<rows>([&](auto r) {
-      at[r.value] = {low + r.value * walk.row_bytes + c * L::low_bytes,
-                     high + r.value * walk.high_row_bytes + c * L::high_bytes,
-                     factors + r.value * walk.segments + segment(c)};
+      const Cursor& row = rows_at[r.value];
+      at[r.value] = {row.low + c * L::low_bytes, row.high + c * L::high_bytes, row.factors + segment(c)};
     });
     for (int i = 0; i < rows * L::low_bytes; i += 64) V::prefetch(low_ahead + c * rows * L::low_bytes + i);
     for (int i = 0; i < rows * L::high_bytes; i += 64) V::prefetch(high_ahead + c * rows * L::high_bytes + i);
@@ -203,8 +222,13 @@ SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const uint8_t* l
     });
     step(at, walk.whole);
   }
-  if constexpr (rows == 4)
-    V::sum4(totals, out);
+  if (block.zeros)
+    unrolled<rows>([&](auto r) {
+      totals[r.value] = less_zeros<V>(block.scales + r.value * walk.groups, block.zeros + r.value * walk.groups, in.sums,
+                                      walk.groups, walk.centre, totals[r.value]);
+    });
+  if constexpr (rows % 4 == 0)
+    for (int r = 0; r < rows; r += 4) V::sum4(totals + r, out + r);
   else
     unrolled<rows>([&](auto r) { out[r.value] = V::sum(totals[r.value]); });
 }
@@ -229,40 +253,45 @@ void decode_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, 
   walk.segment_shift = p.segment_shift;
   walk.first_segment = p.first_segment;
   walk.lane_segment = p.lane_segment;
+  walk.groups = m.groups;
+  walk.centre = static_cast<float>(m.centre());
   float* factors = thread_floats(kRowTile * p.segment_count + 2 * V::kLanes);
   for (int64_t tile = first; tile < last; tile += kRowTile) {
     const int64_t end = tile + kRowTile < last ? tile + kRowTile : last;
     for (int64_t t = 0; t < p.tokens; ++t) {
       fill_factors<V>(m, p, t, tile, end - tile, factors);
       const Input in{p.quantised + t * walk.chunks * L::codes, p.start + t * walk.chunks * V::kLanes,
-                     p.padded + t * walk.chunks * L::codes};
+                     p.padded + t * walk.chunks * L::codes, p.sums + t * (m.groups + V::kLanes)};
       float* out = y + t * m.N;
+      const auto block = [&](int64_t n) __attribute__((always_inline)) {
+        return Block{m.codes + n * walk.row_bytes, m.high + n * walk.high_row_bytes, m.scales + n * m.groups,
+                     m.zeros ? m.zeros + n * m.groups : nullptr};
+      };
+      const float* row_factors = factors;
       int64_t n = tile;
-      for (; n + kRowsAtOnce <= end; n += kRowsAtOnce)
-        decode_rows<V, bits, kRowsAtOnce, spread, integer>(walk, in, m.codes + n * walk.row_bytes,
-                                                           m.high + n * walk.high_row_bytes,
-                                                           factors + (n - tile) * walk.segments, out + n);
-      for (; n < end; ++n)
-        decode_rows<V, bits, 1, spread, integer>(walk, in, m.codes + n * walk.row_bytes,
-                                                 m.high + n * walk.high_row_bytes,
-                                                 factors + (n - tile) * walk.segments, out + n);
-      if (m.zeros)
-        for (n = tile; n < end; ++n) out[n] -= zero_share<V>(m, n, p.sums + t * m.groups);
+      for (; n + kRowsAtOnce <= end; n += kRowsAtOnce, row_factors += kRowsAtOnce * walk.segments)
+        decode_rows<V, bits, kRowsAtOnce, spread, integer>(walk, in, block(n), row_factors, out + n);
+      for (; n < end; ++n, row_factors += walk.segments)
+        decode_rows<V, bits, 1, spread, integer>(walk, in, block(n), row_factors, out + n);
     }
   }
 }
 
-// How many segments share a chunk in equal parts; 1 where one spans chunks; 0 where they do not nest.
-inline int segments_per_chunk(const QMatrix& m, int64_t chunk) {
+inline int spread_of(const QMatrix& m, int64_t chunk) {
   const int64_t segment = m.group < kActivationGroup ? m.group : kActivationGroup;
-  if (m.groups > 1 && m.group % segment != 0) return 0;
-  if (segment % chunk == 0 || (m.groups == 1 && m.group <= segment)) return 1;
-  return chunk % segment == 0 ? static_cast<int>(chunk / segment) : 0;
+  if (m.groups > 1 && m.group % segment != 0) return kUneven;
+  if (m.groups == 1 && m.group <= segment) return m.group <= chunk ? 1 : kLonger;
+  if (segment > chunk) return segment % chunk == 0 ? kLonger : kUneven;
+  return chunk % segment == 0 ? static_cast<int>(chunk / segment) : kUneven;
 }
 
 template <typename V, int bits, bool integer>
 void decode_bits(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
-  switch (segments_per_chunk(m, Layout<V, bits>::codes)) {
+  switch (spread_of(m, Layout<V, bits>::codes)) {
+    case kLonger:
+      if constexpr (Layout<V, bits>::codes < kActivationGroup)
+        return decode_range<V, bits, kLonger, integer>(m, p, y, first, last);
+      [[fallthrough]];
     case 1: return decode_range<V, bits, 1, integer>(m, p, y, first, last);
     case 2: return decode_range<V, bits, 2, integer>(m, p, y, first, last);
     case 4: return decode_range<V, bits, 4, integer>(m, p, y, first, last);
@@ -272,7 +301,7 @@ void decode_bits(const QMatrix& m, const Prepared& p, float* y, int64_t first, i
     case 16:
       if constexpr (V::kLanes >= 16) return decode_range<V, bits, 16, integer>(m, p, y, first, last);
       [[fallthrough]];
-    default: return decode_range<V, bits, 0, integer>(m, p, y, first, last);
+    default: return decode_range<V, bits, kUneven, integer>(m, p, y, first, last);
   }
 }
 

@@ -15,7 +15,7 @@ Isa detected() {
     return kPortable;
   const bool wide = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
-                    __builtin_cpu_supports("avx512vbmi");
+                    __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni");
   return wide ? kWideVector : kVector;
 #elif defined(__aarch64__)
   return kVector;

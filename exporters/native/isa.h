@@ -3,8 +3,8 @@
 
 namespace slmc {
 
-// On aarch64 the vector level is NEON, elsewhere AVX2 with FMA and F16C; AVX-512 means BW, DQ, VL, VNNI and VBMI
-// (Ice Lake, Zen 4 and later): processors with less of it run the AVX2 kernels.
+// On aarch64 the vector level is NEON, elsewhere AVX2 with FMA and F16C; AVX-512 means BW, DQ, VL, VNNI, VBMI and
+// GFNI (Ice Lake, Zen 4 and later): processors with less of it run the AVX2 kernels.
 enum Isa : int { kPortable = 0, kVector = 1, kWideVector = 2 };
 
 Isa isa();

@@ -92,10 +92,10 @@ struct Avx512 {
     out[3] = _mm512_unpackhi_epi64(high01, high23);
   }
 
-  // Per row (lane), the high bits of part j's four codes, which begin at bit `first`, to bit `low` of its bytes.
+  // The same where every lane is a row and its high bits begin at bit `first`.
   template <int low, int high, int part, int first>
-  static SLMC_INLINE I spread_rows(I words) {
-    return spread_high<low, high, part, first, 32>(words);
+  static SLMC_INLINE I add_high_rows(I bytes, I words) {
+    return add_high<low, high, part, first, 32>(bytes, words);
   }
   static SLMC_INLINE I and_(I a, I b) { return _mm512_and_si512(a, b); }
   static SLMC_INLINE I or_(I a, I b) { return _mm512_or_si512(a, b); }
@@ -110,8 +110,8 @@ struct Avx512 {
   static SLMC_INLINE F load_halves_first(const uint16_t* p, int count) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(count), p));
   }
-  static SLMC_INLINE F load_bytes(const uint8_t* p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  static SLMC_INLINE F load_bytes_first(const uint8_t* p, int count) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first(count), p)));
   }
   static SLMC_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
@@ -148,9 +148,9 @@ struct Avx512 {
   static SLMC_INLINE I dot(I sum, I codes, I x) { return _mm512_dpbusd_epi32(sum, codes, x); }
   static constexpr bool kSignedCodes8 = false;  // codes of 8 bits multiply as they are, 0 .. 255
 
-  // Bits of the high plane to bit `low` of bytes whose lanes begin at bit `first` of their quadword's 64.
+  // Adds the high plane's bits above the `low` bits of bytes whose lanes begin at bit `first` of their quadword's 64.
   template <int low, int high, int part, int first, int stride>
-  static SLMC_INLINE I spread_high(I words) {
+  static SLMC_INLINE I add_high(I bytes, I words) {
     alignas(64) static constexpr auto control = [] {
       Bytes out{};
       for (int i = 0; i < 64; ++i) {
@@ -161,7 +161,8 @@ struct Avx512 {
       return out;
     }();
     const I spread = _mm512_multishift_epi64_epi8(_mm512_load_si512(control.value), words);
-    return _mm512_and_si512(spread, _mm512_set1_epi8(static_cast<char>(((1 << high) - 1) << low)));
+    const I mask = _mm512_set1_epi8(static_cast<char>(((1 << high) - 1) << low));
+    return _mm512_ternarylogic_epi64(bytes, spread, mask, 0xf8);  // bytes | (spread & mask)
   }
   struct Bytes {
     alignas(64) uint8_t value[64];
@@ -171,11 +172,12 @@ struct Avx512 {
   template <int bits>
   static SLMC_INLINE void unpack(const uint8_t* low_plane, const uint8_t* high_plane, I* out) {
     constexpr int low = low_bits(bits), high = high_bits(bits);
-    const I packed = load(low_plane);
+    I packed = load(low_plane);
     if constexpr (low == 8) {
       out[0] = packed;
       return;
     }
+    asm("" : "+v"(packed));  // one load: compilers repeat it per use, and loads are what is short here
     const I mask = _mm512_set1_epi8(static_cast<char>((1 << low) - 1));
     split<low, 0>(packed, mask, out);
     if constexpr (high > 0) {
@@ -191,14 +193,21 @@ struct Avx512 {
   template <int low, int j>
   static SLMC_INLINE void split(I packed, I mask, I* out) {
     if constexpr (j < 8 / low) {
-      out[j] = _mm512_and_si512(j ? _mm512_srli_epi16(packed, j * low) : packed, mask);
+      if constexpr (j == 0) out[j] = _mm512_and_si512(packed, mask);
+      if constexpr (j > 0) out[j] = _mm512_gf2p8affine_epi64_epi8(packed, _mm512_set1_epi64(shifted(low, j * low)), 0);
       split<low, j + 1>(packed, mask, out);
     }
+  }
+  // The bit matrix that moves bits shift .. shift + width - 1 of every byte to its bottom: a shift and a mask in one.
+  static constexpr int64_t shifted(int width, int shift) {
+    uint64_t matrix = 0;
+    for (int i = 0; i < width; ++i) matrix |= uint64_t{1} << (8 * (7 - i) + i + shift);
+    return static_cast<int64_t>(matrix);
   }
   template <int low, int high, int j>
   static SLMC_INLINE void join(I words, I* out) {
     if constexpr (j < 8 / low) {
-      out[j] = _mm512_or_si512(out[j], spread_high<low, high, j, 0, high * 32 / low>(words));
+      out[j] = add_high<low, high, j, 0, high * 32 / low>(out[j], words);
       join<low, high, j + 1>(words, out);
     }
   }

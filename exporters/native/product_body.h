@@ -105,7 +105,7 @@ struct IntegerPanel {
             typename V::I bytes = word;
             if constexpr (L::low < 8) bytes = V::and_(V::template right<L::low * j.value>(word), mask);
             if constexpr (L::high > 0)
-              bytes = V::or_(bytes, V::template spread_rows<L::low, L::high, j.value, bit.value>(more));
+              bytes = V::template add_high_rows<L::low, L::high, j.value, bit.value>(bytes, more);
             if constexpr (bits == 8 && V::kSignedCodes8) bytes = V::flip_signs(bytes);
             V::store(out + (code.value / 4 + j.value) * kRows * 4, bytes);
           });

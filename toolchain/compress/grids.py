@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 from torch import Tensor
 
 from exporters.formats.integer import LARGEST_SCALE, SMALLEST_SCALE, Grid, IntegerFormat
+from exporters.native_library import library
 
 SMALLEST_SHARE = 0.3
 """Ranges are tried from this share of the largest weight upwards."""
 
 STEPS = 32
+
+CHUNK_GROUPS = 2**16
+"""Groups that are searched together, so that the candidates' scales stay small."""
 
 
 def _stored(scales: Tensor) -> Tensor:
@@ -24,38 +30,52 @@ def round_to_grid(weight: Tensor, scales: Tensor, zeros: Tensor | float, levels:
     return (torch.round(weight / scales) + zeros).clamp_(0, levels - 1)
 
 
-def _candidates(grouped: Tensor, fmt: IntegerFormat) -> list[tuple[Tensor, Tensor | float]]:
-    """Scales [rows, groups] and zeros to try for weights [rows, groups, group], the covering grid among them."""
+def _candidates(grouped: Tensor, fmt: IntegerFormat) -> tuple[Tensor, Tensor | None]:
+    """Scales and zeros (None: the format's own) to try, each [candidate, groups], for weights [groups, group].
+
+    A symmetric grid may have a negative scale, which puts its longer side on the positive weights.
+    """
     if fmt.symmetric:
-        reach, half = grouped.abs().amax(-1), fmt.default_zero
-        shares = torch.linspace(SMALLEST_SHARE, half / (half - 1), STEPS).tolist()
-        return [(_stored(sign * share * reach / half), float(half)) for share in [*shares, 1.0] for sign in (1, -1)]
+        half = fmt.default_zero
+        shares = torch.cat([torch.linspace(SMALLEST_SHARE, half / (half - 1), STEPS), torch.ones(1)])
+        reach = grouped.abs().amax(-1) / half
+        return _stored(torch.cat([shares, -shares])[:, None] * reach), None
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
-    tried: list[tuple[Tensor, Tensor | float]] = []
-    for share in torch.linspace(SMALLEST_SHARE, 1.0, STEPS).tolist():
-        scales = _stored(share * (high - low) / (fmt.levels - 1))
-        tried.append((scales, (-share * low / scales).round().clamp(0, fmt.levels - 1)))
-    return tried
+    shares = torch.linspace(SMALLEST_SHARE, 1.0, STEPS)[:, None]
+    scales = _stored(shares * (high - low) / (fmt.levels - 1))
+    return scales, (-shares * low / scales).round().clamp(0, fmt.levels - 1)
 
 
 def search_grid(grouped: Tensor, fmt: IntegerFormat, importance: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The best scales and zeros [rows, groups] for weights [rows, groups, group], importance broadcasting likewise.
+    """The best scales and zeros [rows, groups] for weights [rows, groups, group], importance [1, groups, group].
 
-    Minimises sum_k importance_k (w_k - scale (code_k - zero))^2 over a fixed list of ranges; a symmetric grid may
-    have a negative scale, which puts its longer side on the positive weights.
+    Minimises sum_k importance_k (w_k - scale (code_k - zero))^2 over a fixed list of ranges.
     """
-    best_error = torch.full(grouped.shape[:-1], torch.inf)
-    best_scales, best_zeros = torch.ones_like(best_error), torch.zeros_like(best_error)
-    for scales, zeros in _candidates(grouped, fmt):
-        zero = zeros[..., None] if isinstance(zeros, Tensor) else zeros
-        codes = round_to_grid(grouped, scales[..., None], zero, fmt.levels)
-        error = ((codes.sub_(zero).mul_(scales[..., None]).sub_(grouped)).square_().mul_(importance)).sum(-1)
-        better = error < best_error
-        best_error = torch.where(better, error, best_error)
-        best_scales = torch.where(better, scales, best_scales)
-        if not fmt.symmetric:
-            best_zeros = torch.where(better, zeros, best_zeros)
-    return best_scales, None if fmt.symmetric else best_zeros
+    rows, per_row, size = grouped.shape
+    scales, zeros = torch.empty(rows, per_row), None if fmt.symmetric else torch.empty(rows, per_row)
+    step = max(1, CHUNK_GROUPS // per_row)
+    for start in range(0, rows, step):
+        chunk = grouped[start : start + step].reshape(-1, size).contiguous()
+        tried, tried_zeros = _candidates(chunk, fmt)
+        best = _best(chunk, importance.reshape(per_row, size).contiguous(), tried, tried_zeros, fmt)
+        scales[start : start + step] = tried.gather(0, best)[0].view(-1, per_row)
+        if zeros is not None and tried_zeros is not None:
+            zeros[start : start + step] = tried_zeros.gather(0, best)[0].view(-1, per_row)
+    return scales, zeros
+
+
+def _best(weights: Tensor, importance: Tensor, scales: Tensor, zeros: Tensor | None, fmt: IntegerFormat) -> Tensor:
+    """Index of the best candidate of every group, int64 [1, groups]."""
+    groups, size = weights.shape
+    best = torch.empty(groups, dtype=torch.int32)
+    scales = scales.contiguous()
+    pointers = [weights, importance, scales, None if zeros is None else zeros.contiguous(), best]
+    sizes = (groups, size, len(importance), len(scales))
+    library().slmc_best_grid_f32(
+        *(ctypes.c_void_p(None if p is None else p.data_ptr()) for p in pointers),
+        *map(ctypes.c_int64, sizes), ctypes.c_float(fmt.default_zero), ctypes.c_float(fmt.levels),
+    )  # fmt: skip
+    return best.long()[None]
 
 
 def grouped(x: Tensor, fmt: IntegerFormat) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from exporters.errors import SlmcError
 from toolchain.model.family import LanguageModel
 
 CHUNK = 512
@@ -19,6 +20,10 @@ KEEP_BYTES = 2**30
 
 BLOCK = 32
 """Neighbouring tokens are averaged in blocks of this many before their spread is taken: they are not independent."""
+
+
+WORST_LOSS = 700.0
+"""Nats per token that a broken model is said to lose: exp of it is still a number."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,14 @@ class Reference:
             if size <= KEEP_BYTES:
                 kept[start] = log_probs
         self.losses = torch.cat(losses)
+        if not torch.isfinite(self.losses).all():
+            at = int((~torch.isfinite(self.losses)).nonzero()[0])
+            raise SlmcError(f"the fp32 model gives no finite prediction after token {at} of the text; it overflows")
         self._kept = kept if size <= KEEP_BYTES else None
 
     @property
     def perplexity(self) -> float:
-        return math.exp(float(self.losses.double().mean()))
+        return _exp(float(self.losses.double().mean()))
 
     def _losses(self, start: int, log_probs: Tensor) -> Tensor:
         """Nats of every next token that the chunk predicts."""
@@ -91,13 +99,19 @@ class Reference:
                 losses.append(self._losses(start, log_probs))
                 kl += float(torch.nn.functional.kl_div(log_probs, reference, reduction="sum", log_target=True))
                 same += int((log_probs.argmax(-1) == reference.argmax(-1)).sum())
-        return self._summary(torch.cat(losses), kl / len(self.ids), same / len(self.ids))
+        kl = WORST_LOSS if math.isnan(kl) else kl / len(self.ids)
+        return self._summary(torch.nan_to_num(torch.cat(losses), nan=WORST_LOSS), kl, same / len(self.ids))
 
     def _summary(self, losses: Tensor, kl: float, same: float) -> Score:
         difference = (losses - self.losses).double()
-        drop, error = math.expm1(float(difference.mean())), standard_error(difference)
-        perplexity = math.exp(float(losses.double().mean()))
-        return Score(perplexity, self.perplexity, drop, error, max(kl, 0.0), same, len(losses))
+        drop = math.expm1(min(max(float(difference.mean()), -30.0), WORST_LOSS))  # never -1: it has a logarithm
+        perplexity = _exp(float(losses.double().mean()))
+        return Score(perplexity, self.perplexity, drop, standard_error(difference), max(kl, 0.0), same, len(losses))
+
+
+def _exp(loss: float) -> float:
+    """Perplexity of a mean loss in nats, without overflow."""
+    return math.exp(min(loss, WORST_LOSS))
 
 
 def standard_error(difference: Tensor) -> float:

@@ -72,9 +72,9 @@ class TimeMix(nn.Module):
         """x and the drive of the spikes are [batch, time, width]; also returns the shift and the three WKV states."""
         before = _shifted(x, shift)
         change = x - before
-        k = self.key(torch.addcmul(before, change, self.time_mix_k)).to(x.dtype)
-        v = self.value(torch.addcmul(before, change, self.time_mix_v)).to(x.dtype)
-        r = torch.sigmoid(self.receptance(torch.addcmul(before, change, self.time_mix_r)))
+        k = self.key(before + change * self.time_mix_k).to(x.dtype)
+        v = self.value(before + change * self.time_mix_v).to(x.dtype)
+        r = torch.sigmoid(self.receptance(before + change * self.time_mix_r))
         y, *sums_after = wkv(-torch.exp(self.time_decay), self.time_first, k, v, *sums)
         return self.output(r * y), [x[:, -1], *sums_after]
 
@@ -94,8 +94,8 @@ class ChannelMix(nn.Module):
         """x and the drive of the spikes are [batch, time, width]; also returns the shift."""
         before = _shifted(x, shift)
         change = x - before
-        k = torch.relu(self.key(torch.addcmul(before, change, self.time_mix_k)))
-        r = torch.sigmoid(self.receptance(torch.addcmul(before, change, self.time_mix_r)))
+        k = torch.relu(self.key(before + change * self.time_mix_k))
+        r = torch.sigmoid(self.receptance(before + change * self.time_mix_r))
         return r * self.value(k * k), x[:, -1]
 
 

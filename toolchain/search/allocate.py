@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -39,20 +43,47 @@ def allocate(units: Sequence[Sequence[Option]], budget: int) -> list[int] | None
     columns = np.arange(len(candidates))
     one_each = csr_array((np.ones(len(candidates)), ([u for u, _ in candidates], columns)))
     scale = float(losses.max()) or 1.0
-    result = milp(
-        losses / scale,
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(csr_array(sizes[None] / budget), -np.inf, 1 + 1e-12),
-        ],
-        integrality=np.ones(len(candidates)),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": 1e-4, "node_limit": 20_000},
-    )
+    within = LinearConstraint(csr_array(sizes[None] / budget), -np.inf, 1)
+    with _silent_stdout():
+        result = milp(
+            losses / scale,
+            constraints=[LinearConstraint(one_each, 1, 1), within],
+            integrality=np.ones(len(candidates)),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": 1e-4, "node_limit": 20_000},
+        )
     if result.x is None:
         return None
     chosen = [-1] * len(units)
     for (u, i), x in zip(candidates, result.x, strict=True):
         if x > 0.5:
             chosen[u] = i
+    return _within(units, chosen, budget)
+
+
+def _within(units: Sequence[Sequence[Option]], chosen: list[int], budget: int) -> list[int]:
+    """The same, or with the cheapest step down where the solver's tolerance let a few bytes too many pass."""
+    while sum(units[u][i][1] for u, i in enumerate(chosen)) > budget:
+        steps = [
+            ((units[u][j][0] - units[u][i][0]) / (units[u][i][1] - units[u][j][1]), u, j)
+            for u, i in enumerate(chosen)
+            for j in range(len(units[u]))
+            if units[u][j][1] < units[u][i][1]
+        ]
+        _, u, j = min(steps)
+        chosen[u] = j
     return chosen
+
+
+@contextlib.contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """Keep the solver's stray lines off standard output, where a command's JSON goes."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)

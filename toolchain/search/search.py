@@ -111,7 +111,7 @@ def _close_in(trace: Trace, max_drop: float, progress: Progress) -> None:
     """Approach the smallest model that surely keeps the drop limit, by module-tier budgets in between."""
     steps = trace.problem.effort.bisections
     for step in range(steps):
-        candidates = trace.judged
+        candidates = [c for c in trace.judged if c.tier == "module"]
         smallest = min((c.bytes for c in candidates if c.upper <= max_drop), default=None)
         below = max((c.bytes for c in candidates if smallest is not None and c.bytes < smallest), default=None)
         if smallest is None or below is None or smallest - below < 0.004 * smallest:

@@ -115,7 +115,7 @@ def test_batches_do_not_mix():
         assert torch.equal(wkv(decay, bonus, key[one], value[one], *(s[one] for s in states))[0], y[one])
 
 
-# --- gradients by hand -------------------------------------------------------------------------------------------------
+# --- gradients by hand -----------------------------------------------------------------------------------------------
 
 
 def test_surrogate_by_hand():
@@ -161,7 +161,7 @@ def test_wkv_gradient_by_hand(operator):
     ]
 
 
-# --- gradients against autograd ----------------------------------------------------------------------------------------
+# --- gradients against autograd --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", LIF_OPTIONS)

@@ -75,6 +75,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_not_run(tmp_path: Path, 
     assert victim.exists()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_bare_pickle_that_wants_to_run_code_is_not_run(tmp_path: Path) -> None:
     victim, path = tmp_path / "victim", tmp_path / "evil.bin"
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
