@@ -131,7 +131,9 @@ def chain(contestant: Contestant, size: int, where: str, seed: int) -> tuple[Mod
             initializers += [numpy_helper.from_array(array, f"{name}{i}") for name, array in arrays if name]
         inputs = [f"x{i}", *(f"{name}{own}" if name else "" for name, _ in first)]
         attributes = contestant.attributes(size)
-        nodes.append(helper.make_node(contestant.operator, inputs, [f"x{i + 1}"], domain=contestant.domain, **attributes))
+        nodes.append(
+            helper.make_node(contestant.operator, inputs, [f"x{i + 1}"], domain=contestant.domain, **attributes)
+        )
     io = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, "T", size]) for n in ("x0", f"x{products}")]
     graph = helper.make_graph(nodes, "chain", io[:1], io[1:], initializers)
     imports = [helper.make_opsetid(d, v) for d, v in (("", 18), (DOMAIN, 1), ("com.microsoft", 1))]

@@ -1,4 +1,4 @@
-"""Write a SpikeGPT checkpoint of any size with random weights, in the layout that the authors released (216M by default)."""
+"""Write a SpikeGPT checkpoint with random weights in the released layout, of the released 216M size by default."""
 
 from __future__ import annotations
 

@@ -233,7 +233,9 @@ def main(
         recent.append(loss)
         if (step + 1) % 50 == 0:
             pace = (time.time() - began) / (step + 1 - first)
-            click.echo(f"step {step + 1} loss {np.mean(recent):.4f} {pace:.2f} s/step, {pace * (steps - step) / 60:.0f} min left")
+            click.echo(
+                f"step {step + 1} loss {np.mean(recent):.4f}, {pace:.2f} s per step, {pace * (steps - step) / 60:.0f} min left"
+            )
             recent.clear()
         if (step + 1) % 250 == 0 or step + 1 == steps:
             fresh = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporters.errors import SlmcError
+from toolchain.deliver import Delivered, deliver
 from toolchain.delivery.package import check_output
 from toolchain.delivery.plan import Plan, plan_of
-from toolchain.deliver import Delivered, deliver
 from toolchain.prepare import Prepared, Progress, gather_evidence, make_evaluator
 from toolchain.search.evaluator import ModelEvaluator
 from toolchain.search.frontier import frontier, select

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
+
+from torch import nn
 
 from exporters.errors import SlmcError
 from exporters.export import ExportedGraph, export_graph
@@ -98,7 +101,7 @@ def deliver(
     package.add_companions(staging, prepared.model.tokenizer_path)
     done("export")
     session = artifact_session(staging, graph.io, threads=spec.threads)
-    agreement = parity(session, module, prepared.evaluation.ids)
+    agreement = parity(session, cast(LanguageModel, module), prepared.evaluation.ids)
     done("parity")
     found = quality(session, reference, prepared.evaluation)
     sample = "".join(_sample(session, prepared))
@@ -116,13 +119,13 @@ def deliver(
     return Delivered(spec.output, manifest, report)
 
 
-def stored_model(model: LoadedModel, recipe: Recipe, encoded: Callable[[str, Choice], Encoded]) -> LanguageModel:
+def stored_model(model: LoadedModel, recipe: Recipe, encoded: Callable[[str, Choice], Encoded]) -> nn.Module:
     """The model with every layer replaced by a module over its stored planes; vectors are shared with the original."""
     tensors = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
     module = copy.deepcopy(model.module, memo=tensors)
     for layer in model.tree.layers:
         module.set_submodule(layer.path, stored_module(encoded(layer.path, recipe[layer.path]), layer.kind))
-    return module.eval()  # type: ignore[return-value]
+    return module.eval()
 
 
 def bytes_per_token(recipe: Recipe, tree: ModelTree, encoded: Callable[[str, Choice], Encoded]) -> int:
@@ -215,4 +218,3 @@ def read_report(artifact: Path) -> object:
         raise SlmcError(f"{path}: cannot be read ({error.strerror}); is {artifact} an artifact?") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise SlmcError(f"{path}: not JSON ({error})") from error
-

@@ -24,7 +24,9 @@ def parse_bytes(text: str, option: str, whole_bytes: int) -> int:
     Raises:
         SlmcError: anything else, or zero.
     """
-    allowed = f"a number with a unit ({', '.join(('B', 'KB', 'MB', 'GB', 'KiB', 'MiB', 'GiB'))}) or percent, as 3MB or 15%"
+    allowed = (
+        f"a number with a unit ({', '.join(('B', 'KB', 'MB', 'GB', 'KiB', 'MiB', 'GiB'))}) or percent, as 3MB or 15%"
+    )
     value, unit = _split(text, option, allowed)
     if unit != "%" and unit not in _BYTE_UNITS:
         raise SlmcError(f"{option}: {text!r} has the unit {unit!r}; allowed is {allowed}")

@@ -93,7 +93,7 @@ def prepare(spec: Spec) -> Prepared:
     if max_bytes is not None and max_bytes < problem.smallest_bytes:
         raise SlmcError(
             f"--max-memory: {max_bytes} bytes ({max_bytes / whole:.2%} of fp32) is below the smallest possible, "
-            f"{problem.smallest_bytes} bytes ({problem.smallest_bytes / whole:.2%}); ask for more or allow smaller formats"
+            f"{problem.smallest_bytes} bytes ({problem.smallest_bytes / whole:.2%}); give more or allow smaller formats"
         )
     return Prepared(
         spec, model, calibration.head(effort.calibration_tokens), evaluation.head(effort.evaluation_tokens), problem,
@@ -145,7 +145,9 @@ def _stored_evidence(file: Path) -> dict[str, torch.Tensor] | None:
         return None
 
 
-def make_evaluator(prepared: Prepared, evidence: Evidence, folder: Path, began: float) -> tuple[ModelEvaluator, LayerStore]:
+def make_evaluator(
+    prepared: Prepared, evidence: Evidence, folder: Path, began: float
+) -> tuple[ModelEvaluator, LayerStore]:
     """The evaluator over the evaluation text, with its cache of layers; `began` is time.monotonic() at the start."""
     layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
 

@@ -65,7 +65,9 @@ def resolve(flags: Mapping[str, Any], file: Path | None, settings: Sequence[str]
         if first["type"] == "extra_forbidden":
             raise SlmcError(f"unknown option {key!r}; allowed are {', '.join(Spec.model_fields)}") from error
         if first["type"] == "missing":
-            raise SlmcError(f"option {key!r} is missing; give it on the command line or in the configuration") from error
+            raise SlmcError(
+                f"option {key!r} is missing; give it on the command line or in the configuration"
+            ) from error
         raise SlmcError(f"option {key!r}: {first['msg']}, found {first['input']!r}") from error
 
 

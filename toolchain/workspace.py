@@ -39,7 +39,9 @@ def workspace(output: Path, inputs: Mapping[str, Any], *, resume: bool) -> Itera
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise SlmcError(f"{folder}: another build is at work there; wait for it or choose another output") from error
+            raise SlmcError(
+                f"{folder}: another build is at work there; wait for it or choose another output"
+            ) from error
         _claim(folder, inputs, resume=resume)
         yield folder
         shutil.rmtree(folder)

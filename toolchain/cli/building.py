@@ -25,7 +25,9 @@ from toolchain.spec import resolve
 from toolchain.workspace import workspace, write_whole
 
 
-def _prepared(output: Path, model: Path, config: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Prepared:
+def _prepared(
+    output: Path, model: Path, config: Path | None, settings: tuple[str, ...], flags: dict[str, Any]
+) -> Prepared:
     flags["layer"] = pins(flags.get("layer") or ())
     return prepare(resolve(flags | {"model": model, "output": output}, config, settings))
 
@@ -93,9 +95,7 @@ def search_command(
 @click.option("--threads", type=int)
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @command
-def export_command(
-    console: Console, model: Path, plan_path: Path, output: Path, force: bool, **flags: Any
-) -> int:
+def export_command(console: Console, model: Path, plan_path: Path, output: Path, force: bool, **flags: Any) -> int:
     """Carry out a plan: compress, export, validate and measure MODEL, and write the artifact."""
     check_output(output, force=force)
     prepared = _prepared(output, model, None, (), flags)

@@ -55,7 +55,9 @@ def inspect_command(console: Console, model: Path, tokenizer: Path | None) -> in
         "blocks": [{"path": b.path, "layers": [dataclasses.asdict(x) for x in b.layers]} for b in tree.blocks],
     }  # fmt: skip
     total = f"{units.count_text(tree.params)} parameters in {len(tree.layers)} layers and {tree.vector_params} others, "
-    console.result(document, total + f"{units.bytes_text(tree.bytes_fp32)} as fp32 with {tree.state_values} carried values")
+    console.result(
+        document, total + f"{units.bytes_text(tree.bytes_fp32)} as fp32 with {tree.state_values} carried values"
+    )
     return 0
 
 

@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 
 def command(function: Callable[..., int | None]) -> Callable[..., None]:
-    """Give a command its console (--json, -q, -v); its return value is the exit code, an SlmcError one line on stderr."""
+    """Give a command its console (--json, -q, -v); it returns the exit code; an SlmcError becomes one line."""
 
     @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else there.")
     @click.option("-q", "--quiet", is_flag=True, help="No progress and no notes.")

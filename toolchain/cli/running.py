@@ -283,7 +283,10 @@ def _rendered(rows: list[dict[str, Any]], kind: str) -> str:
         writer.writeheader()
         writer.writerows(rows)
         return out.getvalue().rstrip()
-    lines = ["| model | size | params | backend | threads | test | t/s | p50 ms | p99 ms | RSS MiB |", "|---" * 10 + "|"]
+    lines = [
+        "| model | size | params | backend | threads | test | t/s | p50 ms | p99 ms | RSS MiB |",
+        "|---" * 10 + "|",
+    ]
     for row in rows:
         test = f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}"
         rate = f"{row['avg_ts']:.2f} ± {row['stddev_ts']:.2f}"

@@ -82,7 +82,9 @@ def read_plan(path: Path, tree: ModelTree, model_sha256: str) -> Plan:
         raise SlmcError(f"{path}: plan_version is {version!r}, this slmc reads {PLAN_VERSION}; search again")
     plan: Plan = parse(Plan, raw, str(path))
     if plan.model_sha256 != model_sha256:
-        raise SlmcError(f"{path}: made for a model with SHA-256 {plan.model_sha256[:12]}..., not for this one; search again")
+        raise SlmcError(
+            f"{path}: made for a model with SHA-256 {plan.model_sha256[:12]}..., not for this one; search again"
+        )
     check_recipe(plan.recipe, tree, str(path))
     return plan
 

@@ -1,4 +1,4 @@
-"""Generate text from this artifact with numpy, onnxruntime and tokenizers alone: python run.py -p "Once upon a time"."""
+"""Generate text from this artifact with numpy, onnxruntime and tokenizers alone: python run.py -p "Once"."""
 
 import argparse
 import ctypes
@@ -64,7 +64,7 @@ def main() -> None:
         began = time.perf_counter()
         logits, *after = session.run(names, {io["tokens"]: np.array([fresh], np.int64), **state})
         seconds += time.perf_counter() - began
-        state = {s["input"]: value for s, value in zip(io["states"], after)}
+        state = {s["input"]: value for s, value in zip(io["states"], after, strict=True)}
         fresh = [pick(logits[0, -1], args.temperature, args.top_k, random)]
         written += fresh
         text = tokenizer.decode(written)

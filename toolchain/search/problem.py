@@ -114,7 +114,9 @@ def layer_options(
         else:
             options[layer.path] = tuple(_choice(f, layer, method) for f in formats if f.name != SIGN.name)
         if not options[layer.path]:
-            raise SlmcError(f"no format is left for layer {layer.path}; allow one with --formats, for example {FP32.name}")
+            raise SlmcError(
+                f"no format is left for layer {layer.path}; allow one with --formats, for example {FP32.name}"
+            )
     return options
 
 

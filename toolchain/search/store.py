@@ -10,6 +10,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,8 @@ class LayerStore:
     def _write(self, file: Path, encoded: Encoded) -> Encoded:
         partial = file.with_suffix(".partial")
         with partial.open("wb") as out:
-            np.savez(out, shape=np.array(encoded.shape), **{f"plane.{n}": p for n, p in encoded.planes.items()})
+            arrays: dict[str, Any] = {f"plane.{n}": p for n, p in encoded.planes.items()}
+            np.savez(out, shape=np.array(encoded.shape), **arrays)
         partial.replace(file)
         return encoded
 

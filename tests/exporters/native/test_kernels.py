@@ -51,7 +51,9 @@ class Weights:
         low, high = PLANE_BITS[bits]
         self.attributes = {"K": K, "N": N, "bits": bits, "group": group}
         self.planes = {"codes": pack(codes & (2**low - 1), low)}
-        self.planes["scales"] = (rng.uniform(0.01, 1, (N, groups)) * rng.choice([-1, 1], (N, groups))).astype(np.float16)
+        self.planes["scales"] = (rng.uniform(0.01, 1, (N, groups)) * rng.choice([-1, 1], (N, groups))).astype(
+            np.float16
+        )
         if high:
             self.planes["high"] = pack(codes >> low, high)
         offsets = np.full((N, groups), 2 ** (bits - 1))
@@ -95,11 +97,16 @@ def session(
     graph = helper.make_graph(
         [node],
         "one",
-        [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), [None] * a.ndim) for n, a in inputs.items()],
+        [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), [None] * a.ndim)
+            for n, a in inputs.items()
+        ],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs],
         [numpy_helper.from_array(a, n) for n, a in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)], ir_version=9)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)], ir_version=9
+    )
     return opened(model, threads)
 
 
@@ -140,7 +147,9 @@ def test_qlinear_of_four_bits_by_hand(isa):
     codes[0, 0, :2] = [9 | 8 << 4, 6]
     scales = np.array([[0.5]], np.float16)
     x = np.array([[[2, 100, 4]]], np.float32)
-    model = session("QLinear", {"x": x}, {"codes": codes, "scales": scales}, LINEAR_INPUTS, ["y"], K=3, N=1, bits=4, group=32)
+    model = session(
+        "QLinear", {"x": x}, {"codes": codes, "scales": scales}, LINEAR_INPUTS, ["y"], K=3, N=1, bits=4, group=32
+    )
     assert model.run(None, {"x": x})[0].tolist() == [[[2 * 0.5 + 0 - 4 * 1.0]]]
 
 
@@ -148,7 +157,12 @@ def test_qlinear_of_three_bits_with_zeros_by_hand(isa):
     """Codes 7 and 4 are 3 + 4 and 0 + 4 in the two planes; minus zero 5 they are +2 and -1."""
     codes, high = np.zeros((1, 1, 8), np.uint8), np.zeros((1, 1, 4), np.uint8)
     codes[0, 0, 0], high[0, 0, 0] = 0b0011, 0b11
-    planes = {"codes": codes, "scales": np.array([[0.25]], np.float16), "high": high, "zeros": np.array([[5]], np.uint8)}
+    planes = {
+        "codes": codes,
+        "scales": np.array([[0.25]], np.float16),
+        "high": high,
+        "zeros": np.array([[5]], np.uint8),
+    }
     x = np.array([[8, 4]], np.float32)
     model = session("QLinear", {"x": x}, planes, LINEAR_INPUTS, ["y"], K=2, N=1, bits=3, group=32)
     assert model.run(None, {"x": x})[0].tolist() == [[8 * 0.5 - 4 * 0.25]]
@@ -194,7 +208,15 @@ def test_lif_by_hand():
 @pytest.mark.parametrize("activation_bits", [32, 8])
 def test_qlinear_of_every_width(isa, bits, zeros, activation_bits):
     rng = np.random.default_rng(bits)
-    for N, K, group in [(5, 40, 32), (64, 256, 32), (33, 300, 64), (48, 512, 128), (7, 1000, 1024), (19, 200, 96), (3, 77, 8)]:
+    for N, K, group in [
+        (5, 40, 32),
+        (64, 256, 32),
+        (33, 300, 64),
+        (48, 512, 128),
+        (7, 1000, 1024),
+        (19, 200, 96),
+        (3, 77, 8),
+    ]:
         weights = Weights(rng, N, K, bits, group, zeros)
         for tokens in (1, 2, 7, 33):
             x = rng.standard_normal((1, tokens, K)).astype(np.float32)
@@ -283,7 +305,9 @@ def test_qembedding(bits, zeros):
     for N, K, group in [(9, 40, 32), (4, 77, 8), (5, 300, 320), (3, 300, 64)]:
         weights = Weights(rng, N, K, bits, group, zeros)
         for tokens in (rng.integers(0, N, (1, 7)), np.zeros((1, 0), np.int64), np.array(N - 1)):
-            model = session("QEmbedding", {"tokens": tokens}, weights.planes, EMBEDDING_INPUTS, ["y"], **weights.attributes)
+            model = session(
+                "QEmbedding", {"tokens": tokens}, weights.planes, EMBEDDING_INPUTS, ["y"], **weights.attributes
+            )
             np.testing.assert_array_equal(model.run(None, {"tokens": tokens})[0], weights.w[tokens].astype(np.float32))
 
 
@@ -346,11 +370,16 @@ def test_symbolic_sizes_are_inferred():
     graph = helper.make_graph(
         nodes,
         "three",
-        [helper.make_tensor_value_info("tokens", TensorProto.INT64, [1, "T"]), helper.make_tensor_value_info("v", TensorProto.FLOAT, [1, 6])],
+        [
+            helper.make_tensor_value_info("tokens", TensorProto.INT64, [1, "T"]),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, [1, 6]),
+        ],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("s", "v_out")],
         [numpy_helper.from_array(a, n) for n, a in weights.planes.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)], ir_version=9)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)], ir_version=9
+    )
     shapes = {o.name: o.shape for o in opened(model).get_outputs()}
     assert shapes == {"s": [1, "T", 6], "v_out": [1, 6]}
 
@@ -406,7 +435,9 @@ def test_bad_planes_are_refused():
 def test_bad_activations_are_refused():
     weights = Weights(np.random.default_rng(0), 6, 64, 4, 32, False)
     refused("'x' is .* expected", lambda: qlinear(np.zeros((1, 63), np.float32), weights))
-    model = session("HalfLinear", {"x": np.zeros((1, 1), np.float32)}, {"w": np.zeros((3, 4), np.float16)}, ["x", "w"], ["y"])
+    model = session(
+        "HalfLinear", {"x": np.zeros((1, 1), np.float32)}, {"w": np.zeros((3, 4), np.float16)}, ["x", "w"], ["y"]
+    )
     refused("'x' is .* expected", lambda: model.run(None, {"x": np.zeros((1, 5), np.float32)}))
 
 

@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
 from toolchain.search.allocate import Option, allocate, smallest_bytes, undominated
@@ -26,14 +27,16 @@ def brute_force(units: Units, budget: int) -> float | None:
 
 def least_loss(units: Units, budget: int) -> float:
     """The same by merging one unit after another and keeping only what nothing beats."""
-    best: list[Option] = [(0.0, 0)]
+    losses, sizes = np.zeros(1), np.zeros(1, np.int64)
     for options in units:
-        merged = sorted((s + size, loss + more) for loss, s in best for more, size in options)
-        best = []
-        for size, loss in merged:
-            if size <= budget and (not best or loss < best[-1][0]):
-                best.append((loss, size))
-    return best[-1][0]
+        sizes = np.concatenate([sizes + size for _, size in options])
+        losses = np.concatenate([losses + loss for loss, _ in options])
+        order = np.lexsort((losses, sizes))
+        order = order[sizes[order] <= budget]
+        losses, sizes = losses[order], sizes[order]
+        better = np.concatenate([[True], losses[1:] < np.minimum.accumulate(losses)[:-1]])
+        losses, sizes = losses[better], sizes[better]
+    return float(losses[-1])
 
 
 def layers(dice: random.Random, count: int) -> list[list[Option]]:

@@ -26,7 +26,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluated candidate: bytes as stored, relative drop as judged and its upper bound, who proposed it and why."""
+    """One evaluated candidate: bytes as stored, relative drop as judged and its upper bound, who proposed it, why."""
 
     bytes: int
     drop: float
@@ -50,7 +50,7 @@ class SensitivityRow:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report shows. max_bytes and max_drop are the constraints as asked, None where there was none."""
+    """Everything that a report shows. max_bytes and max_drop are the constraints as asked, None if there was none."""
 
     manifest: Manifest
     layers: tuple[LayerRow, ...]

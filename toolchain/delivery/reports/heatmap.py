@@ -109,7 +109,8 @@ def _draw_row(
             svg.add(picture, "rect", "untried", x=x, y=y, width=CELL_WIDTH - 1, height=CELL_HEIGHT - 1)
             continue
         kind = f"cell h{heat.class_of(found.loss)}" + (" mine" if name == chosen else "")
-        tip = f"{path} in {name}: expected loss {units.significant(found.loss)} nats per token, {units.bytes_text(found.bytes)}"
+        cost = f"expected loss {units.significant(found.loss)} nats per token, {units.bytes_text(found.bytes)}"
+        tip = f"{path} in {name}: {cost}"
         svg.add(picture, "rect", kind, tip=tip, x=x, y=y, width=CELL_WIDTH - 1, height=CELL_HEIGHT - 1)
         if name == chosen:
             middle = (x + (CELL_WIDTH - 1) / 2, y + (CELL_HEIGHT - 1) / 2)

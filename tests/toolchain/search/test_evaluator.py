@@ -1,0 +1,128 @@
+"""Evaluations of a model small enough to be followed: two tables, no state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from exporters.formats.catalog import format_named
+from toolchain.compress.recipe import Choice, Recipe
+from toolchain.evidence.quality import Reference, stream_logits
+from toolchain.model.catalog import LoadedModel
+from toolchain.model.tree import Block, Layer, ModelTree
+from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
+from toolchain.search.search import OutOfTime
+from toolchain.search.store import Journal, LayerStore
+
+VOCABULARY, WIDTH = 11, 32
+RECIPE: Recipe = {"emb": Choice("int4-g32", "range"), "head": Choice("int3-g32", "gptq")}
+
+
+class Bigram(nn.Module):
+    """Logits of the next token = head(emb(token))."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.emb = nn.Embedding(VOCABULARY, WIDTH)
+        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+
+    def state_specs(self) -> list[tuple[str, int, float]]:
+        return []
+
+    def initial_state(self, batch: int = 1) -> list[Tensor]:
+        return []
+
+    def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return self.head(self.emb(tokens)), []
+
+
+@pytest.fixture
+def model() -> LoadedModel:
+    module = Bigram()
+    generator = torch.Generator().manual_seed(2)
+    for parameter in module.parameters():
+        parameter.data = 0.4 * torch.randn(parameter.shape, generator=generator)
+    module.eval().requires_grad_(False)
+    layers = Layer("emb", "embedding", VOCABULARY, WIDTH), Layer("head", "linear", VOCABULARY, WIDTH)
+    tree = ModelTree("bigram", tuple(Block(layer.path, (layer,)) for layer in layers), 0, 0)
+    return LoadedModel(module, tree, cast(Tokenizer, None), Path("t"), Path("m"), "tiny", "0" * 64)
+
+
+TEXT = torch.randint(0, VOCABULARY, (700,), generator=torch.Generator().manual_seed(4))
+
+
+def evaluator(model: LoadedModel, folder: Path, **options: Any) -> tuple[ModelEvaluator, Evidence]:
+    x = model.weight("emb")[TEXT]
+    fisher = {"emb": torch.linspace(0.5, 2, WIDTH), "head": torch.linspace(1, 3, VOCABULARY)}
+    evidence = Evidence({"head": x.T @ x / len(TEXT)}, fisher, torch.full((VOCABULARY,), 1 / VOCABULARY))
+    layers = LayerStore(folder / "layers", layer_maker(model, evidence.moments))
+    return ModelEvaluator(model, evidence, TEXT, layers, Journal(folder / "journal"), **options), evidence
+
+
+def decoded(model: LoadedModel, evidence: Evidence, path: str, choice: Choice) -> Tensor:
+    encoded = layer_maker(model, evidence.moments)(path, choice)
+    return torch.from_numpy(format_named(encoded.format).decode(encoded))
+
+
+def test_an_evaluation_is_the_score_of_a_model_with_those_weights(model: LoadedModel, tmp_path: Path) -> None:
+    made, evidence = evaluator(model, tmp_path)
+    other = Bigram().eval().requires_grad_(False)
+    for path, choice in RECIPE.items():
+        other.get_parameter(f"{path}.weight").data = decoded(model, evidence, path, choice)
+    expected = Reference(model.forward, TEXT).score(stream_logits(cast(Any, other), TEXT))
+    assert made.evaluate(RECIPE) == expected
+    assert expected.relative_drop > 0.001
+    assert expected.tokens == 699
+
+
+def test_the_fp32_recipe_loses_nothing(model: LoadedModel, tmp_path: Path) -> None:
+    score = evaluator(model, tmp_path)[0].evaluate({p: Choice("fp32", "nearest") for p in ("emb", "head")})
+    assert (score.relative_drop, score.kl_mean, score.top1_agreement, score.standard_error) == (0, 0, 1, 0)
+
+
+def test_losses_of_layers_by_their_formulas(model: LoadedModel, tmp_path: Path) -> None:
+    made, evidence = evaluator(model, tmp_path)
+    error = decoded(model, evidence, "head", RECIPE["head"]) - model.weight("head")
+    per_token = (model.weight("emb")[TEXT] @ error.T).square().mean(0)  # what H is the mean of
+    expected = 0.5 * float((per_token * evidence.fisher["head"]).sum())
+    assert made.loss("head", RECIPE["head"]) == pytest.approx(expected, rel=1e-3)
+    error = decoded(model, evidence, "emb", RECIPE["emb"]) - model.weight("emb")
+    expected = 0.5 * float((error.square() * evidence.fisher["emb"]).sum()) / VOCABULARY
+    assert made.loss("emb", RECIPE["emb"]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_evaluations_are_remembered_and_time_is_asked_only_for_new_ones(model: LoadedModel, tmp_path: Path) -> None:
+    left = [1.0]
+    made, _ = evaluator(model, tmp_path, time_left=lambda: left[0])
+    score = made.evaluate(RECIPE)
+    left[0] = 0.0
+    assert made.evaluate(RECIPE) == score
+    assert evaluator(model, tmp_path, time_left=lambda: 0.0)[0].evaluate(RECIPE) == score
+    with pytest.raises(OutOfTime):
+        made.evaluate(RECIPE | {"head": Choice("int8", "gptq")})
+    assert len(Journal(tmp_path / "journal")) == 1
+
+
+def test_the_reference_is_made_once_and_only_when_needed(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator(model, tmp_path)[0].evaluate(RECIPE)
+    made, _ = evaluator(model, tmp_path)
+    calls: list[int] = []
+    original = Bigram.forward
+
+    def counted(self: Bigram, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        calls.append(tokens.shape[1])
+        return original(self, tokens, state)
+
+    monkeypatch.setattr(Bigram, "forward", counted)
+    made.evaluate(RECIPE)
+    assert calls == []
+    for name in ("int8", "int2-g32"):
+        made.evaluate(RECIPE | {"head": Choice(name, "gptq")})
+    assert calls == [512, 188] * 3
