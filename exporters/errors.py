@@ -7,13 +7,13 @@ class SlmcError(Exception):
     exit_code = 2
 
 
-class ConstraintsNotMet(SlmcError):  # noqa: N818 (says what happened)
+class ConstraintsNotMet(SlmcError):
     """No candidate satisfies the constraints; the closest artifact has been written."""
 
     exit_code = 4
 
 
-class NotAvailable(SlmcError):  # noqa: N818
+class NotAvailable(SlmcError):
     """The target or a part of the environment is missing."""
 
     exit_code = 5

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from exporters.ops.translate import translation_table
 
 GRAPH_NAME, DATA_NAME = "model.onnx", "model.onnx.data"
 INLINE_BYTES = 64
-"""Initializers smaller than this stay inside model.onnx: shapes and scalars, which the runtime wants there."""
+"""Initializers not larger than this stay inside model.onnx: shapes and scalars, which the runtime wants there."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,7 @@ def _trace(model: nn.Module, io: Io) -> onnx_ir.Model:
     tokens = torch.zeros(1, 4, dtype=torch.int64)
     states = [torch.full(s.shape, s.fill) for s in io.states]
     shapes: tuple[Any, ...] = ({1: torch.export.Dim("T", min=1)}, tuple(None for _ in states))
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), _quiet("torch.onnx"), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
             exported = torch.export.export(_FlatState(model), (tokens, *states), dynamic_shapes=shapes, strict=False)
@@ -97,11 +98,23 @@ def _trace(model: nn.Module, io: Io) -> onnx_ir.Model:
                 output_names=[io.logits, *(s.output for s in io.states)],
             )
         except Exception as error:  # torch raises many kinds
-            first = str(error).strip().splitlines()[0]
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise SlmcError(f"torch could not turn the model into a graph: {first}") from error
     if program is None:
         raise SlmcError("torch's ONNX exporter gave no program")
     return program.model
+
+
+@contextlib.contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Only errors from a library's logger while the body runs."""
+    found = logging.getLogger(logger)
+    before = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(before)
 
 
 def _attach_functions(model: onnx_ir.Model) -> None:
@@ -139,7 +152,6 @@ def _tidy(model: onnx_ir.Model) -> None:
             passes.CommonSubexpressionEliminationPass(),
             passes.IdentityEliminationPass(),
             passes.RemoveUnusedNodesPass(),
-            passes.RemoveUnusedFunctionsPass(),
             passes.OutputFixPass(),
             passes.NameFixPass(),
             passes.ClearMetadataAndDocStringPass(),

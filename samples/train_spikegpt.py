@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from toolchain.model.spikegpt import SpikeGpt, SpikeGptConfig
 
@@ -128,24 +129,21 @@ def bits_per_byte(model: SpikeGpt, tokens: np.ndarray, n_bytes: int, chunk: int 
 
 def firing_rates(model: SpikeGpt, tokens: np.ndarray) -> dict[str, float]:
     """Share of neurons that fire, for every LIF layer, over one stretch of text."""
-    rates: dict[str, float] = {}
-    hooks = []
-    for i, block in enumerate(model.blocks):
-        original = block.spikes
+    counted: dict[str, float] = {}
 
-        def record(drive: Tensor, membrane: Tensor, original=original, i=i, block=block):  # type: ignore[no-untyped-def]
-            fired, after = original(drive, membrane)
-            name = f"blocks.{i}.{'att' if f'blocks.{i}.att' not in rates else 'ffn'}"
-            rates[name] = float(fired.mean())
-            return fired, after
+    class Counting(TorchDispatchMode):
+        """Sees every LIF call in order: time-mix, then channel-mix, block by block."""
 
-        block.spikes = record
-        hooks.append(block)
-    with torch.inference_mode():
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.slmc.lif.default:
+                block, part = divmod(len(counted), 2)
+                counted[f"blocks.{block}.{('att', 'ffn')[part]}"] = float(result[0].mean())
+            return result
+
+    with torch.no_grad(), Counting():
         model(torch.from_numpy(tokens)[None], model.initial_state(1))
-    for block in hooks:
-        del block.spikes
-    return rates
+    return counted
 
 
 def optimizer_for(model: SpikeGpt, peak: float) -> torch.optim.AdamW:
@@ -190,6 +188,51 @@ def save_model(model: SpikeGpt, tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+def report(model: SpikeGpt, tokenizer: Tokenizer, corpora: list[Corpus], test: Path | None) -> dict[str, object]:
+    """Bits per byte on the held-out parts and a test text, and the firing rates."""
+    parts = {c.name: (encode(tokenizer, c.held_out), len(c.held_out.encode())) for c in corpora}
+    bits = {name: bits_per_byte(model, tokens, size) for name, (tokens, size) in parts.items()}
+    total = sum(size for _, size in parts.values())
+    result: dict[str, object] = {
+        "held_out": {name: round(b, 4) for name, b in bits.items()},
+        "held_out_total": round(sum(bits[n] * size for n, (_, size) in parts.items()) / total, 4),
+        "firing": {n: round(r, 3) for n, r in firing_rates(model, next(iter(parts.values()))[0][:2000]).items()},
+    }
+    if test:
+        text = test.read_text(encoding="utf-8")
+        result["test"] = round(bits_per_byte(model, encode(tokenizer, text), len(text.encode())), 4)
+    return result
+
+
+@dataclass
+class Run:
+    """A training run that can stop and go on: model, tokenizer, optimizer, and the next step."""
+
+    model: SpikeGpt
+    tokenizer: Tokenizer
+    optimizer: torch.optim.AdamW
+    step: int = 0
+
+    def save(self, path: Path) -> None:
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
+                 "tokenizer": self.tokenizer.to_str()}  # fmt: skip
+        torch.save(state, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+
+
+def start(config: SpikeGptConfig, corpora: list[Corpus], checkpoint: Path, rate: float, seed: int) -> Run:
+    """A new run, or the one that a checkpoint holds."""
+    model = SpikeGpt(config)
+    initialise(model, torch.Generator().manual_seed(seed))
+    optimizer = optimizer_for(model, rate)
+    if not checkpoint.exists():
+        return Run(model, train_tokenizer([c.train for c in corpora], config.vocabulary), optimizer)
+    saved = torch.load(checkpoint, weights_only=True)
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return Run(model, Tokenizer.from_str(saved["tokenizer"]), optimizer, saved["step"])
+
+
 @click.command()
 @click.option("--text", "texts", type=click.Path(exists=True, path_type=Path), multiple=True, required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Model directory to write.")
@@ -212,56 +255,28 @@ def main(
     """Train, report on held-out text, and write a model directory."""
     torch.set_num_threads(threads)
     corpora = [read_corpus(path) for path in texts]
-    saved = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
-    tokenizer = (
-        Tokenizer.from_str(saved["tokenizer"]) if saved else train_tokenizer([c.train for c in corpora], vocabulary)
-    )
+    config = SpikeGptConfig(layers, width, 4 * width, vocabulary, dropout=dropout)
+    run = start(config, corpora, checkpoint, rate, seed)
     end = np.array([0])
-    tokens = np.concatenate([np.concatenate([encode(tokenizer, c.train), end]) for c in corpora])
-    model = SpikeGpt(SpikeGptConfig(layers, width, 4 * width, vocabulary, dropout=dropout))
-    initialise(model, torch.Generator().manual_seed(seed))
-    optimizer = optimizer_for(model, rate)
-    first = 0
-    if saved:
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first = saved["step"]
-    count = sum(p.numel() for p in model.parameters())
-    click.echo(f"{count} parameters, {len(tokens)} training tokens, step {first} of {steps}")
-    began, recent = time.time(), []
-    for step, loss in losses(model, optimizer, Streams(tokens, batch, window, seed + first), first, steps, rate):
+    tokens = np.concatenate([part for c in corpora for part in (encode(run.tokenizer, c.train), end)])
+    count = sum(p.numel() for p in run.model.parameters())
+    click.echo(f"{count} parameters, {len(tokens)} training tokens, step {run.step} of {steps}")
+    streams, first, began = Streams(tokens, batch, window, seed + run.step), run.step, time.time()
+    recent: list[float] = []
+    for step, loss in losses(run.model, run.optimizer, streams, first, steps, rate):
         recent.append(loss)
-        if (step + 1) % 50 == 0:
-            pace = (time.time() - began) / (step + 1 - first)
-            click.echo(
-                f"step {step + 1} loss {np.mean(recent):.4f}, {pace:.2f} s per step, {pace * (steps - step) / 60:.0f} min left"
-            )
+        run.step = step + 1
+        if run.step % 50 == 0:
+            pace = (time.time() - began) / (run.step - first)
+            left = pace * (steps - run.step) / 60
+            click.echo(f"step {run.step} loss {np.mean(recent):.4f}, {pace:.2f} s per step, {left:.0f} min left")
             recent.clear()
-        if (step + 1) % 250 == 0 or step + 1 == steps:
-            fresh = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
-                     "tokenizer": tokenizer.to_str()}  # fmt: skip
-            torch.save(fresh, checkpoint.with_suffix(".tmp"))
-            checkpoint.with_suffix(".tmp").replace(checkpoint)
-            save_model(model, tokenizer, out)
-            model.eval()
-            click.echo(json.dumps(report(model, tokenizer, corpora, test if step + 1 == steps else None)))
-            model.train()
-
-
-def report(model: SpikeGpt, tokenizer: Tokenizer, corpora: list[Corpus], test: Path | None) -> dict[str, object]:
-    """Bits per byte on the held-out parts and a test text, and the firing rates."""
-    parts = {c.name: (encode(tokenizer, c.held_out), len(c.held_out.encode())) for c in corpora}
-    bits = {name: bits_per_byte(model, tokens, size) for name, (tokens, size) in parts.items()}
-    total = sum(size for _, size in parts.values())
-    result: dict[str, object] = {
-        "held_out": {name: round(b, 4) for name, b in bits.items()},
-        "held_out_total": round(sum(bits[n] * size for n, (_, size) in parts.items()) / total, 4),
-        "firing": {n: round(r, 3) for n, r in firing_rates(model, next(iter(parts.values()))[0][:2000]).items()},
-    }
-    if test:
-        text = test.read_text(encoding="utf-8")
-        result["test"] = round(bits_per_byte(model, encode(tokenizer, text), len(text.encode())), 4)
-    return result
+        if run.step % 250 == 0 or run.step == steps:
+            run.save(checkpoint)
+            save_model(run.model, run.tokenizer, out)
+            run.model.eval()
+            click.echo(json.dumps(report(run.model, run.tokenizer, corpora, test if run.step == steps else None)))
+            run.model.train()
 
 
 if __name__ == "__main__":

@@ -19,10 +19,7 @@ from toolchain.search.judge import judged
 from toolchain.search.search import OutOfTime, search
 from toolchain.search.store import LayerStore
 from toolchain.search.values import Candidate, SearchResult
-from toolchain.workspace import workspace, write_whole
-
-BEST_PLAN = "best-plan.json"
-"""In the work folder: the plan of the best candidate so far, written anew whenever a better one is found."""
+from toolchain.workspace import BEST_PLAN, workspace, write_whole
 
 
 @dataclass(frozen=True)

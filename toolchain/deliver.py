@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,7 +13,6 @@ from typing import cast
 
 from torch import nn
 
-from exporters.errors import SlmcError
 from exporters.export import ExportedGraph, export_graph
 from exporters.formats.base import Encoded
 from exporters.manifest import (
@@ -203,18 +201,3 @@ def _write(staging: Path, prepared: Prepared, plan: Plan, manifest: Manifest, re
     (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     package.write_sums(staging)
     return manifest
-
-
-def read_report(artifact: Path) -> object:
-    """The JSON of an artifact's report.
-
-    Raises:
-        SlmcError: there is none, or it is not JSON.
-    """
-    path = artifact / "report.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SlmcError(f"{path}: cannot be read ({error.strerror}); is {artifact} an artifact?") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise SlmcError(f"{path}: not JSON ({error})") from error

@@ -8,7 +8,7 @@ from exporters.errors import SlmcError
 
 _BYTE_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SECOND_UNITS = {"US": 1e-6, "MS": 1e-3, "S": 1.0, "M": 60.0, "H": 3600.0}
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z%]*)\s*")
+_QUANTITY = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?(?:[eE][+-]?\d{1,2})?)\s*([A-Za-z%]*)\s*", re.ASCII)
 
 
 def _split(text: str, option: str, allowed: str) -> tuple[float, str]:
@@ -16,6 +16,10 @@ def _split(text: str, option: str, allowed: str) -> tuple[float, str]:
     if not match:
         raise SlmcError(f"{option}: {text!r} is no quantity; allowed is {allowed}")
     return float(match[1]), match[2].upper()
+
+
+def _said(unit: str) -> str:
+    return f"the unit {unit!r}" if unit else "no unit"
 
 
 def parse_bytes(text: str, option: str, whole_bytes: int) -> int:
@@ -29,7 +33,7 @@ def parse_bytes(text: str, option: str, whole_bytes: int) -> int:
     )
     value, unit = _split(text, option, allowed)
     if unit != "%" and unit not in _BYTE_UNITS:
-        raise SlmcError(f"{option}: {text!r} has the unit {unit!r}; allowed is {allowed}")
+        raise SlmcError(f"{option}: {text!r} has {_said(unit)}; allowed is {allowed}")
     result = int(value / 100 * whole_bytes) if unit == "%" else int(value * _BYTE_UNITS[unit])
     if result <= 0:
         raise SlmcError(f"{option}: {text!r} leaves no bytes at all; give more")
@@ -44,7 +48,7 @@ def parse_share(text: str, option: str) -> float:
     """
     value, unit = _split(text, option, "a share such as 1% or 0.01")
     if unit not in ("%", ""):
-        raise SlmcError(f"{option}: {text!r} has the unit {unit!r}; allowed is a share such as 1% or 0.01")
+        raise SlmcError(f"{option}: {text!r} has {_said(unit)}; allowed is a share such as 1% or 0.01")
     return value / 100 if unit == "%" else value
 
 
@@ -52,10 +56,12 @@ def parse_seconds(text: str, option: str) -> float:
     """Seconds of '5ms', '90s', '10m', '2h'; a bare number is seconds.
 
     Raises:
-        SlmcError: anything else.
+        SlmcError: anything else, or zero.
     """
     allowed = "a time with a unit (us, ms, s, m, h), as 5ms or 10m"
     value, unit = _split(text, option, allowed)
     if unit and unit not in _SECOND_UNITS:
-        raise SlmcError(f"{option}: {text!r} has the unit {unit!r}; allowed is {allowed}")
+        raise SlmcError(f"{option}: {text!r} has {_said(unit)}; allowed is {allowed}")
+    if value == 0:
+        raise SlmcError(f"{option}: {text!r} is no time at all; give more")
     return value * _SECOND_UNITS.get(unit, 1.0)

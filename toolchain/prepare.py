@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from exporters.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
@@ -78,16 +78,16 @@ def prepare(spec: Spec) -> Prepared:
     method = method_named(spec.method or effort.method).name
     formats = formats_matching(spec.formats or effort.formats)
     named_cpu(spec.target)
-    latency_ms = parse_seconds(spec.max_latency, "--max-latency") * 1e3 if spec.max_latency else None
-    max_time_s = parse_seconds(spec.max_time, "--max-time") if spec.max_time else None
+    latency_ms = parse_seconds(spec.max_latency, "--max-latency") * 1e3 if spec.max_latency is not None else None
+    max_time_s = parse_seconds(spec.max_time, "--max-time") if spec.max_time is not None else None
     max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None
     torch.set_num_threads(spec.threads)
     model = load_model(spec.model, spec.tokenizer)
     calibration = read_text(spec.calibration or SHIPPED_TEXTS / "calibration.txt", model.tokenizer)
     evaluation = read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer)
     whole = model.tree.bytes_fp32
-    max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory else None
-    rss = parse_bytes(spec.max_rss, "--max-rss", whole) if spec.max_rss else None
+    max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory is not None else None
+    rss = parse_bytes(spec.max_rss, "--max-rss", whole) if spec.max_rss is not None else None
     options = layer_options(model.tree, formats, _pins(spec.layer, model.tree), method)
     problem = Problem(model.tree, options, Limits(max_bytes, max_drop), effort, spec.seed)
     if max_bytes is not None and max_bytes < problem.smallest_bytes:
@@ -129,7 +129,7 @@ def gather_evidence(prepared: Prepared, folder: Path, progress: Progress) -> Evi
         fisher = output_fisher(model, ids, prepared.problem.seed, lambda d, t: progress("Fisher information", d, t))
         stored = {f"moment.{p}": t for p, t in moments.items()} | {f"fisher.{p}": t for p, t in fisher.items()}
         partial = file.with_suffix(".partial")
-        save_file(stored, partial)
+        partial.write_bytes(save(stored))  # its own save_file hides a full disk in an error of another kind
         partial.replace(file)
     parts = {
         kind: {n.removeprefix(f"{kind}."): t for n, t in stored.items() if n.startswith(f"{kind}.")}

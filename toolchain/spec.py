@@ -32,7 +32,7 @@ class Spec(BaseModel):
     method: str | None = None
     effort: str = "default"
     max_time: str | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     threads: int = Field(default=1, ge=1, le=256)
     target: str = "host"
 
@@ -50,7 +50,7 @@ def resolve(flags: Mapping[str, Any], file: Path | None, settings: Sequence[str]
         key, equals, value = setting.partition("=")
         if not equals:
             raise SlmcError(f"--set {setting!r}: expected KEY=VALUE, for example --set effort=quick")
-        values[key.replace("-", "_")] = yaml.safe_load(value)
+        values[key.replace("-", "_")] = _yaml_value(value, setting)
     values |= {k: v for k, v in flags.items() if v is not None and v != () and v != {}}
     for key in ("max_memory", "max_drop", "max_latency", "max_rss", "max_time"):
         if isinstance(values.get(key), (int, float)):
@@ -74,6 +74,14 @@ def resolve(flags: Mapping[str, Any], file: Path | None, settings: Sequence[str]
 def to_yaml(spec: Spec) -> str:
     """The resolved configuration, as it can be given again with -c."""
     return str(yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True), sort_keys=False))
+
+
+def _yaml_value(text: str, setting: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = str(error).splitlines()[0]
+        raise SlmcError(f"--set {setting!r}: the value is not YAML ({reason}); put it in quotes") from error
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -12,9 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from exporters.errors import SlmcError
+from exporters.errors import NotAvailable, SlmcError
 
 _INPUTS = "inputs.json"
+
+BEST_PLAN = "best-plan.json"
+"""In the work folder: the plan of the best candidate so far, written anew whenever a better one is found."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def digest_of(inputs: Mapping[str, Any]) -> str:
@@ -26,8 +32,11 @@ def digest_of(inputs: Mapping[str, Any]) -> str:
 def workspace(output: Path, inputs: Mapping[str, Any], *, resume: bool) -> Iterator[Path]:
     """The work folder of one output, locked. Kept when the build is interrupted, removed when it succeeds.
 
+    A KeyboardInterrupt leaves with a text that says how to go on.
+
     Raises:
         SlmcError: another build holds it, it cannot be written, or --resume finds other inputs.
+        NotAvailable: the disk is full.
     """
     folder = output.with_name(f"{output.name}.slmc-work")
     try:
@@ -42,15 +51,33 @@ def workspace(output: Path, inputs: Mapping[str, Any], *, resume: bool) -> Itera
             raise SlmcError(
                 f"{folder}: another build is at work there; wait for it or choose another output"
             ) from error
-        _claim(folder, inputs, resume=resume)
-        yield folder
-        shutil.rmtree(folder)
+        try:
+            _claim(folder, inputs, resume=resume)
+            yield folder
+            shutil.rmtree(folder)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_how_to_go_on(folder)) from None
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise NotAvailable(
+                f"{folder}: no space left on its disk; free some, then repeat the command with --resume"
+            ) from error
+
+
+def _how_to_go_on(folder: Path) -> str:
+    best = folder / BEST_PLAN
+    plan = f", the best plan so far is {best}" if best.is_file() else ""
+    return f"{folder} keeps what was paid for{plan}; repeat the command with --resume to go on"
 
 
 def _claim(folder: Path, inputs: Mapping[str, Any], *, resume: bool) -> None:
     """Start anew, or go on where a build with the same inputs stopped."""
     record = folder / _INPUTS
-    before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+    try:
+        before = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or of no use
+        before = None
     if resume and before is not None and before != dict(inputs):
         changed = sorted(k for k in {*before, *inputs} if before.get(k) != inputs.get(k))
         raise SlmcError(

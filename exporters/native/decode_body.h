@@ -31,6 +31,18 @@ SLMC_INLINE void unrolled(const Body& body) {
   }
 }
 
+// Where every lane is a row and its high bits begin at bit `first`: adds those of part j's four codes to their bytes.
+template <typename V, int low, int high, int part, int first>
+SLMC_INLINE typename V::I add_high_by_shifts(typename V::I bytes, typename V::I words) {
+  unrolled<4>([&](auto byte) {
+    constexpr int from = first + high * (byte.value * (8 / low) + part), to = 8 * byte.value + low;
+    const typename V::I mask = V::set(static_cast<int32_t>(((1u << high) - 1) << to));
+    const typename V::I moved = V::template left<(to > from ? to - from : 0)>(V::template right<(from > to ? from - to : 0)>(words));
+    bytes = V::or_(bytes, V::and_(moved, mask));
+  });
+  return bytes;
+}
+
 template <typename V, int bits>
 struct Layout {
   static constexpr int low = low_bits(bits), high = high_bits(bits);

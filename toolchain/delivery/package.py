@@ -3,38 +3,62 @@
 from __future__ import annotations
 
 import datetime
+import json
+import os
 import shutil
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 
 from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME, FileEntry, Manifest, confined
+from exporters.manifest import MANIFEST_NAME, FileEntry, Manifest, confined, read_manifest
 from exporters.native_library import library_path
 from targets.native import LIBRARY_NAME, platform_name
 from toolchain.model.weights import file_sha256
 
-SUMS_NAME = "SHA256SUMS"
+SUMS_NAME, REPORT_NAME = "SHA256SUMS", "report.json"
 _RUNNER = Path(__file__).parent / "run_artifact.py"
 
 
 def check_output(output: Path, *, force: bool) -> None:
-    """Refuse, before any work, an output that could not be written or would be lost.
+    """Refuse, before any work, an artifact's folder that could not be written or whose contents would be lost.
 
     Raises:
-        SlmcError: it exists and --force is not given, or its folder cannot be written.
+        SlmcError: it exists and --force is not given, it is no artifact, or its folder cannot be written.
     """
-    if (output.exists() or output.is_symlink()) and not force:
-        raise SlmcError(f"{output}: exists already; give --force to replace it, or choose another output")
+    _check_place(output, force=force)
+    if output.is_symlink():
+        raise SlmcError(f"{output}: a link; it will not be replaced, give the folder that it points to")
+    if output.exists() and not output.is_dir():
+        raise SlmcError(
+            f"{output}: a file, and an artifact is a folder; it will not be replaced, choose another output"
+        )
     if output.is_dir() and not (output / MANIFEST_NAME).is_file() and any(output.iterdir()):
         raise SlmcError(f"{output}: a folder that is no artifact; it will not be replaced, choose another output")
-    probe = output.parent / f".{output.name}.{uuid.uuid4().hex}"
+
+
+def check_output_file(output: Path, *, force: bool) -> None:
+    """The same for a file.
+
+    Raises:
+        SlmcError: it exists and --force is not given, it is a folder, or its folder cannot be written.
+    """
+    _check_place(output, force=force or output.is_dir())
+    if output.is_dir():
+        raise SlmcError(f"{output}: a folder; give the name of a file to write")
+
+
+def _check_place(output: Path, *, force: bool) -> None:
+    if output.name in ("", ".."):
+        raise SlmcError(f"{output}: a place that exists already, not the name of something new; give a name")
+    if (output.exists() or output.is_symlink()) and not force:
+        raise SlmcError(f"{output}: exists already; give --force to replace it, or choose another output")
+    standing = next(folder for folder in output.absolute().parents if folder.exists())
+    probe = standing / f".slmc-{uuid.uuid4().hex}"
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise SlmcError(f"{output}: its folder cannot be written ({error.strerror}); choose another output") from error
+        raise SlmcError(f"{output}: {standing} cannot be written ({error.strerror}); choose another output") from error
 
 
 def add_companions(staging: Path, tokenizer: Path) -> None:
@@ -75,23 +99,54 @@ def verify_files(artifact: Path, manifest: Manifest) -> None:
             raise SlmcError(f"{path}: the contents differ from the manifest's SHA-256; copy the artifact again")
 
 
+def open_artifact(artifact: Path) -> Manifest:
+    """An artifact's manifest after every file has been checked.
+
+    Raises:
+        SlmcError: something is missing, altered, or not allowed.
+    """
+    manifest = read_manifest(artifact)
+    verify_files(artifact, manifest)
+    return manifest
+
+
+def read_report(artifact: Path) -> object:
+    """The JSON of an artifact's report.
+
+    Raises:
+        SlmcError: there is none, or it is not JSON.
+    """
+    path = artifact / REPORT_NAME
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SlmcError(f"{path}: cannot be read ({error.strerror}); copy the artifact again") from error
+    except (ValueError, RecursionError) as error:
+        raise SlmcError(f"{path}: not JSON ({error}); copy the artifact again") from error
+
+
 def publish(staging: Path, output: Path, *, force: bool) -> None:
-    """Move a finished folder into place; what stood there goes only when the new one stands."""
+    """Move a finished folder into place; what stood there waits beside the staging folder until the new one stands."""
     check_output(output, force=force)
-    old = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
-    replaced = output.exists()
-    if replaced:
+    for path in staging.rglob("*"):
+        if path.is_file():
+            _flush(path)
+    old = staging.with_name("replaced")
+    if output.exists():
+        if old.exists():
+            shutil.rmtree(old)
         output.rename(old)
     staging.rename(output)
-    if replaced:
+    if old.exists():
         shutil.rmtree(old)
+
+
+def _flush(path: Path) -> None:
+    """Have a file's contents on the disk, so that a power cut after the renaming finds them there."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def now() -> str:
     """The present moment in UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def largest_files(entries: Mapping[str, FileEntry]) -> int:
-    """Bytes of model.onnx and model.onnx.data."""
-    return sum(entries[name].bytes for name in ("model.onnx", "model.onnx.data"))
