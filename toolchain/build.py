@@ -84,7 +84,8 @@ def _plan(prepared: Prepared, result: SearchResult) -> Plan:
     return plan_of(
         result, prepared.problem.limits, model_sha256=prepared.model.sha256,
         calibration_sha256=prepared.calibration.sha256, calibration_tokens=len(prepared.calibration.ids),
-        seed=prepared.problem.seed, effort=prepared.problem.effort.name,
+        seed=prepared.problem.seed, effort=prepared.problem.effort.name, max_latency_ms=prepared.max_latency_ms,
+        max_rss_bytes=prepared.max_rss_bytes,
     )  # fmt: skip
 
 

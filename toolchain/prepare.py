@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class Prepared:
             "effort": self.problem.effort.name,
             "method": self.method,
             "seed": self.problem.seed,
+            "slmc": version("slmc"),
             "max_bytes": limits.max_bytes,
             "max_drop": limits.max_drop,
             "options": {path: [c.format for c in options] for path, options in self.problem.options.items()},

@@ -293,7 +293,7 @@ inline int spread_of(const QMatrix& m, int64_t chunk) {
   const int64_t segment = m.group < kActivationGroup ? m.group : kActivationGroup;
   if (m.groups > 1 && m.group % segment != 0) return kUneven;
   if (m.groups == 1 && m.group <= segment) return m.group <= chunk ? 1 : kLonger;
-  if (segment > chunk) return segment % chunk == 0 ? kLonger : kUneven;
+  if (segment > chunk) return segment % chunk == 0 && (segment / chunk & (segment / chunk - 1)) == 0 ? kLonger : kUneven;
   return chunk % segment == 0 ? static_cast<int>(chunk / segment) : kUneven;
 }
 

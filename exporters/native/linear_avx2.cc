@@ -174,9 +174,9 @@ struct Avx2 {
     }
   }
   // Every byte of a lane sees the byte of the high plane that has its bits; a lane has `per_lane` bytes there, 1 or 2.
-  template <int per_lane_halves>
+  template <int per_lane>
   static SLMC_INLINE I high_bytes(const uint8_t* plane) {
-    if constexpr (per_lane_halves == 1) {
+    if constexpr (per_lane == 1) {
       int64_t eight;
       std::memcpy(&eight, plane, sizeof eight);
       const I which = _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6,

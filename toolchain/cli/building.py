@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import click
 
 from exporters.errors import ConstraintsNotMet
+from exporters.native_library import library_path
 from toolchain.build import build, find, fresh_staging
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, text_options
 from toolchain.deliver import Delivered, deliver
-from toolchain.delivery.package import check_output
-from toolchain.delivery.plan import read_plan
+from toolchain.delivery.package import check_output, check_output_file
+from toolchain.delivery.plan import check_plan, read_plan
 from toolchain.delivery.reports import units
 from toolchain.evidence.quality import Reference
 from toolchain.forecast import forecast
 from toolchain.prepare import Prepared, gather_evidence, prepare
 from toolchain.search.evaluator import layer_maker
+from toolchain.search.problem import Limits
 from toolchain.search.store import LayerStore
 from toolchain.spec import resolve
 from toolchain.workspace import workspace, write_whole
@@ -46,6 +49,7 @@ def build_command(
 ) -> int:  # fmt: skip
     """Compress MODEL under constraints, prove it on ONNX Runtime, and write a deployable artifact."""
     check_output(output, force=force or dry_run)
+    library_path()  # an artifact brings it: better missed now than after the search
     prepared = _prepared(output, model, config, settings, flags)
     if dry_run:
         plan = forecast(prepared)
@@ -68,10 +72,7 @@ def search_command(
     resume: bool, **flags: Any,
 ) -> int:  # fmt: skip
     """Find the best recipe for MODEL under constraints and write it as a plan."""
-    if not output.is_file():
-        check_output(output, force=force)
-    elif not force:
-        check_output(output, force=False)
+    check_output_file(output, force=force)
     prepared = _prepared(output, model, config, settings, flags)
     with console.working(), workspace(output, prepared.inputs(), resume=resume) as folder:
         found = find(prepared, folder, console.progress, console.note)
@@ -84,6 +85,8 @@ def search_command(
     summary = {"plan": str(output), "bytes": winner.bytes, "drop": winner.drop, "upper": winner.upper,
                "feasible": found.result.feasible, "candidates": len(found.result.trace)}  # fmt: skip
     console.result(summary, text)
+    if not found.result.feasible:
+        _warn("not every constraint could be met; this is the closest recipe")
     return 0 if found.result.feasible else ConstraintsNotMet.exit_code
 
 
@@ -94,24 +97,28 @@ def search_command(
 @text_options
 @click.option("--threads", type=int)
 @click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted export stopped.")
 @command
-def export_command(console: Console, model: Path, plan_path: Path, output: Path, force: bool, **flags: Any) -> int:
+def export_command(
+    console: Console, model: Path, plan_path: Path, output: Path, force: bool, resume: bool, **flags: Any
+) -> int:
     """Carry out a plan: compress, export, validate and measure MODEL, and write the artifact."""
     check_output(output, force=force)
-    prepared = _prepared(output, model, None, (), flags)
-    plan = read_plan(plan_path, prepared.model.tree, prepared.model.sha256)
+    library_path()  # as for build
+    plan = read_plan(plan_path)
+    prepared = _prepared(output, model, None, (), flags | {"effort": plan.effort, "seed": plan.seed})
+    check_plan(plan, prepared.model.tree, prepared.model.sha256, str(plan_path))
     prepared = dataclasses.replace(
         prepared,
         calibration=prepared.calibration.head(plan.calibration_tokens),
-        problem=dataclasses.replace(
-            prepared.problem,
-            seed=plan.seed,
-            limits=dataclasses.replace(prepared.problem.limits, max_bytes=plan.max_bytes, max_drop=plan.max_drop),
-        ),
+        problem=dataclasses.replace(prepared.problem, limits=Limits(plan.max_bytes, plan.max_drop)),
+        max_latency_ms=plan.max_latency_ms,
+        max_rss_bytes=plan.max_rss_bytes,
     )
     if prepared.calibration.sha256 != plan.calibration_sha256:
         console.note("note: the plan was made with another calibration text; the codes will differ from the search's")
-    with console.working(), workspace(output, {"plan": plan.to_json()}, resume=False) as folder:
+    inputs = prepared.inputs() | {"plan": hashlib.sha256(plan.to_json().encode()).hexdigest()}
+    with console.working(), workspace(output, inputs, resume=resume) as folder:
         evidence = gather_evidence(prepared, folder, console.progress)
         layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
         reference = Reference(prepared.model.forward, prepared.evaluation.ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,13 +19,31 @@ LINE_EVERY_S = 20.0
 """Without a terminal a line of progress is printed this often."""
 
 
+def strict(document: Any) -> Any:
+    """The document with null for numbers that JSON does not have: infinities and NaN."""
+    if isinstance(document, float):
+        return document if math.isfinite(document) else None
+    if isinstance(document, dict):
+        return {key: strict(value) for key, value in document.items()}
+    if isinstance(document, (list, tuple)):
+        return [strict(value) for value in document]
+    return document
+
+
+class _Out(RichConsole):
+    """Standard output that leaves a closed pipe to the command's own error handling."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Console:
     """One command's output. With `as_json` stdout holds one JSON document and nothing else."""
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
         self._err = RichConsole(stderr=True, highlight=False)
-        self._out = RichConsole(highlight=False, width=None if sys.stdout.isatty() else 120)
+        self._out = _Out(highlight=False, width=None if sys.stdout.isatty() else 120)
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last_line = time.monotonic()
@@ -41,7 +60,7 @@ class Console:
 
     def result(self, document: Any, text: str) -> None:
         """The command's answer on stdout: the document with --json, else the text."""
-        click.echo(json.dumps(document, indent=2) if self.as_json else text)
+        click.echo(json.dumps(strict(document), indent=2) if self.as_json else text)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table on stdout; nothing with --json."""

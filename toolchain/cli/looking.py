@@ -14,13 +14,12 @@ import click
 from pydantic import TypeAdapter
 
 from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME, Manifest, read_manifest
+from exporters.manifest import MANIFEST_NAME, Manifest
 from targets.bandwidth import read_bandwidth_gbs
 from targets.cpu import cpu_names, named_cpu
 from toolchain.cli.console import Console
-from toolchain.cli.options import PATH, command, model_options, search_options
-from toolchain.deliver import read_report
-from toolchain.delivery.package import verify_files
+from toolchain.cli.options import PATH, command, model_options, pins, search_options
+from toolchain.delivery.package import check_output_file, open_artifact, read_report
 from toolchain.delivery.plan import Plan
 from toolchain.delivery.reports import units
 from toolchain.delivery.reports.catalog import REPORTS, render
@@ -62,8 +61,7 @@ def inspect_command(console: Console, model: Path, tokenizer: Path | None) -> in
 
 
 def _inspect_artifact(console: Console, artifact: Path) -> int:
-    manifest = read_manifest(artifact)
-    verify_files(artifact, manifest)
+    manifest = open_artifact(artifact)
     rows = [
         (path, e.format, e.method, f"{e.bits_per_weight:.2f}", units.bytes_text(e.bytes))
         for path, e in manifest.recipe.items()
@@ -88,7 +86,9 @@ def sensitivity_command(
     console: Console, model: Path, config: Path | None, settings: tuple[str, ...], html: Path | None, **flags: Any
 ) -> int:
     """Show what every layer of MODEL is expected to lose in every format, nats per token."""
-    flags["layer"] = {}
+    if html is not None:
+        check_output_file(html, force=True)
+    flags["layer"] = pins(flags.get("layer") or ())
     prepared = prepare(resolve(flags | {"model": model, "output": Path("unused")}, config, settings))
     with tempfile.TemporaryDirectory() as folder, console.working():
         evidence = gather_evidence(prepared, Path(folder), console.progress)
@@ -121,7 +121,9 @@ def sensitivity_command(
 @command
 def report_command(console: Console, artifact: Path, kind: str, output: Path | None) -> int:
     """Show an ARTIFACT's report again."""
-    read_manifest(artifact)
+    if output is not None:
+        check_output_file(output, force=True)
+    open_artifact(artifact)
     report = report_from_json(read_report(artifact))
     text = render(report, "json" if console.as_json else kind)
     if output is None:

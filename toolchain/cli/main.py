@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 import click
 
+from exporters.errors import NotAvailable
+
 COMMANDS = {
-    "build": ("toolchain.cli.building", "build_command"),
-    "search": ("toolchain.cli.building", "search_command"),
-    "export": ("toolchain.cli.building", "export_command"),
-    "inspect": ("toolchain.cli.looking", "inspect_command"),
-    "sensitivity": ("toolchain.cli.looking", "sensitivity_command"),
-    "report": ("toolchain.cli.looking", "report_command"),
-    "targets": ("toolchain.cli.looking", "targets_group"),
-    "schema": ("toolchain.cli.looking", "schema_command"),
-    "validate": ("toolchain.cli.running", "validate_command"),
-    "eval": ("toolchain.cli.running", "eval_command"),
-    "bench": ("toolchain.cli.running", "bench_command"),
-    "generate": ("toolchain.cli.running", "generate_command"),
-    "doctor": ("toolchain.cli.doctor", "doctor_command"),
+    "build": ("building", "build_command", "Compress a model under constraints into a deployable artifact."),
+    "search": ("building", "search_command", "The first half of build: find a recipe and write it as a plan."),
+    "export": ("building", "export_command", "The second half: carry a plan out and write the artifact."),
+    "inspect": ("looking", "inspect_command", "Hierarchy, shapes and bytes of a model, formats of an artifact."),
+    "sensitivity": ("looking", "sensitivity_command", "What every layer is expected to lose in every format."),
+    "report": ("looking", "report_command", "An artifact's report again: Markdown, HTML or JSON."),
+    "targets": ("looking", "targets_group", "CPU targets: list them, show one, probe this machine."),
+    "schema": ("looking", "schema_command", "The JSON Schema of manifest, plan, config or report."),
+    "validate": ("running", "validate_command", "Check an artifact on this machine: files, quality, speed, memory."),
+    "eval": ("running", "eval_command", "Perplexity and bits per byte of a model or artifact on a text."),
+    "bench": ("running", "bench_command", "Speed and memory, with llama-bench's flags and columns."),
+    "generate": ("running", "generate_command", "Write text with an artifact, token by token."),
+    "doctor": ("doctor", "doctor_command", "What is installed and what is missing."),
 }
-"""Command -> module and function, imported when it is used, so that help and errors are quick."""
+"""Command -> module, function and what it does; imported only when it is used, so that help and errors are quick."""
+
+INTERRUPTED = 130
 
 
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module, function = COMMANDS[name]
-        command: click.Command = getattr(importlib.import_module(module), function)
+        module, function, _ = COMMANDS[name]
+        try:
+            command: click.Command = getattr(importlib.import_module(f"toolchain.cli.{module}"), function)
+        except ModuleNotFoundError as error:
+            click.echo(f"error: the package {error.name} is not installed; pip install 'slmc[toolchain]'", err=True)
+            sys.exit(NotAvailable.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
         return command
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="slmc")
 def main() -> None:
-    """Compile small language models, spike-driven first, into compressed artifacts for embedded CPUs."""
+    """Compress small language models, spike-driven first, into compressed artifacts for embedded CPUs."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +12,13 @@ from typing import Any, TypeVar
 
 import click
 
-from exporters.errors import SlmcError
+from exporters.errors import NotAvailable, SlmcError
 from toolchain.cli.console import Console
+from toolchain.cli.main import INTERRUPTED
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
-INTERRUPTED = 130
+UNEXPECTED = 1
 
 
 def command(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -29,22 +32,42 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
         try:
             code = function(console, *args, **kwargs) or 0
+            sys.stdout.flush()
         except SlmcError as error:
-            click.echo(f"error: {error}", err=True)
-            code = error.exit_code
-        except KeyboardInterrupt:
-            click.echo("interrupted; what was paid for is kept, go on with --resume", err=True)
+            code = _fail(str(error), error.exit_code)
+        except KeyboardInterrupt as stop:
+            click.echo(f"interrupted: {stop}" if str(stop) else "interrupted", err=True)
             code = INTERRUPTED
-        except BrokenPipeError:
+        except BrokenPipeError:  # the reader has seen enough; at exit Python would flush once more and complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 0
-        except (MemoryError, OSError) as error:
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
             if verbose:
                 raise
-            click.echo(f"error: {type(error).__name__}: {error} (run with -v for the traceback)", err=True)
-            code = 1
+            code = _fail(*_explained(error))
         sys.exit(code)
 
     return run
+
+
+def _fail(text: str, code: int) -> int:
+    click.echo("error: " + " ".join(text.splitlines()), err=True)
+    return code
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """Text and exit code for what no part of slmc has foreseen."""
+    if isinstance(error, MemoryError):
+        return "memory ran out; close other programs or use a smaller model", NotAvailable.exit_code
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"{where}no space left on the disk; free some and repeat the command", NotAvailable.exit_code
+        return f"{where}{error.strerror}; check the path and who may read and write it", SlmcError.exit_code
+    what = f"{type(error).__name__}: {error}"
+    return f"{what}; this is a fault of slmc: repeat with -v for the traceback and report it", UNEXPECTED
 
 
 def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import Any
 import click
 
 from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME, Manifest, read_manifest
+from exporters.manifest import MANIFEST_NAME, Manifest
 from targets.measure import measure
 from targets.measurement import Measurement, MeasureRequest
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command
-from toolchain.delivery.package import verify_files
+from toolchain.delivery.package import open_artifact
 from toolchain.delivery.reports import units
 from toolchain.delivery.validate import artifact_session, session_logits, token_by_token_agreement
 from toolchain.evidence.quality import Reference, Score, bits_per_byte, stream_logits
@@ -31,16 +32,7 @@ from toolchain.prepare import SHIPPED_TEXTS
 SINGLE_TOKENS = 256
 """Tokens that are read one by one to compare with one call."""
 
-
-def open_artifact(artifact: Path) -> Manifest:
-    """An artifact's manifest after every file has been checked.
-
-    Raises:
-        SlmcError: something is missing, altered, or not allowed.
-    """
-    manifest = read_manifest(artifact)
-    verify_files(artifact, manifest)
-    return manifest
+THREADS = click.IntRange(1, 256)
 
 
 def _text_for(artifact: Path, manifest: Manifest, data: Path | None, vocabulary: int) -> Text:
@@ -53,7 +45,7 @@ def _text_for(artifact: Path, manifest: Manifest, data: Path | None, vocabulary:
 @click.option("--reference", type=PATH, help="The model that it was made from: compare with it.")
 @click.option("--tokenizer", type=PATH, help="tokenizer.json of the reference, if that is a bare checkpoint.")
 @click.option("--data", type=PATH, help="Text to read.")
-@click.option("--threads", type=int, default=1)
+@click.option("--threads", type=THREADS, default=1)
 @command
 def validate_command(
     console: Console, artifact: Path, reference: Path | None, tokenizer: Path | None, data: Path | None, threads: int
@@ -140,7 +132,7 @@ def _speed(m: Measurement) -> dict[str, Any]:
 @click.option("--data", type=PATH, required=True, help="Text to read.")
 @click.option("--reference", type=PATH, help="Model or artifact to compare with: KL divergence, top-1, drop.")
 @click.option("--tokenizer", type=PATH, help="tokenizer.json, for a bare checkpoint file.")
-@click.option("--tokens", type=int, help="Read only so many tokens.")
+@click.option("--tokens", type=click.IntRange(min=2), help="Read only so many tokens.")
 @click.option("--no-native", is_flag=True, help="An artifact on plain ONNX Runtime.")
 @command
 def eval_command(
@@ -182,15 +174,26 @@ def _reader(path: Path, data: Path, tokenizer: Path | None, *, native: bool) -> 
 @click.argument("artifact", type=PATH)
 @click.option("-p", "--prompt", default="The ", help="Text to go on from.")
 @click.option("-n", "--tokens", type=click.IntRange(min=0), default=128)
-@click.option("--temp", "--temperature", "temperature", type=float, default=0.7, help="0 always takes the best token.")
+@click.option(
+    "--temp",
+    "--temperature",
+    "temperature",
+    type=click.FloatRange(min=0),
+    default=0.7,
+    help="0 always takes the best token.",
+)
 @click.option("--top-k", type=click.IntRange(min=1), default=40)
-@click.option("--seed", type=int, default=0)
-@click.option("--threads", type=click.IntRange(min=1), default=1)
+@click.option("--seed", type=click.IntRange(min=0), default=0)
+@click.option("--threads", type=THREADS, default=1)
 @command
 def generate_command(
     console: Console, artifact: Path, prompt: str, tokens: int, temperature: float, top_k: int, seed: int, threads: int
 ) -> int:
     """Write text with an ARTIFACT, token by token."""
+    if math.isnan(temperature):
+        raise SlmcError("--temperature nan: expected a number of 0 or more")
+    if not _is_text(prompt):
+        raise SlmcError(f"-p {prompt!r}: not UTF-8 text; give plain text")
     manifest = open_artifact(artifact)
     session = artifact_session(artifact, manifest.io, threads=threads)
     tokenizer = read_tokenizer(artifact / "tokenizer.json", session.vocabulary)
@@ -201,6 +204,15 @@ def generate_command(
             click.echo(piece, nl=False)
     console.result({"prompt": prompt, "text": "".join(pieces)}, "")
     return 0
+
+
+def _is_text(argument: str) -> bool:
+    """Whether a command line argument was UTF-8; Python keeps other bytes as lone surrogates."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @click.command("bench")
@@ -217,6 +229,10 @@ def bench_command(
     no_native: bool,
 ) -> int:  # fmt: skip
     """Speed and memory of an ARTIFACT, with llama-bench's flags and columns."""
+    counts = _numbers(threads, "-t", 1, 256)
+    tests = [(p, 0) for p in _numbers(n_prompt, "-p") if p] + [(0, n) for n in _numbers(n_gen, "-n") if n]
+    if not tests:
+        raise SlmcError("-p 0 and -n 0 leave nothing to measure; give a number of tokens to one of them")
     manifest = open_artifact(artifact)
     text = read_text(
         SHIPPED_TEXTS / "evaluation.txt",
@@ -224,8 +240,7 @@ def bench_command(
     )
     tokens = tuple(int(t) for t in text.ids[:4096])
     rows = []
-    for count in _numbers(threads, "-t"):
-        tests = [(p, 0) for p in _numbers(n_prompt, "-p") if p] + [(0, n) for n in _numbers(n_gen, "-n") if n]
+    for count in counts:
         for prompt, generated in tests:
             request = MeasureRequest(prompt, generated, repetitions, count, not no_native, tokens)
             rows.append(_bench_row(artifact, manifest, measure(artifact, manifest.io, request)))
@@ -233,11 +248,14 @@ def bench_command(
     return 0
 
 
-def _numbers(text: str, option: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise SlmcError(f"{option} {text!r}: expected whole numbers with commas between, as 128,512") from error
+def _numbers(text: str, option: str, least: int = 0, most: int = 10**6) -> list[int]:
+    """The whole numbers of '128,512'."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and least <= int(part[:9]) <= most for part in parts):
+        raise SlmcError(
+            f"{option} {text!r}: expected whole numbers from {least} to {most} with commas between, as 1 or 1,2"
+        )
+    return [int(part) for part in parts]
 
 
 def _bench_row(artifact: Path, manifest: Manifest, m: Measurement) -> dict[str, Any]:

@@ -33,15 +33,16 @@ def round_to_grid(weight: Tensor, scales: Tensor, zeros: Tensor | float, levels:
 def _candidates(grouped: Tensor, fmt: IntegerFormat) -> tuple[Tensor, Tensor | None]:
     """Scales and zeros (None: the format's own) to try, each [candidate, groups], for weights [groups, group].
 
-    A symmetric grid may have a negative scale, which puts its longer side on the positive weights.
+    A symmetric grid may have a negative scale, which puts its longer side on the positive weights. The covering grid
+    comes first: where no input matters every error is zero, and the first is taken.
     """
     if fmt.symmetric:
         half = fmt.default_zero
-        shares = torch.cat([torch.linspace(SMALLEST_SHARE, half / (half - 1), STEPS), torch.ones(1)])
+        shares = torch.cat([torch.ones(1), torch.linspace(SMALLEST_SHARE, half / (half - 1), STEPS)])
         reach = grouped.abs().amax(-1) / half
         return _stored(torch.cat([shares, -shares])[:, None] * reach), None
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
-    shares = torch.linspace(SMALLEST_SHARE, 1.0, STEPS)[:, None]
+    shares = torch.linspace(1.0, SMALLEST_SHARE, STEPS)[:, None]
     scales = _stored(shares * (high - low) / (fmt.levels - 1))
     return scales, (-shares * low / scales).round().clamp(0, fmt.levels - 1)
 

@@ -26,7 +26,8 @@ PLAN_VERSION = 1
 class Plan:
     """The recipe for one model (named by the SHA-256 of its weights), and the search behind it.
 
-    feasible: whether the search believes that the limits are met. calibration_tokens: how much of the calibration text
+    max_bytes, max_drop: what the search kept to. max_latency_ms, max_rss_bytes: limits for the finished artifact.
+    feasible: whether the search believes that the former are met. calibration_tokens: how much of the calibration text
     the methods saw; the recipe's codes depend on it.
     """
 
@@ -39,6 +40,8 @@ class Plan:
     objective: str
     max_bytes: int | None
     max_drop: float | None
+    max_latency_ms: float | None
+    max_rss_bytes: int | None
     feasible: bool
     recipe: dict[str, Choice]
     points: tuple[Point, ...]
@@ -50,7 +53,7 @@ class Plan:
 
 def plan_of(
     result: SearchResult, limits: Limits, *, model_sha256: str, calibration_sha256: str, calibration_tokens: int,
-    seed: int, effort: str,
+    seed: int, effort: str, max_latency_ms: float | None = None, max_rss_bytes: int | None = None,
 ) -> Plan:  # fmt: skip
     """The plan that a finished search amounts to."""
     on_frontier = {id(c) for c in result.frontier}
@@ -61,32 +64,35 @@ def plan_of(
     rows = tuple(SensitivityRow(s.layer, s.choice.format, s.loss, s.bytes) for s in result.sensitivities)
     return Plan(
         PLAN_VERSION, model_sha256, calibration_sha256, calibration_tokens, seed, effort, OBJECTIVE, limits.max_bytes,
-        limits.max_drop, result.feasible, result.winner.recipe, points, rows,
+        limits.max_drop, max_latency_ms, max_rss_bytes, result.feasible, result.winner.recipe, points, rows,
     )  # fmt: skip
 
 
-def read_plan(path: Path, tree: ModelTree, model_sha256: str) -> Plan:
-    """A plan for this very model.
+def read_plan(path: Path) -> Plan:
+    """A plan, for whatever model it was made.
 
     Raises:
-        SlmcError: no plan, of another version or model, or with layers, formats or methods that do not exist.
+        SlmcError: no plan, or one of another version.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SlmcError(f"{path}: cannot be read ({error.strerror}); make a plan with 'slmc search'") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise SlmcError(f"{path}: not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise SlmcError(f"{path}: not JSON ({error}); make a plan with 'slmc search'") from error
     version = raw.get("plan_version") if isinstance(raw, dict) else None
     if version != PLAN_VERSION:
         raise SlmcError(f"{path}: plan_version is {version!r}, this slmc reads {PLAN_VERSION}; search again")
     plan: Plan = parse(Plan, raw, str(path))
-    if plan.model_sha256 != model_sha256:
-        raise SlmcError(
-            f"{path}: made for a model with SHA-256 {plan.model_sha256[:12]}..., not for this one; search again"
-        )
-    check_recipe(plan.recipe, tree, str(path))
     return plan
+
+
+def check_plan(plan: Plan, tree: ModelTree, model_sha256: str, where: str) -> None:
+    """Raise SlmcError unless a plan was made for this very model, of layers, formats and methods that exist."""
+    if plan.model_sha256 != model_sha256:
+        found = plan.model_sha256[:12]
+        raise SlmcError(f"{where}: made for a model with SHA-256 {found}..., not for this one; search again")
+    check_recipe(plan.recipe, tree, where)
 
 
 def check_recipe(recipe: Recipe, tree: ModelTree, where: str) -> None:

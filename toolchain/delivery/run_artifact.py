@@ -71,7 +71,7 @@ def main() -> None:
         if not text.endswith("\ufffd"):  # an unfinished UTF-8 character waits for its other bytes
             print(text[len(shown) :], end="", flush=True)
             shown = text
-    print(f"\n\n{args.tokens / seconds:.0f} tokens per second", file=sys.stderr)
+    print(f"\n\n{args.tokens / max(seconds, 1e-9):.0f} tokens per second", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def test_search_grid_finds_the_least_error_of_all_the_scales_that_it_tries() -> 
     """Against a fine sweep of scales: within the sweep's best by a few percent, for every row."""
     fmt, weight = IntegerFormat(3, None, True), random_matrix(8, 32, 4)
     parts = grouped(weight, fmt)
-    scales, zeros = search_grid(parts, fmt, torch.ones(1))
+    scales, zeros = search_grid(parts, fmt, torch.ones(1, 1, 32))
     assert zeros is None
     chosen = (round_to_grid(parts, scales[..., None], 4.0, 8) - 4) * scales[..., None]
     error = (chosen - parts).square().sum(-1)[:, 0]

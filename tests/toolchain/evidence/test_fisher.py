@@ -69,25 +69,32 @@ def test_every_layer_of_a_spiking_model_matters(spiking: LoadedModel, token_ids:
         assert float(result[layer.path].sum()) > 0, layer.path
 
 
-def test_the_gradient_reaches_back_within_a_window(
+def test_gradients_end_at_a_window_and_the_state_goes_on(
     spiking: LoadedModel, token_ids: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One stream in one window, against autograd on the whole text: the gradient of the summed loss at each output."""
-    ids = token_ids(100, 13)
+    """200 tokens are one stream in windows of 128 and 72, against autograd on each, the second from the first's state.
+
+    The gradient is that of the summed loss of a window at each output.
+    """
+    ids = token_ids(200, 13)
     monkeypatch.setattr(torch, "multinomial", lambda p, n, generator: p.argmin(-1, keepdim=True))
     result = output_fisher(spiking, ids, seed=0)
     path, outputs = "blocks.0.att.key", []
 
     def keep(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
-        outputs.append(output.requires_grad_() if not output.requires_grad else output)
-        return outputs[-1]
+        outputs.append(output.requires_grad_())
+        return output
 
     handle = spiking.module.get_submodule(path).register_forward_hook(keep)
-    logits, _ = spiking.forward(ids[None], spiking.forward.initial_state())
+    state, squares = spiking.forward.initial_state(), torch.zeros(8)
+    for piece in (ids[:128], ids[128:]):
+        logits, after = spiking.forward(piece[None], state)
+        loss = -torch.log_softmax(logits[0], -1).gather(1, logits[0].argmin(-1, keepdim=True)).sum()
+        (gradient,) = torch.autograd.grad(loss, outputs[-1])
+        squares += gradient[0].square().sum(0)
+        state = [s.detach() for s in after]
     handle.remove()
-    loss = -torch.log_softmax(logits[0], -1).gather(1, logits[0].argmin(-1, keepdim=True)).sum()
-    (gradient,) = torch.autograd.grad(loss, outputs[0])
-    assert torch.allclose(result[path], gradient[0].square().mean(0), rtol=1e-3)
+    assert torch.allclose(result[path], squares / 200, rtol=1e-3)
 
 
 def test_the_model_is_left_as_it_was(spiking: LoadedModel, token_ids: Any) -> None:

@@ -47,7 +47,7 @@ def test_a_cell_for_every_layer_and_format_in_model_order(report: Report) -> Non
     assert len(cells) == 44 * 7
     assert len(classed(picture, "mine")) == 43, "the embedding's sign was not among the searched formats"
     first, last = (c.findtext("title") or "" for c in (cells[0], cells[-1]))
-    assert first.startswith("emb in fp16: KL ") and last.startswith("head in int2-g64: KL ")
+    assert first.startswith("emb in fp16: expected loss ") and last.startswith("head in int2-g64: expected loss ")
     assert len(classed(picture, "scale")) == HEAT_CLASSES
     heat = heat_for([s.loss for s in report.sensitivities])
     assert cells[0].get("class") == f"cell h{heat.class_of(report.sensitivities[0].loss)}"
