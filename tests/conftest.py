@@ -146,3 +146,9 @@ def document(slmc: Slmc) -> Callable[..., object]:
         return json.loads(result.stdout, parse_constant=refuse)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def limits() -> tuple[str, ...]:
+    """The options that the shared artifact was built with."""
+    return LIMITS

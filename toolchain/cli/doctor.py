@@ -15,7 +15,7 @@ from targets.native import isa_name
 from toolchain.cli.console import Console
 from toolchain.cli.options import command
 
-PACKAGES = ("slmc", "torch", "onnx", "onnxruntime", "onnxscript", "numpy", "scipy", "safetensors", "tokenizers")
+PACKAGES = ("slmc", "torch", "onnx", "onnxruntime", "onnxscript", "numpy", "safetensors", "tokenizers")
 
 
 @click.command("doctor")

@@ -30,7 +30,7 @@ def method_named(name: str) -> Method:
 
 def compress(weight: Tensor, choice: Choice, hessian: Tensor | None) -> Encoded:
     """A weight matrix [rows, cols] as its choice stores it; formats without a grid know only nearest rounding."""
-    fmt = format_named(choice.format)
+    fmt, method = format_named(choice.format), method_named(choice.method)
     if isinstance(fmt, IntegerFormat):
-        return method_named(choice.method).compress(weight.detach().float(), fmt, hessian)
+        return method.compress(weight.detach().float(), fmt, hessian)
     return fmt.encode(weight.detach().float().numpy())

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
+from numpy.typing import NDArray
 
 Option = tuple[float, int]
 """Loss and bytes of one way to store a unit."""
 
-
-def undominated(options: Sequence[Option]) -> list[int]:
-    """Indices of the options that no other beats in loss without costing more bytes, in order of rising bytes."""
-    kept: list[int] = []
-    for i in sorted(range(len(options)), key=lambda i: (options[i][1], options[i][0], i)):
-        if not kept or options[i][0] < options[kept[-1]][0]:
-            kept.append(i)
-    return kept
+MOST_PAIRS = 50_000
+"""Beyond so many partial sums, those whose bytes nearly agree are merged, the larger bytes counting for both."""
 
 
 def smallest_bytes(units: Sequence[Sequence[Option]]) -> int:
@@ -30,60 +20,49 @@ def smallest_bytes(units: Sequence[Sequence[Option]]) -> int:
     return sum(min(size for _, size in options) for options in units)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """Undominated sums over the first units, by rising bytes and falling loss, and how each came about."""
+
+    sizes: NDArray[np.int64]
+    losses: NDArray[np.float64]
+    before: NDArray[np.int64]  # index into the step before
+    option: NDArray[np.int64]  # of the newest unit
+
+
 def allocate(units: Sequence[Sequence[Option]], budget: int) -> list[int] | None:
     """For every unit the index of the chosen option: least total loss with total bytes <= budget, None if impossible.
 
-    min sum_u sum_i loss_ui x_ui   s.t.  sum_ui bytes_ui x_ui <= budget,  sum_i x_ui = 1 for every u,  x in {0, 1}
+    Unit by unit, every sum of bytes and loss that no other beats in both is kept, as long as the rest can still fit.
+    Exact up to MOST_PAIRS sums; beyond, within one part in 25,000 of the budget.
     """
-    if smallest_bytes(units) > budget:
+    rest = smallest_bytes(units)
+    if rest > budget:
         return None
-    candidates = [(u, i) for u, options in enumerate(units) for i in undominated(options)]
-    losses = np.array([units[u][i][0] for u, i in candidates])
-    sizes = np.array([units[u][i][1] for u, i in candidates], dtype=float)
-    columns = np.arange(len(candidates))
-    one_each = csr_array((np.ones(len(candidates)), ([u for u, _ in candidates], columns)))
-    scale = float(losses.max()) or 1.0
-    within = LinearConstraint(csr_array(sizes[None] / budget), -np.inf, 1)
-    with _silent_stdout():
-        result = milp(
-            losses / scale,
-            constraints=[LinearConstraint(one_each, 1, 1), within],
-            integrality=np.ones(len(candidates)),
-            bounds=Bounds(0, 1),
-            options={"mip_rel_gap": 1e-4, "node_limit": 20_000},
-        )
-    if result.x is None:
-        return None
-    chosen = [-1] * len(units)
-    for (u, i), x in zip(candidates, result.x, strict=True):
-        if x > 0.5:
-            chosen[u] = i
-    return _within(units, chosen, budget)
+    zero = np.zeros(1, np.int64)
+    steps = [_Step(zero, np.zeros(1), zero, zero)]
+    for options in units:
+        rest -= min(size for _, size in options)
+        steps.append(_extended(steps[-1], options, budget - rest))
+    chosen, at = [], len(steps[-1].losses) - 1
+    for step in reversed(steps[1:]):
+        chosen.append(int(step.option[at]))
+        at = int(step.before[at])
+    return chosen[::-1]
 
 
-def _within(units: Sequence[Sequence[Option]], chosen: list[int], budget: int) -> list[int]:
-    """The same, or with the cheapest step down where the solver's tolerance let a few bytes too many pass."""
-    while sum(units[u][i][1] for u, i in enumerate(chosen)) > budget:
-        steps = [
-            ((units[u][j][0] - units[u][i][0]) / (units[u][i][1] - units[u][j][1]), u, j)
-            for u, i in enumerate(chosen)
-            for j in range(len(units[u]))
-            if units[u][j][1] < units[u][i][1]
-        ]
-        _, u, j = min(steps)
-        chosen[u] = j
-    return chosen
-
-
-@contextlib.contextmanager
-def _silent_stdout() -> Iterator[None]:
-    """Keep the solver's stray lines off standard output, where a command's JSON goes."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-        yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
+def _extended(step: _Step, options: Sequence[Option], room: int) -> _Step:
+    """The undominated sums with one more unit that leave the rest its room."""
+    losses = (step.losses[:, None] + np.array([loss for loss, _ in options])).ravel()
+    sizes = (step.sizes[:, None] + np.array([size for _, size in options], np.int64)).ravel()
+    order = np.lexsort((losses, sizes))
+    order = order[sizes[order] <= room]
+    best_before = np.minimum.accumulate(np.concatenate([[np.inf], losses[order][:-1]]))
+    kept = order[losses[order] < best_before]
+    if len(kept) == 0:  # every sum is infinite or not a number: keep the smallest
+        kept = order[:1]
+    if len(kept) > MOST_PAIRS:
+        # Of sums in the same narrow band of bytes the last has the least loss, and the most bytes.
+        band = sizes[kept] * (MOST_PAIRS // 2) // max(room, 1)
+        kept = kept[np.append(band[1:] != band[:-1], True)]
+    return _Step(sizes[kept], losses[kept], kept // len(options), kept % len(options))

@@ -25,6 +25,9 @@ FLOOR = 1e-4
 LUCK = 3e-3
 """Standard deviation, in nats, that the fp32 model's own luck on a text is expected to have."""
 
+LARGEST_SCALE = 10.0
+"""A larger scale comes from predictions that are too small to tell it."""
+
 ONE_SIDED_95 = 1.645
 
 
@@ -41,7 +44,7 @@ def fit(candidates: Sequence[Candidate]) -> Line:
 
     The variance of a point is that of its measurement and of its scaled prediction, so the fit is repeated.
     """
-    noisy = [c for c in candidates if c.score.standard_error > 0 and math.isfinite(c.score.standard_error)]
+    noisy = [c for c in candidates if _finite(c) and 0 < c.score.standard_error < math.inf]
     predicted = np.array([c.predicted for c in noisy])
     measured = np.array([math.log1p(c.score.relative_drop) for c in noisy])
     noise = np.array([c.score.standard_error for c in noisy])
@@ -51,7 +54,7 @@ def fit(candidates: Sequence[Candidate]) -> Line:
         # The measurements share one text, so their luck is one draw however many they are.
         luck = float((weight * (measured - line.scale * predicted)).sum() / (weight.sum() + 1 / LUCK**2))
         scale = float((weight * predicted * (measured - luck)).sum() / (weight * predicted**2).sum())
-        line = Line(max(scale, 0.0), luck)
+        line = Line(min(max(scale, 0.0), LARGEST_SCALE), luck)
     return line
 
 
@@ -67,7 +70,13 @@ def judged(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     return tuple(_judge(c, line) for c in candidates)
 
 
+def _finite(candidate: Candidate) -> bool:
+    return math.isfinite(candidate.score.relative_drop) and math.isfinite(candidate.predicted)
+
+
 def _judge(candidate: Candidate, line: Line) -> Candidate:
+    if not _finite(candidate):
+        return dataclasses.replace(candidate, drop=math.inf, upper=math.inf)
     measured, noise = math.log1p(candidate.score.relative_drop), candidate.score.standard_error
     if noise == 0:
         return dataclasses.replace(candidate, drop=math.expm1(measured), upper=math.expm1(measured))

@@ -18,6 +18,9 @@ from toolchain.search.values import Candidate, SearchResult
 Progress = Callable[[str, int, int], None]
 """Told of the stage, how much is done, and how much there is."""
 
+LEAST_STEP = 0.004
+"""Closing in ends when the budgets differ by less than this share."""
+
 LARGEST_BITS = 8
 """The byte ladder ends where every layer has about this many bits."""
 
@@ -109,15 +112,18 @@ def budgets(problem: Problem) -> list[int]:
 
 def _close_in(trace: Trace, max_drop: float, progress: Progress) -> None:
     """Approach the smallest model that surely keeps the drop limit, by module-tier budgets in between."""
-    steps = trace.problem.effort.bisections
+    problem, steps = trace.problem, trace.problem.effort.bisections
+    low = problem.smallest_bytes
     for step in range(steps):
-        candidates = [c for c in trace.judged if c.tier == "module"]
-        smallest = min((c.bytes for c in candidates if c.upper <= max_drop), default=None)
-        below = max((c.bytes for c in candidates if smallest is not None and c.bytes < smallest), default=None)
-        if smallest is None or below is None or smallest - below < 0.004 * smallest:
+        candidates = trace.judged
+        high = min((c.bytes for c in candidates if c.upper <= max_drop), default=0)
+        if high - low < LEAST_STEP * high:
             return
-        recipe = module_tier(trace.problem, trace.losses, round(math.sqrt(smallest * below)))
-        if recipe is None or recipe_key(recipe) in trace.candidates:
+        budget = round(math.sqrt(low * high))
+        recipe = module_tier(problem, trace.losses, budget)
+        if recipe is None:
             return
-        trace.attempt(recipe, "module", f"between {below} and {smallest} bytes")
+        trace.attempt(recipe, "module", f"closing in, {budget} bytes")
+        if next(c.upper for c in trace.judged if c.recipe == recipe) > max_drop:
+            low = budget
         progress("closing in", step + 1, steps)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from exporters.formats.base import Encoded
+from exporters.formats.catalog import format_named
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Score
 
@@ -35,7 +36,8 @@ class LayerStore:
         key = (path, choice)
         if key in self._memory:
             return self._memory[key]
-        file = self._folder / f"{re.sub(r'[^A-Za-z0-9.-]', '_', path)}--{choice.format}--{choice.method}.npz"
+        name = re.sub(r"[^A-Za-z0-9.-]", "_", f"{path}--{choice.format}--{choice.method}")
+        file = self._folder / f"{name}.npz"
         encoded = _read(file, choice.format) or self._write(file, self._make(path, choice))
         if self._held_bytes + encoded.nbytes <= KEEP_BYTES:
             self._memory[key] = encoded
@@ -47,6 +49,8 @@ class LayerStore:
         with partial.open("wb") as out:
             arrays: dict[str, Any] = {f"plane.{n}": p for n, p in encoded.planes.items()}
             np.savez(out, shape=np.array(encoded.shape), **arrays)
+            out.flush()
+            os.fsync(out.fileno())
         partial.replace(file)
         return encoded
 
@@ -58,9 +62,11 @@ def _read(file: Path, fmt: str) -> Encoded | None:
         with np.load(file) as stored:
             planes = {n.removeprefix("plane."): stored[n] for n in stored.files if n.startswith("plane.")}
             rows, cols = (int(n) for n in stored["shape"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):
         return None
-    return Encoded(fmt, (rows, cols), planes)
+    wanted = {n: (p.shape, p.dtype) for n, p in format_named(fmt).planes_for(rows, cols).items()}
+    whole = {n: (p.shape, p.dtype) for n, p in planes.items()} == wanted
+    return Encoded(fmt, (rows, cols), planes) if whole else None
 
 
 def recipe_key(recipe: Recipe) -> str:
@@ -76,7 +82,7 @@ class Journal:
         self._file = file
         self._known: dict[str, Score] = {}
         if file.is_file():
-            for line in file.read_text(encoding="utf-8").splitlines():
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     entry = json.loads(line)
                     self._known[entry["key"]] = Score(**entry["score"])
