@@ -13,6 +13,15 @@ _MS_PER_S = 1e3
 _GB = 1e9
 
 
+CHUNK_LOGITS = 2**20
+"""A prompt is read in chunks of at most so many logits (4 MiB), so that they do not swamp the memory measured."""
+
+
+def chunk_for(vocabulary: int) -> int:
+    """Tokens per chunk of a prompt: a power of two from 8 to 64 that keeps within CHUNK_LOGITS."""
+    return next((size for size in (64, 32, 16) if size * vocabulary <= CHUNK_LOGITS), 8)
+
+
 @dataclass(frozen=True)
 class MeasureRequest:
     """How to measure. Prompt processing and generation are separate tests; either may be left out with 0 tokens.

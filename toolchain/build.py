@@ -9,27 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporters.errors import SlmcError
+from exporters.formats.base import Encoded
 from toolchain.deliver import Delivered, deliver
 from toolchain.delivery.package import check_output
 from toolchain.delivery.plan import Plan, plan_of
+from toolchain.evidence.quality import Reference
 from toolchain.prepare import Prepared, Progress, gather_evidence, make_evaluator
-from toolchain.search.evaluator import ModelEvaluator
 from toolchain.search.frontier import frontier, select
 from toolchain.search.judge import judged
 from toolchain.search.search import OutOfTime, search
-from toolchain.search.store import LayerStore
 from toolchain.search.values import Candidate, SearchResult
 from toolchain.workspace import BEST_PLAN, workspace, write_whole
 
 
 @dataclass(frozen=True)
 class Found:
-    """A finished search and what it can hand on without computing it again."""
+    """A finished search, and what is needed to deliver it: the chosen layers as stored, and the fp32 predictions.
+
+    The search's own evidence and models are let go: they are the larger part of the memory.
+    """
 
     plan: Plan
     result: SearchResult
-    evaluator: ModelEvaluator
-    layers: LayerStore
+    encoded: dict[str, Encoded]
+    reference: Reference
 
 
 def build(
@@ -45,10 +48,7 @@ def build(
     with workspace(output, prepared.inputs(), resume=resume) as folder:
         found = find(prepared, folder, progress, say)
         staging = fresh_staging(folder)
-        return deliver(
-            prepared, found.plan, found.layers.encoded, found.evaluator.reference, staging, force=force,
-            progress=progress,
-        )  # fmt: skip
+        return deliver(prepared, found.plan, found.encoded, found.reference, staging, force=force, progress=progress)
 
 
 def find(prepared: Prepared, folder: Path, progress: Progress, say: Callable[[str], None]) -> Found:
@@ -69,7 +69,8 @@ def find(prepared: Prepared, folder: Path, progress: Progress, say: Callable[[st
         ) from error
     plan = _plan(prepared, result)
     write_whole(folder / BEST_PLAN, plan.to_json())
-    return Found(plan, result, evaluator, layers)
+    encoded = {path: layers.encoded(path, choice) for path, choice in plan.recipe.items()}
+    return Found(plan, result, encoded, evaluator.reference)
 
 
 def fresh_staging(folder: Path) -> Path:

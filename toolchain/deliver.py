@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,6 @@ from exporters.manifest import (
 )
 from exporters.ops.modules import stored_module
 from targets.session import Session
-from toolchain.compress.recipe import Choice, Recipe
 from toolchain.delivery import package
 from toolchain.delivery.plan import Plan, recipe_bytes
 from toolchain.delivery.reports.catalog import REPORTS
@@ -78,10 +77,15 @@ class _Findings:
 
 
 def deliver(
-    prepared: Prepared, plan: Plan, encoded: Callable[[str, Choice], Encoded], reference: Reference, staging: Path,
+    prepared: Prepared, plan: Plan, encoded: Mapping[str, Encoded], reference: Reference, staging: Path,
     *, force: bool, progress: Progress,
 ) -> Delivered:  # fmt: skip
-    """Carry a plan out. `staging` is a folder that does not exist yet, beside the output.
+    """Carry a plan out.
+
+    Args:
+        encoded: every layer as the plan stores it.
+        reference: the fp32 model's predictions on the evaluation text.
+        staging: a folder that does not exist yet, on the output's file system.
 
     Raises:
         SlmcError: a step failed; nothing is left at the output.
@@ -92,7 +96,7 @@ def deliver(
         progress(f"delivery: {step}", next(steps), len(STEPS))
 
     tree, spec = prepared.model.tree, prepared.spec
-    module = stored_model(prepared.model, plan.recipe, encoded)
+    module = stored_model(prepared.model, encoded)
     done("compress")
     staging.mkdir(parents=True)
     graph = export_graph(module, prepared.model.forward.state_specs(), staging, recipe_bytes(plan.recipe, tree))
@@ -103,10 +107,11 @@ def deliver(
     done("parity")
     found = quality(session, reference, prepared.evaluation)
     sample = "".join(_sample(session, prepared))
+    vocabulary = session.vocabulary
     del session
     done("quality")
-    result = measurement(staging, graph.io, prepared.evaluation, threads=spec.threads)
-    speed = measured(result, spec.target, bytes_per_token(plan.recipe, tree, encoded))
+    result = measurement(staging, graph.io, prepared.evaluation, vocabulary, threads=spec.threads)
+    speed = measured(result, spec.target, bytes_per_token(tree, encoded))
     done("measurement")
     findings = _Findings(agreement, found, speed, sample)
     manifest = _manifest(prepared, plan, graph, findings)
@@ -117,20 +122,20 @@ def deliver(
     return Delivered(spec.output, manifest, report)
 
 
-def stored_model(model: LoadedModel, recipe: Recipe, encoded: Callable[[str, Choice], Encoded]) -> nn.Module:
+def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded]) -> nn.Module:
     """The model with every layer replaced by a module over its stored planes; vectors are shared with the original."""
     tensors = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
     module = copy.deepcopy(model.module, memo=tensors)
     for layer in model.tree.layers:
-        module.set_submodule(layer.path, stored_module(encoded(layer.path, recipe[layer.path]), layer.kind))
+        module.set_submodule(layer.path, stored_module(encoded[layer.path], layer.kind))
     return module.eval()
 
 
-def bytes_per_token(recipe: Recipe, tree: ModelTree, encoded: Callable[[str, Choice], Encoded]) -> int:
+def bytes_per_token(tree: ModelTree, encoded: Mapping[str, Encoded]) -> int:
     """Bytes of weights that one generated token reads: all of them, but one row only of an embedding."""
     total = 4 * tree.vector_params
     for layer in tree.layers:
-        size = encoded(layer.path, recipe[layer.path]).nbytes
+        size = encoded[layer.path].nbytes
         total += size // layer.rows if layer.kind == "embedding" else size
     return total
 

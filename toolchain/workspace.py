@@ -51,6 +51,8 @@ def workspace(output: Path, inputs: Mapping[str, Any], *, resume: bool) -> Itera
             raise SlmcError(
                 f"{folder}: another build is at work there; wait for it or choose another output"
             ) from error
+        if not _same_file(lock.fileno(), folder / "lock"):
+            raise SlmcError(f"{folder}: another build has just ended there; repeat the command")
         try:
             _claim(folder, inputs, resume=resume)
             yield folder
@@ -63,6 +65,11 @@ def workspace(output: Path, inputs: Mapping[str, Any], *, resume: bool) -> Itera
             raise NotAvailable(
                 f"{folder}: no space left on its disk; free some, then repeat the command with --resume"
             ) from error
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one that stands at a path, and not one that has been removed."""
+    return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
 
 
 def _how_to_go_on(folder: Path) -> str:

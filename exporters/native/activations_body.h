@@ -60,8 +60,7 @@ void map_chunks(const QMatrix& m, Arena& arena, Prepared* p) {
   p->segment_count = count_segments(m);
   const int spread = spread_of(m, L::codes);
   if (spread == kLonger) {
-    const int64_t length = p->segment_count == 1 ? int64_t{1} << 40 : p->segments[0].length;
-    while (int64_t{L::codes} << p->segment_shift < length) ++p->segment_shift;
+    while (L::codes << p->segment_shift < p->segments[0].length) ++p->segment_shift;
   }
   if (spread != kUneven) return;
   const int64_t chunks = (m.padded() + L::codes - 1) / L::codes;
@@ -107,7 +106,9 @@ void prepare_decode8(const QMatrix& m, Arena& arena, Prepared* p) {
       int8_t* out = ordered + t * length + c * L::codes;
       V::template order<L::parts>(natural + c * L::codes, out);
       typename V::I total = V::set(int32_t{0});
-      unrolled<L::parts>([&](auto j) { total = V::template dot<4>(total, V::ones(), V::load(out + j.value * L::low_bytes)); });
+      unrolled<L::parts>([&](auto j) {
+        total = V::template dot<4>(total, V::ones(), V::load(out + j.value * L::low_bytes));
+      });
       alignas(64) int32_t of_lane[V::kLanes];
       V::store(of_lane, total);
       for (int i = 0; i < V::kLanes; ++i) start[t * lanes + c * V::kLanes + i] = -centre * of_lane[i];

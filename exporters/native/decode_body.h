@@ -37,7 +37,8 @@ SLMC_INLINE typename V::I add_high_by_shifts(typename V::I bytes, typename V::I 
   unrolled<4>([&](auto byte) {
     constexpr int from = first + high * (byte.value * (8 / low) + part), to = 8 * byte.value + low;
     const typename V::I mask = V::set(static_cast<int32_t>(((1u << high) - 1) << to));
-    const typename V::I moved = V::template left<(to > from ? to - from : 0)>(V::template right<(from > to ? from - to : 0)>(words));
+    const typename V::I lowered = V::template right<(from > to ? from - to : 0)>(words);
+    const typename V::I moved = V::template left<(to > from ? to - from : 0)>(lowered);
     bytes = V::or_(bytes, V::and_(moved, mask));
   });
   return bytes;
@@ -108,7 +109,8 @@ SLMC_INLINE void step32(const Cursor* at, const float* x, const int32_t* lane_se
         [&](auto r) { sums[r.value] = words[r.value].template multiply<p.value>(xs, sums[r.value]); });
   });
   unrolled<rows>([&](auto r) {
-    totals[r.value] = V::fma(sums[r.value], lane_factors<V, spread>(at[r.value].factors, lane_segment), totals[r.value]);
+    const typename V::F factor = lane_factors<V, spread>(at[r.value].factors, lane_segment);
+    totals[r.value] = V::fma(sums[r.value], factor, totals[r.value]);
   });
 }
 
@@ -132,6 +134,7 @@ template <typename V>
 __attribute__((noinline)) void fill_factors(const QMatrix& m, const Prepared& p, int64_t t, int64_t n, int64_t rows,
                                             float* factors) {
   const int64_t segments = p.segment_count;
+  const auto end_with_zeros = [&] { V::store(factors + rows * segments, V::zero()); };  // short rows read behind
   const float* scale_x = p.scales + t * (segments + V::kLanes);
   const uint16_t* scales = m.scales + n * m.groups;
   if (segments == m.groups) {
@@ -143,15 +146,17 @@ __attribute__((noinline)) void fill_factors(const QMatrix& m, const Prepared& p,
     }
     const int left = static_cast<int>(rows * segments - i);
     V::store(factors + i, V::mul(V::load_halves_first(scales + i, left), V::load(scale_x + phase)));
-    return;
+    return end_with_zeros();
   }
-  for (int64_t r = 0; r < rows; ++r, scales += m.groups, factors += segments)
+  for (int64_t r = 0; r < rows; ++r, scales += m.groups)
     for (int64_t g = 0, s = 0; g < m.groups; ++g) {
       const typename V::F scale = V::set(half_to_float(scales[g]));
       const int64_t end = (g + 1) * segments / m.groups;
-      for (int64_t i = s; i < end; i += V::kLanes) V::store(factors + i, V::mul(scale, V::load(scale_x + i)));
+      for (int64_t i = s; i < end; i += V::kLanes)
+        V::store(factors + r * segments + i, V::mul(scale, V::load(scale_x + i)));
       s = end;
     }
+  end_with_zeros();
 }
 
 // What all rows of a matrix have in common.
@@ -229,15 +234,17 @@ SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const Block& blo
     unrolled<rows>([&](auto r) {
       constexpr int i = r.value;
       std::memcpy(low_rest[i], low + i * walk.row_bytes + walk.whole * L::low_bytes, walk.low_rest);
-      if (L::high) std::memcpy(high_rest[i], high + i * walk.high_row_bytes + walk.whole * L::high_bytes, walk.high_rest);
+      if (L::high)
+        std::memcpy(high_rest[i], high + i * walk.high_row_bytes + walk.whole * L::high_bytes, walk.high_rest);
       at[i] = {low_rest[i], high_rest[i], factors + i * walk.segments + segment(walk.whole)};
     });
     step(at, walk.whole);
   }
   if (block.zeros)
     unrolled<rows>([&](auto r) {
-      totals[r.value] = less_zeros<V>(block.scales + r.value * walk.groups, block.zeros + r.value * walk.groups, in.sums,
-                                      walk.groups, walk.centre, totals[r.value]);
+      const int64_t at = r.value * walk.groups;
+      totals[r.value] = less_zeros<V>(block.scales + at, block.zeros + at, in.sums, walk.groups, walk.centre,
+                                      totals[r.value]);
     });
   if constexpr (rows % 4 == 0)
     for (int r = 0; r < rows; r += 4) V::sum4(totals + r, out + r);
@@ -292,29 +299,23 @@ void decode_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, 
 inline int spread_of(const QMatrix& m, int64_t chunk) {
   const int64_t segment = m.group < kActivationGroup ? m.group : kActivationGroup;
   if (m.groups > 1 && m.group % segment != 0) return kUneven;
-  if (m.groups == 1 && m.group <= segment) return m.group <= chunk ? 1 : kLonger;
-  if (segment > chunk) return segment % chunk == 0 && (segment / chunk & (segment / chunk - 1)) == 0 ? kLonger : kUneven;
+  const int64_t chunks = segment / chunk;
+  if (segment > chunk) return segment % chunk == 0 && (chunks & (chunks - 1)) == 0 ? kLonger : kUneven;
   return chunk % segment == 0 ? static_cast<int>(chunk / segment) : kUneven;
 }
 
 template <typename V, int bits, bool integer>
 void decode_bits(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
-  switch (spread_of(m, Layout<V, bits>::codes)) {
-    case kLonger:
-      if constexpr (Layout<V, bits>::codes < kActivationGroup)
-        return decode_range<V, bits, kLonger, integer>(m, p, y, first, last);
-      [[fallthrough]];
-    case 1: return decode_range<V, bits, 1, integer>(m, p, y, first, last);
-    case 2: return decode_range<V, bits, 2, integer>(m, p, y, first, last);
-    case 4: return decode_range<V, bits, 4, integer>(m, p, y, first, last);
-    case 8:
-      if constexpr (V::kLanes >= 8) return decode_range<V, bits, 8, integer>(m, p, y, first, last);
-      [[fallthrough]];
-    case 16:
-      if constexpr (V::kLanes >= 16) return decode_range<V, bits, 16, integer>(m, p, y, first, last);
-      [[fallthrough]];
-    default: return decode_range<V, bits, kUneven, integer>(m, p, y, first, last);
-  }
+  constexpr int codes = Layout<V, bits>::codes;
+  const int spread = spread_of(m, codes);
+  const auto run = [&](auto known) {
+    if (spread == known.value) decode_range<V, bits, known.value, integer>(m, p, y, first, last);
+  };
+  run(Index<kUneven>{});
+  if constexpr (codes < kActivationGroup) run(Index<kLonger>{});
+  if constexpr (codes >= 128) run(Index<codes / 128>{});
+  if constexpr (codes >= 64) run(Index<codes / 64>{});
+  if constexpr (codes >= 32) run(Index<codes / 32>{});
 }
 
 }  // namespace

@@ -67,6 +67,7 @@ struct Avx2 {
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps(four, 1)));
   }
 
+  static SLMC_INLINE float half(uint16_t v) { return _cvtsh_ss(v); }
   static SLMC_INLINE F load_halves(const uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
@@ -128,8 +129,10 @@ struct Avx2 {
   // 16 bytes at `offset` of 8 rows: out[d] = word d of every row
   static SLMC_INLINE void transpose(const uint8_t* const* rows, int64_t offset, I* out) {
     I twos[4];  // half q of twos[i] is row 4 q + i
-    for (int i = 0; i < 4; ++i)
-      twos[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(sixteen(rows[i] + offset)), sixteen(rows[4 + i] + offset), 1);
+    for (int i = 0; i < 4; ++i) {
+      const I first_half = _mm256_castsi128_si256(sixteen(rows[i] + offset));
+      twos[i] = _mm256_inserti128_si256(first_half, sixteen(rows[4 + i] + offset), 1);
+    }
     const I low01 = _mm256_unpacklo_epi32(twos[0], twos[1]), low23 = _mm256_unpacklo_epi32(twos[2], twos[3]);
     const I high01 = _mm256_unpackhi_epi32(twos[0], twos[1]), high23 = _mm256_unpackhi_epi32(twos[2], twos[3]);
     out[0] = _mm256_unpacklo_epi64(low01, low23);
@@ -154,7 +157,8 @@ struct Avx2 {
       return;
     }
     unrolled<8 / low>([&](auto j) {
-      out[j.value] = and_(j.value ? _mm256_srli_epi16(packed, j.value * low) : packed, _mm256_set1_epi8((1 << low) - 1));
+      const I moved = j.value ? _mm256_srli_epi16(packed, j.value * low) : packed;
+      out[j.value] = and_(moved, _mm256_set1_epi8((1 << low) - 1));
     });
     if constexpr (high > 0) {
       const I bytes = high_bytes<high * 4 / low>(high_plane);
@@ -168,7 +172,8 @@ struct Avx2 {
         } else {  // codes 4 byte + 2 part of a word: even bytes read the lower half of their byte, odd ones the upper
           const I even = _mm256_slli_epi16(bytes, 4 - 2 * j.value);
           const I odd = j.value ? _mm256_srli_epi16(bytes, 2 * j.value) : bytes;
-          out[j.value] = or_(out[j.value], or_(and_(even, _mm256_set1_epi16(0x0030)), and_(odd, _mm256_set1_epi16(0x3000))));
+          const I both = or_(and_(even, _mm256_set1_epi16(0x0030)), and_(odd, _mm256_set1_epi16(0x3000)));
+          out[j.value] = or_(out[j.value], both);
         }
       });
     }
@@ -179,8 +184,8 @@ struct Avx2 {
     if constexpr (per_lane == 1) {
       int64_t eight;
       std::memcpy(&eight, plane, sizeof eight);
-      const I which = _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6,
-                                       7, 7, 7, 7);
+      const I which = _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3,  //
+                                       4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7);
       return _mm256_shuffle_epi8(_mm256_set1_epi64x(eight), which);
     }
     const I which = _mm256_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12,

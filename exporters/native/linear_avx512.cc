@@ -104,6 +104,7 @@ struct Avx512 {
   template <int n>
   static SLMC_INLINE I left(I v) { return n ? _mm512_slli_epi32(v, n) : v; }
 
+  static SLMC_INLINE float half(uint16_t v) { return _cvtsh_ss(v); }
   static SLMC_INLINE F load_halves(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }

@@ -66,6 +66,9 @@ struct Neon {
     store(out, vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3])));
   }
 
+  static SLMC_INLINE float half(uint16_t v) {
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(v))), 0);
+  }
   static SLMC_INLINE F load_halves(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
   static SLMC_INLINE F load_halves_first(const uint16_t* p, int count) {
     uint16_t copy[kLanes] = {};
@@ -180,7 +183,8 @@ struct Neon {
       if constexpr (high > 0) {
         constexpr int bytes = high * 4 / low;
         int32_t of_lane[kLanes];
-        for (int i = 0; i < kLanes; ++i) of_lane[i] = bytes == 1 ? high_plane[i] : high_plane[2 * i] | high_plane[2 * i + 1] << 8;
+        for (int i = 0; i < kLanes; ++i)
+          of_lane[i] = bytes == 1 ? high_plane[i] : high_plane[2 * i] | high_plane[2 * i + 1] << 8;
         more = load(of_lane);
       }
     }

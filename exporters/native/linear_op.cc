@@ -21,7 +21,7 @@ const LinearKernels& kernels_for(bool vector_layout) {
   }
 }
 
-// Below this many multiplications one thread is done before a second has started.
+// A product of this size takes one core some ten microseconds; waking a second for less does not pay.
 constexpr int64_t kWorthThreads = 1 << 20;
 constexpr int64_t kWorkPerTask = 1 << 18;
 

@@ -1,6 +1,8 @@
 // The operators' view of ONNX Runtime, in terms of its C interface.
 #include "operator.h"
 
+#include <atomic>
+
 #include "registration.h"
 
 namespace slmc {
@@ -216,7 +218,7 @@ int64_t Inference::integer(const char* attribute) const {
 
 void Inference::output(size_t index, const SymbolicShape& shape, ort::ElementType type) const {
   for (size_t i = 0; i < shape.dims.size(); ++i)
-    if (shape.dims[i] < 0 && (!shape.symbols[i] || !*shape.symbols[i])) return;  // no way to say "unknown" without a name
+    if (shape.dims[i] < 0 && (!shape.symbols[i] || !*shape.symbols[i])) return;  // unknown sizes need a name
   OwnedInfo owned;
   check(api().CreateTensorTypeAndShapeInfo(&owned.info), "making a shape");
   check(api().SetTensorElementType(owned.info, type), "setting a type");

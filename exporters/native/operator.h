@@ -1,6 +1,5 @@
 // What an operator of ours is to ONNX Runtime: a table of ports, a shape rule and a kernel; refusals become its errors.
 #pragma once
-#include <atomic>
 #include <memory>
 #include <stdexcept>
 #include <string>

@@ -3,7 +3,7 @@
 // A panel has one vector per step along K and vector of rows: lane i belongs to output feature n0 + i. Rows of packed
 // codes become such vectors by transposing words of 4 bytes before they are unpacked, 16 bytes of every row at a time.
 //
-//   integer    y[t, n] += scale_x[t, s] * scale_w[n, g] * (sum code * q - centre * sum q)       per segment s of group g
+//   integer    y[t, n] += scale_x[t, s] * scale_w[n, g] * (sum code * q - centre * sum q)     per segment s of group g
 //   float      y[t, n] += sum x[t, k] * w[n, k]
 #pragma once
 #include "activations_body.h"
@@ -59,10 +59,11 @@ SLMC_INLINE void over_words(const Rows<V>& low_rows, const Rows<V>& high_rows, i
 }
 
 // scale_w, or scale_w * (zero - centre), of the tile's rows in group g.
-inline void scales_of(const QMatrix& m, int64_t n, int rows, int64_t g, float* scales, float* zero_shares) {
+template <typename V>
+void scales_of(const QMatrix& m, int64_t n, int rows, int64_t g, float* scales, float* zero_shares) {
   for (int i = 0; i < rows; ++i) {
     const int64_t at = (n + i < m.N ? n + i : m.N - 1) * m.groups + g;
-    scales[i] = half_to_float(m.scales[at]);
+    scales[i] = V::half(m.scales[at]);
     if (zero_shares) zero_shares[i] = scales[i] * static_cast<float>(m.zeros[at] - m.centre());
   }
 }
@@ -100,7 +101,7 @@ struct IntegerPanel {
       const Rows<V> high(m.high, m.high_row_bytes(), n + r * V::kLanes, m.N);
       for (int64_t k = k0; k < k1; k += kUnit) {
         uint8_t* out = codes + (k - k0) * kRows + r * 4 * V::kLanes;
-        over_words<V, bits>(low, high, k, [&](auto word, auto more, auto bit, auto code) __attribute__((always_inline)) {
+        const auto unpack = [&](auto word, auto more, auto bit, auto code) __attribute__((always_inline)) {
           unrolled<L::parts>([&](auto j) {
             typename V::I bytes = word;
             if constexpr (L::low < 8) bytes = V::and_(V::template right<L::low * j.value>(word), mask);
@@ -109,7 +110,8 @@ struct IntegerPanel {
             if constexpr (bits == 8 && V::kSignedCodes8) bytes = V::flip_signs(bytes);
             V::store(out + (code.value / 4 + j.value) * kRows * 4, bytes);
           });
-        });
+        };
+        over_words<V, bits>(low, high, k, unpack);
       }
     }
   }
@@ -149,7 +151,8 @@ struct IntegerPanel {
         const typename V::F sx = V::set(scale_x[i.value * p.segment_count + s]);
         unrolled<kRowVectors>([&](auto r) {
           typename V::F& out = total[i.value][r.value];
-          out = V::fma(V::mul(V::to_float(sum[i.value][r.value]), sx), V::load(scales[s - s0] + r.value * V::kLanes), out);
+          const typename V::F sw = V::load(scales[s - s0] + r.value * V::kLanes);
+          out = V::fma(V::mul(V::to_float(sum[i.value][r.value]), sx), sw, out);
           if (p.sums)
             out = V::fnma(V::set(sums[i.value * p.segment_count + s]),
                           V::load(zero_shares[s - s0] + r.value * V::kLanes), out);
@@ -180,7 +183,7 @@ void product8(const QMatrix& m, const Prepared& p, float* y, int64_t first, int6
     for (int64_t s0 = 0, s1; s0 < p.segment_count; s0 = s1) {
       const int64_t k0 = p.segments[s0].first;
       for (s1 = s0; s1 < p.segment_count && p.segments[s1].first + p.segments[s1].length - k0 <= kIntegerBlock; ++s1)
-        scales_of(m, n, Panel::kRows, p.segments[s1].group, panel.scales[s1 - s0],
+        scales_of<V>(m, n, Panel::kRows, p.segments[s1].group, panel.scales[s1 - s0],
                   m.zeros ? panel.zero_shares[s1 - s0] : nullptr);
       panel.fill(m, n, k0, p.segments[s1 - 1].first + p.segments[s1 - 1].length);
       for (int64_t t = 0; t < p.tokens; t += V::kTokens8)
@@ -207,12 +210,12 @@ struct FloatPanel {
       typename V::F scale = V::zero(), zero = V::set(static_cast<float>(m.centre()));
       for (int64_t k = k0; k < k1; k += kUnit) {
         float* out = w + (k - k0) * kRows + r * V::kLanes;
-        over_words<V, bits>(low, high, k, [&](auto word, auto more, auto bit, auto code) __attribute__((always_inline)) {
+        const auto unpack = [&](auto word, auto more, auto bit, auto code) __attribute__((always_inline)) {
           if constexpr (code.value % 32 == 0) {
             const int64_t g = (k + code.value) / m.group < m.groups ? (k + code.value) / m.group : m.groups - 1;
             if (g != known) {
               alignas(64) float scales[V::kLanes], shares[V::kLanes];
-              scales_of(m, n + r * V::kLanes, V::kLanes, g, scales, nullptr);
+              scales_of<V>(m, n + r * V::kLanes, V::kLanes, g, scales, nullptr);
               scale = V::load(scales);
               if (m.zeros) {
                 for (int i = 0; i < V::kLanes; ++i) {
@@ -231,7 +234,8 @@ struct FloatPanel {
                                         V::template right<bit.value + L::high * p.value>(more), more_mask)));
             V::store(out + (code.value + p.value) * kRows, V::mul(V::sub(V::to_float(codes), zero), scale));
           });
-        });
+        };
+        over_words<V, bits>(low, high, k, unpack);
       }
     }
   }

@@ -24,8 +24,8 @@ from targets.native import platform_name
 from targets.session import open_session
 from toolchain.compress.recipe import Choice
 from toolchain.deliver import stored_model
-from toolchain.delivery.validate import artifact_session
 from toolchain.delivery.plan import read_plan
+from toolchain.delivery.validate import artifact_session
 from toolchain.evidence.calibration import input_moments
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.text import read_text
@@ -191,14 +191,15 @@ def test_the_same_tokens_come_out_everywhere(artifact: Path, manifest: Manifest,
     plan = read_plan(artifact / "plan.json")
     text = read_text(SHIPPED_TEXTS / "calibration.txt", loaded.tokenizer).head(plan.calibration_tokens)
     moments = input_moments(loaded, text.ids)
-    recipe = {path: Choice(e.format, e.method) for path, e in manifest.recipe.items()}
+    make = layer_maker(loaded, moments)
+    stored = {path: make(path, Choice(e.format, e.method)) for path, e in manifest.recipe.items()}
     native = artifact_session(artifact, manifest.io)
     written = greedy_session(native, ids, count)
     assert len(set(written[len(ids) :])) > 3, "a text that repeats one token proves nothing"
     assert greedy_plain(artifact, manifest, ids, count) == written
     stock = open_session(artifact / "model.onnx", manifest.io, native=None)
     assert greedy_session(stock, ids, count) == written
-    assert greedy_torch(stored_model(loaded, recipe, layer_maker(loaded, moments)), ids, count) == written
+    assert greedy_torch(stored_model(loaded, stored), ids, count) == written
     for flags in ((), ("--no-native",)):
         done = alone(artifact, "-p", PROMPT, "-n", str(count), "--temperature", "0", *flags)
         assert done.returncode == 0, done.stderr
@@ -233,8 +234,9 @@ def test_limits_that_cannot_be_met_still_give_the_closest_artifact(
 ) -> None:
     """Also: --force replaces an artifact, --json prints one document, --formats and --layer are kept to."""
     out = tmp_path / "out"
-    options = ("--effort", "quick", "--max-drop", "0.0001%", "--max-memory", "22%", "--max-latency", "1us",
-               "--formats", "int[23]-g64", "--layer", "att.key=int4-g64", "--layer", r"blocks\.1\..*key=fp16")  # fmt: skip
+    impossible = ("--max-drop", "0.0001%", "--max-memory", "22%", "--max-latency", "1us")
+    pins = ("--layer", "att.key=int4-g64", "--layer", r"blocks\.1\..*key=fp16")
+    options = ("--effort", "quick", *impossible, "--formats", "int[23]-g64", *pins)
     out.mkdir()
     (out / "manifest.json").write_text("{}")
     (out / "old").touch()

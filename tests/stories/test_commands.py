@@ -1,4 +1,4 @@
-"""Every other command on a real model and artifact: what it prints, and that --json is one document and nothing else."""
+"""Every other command on a real model and artifact: what it prints, and that --json is one document alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from exporters.manifest import read_manifest
+from targets.measure import measure
 
 Document = Callable[..., Any]
 Slmc = Callable[..., Any]
@@ -23,8 +24,8 @@ Slmc = Callable[..., Any]
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text that the shipped ones do not hold."""
     path = tmp_path_factory.mktemp("text") / "ships.txt"
-    lines = (f"The {what} came in with the {n}th tide and nobody on the quay looked up.\n" for n, what in enumerate(
-        ("ship", "old boat", "letter", "captain", "rain", "cook", "fog", "bell", "dog", "harbour master") * 3))  # fmt: skip
+    things = ("ship", "old boat", "letter", "captain", "rain", "cook", "fog", "bell", "dog", "harbour master") * 3
+    lines = (f"The {thing} came in with tide {n} and nobody on the quay looked up.\n" for n, thing in enumerate(things))
     path.write_text("".join(lines), encoding="utf-8")
     return path
 
@@ -96,19 +97,22 @@ def test_eval_of_models_and_artifacts(artifact: Path, tiny_model: Path, text: Pa
     assert same["standard_error"] is None, "one block of tokens has no spread"
 
 
-def test_bench_in_every_format(artifact: Path, slmc: Slmc, document: Document) -> None:
-    options = ("bench", artifact, "-p", "16", "-n", "0,8", "-r", "2")
-    rows = document(*options)
+def test_bench_in_every_format(artifact: Path, slmc: Slmc, document: Document, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured once for each test; the other formats show the last measurement again."""
+    kept = []
+    monkeypatch.setattr("toolchain.cli.running.measure", lambda *args: kept.append(measure(*args)) or kept[-1])
+    rows = document("bench", artifact, "-p", "16", "-n", "0,8", "-r", "2")
     assert [(r["n_prompt"], r["n_gen"], r["n_threads"]) for r in rows] == [(16, 0, 1), (0, 8, 1)]
     assert all(r["avg_ts"] > 0 and len(r["samples_ts"]) == 2 for r in rows)
     assert "p50_ms" in rows[1] and rows[0]["model_filename"] == artifact.name
-    fast = ("bench", artifact, "-p", "8", "-n", "0", "-r", "1")
+    monkeypatch.setattr("toolchain.cli.running.measure", lambda *args: kept[0])
+    fast = ("bench", artifact, "-p", "16", "-n", "0")
     lines = slmc(*fast, "-o", "jsonl").stdout.splitlines()
-    assert [json.loads(line)["n_prompt"] for line in lines] == [8]
+    assert [json.loads(line)["n_prompt"] for line in lines] == [16]
     (row,) = csv.DictReader(io.StringIO(slmc(*fast, "-o", "csv").stdout))
-    assert row["n_prompt"] == "8" and float(row["avg_ts"]) > 0
-    table = slmc(*fast, "--no-native").stdout.splitlines()
-    assert len(table) == 3 and "| pp8 |" in table[2] and "native" not in table[2]
+    assert row["n_prompt"] == "16" and float(row["avg_ts"]) > 0
+    table = slmc(*fast).stdout.splitlines()
+    assert len(table) == 3 and "| pp16 |" in table[2] and "native" in table[2]
 
 
 def test_generate(artifact: Path, slmc: Slmc, document: Document) -> None:

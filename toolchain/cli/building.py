@@ -121,9 +121,10 @@ def export_command(
     with console.working(), workspace(output, inputs, resume=resume) as folder:
         evidence = gather_evidence(prepared, folder, console.progress)
         layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
+        encoded = {path: layers.encoded(path, choice) for path, choice in plan.recipe.items()}
         reference = Reference(prepared.model.forward, prepared.evaluation.ids)
         delivered = deliver(
-            prepared, plan, layers.encoded, reference, fresh_staging(folder), force=force, progress=console.progress
+            prepared, plan, encoded, reference, fresh_staging(folder), force=force, progress=console.progress
         )
     return _announce(console, delivered)
 

@@ -17,12 +17,12 @@ import click
 from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME, Manifest
 from targets.measure import measure
-from targets.measurement import Measurement, MeasureRequest
+from targets.measurement import Measurement, MeasureRequest, chunk_for
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command
 from toolchain.delivery.package import open_artifact
 from toolchain.delivery.reports import units
-from toolchain.delivery.validate import artifact_session, session_logits, token_by_token_agreement
+from toolchain.delivery.validate import artifact_session, measurement, session_logits, token_by_token_agreement
 from toolchain.evidence.quality import Reference, Score, bits_per_byte, stream_logits
 from toolchain.generate import generate
 from toolchain.model.catalog import load_model
@@ -68,8 +68,7 @@ def validate_command(
         if model.sha256 != manifest.source.sha256:
             raise SlmcError(f"{reference}: not the model that {artifact} was made from (SHA-256 differs)")
         document |= _score_rows(Reference(model.forward, text.ids).score(session_logits(native, text.ids)), text)
-    request = MeasureRequest(tokens=tuple(int(t) for t in text.ids[:1024]), threads=threads)
-    document |= _speed(measure(artifact, manifest.io, request))
+    document |= _speed(measurement(artifact, manifest.io, text, native.vocabulary, threads=threads))
     rows = [(k, f"{v:.6g}" if isinstance(v, float) else str(v)) for k, v in document.items()]
     console.table(str(artifact), ("measured here", "value"), rows)
     console.result(document, "valid")
@@ -234,15 +233,15 @@ def bench_command(
     if not tests:
         raise SlmcError("-p 0 and -n 0 leave nothing to measure; give a number of tokens to one of them")
     manifest = open_artifact(artifact)
-    text = read_text(
-        SHIPPED_TEXTS / "evaluation.txt",
-        read_tokenizer(artifact / "tokenizer.json", artifact_session(artifact, manifest.io).vocabulary),
-    )
+    vocabulary = artifact_session(artifact, manifest.io).vocabulary
+    text = read_text(SHIPPED_TEXTS / "evaluation.txt", read_tokenizer(artifact / "tokenizer.json", vocabulary))
     tokens = tuple(int(t) for t in text.ids[:4096])
     rows = []
     for count in counts:
         for prompt, generated in tests:
-            request = MeasureRequest(prompt, generated, repetitions, count, not no_native, tokens)
+            request = MeasureRequest(
+                prompt, generated, repetitions, count, not no_native, tokens, chunk_tokens=chunk_for(vocabulary)
+            )
             rows.append(_bench_row(artifact, manifest, measure(artifact, manifest.io, request)))
     click.echo(_rendered(rows, "json" if console.as_json else kind))
     return 0

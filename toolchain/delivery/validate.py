@@ -13,7 +13,7 @@ from torch import Tensor
 from exporters.manifest import Constraint, Io, Measured, Parity, Quality
 from targets.cpu import named_cpu
 from targets.measure import measure
-from targets.measurement import Measurement, MeasureRequest, to_measured
+from targets.measurement import Measurement, MeasureRequest, chunk_for, to_measured
 from targets.native import serving_library
 from targets.session import Session, open_session
 from toolchain.evidence.quality import CHUNK, Reference, bits_per_byte
@@ -81,10 +81,11 @@ def quality(session: Session, reference: Reference, text: Text) -> Quality:
     )
 
 
-def measurement(folder: Path, io: Io, text: Text, *, threads: int, native: bool = True) -> Measurement:
+def measurement(folder: Path, io: Io, text: Text, vocabulary: int, *, threads: int, native: bool = True) -> Measurement:
     """Speed and memory of an artifact in a clean child process, reading a real text."""
     tokens = tuple(int(t) for t in text.ids[:1024])
-    return measure(folder, io, MeasureRequest(tokens=tokens, threads=threads, native=native))
+    chunk = chunk_for(vocabulary)
+    return measure(folder, io, MeasureRequest(tokens=tokens, threads=threads, native=native, chunk_tokens=chunk))
 
 
 def measured(result: Measurement, target: str, weight_bytes_per_token: int) -> Measured:

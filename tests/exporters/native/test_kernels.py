@@ -268,6 +268,21 @@ def test_extreme_codes_do_not_overflow(isa, bits):
         close(qlinear(x[:1], weights, activation_bits=activation_bits), x[:1], weights.w)
 
 
+@pytest.mark.parametrize("activation_bits", [32, 8])
+def test_a_call_leaves_nothing_behind(isa, activation_bits):
+    """Memory is kept from call to call: what is not a number must not reach the next one."""
+    rng = np.random.default_rng(0)
+    large = Weights(rng, 64, 1024, 4, 32, True)
+    for tokens in (1, 16):
+        spoilt = np.full((tokens, 1024), np.nan, np.float32)
+        assert np.isnan(qlinear(spoilt, large, activation_bits=activation_bits)).all()
+        for bits in (2, 3, 4, 5, 6, 8):
+            weights = Weights(rng, 3, 160, bits, 32, bits % 2 == 0)
+            x = rng.standard_normal((tokens, 160)).astype(np.float32)
+            seen = quantised(x, 32) if activation_bits == 8 else x
+            close(qlinear(x, weights, activation_bits=activation_bits), seen, weights.w)
+
+
 @pytest.mark.parametrize("tokens", [1, 3, 64])
 @pytest.mark.parametrize("activation_bits", [32, 8])
 def test_threads_change_nothing(isa, tokens, activation_bits):

@@ -1,0 +1,175 @@
+"""A build that is killed, interrupted, crowded out or cut short: never half an artifact, and nothing paid for twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporters.manifest import read_manifest
+from toolchain.delivery.package import verify_files
+
+COMMAND = (sys.executable, "-c", "from toolchain.cli.main import main; main(prog_name='slmc')")
+
+
+def wait_for(happened: Callable[[], bool], running: Any, timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not happened():
+        assert running.process.is_alive(), running.err.read_text()
+        assert time.monotonic() < end, "it never came so far"
+        time.sleep(0.005)
+
+
+def evaluations(work: Path) -> int:
+    journal = work / "journal.jsonl"
+    return len(journal.read_text().splitlines()) if journal.is_file() else 0
+
+
+def moment(name: str, work: Path) -> Callable[[], bool]:
+    """Whether a build has come to a moment, as its work folder shows it."""
+    staging = work / "artifact"
+    return {
+        "calibration": (work / "inputs.json").is_file,
+        "search": lambda: evaluations(work) >= 4,
+        "export": staging.is_dir,
+        "writing": lambda: (staging / "model.onnx.data").is_file(),
+        "measurement": lambda: (staging / "run.py").is_file(),
+    }[name]
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bytes(
+    tiny_model: Path, artifact: Path, start: Callable[..., Any], slmc: Any, limits: tuple[str, ...], tmp_path: Path
+) -> None:
+    out, work = tmp_path / "out", tmp_path / "out.slmc-work"
+    command = ("build", tiny_model, "-o", out, *limits)
+    paid = 0
+    for name in ("calibration", "search", "export", "measurement"):
+        running = start(*command, *(("--resume",) if work.exists() else ()))
+        wait_for(moment(name, work), running)
+        os.kill(running.process.pid, signal.SIGKILL)
+        assert running.code() == -signal.SIGKILL
+        assert not out.exists(), f"killed at {name}, something stands at the output"
+        assert evaluations(work) >= paid, "what was paid for was thrown away"
+        paid = evaluations(work)
+    result = slmc(*command, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert "calibration" not in result.stderr, "calibrated again"
+    for name in ("model.onnx.data", "model.onnx", "plan.json"):
+        assert (out / name).read_bytes() == (artifact / name).read_bytes(), name
+    assert read_manifest(out).recipe == read_manifest(artifact).recipe
+    verify_files(out, read_manifest(out))
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_control_c_keeps_the_best_plan_and_says_how_to_go_on(
+    tiny_model: Path, start: Callable[..., Any], fails: Callable[..., None], limits: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Also: a second build at the same output is refused while the first is at work, and so are changed options."""
+    out, work = tmp_path / "out", tmp_path / "out.slmc-work"
+    running = start("build", tiny_model, "-o", out, *limits)
+    wait_for(moment("search", work), running)
+    fails(("build", tiny_model, "-o", out, *limits), 2, work, "another build", "wait")
+    os.kill(running.process.pid, signal.SIGINT)
+    assert running.code() == 130
+    said = running.err.read_text().splitlines()[-1]
+    assert said.startswith("interrupted: ") and "--resume" in said and "Traceback" not in running.err.read_text()
+    best = work / "best-plan.json"
+    assert str(best) in said and len(json.loads(best.read_text())["recipe"]) == 16
+    assert not out.exists() and running.out.read_text() == ""
+    fails(("build", tiny_model, "-o", out, *limits, "--seed", "9", "--max-drop", "6%", "--resume"), 2, "max_drop, seed")
+    assert best.is_file(), "a refused --resume has thrown the work away"
+
+
+def test_control_c_while_it_still_starts() -> None:
+    running = subprocess.Popen([*COMMAND, "inspect", "nothing"], stderr=subprocess.PIPE, text=True)
+    time.sleep(0.6)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode in (130, -signal.SIGINT)  # the latter where Python itself had not come up yet
+    assert running.returncode == -signal.SIGINT or said == "interrupted\n"
+
+
+def test_a_reader_that_has_seen_enough(tiny_model: Path) -> None:
+    """slmc inspect ... | head -1"""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*COMMAND, "inspect", tiny_model], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 160 KiB; the calibration alone takes more."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mount.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {mount.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk(tiny_model: Path, fails: Callable[..., None], limits: tuple[str, ...], small_disk: Path) -> None:
+    out = small_disk / "out"
+    fails(("build", tiny_model, "-o", out, *limits, "-q"), 5, "out.slmc-work", "no space left", "--resume")
+    assert not out.exists()
+
+
+def test_a_disk_that_fills_up_in_the_middle(
+    tiny_model: Path,
+    fails: Callable[..., None],
+    limits: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no file system can be mounted: the system's refusal, from the writing of the graph."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("toolchain.deliver.export_graph", refuse)
+    out = tmp_path / "out"
+    fails(("build", tiny_model, "-o", out, *limits, "-q"), 5, "out.slmc-work", "no space left", "--resume")
+    assert not out.exists() and evaluations(tmp_path / "out.slmc-work") > 4
+
+
+def test_a_fault_is_one_line_too(
+    tiny_model: Path, fails: Callable[..., None], slmc: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """-v raises it, for the traceback."""
+
+    def stumble(*_: object) -> None:
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr("toolchain.cli.looking.load_model", stumble)
+    fails(("inspect", tiny_model), 1, "ZeroDivisionError: two lines", "-v")
+    with pytest.raises(ZeroDivisionError):
+        slmc("inspect", tiny_model, "-v")
+    monkeypatch.setattr("toolchain.cli.looking.load_model", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    fails(("inspect", tiny_model), 5, "memory ran out")
+
+
+def test_an_artifact_is_not_made_without_the_operator_library(
+    tiny_model: Path, fails: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from exporters.errors import NotAvailable
+
+    def missing() -> Path:
+        raise NotAvailable("libslmc_ops.so is not installed; install with 'pip install .'")
+
+    monkeypatch.setattr("toolchain.cli.building.library_path", missing)
+    fails(("build", tiny_model, "-o", tmp_path / "out"), 5, "libslmc_ops.so", "pip install")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,329 @@
+"""What users get wrong: each is one line on stderr with the thing, what was found and what to do, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
+
+Fails = Callable[..., None]
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model to spoil."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+@pytest.fixture
+def broken(artifact: Path, tmp_path: Path) -> Path:
+    """A copy of the artifact to spoil."""
+    return Path(shutil.copytree(artifact, tmp_path / "broken"))
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("bomb-went-off",)
+
+
+def test_no_such_model(fails: Fails, tmp_path: Path) -> None:
+    for command in (("inspect",), ("build", "-o", tmp_path / "out"), ("search", "-o", tmp_path / "p")):
+        fails((command[0], tmp_path / "nothing", *command[1:]), 2, tmp_path / "nothing", "no such file or directory")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(
+    model: Path, fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, write in (("old.pth", lambda p: p.write_bytes(pickle.dumps({"emb.weight": Bomb()}, 2))),
+                        ("new.pth", lambda p: torch.save({"emb.weight": Bomb()}, p))):  # fmt: skip
+        write(model / name)
+        fails(("inspect", model / name), 2, name, "run code", "safetensors")
+    assert not (tmp_path / "bomb-went-off").exists()
+
+
+def test_checkpoints_that_are_damaged_or_foreign(model: Path, fails: Fails) -> None:
+    file = model / "model.safetensors"
+    tensors = load_file(file)
+
+    def refused(changed: dict[str, torch.Tensor], *words: str) -> None:
+        save_file(changed, file)
+        fails(("inspect", model), 2, "model.safetensors", *words)
+
+    refused({"conv.weight": torch.zeros(2)}, "no known model family", "conv.weight", "spikegpt")
+    refused(tensors | {"blocks.0.att.key.weight": torch.zeros(7, 32)}, "blocks.0.att.key.weight", "[7, 32]")
+    spoilt = tensors["head.weight"].clone()
+    spoilt[3, 3] = float("nan")
+    refused(tensors | {"head.weight": spoilt}, "head.weight", "1 values", "NaN")
+    refused({n: t for n, t in tensors.items() if n != "blocks.1.ffn.key.weight"}, "missing", "blocks.1.ffn.key.weight")
+    save_file(tensors, file)
+    file.write_bytes(file.read_bytes()[:-500])
+    fails(("inspect", model), 2, file, "no readable safetensors", "copy it again")
+
+
+def test_tokenizers_that_do_not_fit(model: Path, fails: Fails) -> None:
+    file = model / "tokenizer.json"
+    Tokenizer(models.WordLevel({f"w{i}": i for i in range(7)}, unk_token="w0")).save(str(file))
+    fails(("inspect", model), 2, file, "7 entries", "300")
+    file.write_text("{")
+    fails(("inspect", model), 2, file, "not a tokenizer.json")
+    file.unlink()
+    fails(("inspect", model), 2, file, "no such tokenizer", "--tokenizer")
+    (model / "config.json").write_text("{,")
+    fails(("inspect", model), 2, "config.json", "not JSON")
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"", "empty"),
+        (b" \n\t", "empty"),
+        (b"\xff\xfe\x00A", "not UTF-8"),
+        (b"text\0text", "NUL"),
+        (b"Short.", "too few"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--calibration", "--eval"])
+def test_texts_that_are_none(
+    tiny_model: Path, fails: Fails, tmp_path: Path, raw: bytes, words: str, option: str
+) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "out"
+    text.write_bytes(raw)
+    fails(("build", tiny_model, "-o", out, option, text), 2, text, words)
+    fails(("build", tiny_model, "-o", out, option, tmp_path / "no.txt"), 2, "no.txt", "no such text file")
+    assert not out.exists()
+
+
+def test_outputs_that_cannot_be(
+    tiny_model: Path, fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before the model is even read, and nothing is changed."""
+    file, folder, plan = tmp_path / "file", tmp_path / "folder", tmp_path / "plan.json"
+    file.write_text("mine")
+    folder.mkdir()
+    (folder / "mine").touch()
+    (tmp_path / "link").symlink_to(folder)
+    plan.write_text("{}")
+    for command in (("build", tiny_model), ("export", tiny_model, "--plan", plan)):
+        fails((*command, "-o", file / "out"), 2, file / "out", "cannot be written", "Not a directory")
+        fails((*command, "-o", "/proc/out"), 2, "/proc/out", "cannot be written", "choose another")
+        fails((*command, "-o", folder), 2, folder, "exists already", "--force")
+        fails((*command, "-o", folder, "--force"), 2, folder, "no artifact")
+        fails((*command, "-o", file, "--force"), 2, file, "a file")
+        fails((*command, "-o", tmp_path / "link", "--force"), 2, "link", "a link")
+        fails((*command, "-o", "."), 2, "give a name")
+        fails((*command, "-o", "/", "--force"), 2, "give a name")
+    fails(("search", tiny_model, "-o", plan), 2, plan, "exists already", "--force")
+    fails(("search", tiny_model, "-o", folder, "--force"), 2, folder, "a folder")
+    fails(("sensitivity", tiny_model, "--html", folder), 2, folder, "a folder")
+    monkeypatch.chdir(tmp_path)
+    fails(("build", tiny_model, "-o", "x" * 300), 2, "File name too long")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder", "link", "plan.json"]
+    assert file.read_text() == "mine" and (folder / "mine").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
+def test_a_read_only_folder(tiny_model: Path, fails: Fails, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    fails(("build", tiny_model, "-o", tmp_path / "out"), 2, tmp_path / "out", "Permission denied")
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--formats", "int99"), ("int99",)),
+        (("--formats", "z*"), ("z*", "int4")),
+        (("--method", "magic"), ("magic", "gptq")),
+        (("--effort", "lazy"), ("lazy", "thorough")),
+        (("--target", "toaster"), ("toaster", "host")),
+        (("--metric", "beauty"), ("metric", "perplexity", "beauty")),
+        (("--layer", "head"), ("'head'", "REGEX=FORMAT")),
+        (("--layer", "head=int99"), ("int99",)),
+        (("--layer", "nose=int8"), ("nose", "matches no layer", "emb")),
+        (("--layer", "(=int8"), ("'('", "regular expression")),
+        (("--layer", "head=sign"), ("head", "sign")),
+        (("--max-memory", "-5%"), ("--max-memory", "'-5%'", "3MB")),
+        (("--max-memory", "abc"), ("--max-memory", "'abc'")),
+        (("--max-memory", "3XB"), ("--max-memory", "XB", "MiB")),
+        (("--max-memory", "300000"), ("--max-memory", "no unit", "MiB")),
+        (("--max-memory", "0"), ("--max-memory",)),
+        (("--max-memory", "0%"), ("--max-memory", "no bytes")),
+        (("--max-memory", ""), ("--max-memory",)),
+        (("--max-memory", "9" * 400 + "GB"), ("--max-memory",)),
+        (("--max-memory", "1kB"), ("--max-memory", "below the smallest possible", "allow smaller")),
+        (("--max-rss", "much"), ("--max-rss", "'much'")),
+        (("--max-drop", "-1%"), ("--max-drop", "'-1%'")),
+        (("--max-drop", "nan"), ("--max-drop", "'nan'")),
+        (("--max-drop", "1GB"), ("--max-drop", "GB")),
+        (("--max-latency", "0ms"), ("--max-latency", "no time")),
+        (("--max-latency", "5 parsecs"), ("--max-latency", "PARSECS")),
+        (("--max-time", ""), ("--max-time",)),
+        (("--seed", "-1"), ("seed", "-1")),
+        (("--seed", str(2**70)), ("seed", str(2**70))),
+        (("--threads", "0"), ("threads", "0")),
+        (("--set", "effort"), ("'effort'", "KEY=VALUE")),
+        (("--set", "effrot=quick"), ("effrot", "effort", "max_memory")),
+        (("--set", "formats=*"), ("formats=*", "quotes")),
+        (("--set", "seed=many"), ("seed", "many")),
+        (("-c", "/nowhere.yaml"), ("/nowhere.yaml", "cannot be read")),
+    ],
+)
+def test_options_that_make_no_sense(
+    tiny_model: Path, fails: Fails, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    fails(("build", tiny_model, "-o", tmp_path / "new" / "out", *options), 2, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("efort: quick", ("efort", "allowed are", "effort")),
+        ("effort: [1]", ("effort",)),
+        ("- effort", ("list",)),
+        ("effort: : quick", ("not YAML",)),
+        ("layer: {head: 7}", ("layer.head", "7")),
+        ("\0", ("not YAML",)),
+    ],
+)
+def test_configurations_that_make_no_sense(
+    tiny_model: Path, fails: Fails, tmp_path: Path, yaml: str, words: tuple[str, ...]
+) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml)
+    fails(("build", tiny_model, "-o", tmp_path / "out", "-c", file), 2, *words)
+
+
+def test_plans_that_are_none(tiny_model: Path, artifact: Path, fails: Fails, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    command = ("export", tiny_model, "--plan", plan, "-o", tmp_path / "out")
+    good = json.loads((artifact / "plan.json").read_text())
+    recipe = good["recipe"]
+    fails(command, 2, plan, "cannot be read", "slmc search")
+    for raw, words in (
+        ("", ("not JSON",)),
+        ("[" * 100_000, ("not JSON",)),
+        ("[]", ("plan_version", "None")),
+        (json.dumps(good | {"plan_version": 99}), ("plan_version", "99", "search again")),
+        (json.dumps(good | {"model_sha256": "0" * 64}), ("0000", "not for this one")),
+        (json.dumps(good | {"effort": "lazy"}), ("lazy",)),
+        (json.dumps(good | {"surprise": 1}), ("surprise",)),
+        (json.dumps(good | {"recipe": {k: v for k, v in recipe.items() if k != "head"}}), ("head",)),
+        (json.dumps(good | {"recipe": recipe | {"head": {"format": "int99", "method": "range"}}}), ("int99",)),
+        (json.dumps(good | {"recipe": recipe | {"head": {"format": "int8", "method": "magic"}}}), ("magic",)),
+    ):
+        plan.write_text(raw)
+        fails(command, 2, *words)
+    assert list(tmp_path.iterdir()) == [plan]
+
+
+def flip(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def edit(artifact: Path, **changes: object) -> None:
+    path = artifact / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def escape(artifact: Path) -> None:
+    edit(artifact, files={"../../outside": {"bytes": 0, "sha256": "0" * 64}})
+
+
+def link(path: Path) -> None:
+    target = path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to(target)
+
+
+SPOILERS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "a byte of the weights": (lambda a: flip(a / "model.onnx.data"), ("model.onnx.data", "SHA-256", "copy")),
+    "a byte of the report": (lambda a: flip(a / "report.json"), ("report.json", "SHA-256")),
+    "a longer file": (lambda a: (a / "run.py").write_text("import os"), ("run.py", "9 bytes", "the manifest says")),
+    "a missing file": (lambda a: (a / "tokenizer.json").unlink(), ("tokenizer.json", "missing")),
+    "a way out": (escape, ("../../outside", "leaves the artifact")),
+    "a link": (lambda a: link(a / "model.onnx"), ("model.onnx", "a link")),
+    "a newer version": (lambda a: edit(a, schema_version=2), ("schema_version", "2", "reads 1")),
+    "something unknown": (lambda a: edit(a, surprise=1), ("surprise",)),
+    "half a manifest": (lambda a: (a / "manifest.json").write_text('{"schema'), ("manifest.json", "not JSON")),
+}
+
+
+@pytest.mark.parametrize("spoiler", SPOILERS)
+def test_artifacts_that_were_tampered_with(broken: Path, fails: Fails, spoiler: str) -> None:
+    spoil, words = SPOILERS[spoiler]
+    text = broken.parent / "text.txt"
+    text.write_text("The ship came in with the tide. " * 40)
+    spoil(broken)
+    for command in (("inspect",), ("validate",), ("eval", "--data", text), ("bench",), ("generate",), ("report",)):
+        fails((command[0], broken, *command[1:]), 2, *words)
+
+
+def test_what_is_no_artifact(tmp_path: Path, tiny_model: Path, fails: Fails) -> None:
+    for command in ("validate", "bench", "generate", "report"):
+        for path in (tmp_path / "nothing", tmp_path, tiny_model, tiny_model / "config.json"):
+            fails((command, path), 2, path, "no artifact", "slmc build")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("bench", "-p", "many"), ("-p", "'many'", "whole numbers")),
+        (("bench", "-p", "-5"), ("-p", "'-5'")),
+        (("bench", "-n", "1,,2"), ("-n", "'1,,2'")),
+        (("bench", "-t", "0"), ("-t", "'0'", "from 1")),
+        (("bench", "-t", "99999"), ("-t", "256")),
+        (("bench", "-p", "0", "-n", "0"), ("nothing to measure",)),
+        (("generate", "--temp", "nan"), ("nan",)),
+        (("generate", "-p", "\udcff"), ("-p", "UTF-8")),
+        (("report", "--format", "pdf"), ("pdf", "html")),
+        (("eval", "--data", "/nowhere.txt"), ("/nowhere.txt", "no such text")),
+    ],
+)
+def test_arguments_of_artifact_commands(
+    artifact: Path, fails: Fails, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    fails((arguments[0], artifact, *arguments[1:]), 2, *words)
+
+
+def test_the_wrong_reference(artifact: Path, model: Path, fails: Fails) -> None:
+    tensors = load_file(model / "model.safetensors")
+    save_file(tensors | {"head.weight": tensors["head.weight"] * 2}, model / "model.safetensors")
+    fails(("validate", artifact, "--reference", model), 2, model, "not the model", "SHA-256")
+
+
+def test_names_of_targets_and_schemas(fails: Fails) -> None:
+    fails(("targets", "show", "toaster"), 2, "toaster", "host")
+    fails(("schema", "nonsense"), 2, "nonsense", "manifest")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nonsense",), ("build",), ("build", "m"), ("inspect", "m", "--nonsense"), ("generate", "a", "-n", "-1"),
+     ("generate", "a", "--seed", "-1"), ("validate", "a", "--threads", "0"),
+     ("eval", "a", "--data", "t", "--tokens", "1"), ("bench", "a", "-o", "xml")],
+)  # fmt: skip
+def test_click_says_the_rest(slmc: Callable[..., object], arguments: tuple[str, ...]) -> None:
+    result = slmc(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "") and "Traceback" not in result.stderr  # type: ignore[attr-defined]
+
+
+def test_a_package_that_is_missing(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    fails(("inspect", "model"), 5, "torch", "pip install")

@@ -1,0 +1,61 @@
+"""Options from flags, --set, a YAML file and defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporters.errors import SlmcError
+from toolchain.spec import Spec, resolve, to_yaml
+
+GIVEN = {"model": Path("m"), "output": Path("o")}
+
+
+def test_defaults() -> None:
+    assert resolve(GIVEN, None, ()) == Spec(model=Path("m"), output=Path("o"))
+    assert (Spec(**GIVEN).effort, Spec(**GIVEN).threads, Spec(**GIVEN).max_drop) == ("default", 1, None)
+
+
+def test_each_source_wins_over_the_one_before(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("max-memory: 3MB\nseed: 1\neffort: quick\nlayer: {head: int8}\n")
+    spec = resolve(
+        {**GIVEN, "seed": 3, "effort": None, "formats": ()}, file, ("seed=2", "effort=thorough", "threads=2")
+    )
+    assert (spec.max_memory, spec.seed, spec.effort, spec.threads) == ("3MB", 3, "thorough", 2)
+    assert spec.layer == {"head": "int8"}
+    assert resolve({**GIVEN, "layer": {"emb": "sign"}}, file, ()).layer == {"emb": "sign"}
+
+
+def test_numbers_and_single_globs_in_yaml_are_taken_as_text() -> None:
+    spec = resolve(GIVEN, None, ("max_drop=0.00001", "formats=int4-g64", "max-time=90"))
+    assert (spec.max_drop, spec.formats, spec.max_time) == ("1e-05", ("int4-g64",), "90")
+
+
+def test_what_is_written_can_be_given_again(tmp_path: Path) -> None:
+    file = tmp_path / "config.resolved.yaml"
+    spec = resolve({**GIVEN, "max_drop": "1%", "formats": ("int*",), "layer": {"head": "int8"}}, None, ())
+    file.write_text(to_yaml(spec))
+    assert resolve({}, file, ()) == spec
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("nonsense=1",), "unknown option 'nonsense'; allowed are model"),
+        (("seed=-1",), "'seed': .* found -1"),
+        (("threads=257",), "'threads': .* found 257"),
+        (("metric=accuracy",), "'metric': .*perplexity"),
+        (("formats=[",), "not YAML"),
+        (("x",), "KEY=VALUE"),
+    ],
+)
+def test_refusals_say_what_is_allowed(settings: tuple[str, ...], words: str) -> None:
+    with pytest.raises(SlmcError, match=words):
+        resolve(GIVEN, None, settings)
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(SlmcError, match="'model' is missing"):
+        resolve({"output": Path("o")}, None, ())
