@@ -47,8 +47,8 @@ def bytes_at(points: Sequence[Point], drop: float) -> float:
     return math.nan
 
 
-def measure(prepared: Prepared, data: Path, tokens: int) -> tuple[list[Point], list[Point]]:
-    """(uniform, searched) points; the searched ones have at most the bytes of a uniform one each."""
+def measure(prepared: Prepared, data: Path, tokens: int, most: float) -> tuple[list[Point], list[Point]]:
+    """(uniform, searched) points up to a share of the fp32 bytes; searched ones have at most a uniform one's bytes."""
     model, problem = prepared.model, prepared.problem
     text = read_text(data, model.tokenizer).head(tokens)
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,11 @@ def measure(prepared: Prepared, data: Path, tokens: int) -> tuple[list[Point], l
             )
             return result
 
-        uniform = [point(name, recipe) for recipe, name in global_tier(problem) if not name.startswith("fp")]
+        uniform = [
+            point(name, recipe)
+            for recipe, name in global_tier(problem)
+            if problem.bytes(recipe) <= most * model.tree.bytes_fp32
+        ]
         searched = []
         for size in sorted({p.bytes for p in uniform}):
             recipe = module_tier(problem, losses, size)
@@ -79,12 +83,13 @@ def measure(prepared: Prepared, data: Path, tokens: int) -> tuple[list[Point], l
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--tokens", default=100_000)
+@click.option("--most", default=0.25, help="Largest share of the fp32 bytes that is of interest.")
 @click.option("--threads", default=2)
 @click.option("--json", "json_path", type=click.Path(path_type=Path))
-def main(model: Path, data: Path, tokens: int, threads: int, json_path: Path | None) -> None:
+def main(model: Path, data: Path, tokens: int, most: float, threads: int, json_path: Path | None) -> None:
     """Measure and print two tables: at the same bytes, and at the same drop."""
     prepared = prepare(resolve({"model": model, "output": Path("unused"), "threads": threads}, None, ()))
-    uniform, searched = measure(prepared, data, tokens)
+    uniform, searched = measure(prepared, data, tokens, most)
     whole = prepared.model.tree.bytes_fp32
     click.echo(f"\n{data.name}, {tokens} tokens, percent of {whole} bytes\n")
     click.echo("| uniform | memory | drop | search at no more bytes | se |\n|---|---|---|---|---|")
