@@ -51,6 +51,6 @@ def test_bits_per_byte_on_wikitext(model: LoadedModel) -> None:
 
 
 def test_the_card_names_data_steps_losses_and_firing_rates() -> None:
-    card = (SAMPLE / "README.md").read_text(encoding="utf-8")
+    card = (SAMPLE / "README.md").read_text(encoding="utf-8").lower()
     for word in ("wiki.valid.raw", "war_and_peace", "steps", "bits per byte", "firing"):
         assert word in card

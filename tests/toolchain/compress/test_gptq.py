@@ -17,7 +17,7 @@ from toolchain.compress.rounding import Nearest, RangeSearch
 
 Float64 = NDArray[np.float64]
 INTEGER = [f for f in SEARCHED if isinstance(f, IntegerFormat)]
-DAMPING = 0.01
+DAMPING = Gptq().damping
 
 
 def decoded(encoded: Encoded) -> Tensor:
