@@ -47,8 +47,8 @@ def bytes_at(points: Sequence[Point], drop: float) -> float:
     return math.nan
 
 
-def measure(prepared: Prepared, data: Path, tokens: int, most: float) -> tuple[list[Point], list[Point]]:
-    """(uniform, searched) points up to a share of the fp32 bytes; searched ones have at most a uniform one's bytes."""
+def measure(prepared: Prepared, data: Path, tokens: int, least: float, most: float) -> tuple[list[Point], list[Point]]:
+    """(uniform, searched) points between two shares of the fp32 bytes; a searched one is no larger than a uniform."""
     model, problem = prepared.model, prepared.problem
     text = read_text(data, model.tokenizer).head(tokens)
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def measure(prepared: Prepared, data: Path, tokens: int, most: float) -> tuple[l
         uniform = [
             point(name, recipe)
             for recipe, name in global_tier(problem)
-            if problem.bytes(recipe) <= most * model.tree.bytes_fp32
+            if least <= problem.bytes(recipe) / model.tree.bytes_fp32 <= most
         ]
         searched = []
         for size in sorted({p.bytes for p in uniform}):
@@ -83,13 +83,14 @@ def measure(prepared: Prepared, data: Path, tokens: int, most: float) -> tuple[l
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--tokens", default=100_000)
+@click.option("--least", default=0.0, help="Smallest share of the fp32 bytes that is of interest.")
 @click.option("--most", default=0.25, help="Largest share of the fp32 bytes that is of interest.")
 @click.option("--threads", default=2)
 @click.option("--json", "json_path", type=click.Path(path_type=Path))
-def main(model: Path, data: Path, tokens: int, most: float, threads: int, json_path: Path | None) -> None:
+def main(model: Path, data: Path, tokens: int, least: float, most: float, threads: int, json_path: Path | None) -> None:
     """Measure and print two tables: at the same bytes, and at the same drop."""
     prepared = prepare(resolve({"model": model, "output": Path("unused"), "threads": threads}, None, ()))
-    uniform, searched = measure(prepared, data, tokens, most)
+    uniform, searched = measure(prepared, data, tokens, least, most)
     whole = prepared.model.tree.bytes_fp32
     click.echo(f"\n{data.name}, {tokens} tokens, percent of {whole} bytes\n")
     click.echo("| uniform | memory | drop | search at no more bytes | se |\n|---|---|---|---|---|")
