@@ -13,7 +13,7 @@ from toolchain.delivery.reports import units
 from toolchain.prepare import Prepared
 
 ROUNDING_FLOPS = 6
-"""Operations of GPTQ per weight and column that follows it, range search included, found by timing."""
+"""Operations of GPTQ per weight and column that follows it, range search included: a rough guess, not timed."""
 
 EXPORT_S = 20.0
 MEASURE_S = 30.0

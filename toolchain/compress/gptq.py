@@ -38,7 +38,7 @@ class Gptq:
     """Frantar et al., GPTQ (arXiv 2210.17323), with the grid of every group found by range search when it is reached.
 
     Fixing column j at value c costs (w_j - c)^2 / U_jj^2 and moves the columns k > j by -(w_j - c) / U_jj * U_jk.
-    The paper's damping is 0.01; ten times that loses 1 % on a short calibration text and gains 2 to 4 % on others.
+    The paper's damping is 0.01; ten times that forgives a short calibration text, unlike what the model will read.
     """
 
     damping: float = 0.1
