@@ -79,5 +79,17 @@ WKV = Signature(
     tuple(Parameter(n, FLOAT) for n in ("decay", "first", "key", "value", "numerator", "denominator", "exponent")),
     tuple(Parameter(n, FLOAT) for n in ("y", "numerator_out", "denominator_out", "exponent_out")),
 )
+SPARSE_LINEAR = Signature(
+    "SparseLinear",  # QLinear with `kept` of every `period` inputs stored; planes as exporters.formats.nm says
+    (
+        Parameter("x", FLOAT),
+        Parameter("codes", UINT8),
+        Parameter("scales", HALF),
+        Parameter("high", UINT8, optional=True),
+        Parameter("patterns", UINT8, optional=True),  # not there where kept = period
+    ),
+    (Parameter("y", FLOAT),),
+    ints=("K", "N", "bits", "group", "kept", "period", "pattern_rows", "float4", "activation_bits"),
+)
 
-SIGNATURES = (QLINEAR, HALF_LINEAR, QEMBEDDING, SIGN_EMBEDDING, LIF, WKV)
+SIGNATURES = (QLINEAR, HALF_LINEAR, QEMBEDDING, SIGN_EMBEDDING, LIF, WKV, SPARSE_LINEAR)

@@ -10,7 +10,8 @@ import torch
 from onnx.defs import OpSchema
 
 import exporters.ops.products
-import exporters.ops.recurrences  # noqa: F401  (both define the torch operators)
+import exporters.ops.recurrences
+import exporters.ops.sparse_products  # noqa: F401  (all define the torch operators)
 from exporters.ops.signatures import (
     DOMAIN,
     HALF_LINEAR,
@@ -18,6 +19,7 @@ from exporters.ops.signatures import (
     QEMBEDDING,
     QLINEAR,
     SIGN_EMBEDDING,
+    SPARSE_LINEAR,
     VERSION,
     WKV,
     Parameter,
@@ -70,4 +72,5 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         ops.sign_embedding.default: _translation(SIGN_EMBEDDING),
         ops.lif.default: _translation(LIF),
         ops.wkv.default: _translation(WKV),
+        ops.sparse_linear.default: _translation(SPARSE_LINEAR),
     }

@@ -49,6 +49,14 @@ EIGHT_BITS = {
     "codes": np.stack([hexed("82 00", 1, 32), hexed("82 00", 1, 32)]),
     "scales": np.array([[1], [-1]], np.float16),
 }
+
+
+def sparse_bytes(text: str, length: int) -> np.ndarray:
+    """Bytes of one row written as hexadecimal, zeros behind."""
+    given = bytes.fromhex(text)
+    return np.frombuffer(given + bytes(length - len(given)), np.uint8).reshape(1, length)
+
+
 LIF = {"tau": 2.0, "threshold": 1.0, "reset": 0.0}
 EMPTY = {"numerator": floats([0]), "denominator": floats([0]), "exponent": floats([-1e38])}
 LN2, LN3 = math.log(2), math.log(3)
@@ -94,6 +102,11 @@ BY_HAND = [
     # 101 and 010 from the right, then eight bits more that do not count
     Case("two rows", "SignEmbedding", {"tokens": np.array([[1, 0]]), "codes": hexed("fd fa", 2, 1)},
          [floats([[-1, 1, -1], [1, -1, 1]])], {"K": 3, "N": 2}),
+    # places 1 and 3 of four (mask 10, rank 4): codes 9 and 6 less 8, scale 0.5: w = [0, 0.5, 0, -1]
+    Case("two of four", "SparseLinear", {"x": floats([9, 1, 9, 2]), "codes": sparse_bytes("09 06", 32),
+                                         "scales": np.array([[0.5]], np.float16), "patterns": sparse_bytes("04", 12)},
+         [floats([-1.5])], {"K": 4, "N": 1, "bits": 4, "group": 128, "kept": 2, "period": 4, "pattern_rows": 1,
+                            "float4": 0, "activation_bits": 32}),
     Case("nine columns", "SignEmbedding", {"tokens": np.array([0]), "codes": hexed("0f 01", 1, 2)},
          [floats([1, 1, 1, 1, -1, -1, -1, -1, 1])], {"K": 9, "N": 1}),
 ]  # fmt: skip
