@@ -47,7 +47,7 @@ def validate_command(
     manifest = open_artifact(artifact)
     vocabulary = artifact_session(artifact, manifest.io).vocabulary
     text = artifact_text(artifact, data, vocabulary).head(TEXT_TOKENS)
-    model = _reference(reference, tokenizer, artifact, manifest) if reference else None
+    model = reference_model(reference, tokenizer, artifact, manifest) if reference else None
     with site(Elsewhere(**place), console, artifact, manifest, native=not no_native, speed=False) as where:
         document: dict[str, Any] = {} if where.name is None else {"on": where.name}
         document |= {"files": "ok"} | _predictions(where, text, threads, native=not no_native, model=model)
@@ -75,7 +75,12 @@ def artifact_text(artifact: Path, data: Path | None, vocabulary: int) -> Text:
     return read_text(data or SHIPPED_TEXTS / "evaluation.txt", read_tokenizer(artifact / "tokenizer.json", vocabulary))
 
 
-def _reference(path: Path, tokenizer: Path | None, artifact: Path, manifest: Manifest) -> LoadedModel:
+def reference_model(path: Path, tokenizer: Path | None, artifact: Path, manifest: Manifest) -> LoadedModel:
+    """The model that an artifact was made from.
+
+    Raises:
+        SlmcError: it is another one, or none.
+    """
     model = load_model(path, tokenizer)
     if model.sha256 != manifest.source.sha256:
         raise SlmcError(f"{path}: not the model that {artifact} was made from (SHA-256 differs)")
