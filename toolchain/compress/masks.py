@@ -36,17 +36,15 @@ def best_mask(score: Tensor, keep: int, of: int, shared_rows: int = 1) -> Tensor
     if not (torch.isfinite(score).all() and (score >= 0).all()):
         raise SlmcError("scores must be finite and not negative; look for overflowing weights or calibration inputs")
     rows, cols = score.shape
-    grouped = in_groups(score, of, -1.0)
-    if shared_rows > 1:
-        grouped = _summed(grouped, shared_rows)
+    grouped = per_pattern(in_groups(score, of, -1.0), shared_rows)
     order = grouped.sort(dim=-1, descending=True, stable=True).indices[..., :keep]
     mask = torch.zeros(grouped.shape, dtype=torch.bool).scatter_(-1, order, True)
     flat = mask.flatten(1)[:, :cols]
-    return flat.repeat_interleave(shared_rows, 0)[:rows] if shared_rows > 1 else flat
+    return flat.repeat_interleave(shared_rows, 0)[:rows]
 
 
-def _summed(grouped: Tensor, shared_rows: int) -> Tensor:
-    """[rows, groups, of] -> [ceil(rows / shared_rows), groups, of]."""
+def per_pattern(grouped: Tensor, shared_rows: int) -> Tensor:
+    """Scores [rows, groups, of] summed over the rows of one pattern: [ceil(rows / shared_rows), groups, of]."""
     rows = grouped.shape[0]
     blocks = -(-rows // shared_rows)
     padded = torch.nn.functional.pad(grouped, (0, 0, 0, 0, 0, blocks * shared_rows - rows))

@@ -19,7 +19,7 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
-from toolchain.tuning.rounded import Rounded, tunable
+from toolchain.tuning.rounded import Rounded, stored_parts
 
 Progress = Callable[[int, int], None]
 
@@ -111,7 +111,7 @@ class _Student:
             self.module.get_parameter(name).requires_grad_(True)
         for layer in model.tree.layers:
             holder, stored = self.module.get_submodule(layer.path), encoded[layer.path]
-            if layer.kind == "linear" and tunable(stored):
+            if layer.kind == "linear" and stored_parts(stored):
                 self.rounded[layer.path] = Rounded(stored, model.weight(layer.path))
                 parametrize.register_parametrization(holder, "weight", _Instead(self.rounded[layer.path]), unsafe=True)
             else:
@@ -121,7 +121,7 @@ class _Student:
 
     def _groups(self, schedule: Schedule) -> list[dict[str, Any]]:
         latents = [r.latent for r in self.rounded.values()]
-        scales = [r.scales for r in self.rounded.values()]
+        scales = [scale for r in self.rounded.values() for scale in r.scales]
         vectors = [self.module.get_parameter(name) for name in self.vector_names]
         fast, slow = (
             {"rate": schedule.rate, "lr": schedule.rate},
