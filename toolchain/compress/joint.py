@@ -34,9 +34,10 @@ PRUNED = 0
 
 @dataclass(frozen=True)
 class Part:
-    """One set of stored values: their format, and how many of every period it keeps."""
+    """One set of stored values: their format (None: any number, so that only pruning is left), and how many of every
+    period it keeps."""
 
-    values: IntegerFormat | Float4Format
+    values: IntegerFormat | Float4Format | None
     kept: int
 
 
@@ -70,6 +71,13 @@ def layout_of(fmt: JointFormat) -> Layout:
     return Layout((Part(fmt, 1),), 1)
 
 
+def prune(weight: Tensor, layout: Layout, hessian: Tensor, kinds: Tensor | None = None) -> Tensor:
+    """SparseGPT without rounding: the matrix [rows, cols] with zeros where its layout's only part keeps nothing."""
+    run = _Pass(weight, layout, inverse_factor(hessian, Gptq.damping), kinds)
+    run.all_columns()
+    return run.values
+
+
 def compress_jointly(weight: Tensor, fmt: JointFormat, hessian: Tensor, kinds: Tensor | None = None) -> Encoded:
     """A matrix [rows, cols] float32 in a sparse, decomposed or four-bit float format.
 
@@ -97,8 +105,8 @@ class _Pass:
         self.importance = factor.diagonal().square().reciprocal()
         self.given = kinds is not None
         self.kinds = torch.zeros(rows, cols, dtype=torch.int8) if kinds is None else kinds
-        self.codes = torch.zeros(rows, cols)
-        self.sizes = [part.values.group or cols for part in layout.parts]
+        self.codes, self.values = torch.zeros(rows, cols), torch.zeros(rows, cols)
+        self.sizes = [(part.values and part.values.group) or cols for part in layout.parts]
         self.scales = [torch.ones(rows, -(-cols // size)) for size in self.sizes]
 
     def all_columns(self) -> None:
@@ -143,6 +151,8 @@ class _Pass:
             kinds = self.layout.kinds(weights.square() * importance)
         own = torch.where(kinds == number + 1, weights, 0.0)
         values = self.layout.parts[number].values
+        if values is None:
+            return
         if isinstance(values, IntegerFormat):
             scales = search_grid(grouped(own, values), values, grouped(importance[None], values))[0][:, 0]
         else:
@@ -154,8 +164,8 @@ class _Pass:
         kinds, value, codes = self.kinds[:, at], torch.zeros_like(column), torch.zeros_like(column)
         for number, part in enumerate(self.layout.parts):
             scales = self.scales[number][:, at // self.sizes[number]]
-            own_codes, own_values = round_values(column, scales, part.values)
+            own_codes, own_values = round_values(column, scales, part.values) if part.values else (codes, column)
             mine = kinds == number + 1
             value, codes = torch.where(mine, own_values, value), torch.where(mine, own_codes, codes)
-        self.codes[:, at] = codes
+        self.codes[:, at], self.values[:, at] = codes, value
         return value

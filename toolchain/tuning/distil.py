@@ -19,6 +19,7 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
+from toolchain.tuning.learner import Learner
 from toolchain.tuning.rounded import Rounded, stored_parts
 
 Progress = Callable[[int, int], None]
@@ -72,6 +73,7 @@ def tune(
     schedule: Schedule,
     checkpoint: Path,
     progress: Progress = lambda done, total: None,
+    learners: Mapping[str, Learner] | None = None,
 ) -> Tuned:
     """Minimise mean KL(p_fp32 || p_compressed) per token over a text, by gradients through rounding and spikes.
 
@@ -82,13 +84,15 @@ def tune(
         encoded: every layer as compressed so far; layers in formats that cannot learn stay as they are.
         ids: token ids int64 [n]; read over and over if the schedule needs more.
         checkpoint: a file that holds the state of the work, read if it is there; the caller removes it.
+        learners: what learns in place of which layer's weight; every linear layer whose format can, if not given.
 
     Raises:
         SlmcError: the text is too short for one step, or the loss is not finite.
     """
     if len(ids) < schedule.streams * 2:
         raise SlmcError(f"the calibration text has {len(ids)} tokens; tuning needs {schedule.streams * 2} or more")
-    student = _Student(model, encoded, schedule)
+    learners = rounded_layers(model, encoded) if learners is None else learners
+    student = _Student(model, encoded, learners, schedule)
     run = _Run(model, student, ids, schedule)
     run.restore(checkpoint)
     while run.step < schedule.steps:
@@ -99,42 +103,46 @@ def tune(
     return Tuned(student.stored(encoded), student.vectors(), tuple(run.losses))
 
 
-class _Student:
-    """A twin of the model whose linear layers learn behind their rounding, and whose vectors learn."""
+def rounded_layers(model: LoadedModel, encoded: Mapping[str, Encoded]) -> dict[str, Learner]:
+    """A learner for every linear layer that is stored in a format that can learn."""
+    linear = [layer.path for layer in model.tree.layers if layer.kind == "linear"]
+    return {path: Rounded(encoded[path], model.weight(path)) for path in linear if stored_parts(encoded[path])}
 
-    def __init__(self, model: LoadedModel, encoded: Mapping[str, Encoded], schedule: Schedule) -> None:
-        self.module = copy.deepcopy(model.module)
-        self.rounded: dict[str, Rounded] = {}
+
+class _Student:
+    """A twin of the model in which learners stand for weights, and whose vectors learn."""
+
+    def __init__(
+        self, model: LoadedModel, encoded: Mapping[str, Encoded], learners: Mapping[str, Learner], schedule: Schedule
+    ) -> None:
+        self.module, self.learners = copy.deepcopy(model.module), learners
         layers = {f"{layer.path}.weight" for layer in model.tree.layers}
         self.vector_names = [n for n, _ in self.module.named_parameters() if n not in layers]
         for name in self.vector_names:
             self.module.get_parameter(name).requires_grad_(True)
         for layer in model.tree.layers:
-            holder, stored = self.module.get_submodule(layer.path), encoded[layer.path]
-            if layer.kind == "linear" and stored_parts(stored):
-                self.rounded[layer.path] = Rounded(stored, model.weight(layer.path))
-                parametrize.register_parametrization(holder, "weight", _Instead(self.rounded[layer.path]), unsafe=True)
+            holder = self.module.get_submodule(layer.path)
+            if layer.path in learners:
+                parametrize.register_parametrization(holder, "weight", _Instead(learners[layer.path]), unsafe=True)
             else:
+                stored = encoded[layer.path]
                 decoded = torch.from_numpy(format_named(stored.format).decode(stored))
                 holder.weight = nn.Parameter(decoded, requires_grad=False)
         self.optimiser = torch.optim.Adam(self._groups(schedule), betas=(0.9, 0.95))
 
     def _groups(self, schedule: Schedule) -> list[dict[str, Any]]:
-        latents = [r.latent for r in self.rounded.values()]
-        scales = [scale for r in self.rounded.values() for scale in r.scales]
+        latents = [learner.latent for learner in self.learners.values()]
+        scales = [scale for learner in self.learners.values() for scale in learner.scales]
         vectors = [self.module.get_parameter(name) for name in self.vector_names]
-        fast, slow = (
-            {"rate": schedule.rate, "lr": schedule.rate},
-            {"rate": schedule.scale_rate, "lr": schedule.scale_rate},
-        )
-        return [{"params": some, **rates} for some, rates in ((latents, fast), (scales, slow), (vectors, fast)) if some]
+        rates = ((latents, schedule.rate), (scales, schedule.scale_rate), (vectors, schedule.rate))
+        return [{"params": some, "rate": rate, "lr": rate} for some, rate in rates if some]
 
     @property
     def forward(self) -> LanguageModel:
         return cast(LanguageModel, self.module)
 
     def stored(self, before: Mapping[str, Encoded]) -> dict[str, Encoded]:
-        return {path: self.rounded[path].stored() if path in self.rounded else e for path, e in before.items()}
+        return {**before, **{path: learner.stored() for path, learner in self.learners.items()}}
 
     def vectors(self) -> dict[str, Tensor]:
         return {name: self.module.get_parameter(name).detach().clone() for name in self.vector_names}
@@ -143,7 +151,7 @@ class _Student:
 class _Instead(nn.Module):
     """A parametrization that does not look at the weight it replaces."""
 
-    def __init__(self, source: Rounded) -> None:
+    def __init__(self, source: Learner) -> None:
         super().__init__()
         self.source = source
 

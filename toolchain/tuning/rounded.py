@@ -15,6 +15,7 @@ from exporters.formats.float4 import STEPS, Float4Format
 from exporters.formats.integer import LARGEST_SCALE, SMALLEST_SCALE, Grid, IntegerFormat
 from exporters.formats.nm import NmFormat
 from toolchain.compress.values import round_values
+from toolchain.tuning.learner import Learner
 
 HALF_STEP = 0.49
 """A latent weight starts within its own rounding cell: the codes at the start are those that were stored."""
@@ -64,7 +65,7 @@ def _part(values: Values, encoded: Encoded, pattern: NmFormat | None) -> Stored:
     )  # fmt: skip
 
 
-class Rounded(nn.Module):
+class Rounded(Learner):
     """w = scale (clamp(round(latent / scale) + zero) - zero) in each part, as if nothing were rounded to a gradient.
 
     The gradient passes the rounding unchanged (straight-through, Bengio et al., arXiv 1308.3432) and stops where a code

@@ -17,7 +17,8 @@ from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
 from toolchain.compress.catalog import compress
 from toolchain.compress.gptq import Gptq
-from toolchain.compress.joint import JointFormat, compress_jointly, layout_of
+from toolchain.compress.joint import JointFormat, Layout, Part, compress_jointly, layout_of, prune
+from toolchain.compress.masks import best_mask
 from toolchain.compress.recipe import Choice
 
 Float64 = NDArray[np.float64]
@@ -131,6 +132,21 @@ def test_the_pattern_is_kept(name: str, kept: int, of: int) -> None:
     if "x16" in name:
         shared = nonzero.view(2, 16, -1, of).any(1)
         assert int(shared.sum(-1).max()) <= kept
+
+
+def test_pruning_alone_agrees_with_the_explicit_least_squares() -> None:
+    """SparseGPT with a given mask: every column in turn is set to zero or left as it is when it is reached."""
+    weight, hessian = problem(4, 24)
+    kinds = best_mask(weight.abs(), 2, 4).to(torch.int8)
+    pruned = prune(weight, Layout((Part(None, 2),), 4), hessian, kinds)
+    h = hessian.double().numpy() + Gptq.damping * np.trace(hessian.double().numpy()) / 24 * np.eye(24)
+    w, fixed = weight.double().numpy(), np.zeros((4, 24))
+    for j in range(24):
+        free = w[:, j:].copy()
+        if j:
+            free -= np.linalg.solve(h[j:, j:], ((fixed[:, :j] - w[:, :j]) @ h[:j, j:]).T).T
+        fixed[:, j] = np.where(kinds[:, j].numpy() == 1, free[:, 0], 0)
+    assert np.abs(pruned.numpy() - fixed).max() < 1e-4
 
 
 def test_given_kinds_are_used() -> None:

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
+from exporters.formats.dense import FP16
 from toolchain.compress.catalog import compress
+from toolchain.compress.masks import best_mask
 from toolchain.compress.recipe import Choice
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.tuning.distil import Schedule, Tuned, tune
+from toolchain.tuning.learner import Masked
 
 SCHEDULE = Schedule(steps=60, streams=4, window=32, rate=2e-3, scale_rate=2e-4)
 
@@ -103,6 +106,20 @@ def test_a_damaged_checkpoint_is_not_used(
     (tmp_path / "state.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
     short = Schedule(steps=2, streams=4, window=8)
     assert len(tune(model, encoded, ids, short, tmp_path / "state.pt").losses) == 2
+
+
+def test_pruned_weights_learn_under_their_mask(
+    model: LoadedModel, encoded: dict[str, Encoded], ids: Tensor, tmp_path: Path
+) -> None:
+    path = "blocks.0.ffn.key"
+    weight = model.weight(path)
+    mask = best_mask(weight.abs(), 2, 4)
+    learners = {path: Masked(weight, mask)}
+    after = tune(model, encoded, ids, Schedule(3, 4, 16), tmp_path / "state.pt", learners=learners)
+    decoded = torch.from_numpy(FP16.decode(after.encoded[path]))
+    assert (decoded[~mask] == 0).all()
+    assert (decoded[mask] != weight[mask].half().float()).any()
+    assert after.encoded["head"] is encoded["head"]
 
 
 def test_a_text_too_short_to_learn_from(
