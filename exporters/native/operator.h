@@ -127,5 +127,6 @@ Operator qembedding_operator();
 Operator sign_embedding_operator();
 Operator lif_operator();
 Operator wkv_operator();
+Operator sparse_linear_operator();
 
 }  // namespace slmc
