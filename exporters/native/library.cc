@@ -22,6 +22,7 @@ const std::vector<ort::CustomOp*>& operators() {
       registered(gated_spike_add_operator()),
       registered(squared_relu_operator()),
       registered(event_linear_operator()),
+      registered(sparse_linear_operator()),
   };
   return all;
 }

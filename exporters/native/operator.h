@@ -127,6 +127,7 @@ Operator qembedding_operator();
 Operator sign_embedding_operator();
 Operator lif_operator();
 Operator wkv_operator();
+Operator sparse_linear_operator();
 Operator shift_mix2_operator();
 Operator shift_mix3_operator();
 Operator gated_wkv_operator();
