@@ -10,7 +10,9 @@ from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FloatFormat, SignFormat
+from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
+from exporters.ops.events import EventLinear
 from exporters.ops.products import half_linear, qembedding, qlinear, sign_embedding
 
 
@@ -108,6 +110,8 @@ def stored_module(encoded: Encoded, kind: str) -> nn.Module:
     match fmt, kind:
         case IntegerFormat(), "linear":
             return IntegerLinear(encoded, fmt)
+        case EventFormat(), "linear":
+            return EventLinear(encoded, fmt)
         case IntegerFormat(), "embedding":
             return IntegerEmbedding(encoded, fmt)
         case FloatFormat(bits=32), "linear":
@@ -118,4 +122,6 @@ def stored_module(encoded: Encoded, kind: str) -> nn.Module:
             return FloatEmbedding(encoded)
         case SignFormat(), "embedding":
             return SignEmbedding(encoded)
-    raise SlmcError(f"format {encoded.format} cannot hold a {kind} layer; sign is for binarised embeddings only")
+    raise SlmcError(
+        f"format {encoded.format} cannot hold a {kind} layer; sign is for binarised embeddings only, event/ for linear"
+    )

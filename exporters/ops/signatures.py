@@ -51,6 +51,12 @@ QLINEAR = Signature(
     (Parameter("y", FLOAT),),
     ints=("K", "N", "bits", "group"),
 )
+EVENT_LINEAR = Signature(
+    "EventLinear",  # the same with planes input-major, scales and zeros [G, N] (exporters.formats.event)
+    (Parameter("x", FLOAT), *_PLANES),
+    (Parameter("y", FLOAT),),
+    ints=("K", "N", "bits", "group"),
+)
 HALF_LINEAR = Signature(
     "HalfLinear",  # the same with w float16 [N, K]
     (Parameter("x", FLOAT), Parameter("w", HALF)),
@@ -80,4 +86,4 @@ WKV = Signature(
     tuple(Parameter(n, FLOAT) for n in ("y", "numerator_out", "denominator_out", "exponent_out")),
 )
 
-SIGNATURES = (QLINEAR, HALF_LINEAR, QEMBEDDING, SIGN_EMBEDDING, LIF, WKV)
+SIGNATURES = (QLINEAR, HALF_LINEAR, QEMBEDDING, SIGN_EMBEDDING, LIF, WKV, EVENT_LINEAR)

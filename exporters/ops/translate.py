@@ -9,10 +9,12 @@ import onnxscript
 import torch
 from onnx.defs import OpSchema
 
+import exporters.ops.events
 import exporters.ops.products
-import exporters.ops.recurrences  # noqa: F401  (both define the torch operators)
+import exporters.ops.recurrences  # noqa: F401  (all three define torch operators)
 from exporters.ops.signatures import (
     DOMAIN,
+    EVENT_LINEAR,
     HALF_LINEAR,
     LIF,
     QEMBEDDING,
@@ -65,6 +67,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     ops = torch.ops.slmc
     return {
         ops.qlinear.default: _translation(QLINEAR),
+        ops.event_linear.default: _translation(EVENT_LINEAR),
         ops.half_linear.default: _translation(HALF_LINEAR),
         ops.qembedding.default: _translation(QEMBEDDING),
         ops.sign_embedding.default: _translation(SIGN_EMBEDDING),

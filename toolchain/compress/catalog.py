@@ -7,6 +7,7 @@ from torch import Tensor
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
+from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.method import Method
@@ -31,6 +32,8 @@ def method_named(name: str) -> Method:
 def compress(weight: Tensor, choice: Choice, hessian: Tensor | None) -> Encoded:
     """A weight matrix [rows, cols] as its choice stores it; formats without a grid know only nearest rounding."""
     fmt, method = format_named(choice.format), method_named(choice.method)
+    if isinstance(fmt, EventFormat):
+        return fmt.from_dense(compress(weight, Choice(fmt.dense.name, choice.method), hessian))
     if isinstance(fmt, IntegerFormat):
         return method.compress(weight.detach().float(), fmt, hessian)
     return fmt.encode(weight.detach().float().numpy())

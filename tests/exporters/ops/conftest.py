@@ -12,7 +12,9 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+import exporters.ops.events
 import exporters.ops.products
+from exporters.ops.event_functions import event_function
 from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
 from exporters.ops.recurrences import lif_reference, wkv_reference
 from exporters.ops.signatures import DOMAIN, SIGNATURES, VERSION
@@ -22,10 +24,11 @@ Reading = Callable[[str, Arrays, Mapping[str, float]], list[np.ndarray]]
 """(operator, its inputs by name, its attributes) -> its outputs."""
 
 BY_NAME = {signature.name: signature for signature in SIGNATURES}
-FED = {"QLinear": 1, "QEmbedding": 1, "HalfLinear": 1, "SignEmbedding": 1, "Lif": 2, "Wkv": 7}
+FED = {"EventLinear": 1, "QLinear": 1, "QEmbedding": 1, "HalfLinear": 1, "SignEmbedding": 1, "Lif": 2, "Wkv": 7}
 """How many of the first inputs change from call to call; the others are weights inside the model."""
 
 REFERENCES: dict[str, Callable[..., Any]] = {
+    "EventLinear": exporters.ops.events.event_linear,
     "QLinear": exporters.ops.products.qlinear,
     "QEmbedding": exporters.ops.products.qembedding,
     "HalfLinear": exporters.ops.products.half_linear,
@@ -36,6 +39,8 @@ REFERENCES: dict[str, Callable[..., Any]] = {
 
 
 def body_of(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> onnx.FunctionProto:
+    if operator == "EventLinear":
+        return event_function(int(attributes["bits"]), "zeros" in inputs)
     if operator not in ("QLinear", "QEmbedding"):
         return plain_functions()[operator]
     make = qlinear_function if operator == "QLinear" else qembedding_function
