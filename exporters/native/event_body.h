@@ -3,7 +3,7 @@
 // Per group of inputs and tile of outputs, sums stay in registers while the group's rows pass by:
 //
 //   any inputs    y[n] += scale * (sum (code - centre) x  -  (zero - centre) sum x)
-//   spikes        y[n] += scale * (sum code  -  zero * count) * spike,   the sum in integers: exact
+//   spikes        y[n] += scale * (sum code  -  zero * count),   in integers; times the spike at the end
 //
 // Rows in use are far apart in memory, which no hardware foresees: they are asked for ahead.
 // Included by one file per instruction set, after its V.
@@ -139,10 +139,19 @@ class EventProduct {
   void tile(int64_t chunk, int64_t places, int lanes, int64_t g) {
     Chunks<chunks * L::low_bytes, tail> low(m_.codes, m_.row_bytes(), chunk * L::low_bytes, m_.K);
     Chunks<chunks * L::high_bytes, tail> high(m_.high, m_.high_row_bytes(), chunk * L::high_bytes, m_.K);
-    const auto add = [&](int c, int place, F sum, float zero_factor, float centre) __attribute__((always_inline)) {
-      const int64_t n = (chunk + c) / kBlockChunks * kBlockWords * L::per_lane + place * places +
-                        (chunk + c) % kBlockChunks * V::kLanes;
-      add_to(g, n, lanes, sum, zero_factor, centre);
+    // chunks begin where a block does, or lie within one
+    constexpr int64_t block = kBlockWords * L::per_lane;
+    const int64_t first = chunk / kBlockChunks * block, n = first + chunk % kBlockChunks * V::kLanes;
+    const int64_t last = ((chunk + chunks - 1) / kBlockChunks + 1) * block;
+    const uint16_t* scales = m_.scales + g * m_.N + n;
+    const bool plain = !tail && !m_.zeros && last <= m_.N;
+    if (plain && g + 1 < m_.groups)
+      for (int64_t i = first; i < last; i += 32) ahead(m_.scales + (g + 1) * m_.N + i);
+    const auto add = [&](auto c, auto place, F sum, float zero_factor, float centre) __attribute__((always_inline)) {
+      constexpr int64_t in_tile = c.value / kBlockChunks * block + c.value % kBlockChunks * V::kLanes;
+      if (!plain) return add_to(g, n + in_tile + place.value * places, lanes, sum, zero_factor, centre);
+      float* y = y_ + n + in_tile + place.value * kBlockWords;
+      V::store(y, V::fma(V::load_halves(scales + in_tile + place.value * kBlockWords), sum, V::load(y)));
     };
     if constexpr (spikes) {
       sum_spikes<chunks>(low, high, g, add);
@@ -174,7 +183,7 @@ class EventProduct {
     const float sum_x = m_.zeros ? e_.sums[g] : 0;
     unrolled<chunks>([&](auto c) {
       unrolled<kPlaces>([&](auto p) {
-        add(c.value, first_place + p.value, sums[c.value][p.value], sum_x, static_cast<float>(m_.centre()));
+        add(c, Index<first_place + p.value>{}, sums[c.value][p.value], sum_x, static_cast<float>(m_.centre()));
       });
     });
   }
@@ -224,8 +233,7 @@ class EventProduct {
           unrolled<4>([&](auto byte) {
             I sum = wide[c.value][j.value][byte.value % 2];
             sum = byte.value < 2 ? V::and_(sum, halves) : V::template right<16>(sum);
-            const F codes = V::sub(V::to_float(sum), less);
-            add(c.value, byte.value * L::parts + j.value, V::mul(codes, V::set(e_.spike)), count * e_.spike, 0.0f);
+            add(c, Index<byte.value * L::parts + j.value>{}, V::sub(V::to_float(sum), less), count, 0.0f);
           });
         });
       });
@@ -243,7 +251,6 @@ class EventProduct {
       sum = V::fnma(zero, V::set(zero_factor), sum);
     }
     if (count == V::kLanes) {
-      ahead(m_.scales + at + m_.N);
       V::store(y_ + n, V::fma(V::load_halves(m_.scales + at), sum, V::load(y_ + n)));
     } else {
       const F before = V::load_first(y_ + n, count);
@@ -264,6 +271,8 @@ void multiply_events(const EventMatrix& m, const Events& e, float* y, int64_t fi
   outputs_of(m, first, last, &from, &to);
   std::memset(y + from, 0, static_cast<size_t>(to - from) * sizeof(float));
   EventProduct<V, bits>(m, e, y, first, last).run(first, last);
+  if (e.spike != 0 && e.spike != 1)
+    for (int64_t n = from; n < to; ++n) y[n] *= e.spike;
 }
 
 }  // namespace
