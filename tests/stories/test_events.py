@@ -1,4 +1,4 @@
-"""An event layout from the command line to the artifact: pinned, chosen by the build, and refused where it cannot be."""
+"""An event layout from the command line to the artifact: pinned, chosen by the build, refused where it cannot be."""
 
 from __future__ import annotations
 
