@@ -14,8 +14,8 @@ from toolchain.model.tree import Layer, ModelTree
 from toolchain.search.store import LayerStore
 
 LEAST_ZEROS = 0.6
-"""From this share of zeros on a product that skips them beats both dense ones, weights from DRAM; in a cache the dense one
-with 8-bit activations is beaten later (benchmarks/event_kernels.py shows where on a machine)."""
+"""From this share of zeros on a product that skips them beats both dense ones, weights from DRAM; in a cache the
+dense one with 8-bit activations is beaten later (benchmarks/event_kernels.py shows where on a machine)."""
 
 
 def with_layouts(recipe: Recipe, tree: ModelTree, zeros: Mapping[str, float], fixed: Collection[str]) -> Recipe:
