@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from exporters.errors import SlmcError
 from exporters.manifest import Io, State
+from exporters.ops.event_functions import event_function
 from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
 from exporters.ops.signatures import DOMAIN, SPARSE_LINEAR, VERSION
 from exporters.ops.sparse_functions import sparse_linear_function
@@ -132,8 +133,11 @@ def _attach_functions(model: onnx_ir.Model) -> None:
         else:
             bits, group = node.attributes["bits"].as_int(), node.attributes["group"].as_int()
             zeros = len(node.inputs) > 4 and node.inputs[4] is not None
-            make = qlinear_function if node.op_type == "QLinear" else qembedding_function
-            body = make(bits, group, zeros)
+            if node.op_type == "EventLinear":
+                body = event_function(bits, zeros)
+            else:
+                make = qlinear_function if node.op_type == "QLinear" else qembedding_function
+                body = make(bits, group, zeros)
             node.overload = body.overload
         attached[body.name, body.overload] = body
     for body in attached.values():

@@ -62,6 +62,7 @@ class Prepared:
             "evaluation": self.evaluation.sha256,
             "effort": self.problem.effort.name,
             "method": self.method,
+            "layout": self.spec.layout,
             "seed": self.problem.seed,
             "slmc": version("slmc"),
             "max_bytes": limits.max_bytes,
@@ -90,7 +91,7 @@ def prepare(spec: Spec) -> Prepared:
     whole = model.tree.bytes_fp32
     max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory is not None else None
     rss = parse_bytes(spec.max_rss, "--max-rss", whole) if spec.max_rss is not None else None
-    options = layer_options(model.tree, formats, _pins(spec.layer, model.tree), method)
+    options = layer_options(model.tree, formats, pinned_formats(spec.layer, model.tree), method)
     problem = Problem(model.tree, options, Limits(max_bytes, max_drop), effort, spec.seed)
     if max_bytes is not None and max_bytes < problem.smallest_bytes:
         raise SlmcError(
@@ -103,7 +104,7 @@ def prepare(spec: Spec) -> Prepared:
     )  # fmt: skip
 
 
-def _pins(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:
+def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:
     """Layer path -> format name, from regular expressions; a later one wins."""
     pins: dict[str, str] = {}
     for pattern, name in layers.items():

@@ -91,7 +91,7 @@ class EventFormat:
 
     def to_dense(self, encoded: Encoded) -> Encoded:
         """The same matrix in the dense format."""
-        rows, cols = encoded.shape
+        rows = encoded.shape[0]
         low, high = PLANE_BITS[self.bits]
         place = np.argsort(stored_order(rows, low))[:rows]
 

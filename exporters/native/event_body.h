@@ -3,7 +3,7 @@
 // Per group of inputs and tile of outputs, sums stay in registers while the group's rows pass by:
 //
 //   any inputs    y[n] += scale * (sum (code - centre) x  -  (zero - centre) sum x)
-//   spikes        y[n] += scale * (sum code  -  zero * count) * spike,   the sum in integers: exact
+//   spikes        y[n] += scale * (sum code  -  zero * count),   in integers; times the spike at the end
 //
 // Rows in use are far apart in memory, which no hardware foresees: they are asked for ahead.
 // Included by one file per instruction set, after its V.
@@ -14,10 +14,12 @@
 namespace slmc {
 namespace {
 
-constexpr int64_t kAheadBytes = 8192;  // of rows between a prefetch and its use
+constexpr int64_t kAheadBytes = 16384;  // of rows between a prefetch and its use
+
+// Into the second cache: the first has fewer lines on their way than memory needs to be kept busy.
+SLMC_INLINE void ahead(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // Asks for the rows of coming inputs in the order of memory, some lines at each step.
-template <typename V>
 class Ahead {
  public:
   // `bytes` of every row, which takes so many steps; `plane` begins with input 0.
@@ -25,12 +27,12 @@ class Ahead {
       : plane_(plane), stride_(stride), bytes_(bytes), index_(e.index), end_(e.index + (bytes ? e.first[groups] : 0)) {
     per_step_ = (bytes + 64 * steps_per_row - 1) / (64 * steps_per_row) * 64;
     for (int64_t fetched = 0; fetched < kAheadBytes && index_ < end_; fetched += bytes, ++index_)
-      for (int64_t i = 0; i < bytes; i += 64) V::prefetch(plane_ + *index_ * stride_ + i);
+      for (int64_t i = 0; i < bytes; i += 64) ahead(plane_ + *index_ * stride_ + i);
   }
   SLMC_INLINE void step() {
     if (index_ >= end_) return;
     const uint8_t* row = plane_ + *index_ * stride_ + at_;
-    for (int64_t i = 0; i < per_step_; i += 64) V::prefetch(row + i);
+    for (int64_t i = 0; i < per_step_; i += 64) ahead(row + i);
     at_ += per_step_;
     if (at_ >= bytes_) {
       at_ = 0;
@@ -84,7 +86,7 @@ class EventProduct {
   const EventMatrix& m_;
   const Events& e_;
   float* y_;
-  Ahead<V> low_, high_;
+  Ahead low_, high_;
 
  public:
   EventProduct(const EventMatrix& m, const Events& e, float* y, int64_t first, int64_t last)
@@ -137,10 +139,19 @@ class EventProduct {
   void tile(int64_t chunk, int64_t places, int lanes, int64_t g) {
     Chunks<chunks * L::low_bytes, tail> low(m_.codes, m_.row_bytes(), chunk * L::low_bytes, m_.K);
     Chunks<chunks * L::high_bytes, tail> high(m_.high, m_.high_row_bytes(), chunk * L::high_bytes, m_.K);
-    const auto add = [&](int c, int place, F sum, float zero_factor, float centre) __attribute__((always_inline)) {
-      const int64_t n = (chunk + c) / kBlockChunks * kBlockWords * L::per_lane + place * places +
-                        (chunk + c) % kBlockChunks * V::kLanes;
-      add_to(g, n, lanes, sum, zero_factor, centre);
+    // chunks begin where a block does, or lie within one
+    constexpr int64_t block = kBlockWords * L::per_lane;
+    const int64_t first = chunk / kBlockChunks * block, n = first + chunk % kBlockChunks * V::kLanes;
+    const int64_t last = ((chunk + chunks - 1) / kBlockChunks + 1) * block;
+    const uint16_t* scales = m_.scales + g * m_.N + n;
+    const bool plain = !tail && !m_.zeros && last <= m_.N;
+    if (plain && g + 1 < m_.groups)
+      for (int64_t i = first; i < last; i += 32) ahead(m_.scales + (g + 1) * m_.N + i);
+    const auto add = [&](auto c, auto place, F sum, float zero_factor, float centre) __attribute__((always_inline)) {
+      constexpr int64_t in_tile = c.value / kBlockChunks * block + c.value % kBlockChunks * V::kLanes;
+      if (!plain) return add_to(g, n + in_tile + place.value * places, lanes, sum, zero_factor, centre);
+      float* y = y_ + n + in_tile + place.value * kBlockWords;
+      V::store(y, V::fma(V::load_halves(scales + in_tile + place.value * kBlockWords), sum, V::load(y)));
     };
     if constexpr (spikes) {
       sum_spikes<chunks>(low, high, g, add);
@@ -172,7 +183,7 @@ class EventProduct {
     const float sum_x = m_.zeros ? e_.sums[g] : 0;
     unrolled<chunks>([&](auto c) {
       unrolled<kPlaces>([&](auto p) {
-        add(c.value, first_place + p.value, sums[c.value][p.value], sum_x, static_cast<float>(m_.centre()));
+        add(c, Index<first_place + p.value>{}, sums[c.value][p.value], sum_x, static_cast<float>(m_.centre()));
       });
     });
   }
@@ -222,8 +233,7 @@ class EventProduct {
           unrolled<4>([&](auto byte) {
             I sum = wide[c.value][j.value][byte.value % 2];
             sum = byte.value < 2 ? V::and_(sum, halves) : V::template right<16>(sum);
-            const F codes = V::sub(V::to_float(sum), less);
-            add(c.value, byte.value * L::parts + j.value, V::mul(codes, V::set(e_.spike)), count * e_.spike, 0.0f);
+            add(c, Index<byte.value * L::parts + j.value>{}, V::sub(V::to_float(sum), less), count, 0.0f);
           });
         });
       });
@@ -241,7 +251,6 @@ class EventProduct {
       sum = V::fnma(zero, V::set(zero_factor), sum);
     }
     if (count == V::kLanes) {
-      V::prefetch(m_.scales + at + m_.N);
       V::store(y_ + n, V::fma(V::load_halves(m_.scales + at), sum, V::load(y_ + n)));
     } else {
       const F before = V::load_first(y_ + n, count);
@@ -262,6 +271,8 @@ void multiply_events(const EventMatrix& m, const Events& e, float* y, int64_t fi
   outputs_of(m, first, last, &from, &to);
   std::memset(y + from, 0, static_cast<size_t>(to - from) * sizeof(float));
   EventProduct<V, bits>(m, e, y, first, last).run(first, last);
+  if (e.spike != 0 && e.spike != 1)
+    for (int64_t n = from; n < to; ++n) y[n] *= e.spike;
 }
 
 }  // namespace

@@ -11,9 +11,11 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.decomposed import DecomposedFormat
 from exporters.formats.dense import FloatFormat, SignFormat
+from exporters.formats.event import EventFormat
 from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
+from exporters.ops.events import EventLinear
 from exporters.ops.products import half_linear, qembedding, qlinear, sign_embedding
 from exporters.ops.sparse_modules import DecomposedLinear, SparseLinear
 
@@ -112,6 +114,8 @@ def stored_module(encoded: Encoded, kind: str) -> nn.Module:
     match fmt, kind:
         case IntegerFormat(), "linear":
             return IntegerLinear(encoded, fmt)
+        case EventFormat(), "linear":
+            return EventLinear(encoded, fmt)
         case IntegerFormat(), "embedding":
             return IntegerEmbedding(encoded, fmt)
         case FloatFormat(bits=32), "linear":
@@ -127,6 +131,6 @@ def stored_module(encoded: Encoded, kind: str) -> nn.Module:
         case DecomposedFormat(), "linear":
             return DecomposedLinear(encoded, fmt)
     raise SlmcError(
-        f"format {encoded.format} cannot hold a {kind} layer; sign is for binarised embeddings only, sparse and "
-        "four-bit float formats are for linear layers only"
+        f"format {encoded.format} cannot hold a {kind} layer; sign is for binarised embeddings only; sparse, "
+        "four-bit float and event/ formats are for linear layers only"
     )

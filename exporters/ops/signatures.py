@@ -51,6 +51,12 @@ QLINEAR = Signature(
     (Parameter("y", FLOAT),),
     ints=("K", "N", "bits", "group"),
 )
+EVENT_LINEAR = Signature(
+    "EventLinear",  # the same with planes input-major, scales and zeros [G, N] (exporters.formats.event)
+    (Parameter("x", FLOAT), *_PLANES),
+    (Parameter("y", FLOAT),),
+    ints=("K", "N", "bits", "group"),
+)
 HALF_LINEAR = Signature(
     "HalfLinear",  # the same with w float16 [N, K]
     (Parameter("x", FLOAT), Parameter("w", HALF)),
@@ -142,4 +148,5 @@ SIGNATURES = (
     GATED_SPIKE_ADD,
     SQUARED_RELU,
     SPARSE_LINEAR,
+    EVENT_LINEAR,
 )

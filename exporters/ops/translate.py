@@ -9,12 +9,14 @@ import onnxscript
 import torch
 from onnx.defs import OpSchema
 
+import exporters.ops.events
 import exporters.ops.fusions
 import exporters.ops.products
 import exporters.ops.recurrences
 import exporters.ops.sparse_products  # noqa: F401  (they define the torch operators)
 from exporters.ops.signatures import (
     DOMAIN,
+    EVENT_LINEAR,
     GATED_SPIKE_ADD,
     GATED_WKV,
     HALF_LINEAR,
@@ -74,6 +76,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     ops = torch.ops.slmc
     return {
         ops.qlinear.default: _translation(QLINEAR),
+        ops.event_linear.default: _translation(EVENT_LINEAR),
         ops.half_linear.default: _translation(HALF_LINEAR),
         ops.qembedding.default: _translation(QEMBEDDING),
         ops.sign_embedding.default: _translation(SIGN_EMBEDDING),

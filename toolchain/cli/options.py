@@ -102,6 +102,7 @@ search_options = stack(
     click.option("--formats", multiple=True, help="Formats to choose from, as names or globs: 'int4*'. Repeatable."),
     click.option("--layer", "layer", multiple=True, help="Pin layers: REGEX=FORMAT. Repeatable."),
     click.option("--method", help="nearest, range or gptq; the effort's own if not given."),
+    click.option("--layout", help="auto: input-major where inputs are mostly zero; or dense everywhere."),
     click.option("--effort", help="quick, default or thorough."),
     click.option("--max-time", help="Time for the whole command: 10m. The best so far is delivered."),
     click.option("--seed", type=int),

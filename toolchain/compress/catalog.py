@@ -7,6 +7,7 @@ from torch import Tensor
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
+from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import JointFormat, compress_jointly
@@ -35,6 +36,8 @@ def compress(weight: Tensor, choice: Choice, hessian: Tensor | None) -> Encoded:
     Sparse, decomposed and four-bit float formats know two ways: with the Hessian, if the method wants it, or nearest.
     """
     fmt, method, w = format_named(choice.format), method_named(choice.method), weight.detach().float()
+    if isinstance(fmt, EventFormat):
+        return fmt.from_dense(compress(weight, Choice(fmt.dense.name, choice.method), hessian))
     if isinstance(fmt, IntegerFormat):
         return method.compress(w, fmt, hessian)
     if isinstance(fmt, JointFormat) and method.needs_hessian and hessian is not None:

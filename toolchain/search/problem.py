@@ -10,6 +10,7 @@ from exporters.errors import SlmcError
 from exporters.formats.base import Format, bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP32, SIGN
+from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Score
@@ -123,6 +124,8 @@ def layer_options(
 def _choice(fmt: Format, layer: Layer, method: str) -> Choice:
     if fmt.name == SIGN.name and not layer.sign_only:
         raise SlmcError(f"layer {layer.path}: format sign keeps only signs, and this layer needs more; choose another")
-    if not isinstance(fmt, IntegerFormat):
+    if isinstance(fmt, EventFormat) and layer.kind != "linear":
+        raise SlmcError(f"layer {layer.path}: format {fmt.name} is for linear layers; choose {fmt.dense.name}")
+    if not isinstance(fmt, IntegerFormat | EventFormat):
         return Choice(fmt.name, "nearest")
     return Choice(fmt.name, "range" if layer.kind == "embedding" and method == "gptq" else method)

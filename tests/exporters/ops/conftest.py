@@ -12,9 +12,11 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+import exporters.ops.events
 import exporters.ops.fusions
 import exporters.ops.products
 import exporters.ops.sparse_products
+from exporters.ops.event_functions import event_function
 from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
 from exporters.ops.recurrences import lif_reference, wkv_reference
 from exporters.ops.signatures import DOMAIN, SIGNATURES, VERSION
@@ -39,10 +41,12 @@ FED = {
     "GatedSpikeAdd": 4,
     "SquaredRelu": 1,
     "SparseLinear": 1,
+    "EventLinear": 1,
 }
 """How many of the first inputs change from call to call; the others are weights inside the model."""
 
 REFERENCES: dict[str, Callable[..., Any]] = {
+    "EventLinear": exporters.ops.events.event_linear,
     "QLinear": exporters.ops.products.qlinear,
     "QEmbedding": exporters.ops.products.qembedding,
     "HalfLinear": exporters.ops.products.half_linear,
@@ -62,6 +66,8 @@ REFERENCES: dict[str, Callable[..., Any]] = {
 def body_of(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> onnx.FunctionProto:
     if operator == "SparseLinear":
         return sparse_linear_function({name: int(value) for name, value in attributes.items()})
+    if operator == "EventLinear":
+        return event_function(int(attributes["bits"]), "zeros" in inputs)
     if operator not in ("QLinear", "QEmbedding"):
         return plain_functions()[operator]
     make = qlinear_function if operator == "QLinear" else qembedding_function

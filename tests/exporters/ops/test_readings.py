@@ -94,6 +94,12 @@ BY_HAND = [
          {"K": 2, "N": 1, "bits": 3, "group": 16}),
     Case("eight bits", "QLinear", {"x": floats([1, 0], [0, 1]), **EIGHT_BITS}, [floats([2, -2], [-128, 128])],
          {"K": 2, "N": 2, "bits": 8, "group": 32}),
+    # outputs 0, 1 are the lowest nibbles of words 0, 1: codes 9, 6 for the first input, 8, 11 for the second:
+    # times scale 0.5, w = [[0.5, 0], [-1, 1.5]]
+    Case("four bits", "EventLinear",
+         {"x": floats([2, -4], [0, 1]), "scales": np.array([[0.5, 0.5]], np.float16),
+          "codes": np.stack([hexed("09 00 00 00 06", 16), hexed("08 00 00 00 0b", 16)])},
+         [floats([1, -8], [0, 1.5])], {"K": 2, "N": 2, "bits": 4, "group": 16}),
     # 3 + 8; 1.5 - 4
     Case("half", "HalfLinear", {"x": floats([3, 4]), "w": np.array([[1, 2], [0.5, -1]], np.float16)},
          [floats([11, -2.5])]),
