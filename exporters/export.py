@@ -128,8 +128,10 @@ def _attach_functions(model: onnx_ir.Model) -> None:
         else:
             bits, group = node.attributes["bits"].as_int(), node.attributes["group"].as_int()
             zeros = len(node.inputs) > 4 and node.inputs[4] is not None
-            make = qlinear_function if node.op_type == "QLinear" else qembedding_function
-            body = make(bits, group, zeros)
+            if node.op_type == "QLinear":
+                body = qlinear_function(bits, group, zeros, node.attributes["activation_bits"].as_int())
+            else:
+                body = qembedding_function(bits, group, zeros)
             node.overload = body.overload
         attached[body.name, body.overload] = body
     for body in attached.values():

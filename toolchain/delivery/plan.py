@@ -12,7 +12,7 @@ from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.manifest import parse
 from toolchain.compress.catalog import method_named
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import ACTIVATION_BITS, Choice, Recipe
 from toolchain.delivery.reports.data import Point, SensitivityRow
 from toolchain.model.tree import ModelTree
 from toolchain.search.frontier import OBJECTIVE
@@ -104,6 +104,9 @@ def check_recipe(recipe: Recipe, tree: ModelTree, where: str) -> None:
     for choice in recipe.values():
         format_named(choice.format)
         method_named(choice.method)
+        if choice.activations not in ACTIVATION_BITS:
+            allowed = ", ".join(ACTIVATION_BITS)
+            raise SlmcError(f"{where}: unknown activations {choice.activations!r}; allowed are {allowed}")
 
 
 def recipe_bytes(recipe: Recipe, tree: ModelTree) -> int:
