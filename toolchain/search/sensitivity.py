@@ -34,7 +34,8 @@ def activation_loss(weight: Tensor, moment: Tensor, fisher: Tensor, group: int) 
     """
     blocks = torch.split(moment.diagonal(), min(group, ACTIVATION_GROUP))
     step_square = torch.cat([block.mean().expand_as(block) for block in blocks]) * (CREST / 127) ** 2
-    return 0.5 * float(fisher @ (weight.square() @ step_square)) / 12
+    # No matrix product: it rounds by where its operands lie, and a resumed search must end with the same bytes.
+    return 0.5 * float(((weight.square() * step_square).sum(1) * fisher).sum()) / 12
 
 
 def sensitivities(
