@@ -76,7 +76,9 @@ def dense(activation_bits: int) -> Contestant:
     return kernels.ours(4, 128, activation_bits)
 
 
-def entered(contestant: Contestant, size: int, where: str, tokens: int, threads: int) -> tuple[Callable[[], None], int, int]:
+def entered(
+    contestant: Contestant, size: int, where: str, tokens: int, threads: int
+) -> tuple[Callable[[], None], int, int]:
     """How to run its chain, the bytes of one product, the number of products."""
     model, each, products = kernels.chain(contestant, size, where, 0)
     options = ort.SessionOptions()

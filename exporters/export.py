@@ -135,9 +135,10 @@ def _attach_functions(model: onnx_ir.Model) -> None:
             zeros = len(node.inputs) > 4 and node.inputs[4] is not None
             if node.op_type == "EventLinear":
                 body = event_function(bits, zeros)
+            elif node.op_type == "QLinear":
+                body = qlinear_function(bits, group, zeros, node.attributes["activation_bits"].as_int())
             else:
-                make = qlinear_function if node.op_type == "QLinear" else qembedding_function
-                body = make(bits, group, zeros)
+                body = qembedding_function(bits, group, zeros)
             node.overload = body.overload
         attached[body.name, body.overload] = body
     for body in attached.values():

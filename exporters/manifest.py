@@ -56,8 +56,11 @@ class Io:
 
 @dataclass(frozen=True)
 class RecipeEntry:
+    """One layer as stored; activations: fp32, or int8 where its inputs are rounded before the product."""
+
     format: str
     method: str
+    activations: str
     bytes: int
     bits_per_weight: float
 

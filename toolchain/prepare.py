@@ -63,6 +63,7 @@ class Prepared:
             "effort": self.problem.effort.name,
             "method": self.method,
             "layout": self.spec.layout,
+            "activations": self.problem.activations,
             "seed": self.problem.seed,
             "slmc": version("slmc"),
             "max_bytes": limits.max_bytes,
@@ -92,7 +93,7 @@ def prepare(spec: Spec) -> Prepared:
     max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory is not None else None
     rss = parse_bytes(spec.max_rss, "--max-rss", whole) if spec.max_rss is not None else None
     options = layer_options(model.tree, formats, pinned_formats(spec.layer, model.tree), method)
-    problem = Problem(model.tree, options, Limits(max_bytes, max_drop), effort, spec.seed)
+    problem = Problem(model.tree, options, Limits(max_bytes, max_drop), effort, spec.seed, spec.activations)
     if max_bytes is not None and max_bytes < problem.smallest_bytes:
         raise SlmcError(
             f"--max-memory: {max_bytes} bytes ({max_bytes / whole:.2%} of fp32) is below the smallest possible, "

@@ -31,6 +31,7 @@ class Spec(BaseModel):
     layer: dict[str, str] = Field(default_factory=dict)
     method: str | None = None
     layout: Literal["auto", "dense"] = "auto"
+    activations: Literal["fp32", "int8", "search"] = "search"
     effort: str = "default"
     max_time: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)

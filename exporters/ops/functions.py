@@ -6,6 +6,7 @@ from onnx import FunctionProto, parser
 
 from exporters.formats.catalog import GROUPS
 from exporters.formats.integer import PLANE_BITS
+from exporters.ops.activations import ACTIVATION_GROUP, rounding_text
 from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
 from exporters.ops.signatures import DOMAIN
 
@@ -41,12 +42,10 @@ SignEmbedding <K, N> (tokens, codes) => (y) {
     SLICE
 }"""
 
-_NBITS_LINEAR = """
-QLinear <K, N, bits, group> (x, codes, scales, high, zeros) => (y) {
+_NBITS_PRODUCT = """
     scales32 = Cast <to = 1> (scales)
     y = com.microsoft.MatMulNBits <K: int = @K, N: int = @N, bits: int = @bits, block_size: int = @group,
-        accuracy_level = 0> (x, codes, scales32)
-}"""
+        accuracy_level = {level}> ({x}, codes, scales32)"""
 
 
 def _unpack(source: str, target: str, bits: int) -> str:
@@ -119,18 +118,27 @@ def overload_of(bits: int, group: int, zeros: bool) -> str:
     return "nbits" if direct else f"{'uint' if zeros else 'int'}{bits}"
 
 
-def qlinear_function(bits: int, group: int, zeros: bool) -> FunctionProto:
-    """QLinear for one width; other than 4 bits are decoded (once, at load: the runtime folds constants)."""
+def qlinear_function(bits: int, group: int, zeros: bool, activation_bits: int) -> FunctionProto:
+    """QLinear for one width; other than 4 bits are decoded (once, at load: the runtime folds constants).
+
+    Inputs that are rounded already lose nothing when MatMulNBits rounds them again in the same blocks (level 4).
+    """
     overload = overload_of(bits, group, zeros)
-    if overload == "nbits":
-        return _function(_NBITS_LINEAR, overload)
-    body = f"""
-QLinear <K, N, bits, group> (x, codes, scales, high, zeros) => (y) {{
-    {_decoded(bits, zeros, gather=False)}
+    product = """
     weight_t = Transpose <perm = [1, 0]> (weight)
-    y = MatMul(x, weight_t)
+    y = MatMul({x}, weight_t)"""
+    eight = activation_bits == 8
+    if overload == "nbits":
+        level = 4 if eight and group <= ACTIVATION_GROUP else 0
+        product = _NBITS_PRODUCT.replace("{level}", str(level))
+    else:
+        product = _decoded(bits, zeros, gather=False) + product
+    body = f"""
+QLinear <K, N, bits, group, activation_bits> (x, codes, scales, high, zeros) => (y) {{
+    {rounding_text("x", "x_rounded", group) if eight else ""}
+    {product.replace("{x}", "x_rounded" if eight else "x")}
 }}"""
-    return _function(body, overload)
+    return _function(body, f"{overload}_a8_g{group}" if eight else overload)
 
 
 def qembedding_function(bits: int, group: int, zeros: bool) -> FunctionProto:

@@ -87,10 +87,15 @@ class _Integer(_Stored):
 
 
 class IntegerLinear(_Integer):
-    """y = x W^T with W from integer planes."""
+    """y = x W^T with W from integer planes; activation_bits 8 rounds x first, 32 does not."""
+
+    def __init__(self, encoded: Encoded, fmt: IntegerFormat, activation_bits: int) -> None:
+        super().__init__(encoded, fmt)
+        self.activation_bits = activation_bits
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = qlinear(x, self.codes, self.scales, self.high, self.zeros, self.K, self.N, self.bits, self.group)
+        planes = (self.codes, self.scales, self.high, self.zeros)
+        y: Tensor = qlinear(x, *planes, self.K, self.N, self.bits, self.group, self.activation_bits)
         return y
 
 
@@ -104,8 +109,10 @@ class IntegerEmbedding(_Integer):
         return y
 
 
-def stored_module(encoded: Encoded, kind: str) -> nn.Module:
+def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32) -> nn.Module:
     """The module that computes with a stored matrix; kind is 'linear' or 'embedding'.
+
+    activation_bits: of a product of integers, 32 or 8.
 
     Raises:
         SlmcError: the format cannot serve such a layer.
@@ -113,7 +120,7 @@ def stored_module(encoded: Encoded, kind: str) -> nn.Module:
     fmt = format_named(encoded.format)
     match fmt, kind:
         case IntegerFormat(), "linear":
-            return IntegerLinear(encoded, fmt)
+            return IntegerLinear(encoded, fmt, activation_bits)
         case EventFormat(), "linear":
             return EventLinear(encoded, fmt)
         case IntegerFormat(), "embedding":

@@ -64,10 +64,10 @@ def inspect_command(console: Console, model: Path, tokenizer: Path | None) -> in
 def _inspect_artifact(console: Console, artifact: Path) -> int:
     manifest = open_artifact(artifact)
     rows = [
-        (path, e.format, e.method, f"{e.bits_per_weight:.2f}", units.bytes_text(e.bytes))
+        (path, e.format, e.method, e.activations, f"{e.bits_per_weight:.2f}", units.bytes_text(e.bytes))
         for path, e in manifest.recipe.items()
     ]
-    console.table(str(artifact), ("layer", "format", "method", "bits/weight", "bytes"), rows)
+    console.table(str(artifact), ("layer", "format", "method", "inputs", "bits/weight", "bytes"), rows)
     counts = Counter(e.format for e in manifest.recipe.values())
     b = manifest.bytes
     share = units.percent((b.weights + b.states) / (b.weights_fp32 + b.states))

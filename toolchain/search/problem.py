@@ -75,13 +75,18 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """A model to be compressed. options: every layer's choices, many bits first; a pinned layer has one."""
+    """A model to be compressed.
+
+    options: every layer's choices, many bits first; a pinned layer has one. activations: whether products round their
+    inputs: fp32, int8, or search (see activations.py).
+    """
 
     tree: ModelTree
     options: Mapping[str, tuple[Choice, ...]]
     limits: Limits
     effort: Effort
     seed: int
+    activations: str = "fp32"
 
     def layer_bytes(self, layer: Layer, choice: Choice) -> int:
         return bytes_for(format_named(choice.format), layer.rows, layer.cols)

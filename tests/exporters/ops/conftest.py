@@ -70,8 +70,10 @@ def body_of(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> o
         return event_function(int(attributes["bits"]), "zeros" in inputs)
     if operator not in ("QLinear", "QEmbedding"):
         return plain_functions()[operator]
-    make = qlinear_function if operator == "QLinear" else qembedding_function
-    return make(int(attributes["bits"]), int(attributes["group"]), "zeros" in inputs)
+    bits, group, zeros = int(attributes["bits"]), int(attributes["group"]), "zeros" in inputs
+    if operator == "QEmbedding":
+        return qembedding_function(bits, group, zeros)
+    return qlinear_function(bits, group, zeros, int(attributes["activation_bits"]))
 
 
 def one_node(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> onnx.ModelProto:

@@ -88,18 +88,21 @@ BY_HAND = [
          [floats([[1], [2], [2]]), floats([2]), floats([1]), floats([999])]),
     # 0.5 - 2; 1.5 - 0
     Case("four bits", "QLinear", {"x": floats([1, 2], [3, 0]), **FOUR_BITS}, [floats([-1.5], [1.5])],
-         {"K": 2, "N": 1, "bits": 4, "group": 16}),
+         {"K": 2, "N": 1, "bits": 4, "group": 16, "activation_bits": 32}),
     # 4 - 20
     Case("three bits with zeros", "QLinear", {"x": floats([1, 10]), **THREE_BITS}, [floats([-16])],
-         {"K": 2, "N": 1, "bits": 3, "group": 16}),
+         {"K": 2, "N": 1, "bits": 3, "group": 16, "activation_bits": 32}),
     Case("eight bits", "QLinear", {"x": floats([1, 0], [0, 1]), **EIGHT_BITS}, [floats([2, -2], [-128, 128])],
-         {"K": 2, "N": 2, "bits": 8, "group": 32}),
+         {"K": 2, "N": 2, "bits": 8, "group": 32, "activation_bits": 32}),
     # outputs 0, 1 are the lowest nibbles of words 0, 1: codes 9, 6 for the first input, 8, 11 for the second:
     # times scale 0.5, w = [[0.5, 0], [-1, 1.5]]
     Case("four bits", "EventLinear",
          {"x": floats([2, -4], [0, 1]), "scales": np.array([[0.5, 0.5]], np.float16),
           "codes": np.stack([hexed("09 00 00 00 06", 16), hexed("08 00 00 00 0b", 16)])},
          [floats([1, -8], [0, 1.5])], {"K": 2, "N": 2, "bits": 4, "group": 16}),
+    # steps of 1 and 2: [127, 2.4] is [127, 2], of [254, 3] the 3 is 1.5 steps and goes to the even 2: [254, 4]
+    Case("inputs of eight bits", "QLinear", {"x": floats([127, 2.4], [254, 3], [0, 0]), **FOUR_BITS},
+         [floats([61.5], [123], [0])], {"K": 2, "N": 1, "bits": 4, "group": 16, "activation_bits": 8}),
     # 3 + 8; 1.5 - 4
     Case("half", "HalfLinear", {"x": floats([3, 4]), "w": np.array([[1, 2], [0.5, -1]], np.float16)},
          [floats([11, -2.5])]),
@@ -207,9 +210,34 @@ def close(y: np.ndarray, x: np.ndarray, weight: np.ndarray) -> bool:
 def test_qlinear(reading, bits, zeros, K, group):
     matrix = random_matrix(9, K, bits, group, zeros)
     x = np.random.default_rng(K).normal(0, 1, (1, 3, K)).astype(np.float32)
-    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes)
+    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes | {"activation_bits": 32})
     assert y.shape == (1, 3, 9) and y.dtype == np.float32
     assert close(y, x, matrix.weight)
+
+
+def rounded(x: np.ndarray, group: int) -> np.ndarray:
+    """x [..., K] to 127 steps either way of zero, block by block from the start of each group."""
+    result = np.zeros_like(x)
+    for start in range(0, x.shape[-1], group):
+        for first in range(start, min(start + group, x.shape[-1]), 128):
+            block = x[..., first : min(first + 128, start + group)]
+            largest = np.abs(block).max(-1, keepdims=True)
+            steps = np.rint(block * (np.float32(127) / np.where(largest > 0, largest, 1)))
+            result[..., first : first + block.shape[-1]] = steps * (largest / np.float32(127))
+    return result
+
+
+@widths
+@with_zeros
+@layouts
+def test_qlinear_of_rounded_inputs(reading, bits, zeros, K, group):
+    matrix = random_matrix(9, K, bits, group, zeros)
+    x = np.random.default_rng(K).normal(0, 1, (1, 3, K)).astype(np.float32)
+    x[0, 1] *= 100
+    x[0, 2, :16] = 0
+    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes | {"activation_bits": 8})
+    assert y.shape == (1, 3, 9) and y.dtype == np.float32
+    assert close(y, rounded(x, group), matrix.weight) and not close(y, x, matrix.weight)
 
 
 @widths
