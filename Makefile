@@ -5,8 +5,12 @@ BIN := $(VENV)/bin
 SAMPLE := samples/spikegpt-6m
 INSTALLED := $(VENV)/.installed
 SOURCES := $(shell find exporters/native -name '*.cc' -o -name '*.h' -o -name CMakeLists.txt)
+NATIVE := build/native
+AARCH64 := $(NATIVE)/linux-aarch64/libslmc_ops.so
+SYSROOT := build/aarch64/sysroot
+CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake
 
-.PHONY: demo test check clean
+.PHONY: demo test check clean native-aarch64 test-aarch64
 
 demo: $(INSTALLED)
 	$(BIN)/slmc build $(SAMPLE) --max-memory 13.5% --max-drop 1% --threads 2 -o demo --force
@@ -21,6 +25,22 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The operators for 64-bit Arm boards; needs Debian's g++-aarch64-linux-gnu.
+native-aarch64: $(AARCH64)
+
+# The operators' tests under emulation; needs Debian's qemu-user, and the network once (build/aarch64 keeps what it got).
+test-aarch64: $(AARCH64) $(SYSROOT)
+	$(BIN)/python -m pytest -q tests/exporters/native/test_aarch64.py tests/targets/test_emulation.py
+
+$(AARCH64): $(SOURCES) exporters/native/aarch64-linux-gnu.cmake | $(INSTALLED)
+	$(CMAKE) -S exporters/native -B $(@D) -G Ninja --toolchain aarch64-linux-gnu.cmake
+	$(CMAKE) --build $(@D)
+	touch $@
+
+$(SYSROOT): targets/sysroot-wheels.txt | $(INSTALLED)
+	rm -rf $@
+	$(BIN)/python -m targets.sysroot $@
 
 $(INSTALLED): pyproject.toml constraints.txt $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
