@@ -30,6 +30,7 @@ class MeasureRequest:
         depends on what it reads, so real text is the better choice.
     native: whether to use the operator library that serves this machine, if there is one.
     chunk_tokens: a prompt is read in chunks of this many tokens.
+    bandwidth: whether to measure the read bandwidth at the end, which takes some memory of its own.
     budget_s: no further repetition begins after this time; at least one is made.
     timeout_s: the child process is ended after this time.
     """
@@ -42,6 +43,7 @@ class MeasureRequest:
     tokens: tuple[int, ...] = ()
     seed: int = 0
     chunk_tokens: int = 64
+    bandwidth: bool = True
     budget_s: float = 60.0
     timeout_s: float = 600.0
 

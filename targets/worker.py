@@ -100,7 +100,7 @@ def measure_model(artifact: Path, graph: str, io: Io, request: MeasureRequest, c
         loaded=loaded,
         ended=ended,
         state_bytes=session.state_bytes,
-        read_bandwidth_gbs=_bandwidth(cpu.last_cache_bytes, clock),
+        read_bandwidth_gbs=_bandwidth(cpu.last_cache_bytes, clock) if request.bandwidth else None,
         temperature_before_c=before_c,
         temperature_after_c=after_c,
     )

@@ -1,6 +1,7 @@
 // Products with quantised and float16 matrices on AVX2 with FMA and F16C.
 #include <immintrin.h>
 
+#include "event_kernels.h"
 #include "linear_body.h"
 
 namespace slmc {
@@ -235,6 +236,11 @@ struct Avx2 {
 
 const LinearKernels& avx2_kernels() {
   static constexpr LinearKernels kernels = kernels_of<Avx2>();
+  return kernels;
+}
+
+const EventKernels& avx2_event_kernels() {
+  static constexpr EventKernels kernels = event_kernels_of<Avx2>();
   return kernels;
 }
 

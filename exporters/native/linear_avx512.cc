@@ -1,6 +1,7 @@
 // Products with quantised and float16 matrices on AVX-512 with VNNI and VBMI.
 #include <immintrin.h>
 
+#include "event_kernels.h"
 #include "linear_body.h"
 
 namespace slmc {
@@ -269,6 +270,11 @@ struct Avx512 {
 
 const LinearKernels& avx512_kernels() {
   static constexpr LinearKernels kernels = kernels_of<Avx512>();
+  return kernels;
+}
+
+const EventKernels& avx512_event_kernels() {
+  static constexpr EventKernels kernels = event_kernels_of<Avx512>();
   return kernels;
 }
 

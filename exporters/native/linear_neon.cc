@@ -1,6 +1,7 @@
 // Products with quantised and float16 matrices on NEON; compiled with dot products (-march=...+dotprod) it uses them.
 #include <arm_neon.h>
 
+#include "event_kernels.h"
 #include "linear_body.h"
 
 namespace slmc {
@@ -202,6 +203,11 @@ struct Neon {
 
 const LinearKernels& neon_kernels() {
   static constexpr LinearKernels kernels = kernels_of<Neon>();
+  return kernels;
+}
+
+const EventKernels& neon_event_kernels() {
+  static constexpr EventKernels kernels = event_kernels_of<Neon>();
   return kernels;
 }
 

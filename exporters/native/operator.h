@@ -127,5 +127,12 @@ Operator qembedding_operator();
 Operator sign_embedding_operator();
 Operator lif_operator();
 Operator wkv_operator();
+Operator shift_mix2_operator();
+Operator shift_mix3_operator();
+Operator gated_wkv_operator();
+Operator spike_add_operator();
+Operator gated_spike_add_operator();
+Operator squared_relu_operator();
+Operator event_linear_operator();
 
 }  // namespace slmc

@@ -6,59 +6,21 @@ from onnx import FunctionProto, parser
 
 from exporters.formats.catalog import GROUPS
 from exporters.formats.integer import PLANE_BITS
+from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
 from exporters.ops.signatures import DOMAIN
 
 OPSET = 21
 _HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "com.microsoft" : 1]'
 
-_LIF = """
-Lif <tau, threshold, reset> (drive, membrane) => (spikes, membrane_out) {
-    tau_c = Constant <value_float: float = @tau> ()
-    threshold_c = Constant <value_float: float = @threshold> ()
-    reset_c = Constant <value_float: float = @reset> ()
-    membrane_out, spikes = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1],
-        body = step (float[n, c] v, float[n, c] x) => (float[n, c] v_next, float[n, c] s) {
-            above_reset = Sub(v, reset_c)
-            toward = Sub(x, above_reset)
-            change = Div(toward, tau_c)
-            u = Add(v, change)
-            fires = GreaterOrEqual(u, threshold_c)
-            s = Cast <to = 1> (fires)
-            v_next = Where(fires, reset_c, u)
-        }> (membrane, drive)
-}"""
+_LIF = f"""
+Lif <tau, threshold, reset> (drive, membrane) => (spikes, membrane_out) {{
+    {LIF_STEPS}
+}}"""
 
-_WKV = """
-Wkv (decay, first, key, value, numerator, denominator, exponent) => (y, numerator_out, denominator_out, exponent_out) {
-    numerator_out, denominator_out, exponent_out, y = Scan <num_scan_inputs = 2, scan_input_axes = [1, 1],
-        scan_output_axes = [1],
-        body = step (float[n, c] a, float[n, c] b, float[n, c] m, float[n, c] k, float[n, c] v)
-                => (float[n, c] a_next, float[n, c] b_next, float[n, c] m_next, float[n, c] out) {
-            boosted = Add(first, k)
-            top = Max(m, boosted)
-            past_exponent = Sub(m, top)
-            past = Exp(past_exponent)
-            now_exponent = Sub(boosted, top)
-            now = Exp(now_exponent)
-            past_a = Mul(past, a)
-            now_v = Mul(now, v)
-            above = Add(past_a, now_v)
-            past_b = Mul(past, b)
-            below = Add(past_b, now)
-            out = Div(above, below)
-            decayed = Add(m, decay)
-            m_next = Max(decayed, k)
-            keep_exponent = Sub(decayed, m_next)
-            keep = Exp(keep_exponent)
-            add_exponent = Sub(k, m_next)
-            add = Exp(add_exponent)
-            kept_a = Mul(keep, a)
-            added = Mul(add, v)
-            a_next = Add(kept_a, added)
-            kept_b = Mul(keep, b)
-            b_next = Add(kept_b, add)
-        }> (numerator, denominator, exponent, key, value)
-}"""
+_WKV = f"""
+Wkv (decay, first, key, value, numerator, denominator, exponent) => (y, numerator_out, denominator_out, exponent_out) {{
+    {WKV_STEPS}
+}}"""
 
 _HALF_LINEAR = """
 HalfLinear (x, w) => (y) {
@@ -189,4 +151,5 @@ def plain_functions() -> dict[str, FunctionProto]:
         "Wkv": _function(_WKV),
         "HalfLinear": _function(_HALF_LINEAR),
         "SignEmbedding": _function(sign),
+        **{name: _function(text) for name, text in FUSION_BODIES.items()},
     }

@@ -9,9 +9,13 @@ from torch.nn import functional
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
+from exporters.formats.decomposed import DecomposedFormat
 from exporters.formats.dense import FloatFormat, SignFormat
+from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
+from exporters.formats.nm import NmFormat
 from exporters.ops.products import half_linear, qembedding, qlinear, sign_embedding
+from exporters.ops.sparse_modules import DecomposedLinear, SparseLinear
 
 
 class _Stored(nn.Module):
@@ -118,4 +122,11 @@ def stored_module(encoded: Encoded, kind: str) -> nn.Module:
             return FloatEmbedding(encoded)
         case SignFormat(), "embedding":
             return SignEmbedding(encoded)
-    raise SlmcError(f"format {encoded.format} cannot hold a {kind} layer; sign is for binarised embeddings only")
+        case NmFormat() | Float4Format(), "linear":
+            return SparseLinear(encoded, fmt)
+        case DecomposedFormat(), "linear":
+            return DecomposedLinear(encoded, fmt)
+    raise SlmcError(
+        f"format {encoded.format} cannot hold a {kind} layer; sign is for binarised embeddings only, sparse and "
+        "four-bit float formats are for linear layers only"
+    )

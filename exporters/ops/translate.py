@@ -9,15 +9,24 @@ import onnxscript
 import torch
 from onnx.defs import OpSchema
 
+import exporters.ops.fusions
 import exporters.ops.products
-import exporters.ops.recurrences  # noqa: F401  (both define the torch operators)
+import exporters.ops.recurrences
+import exporters.ops.sparse_products  # noqa: F401  (they define the torch operators)
 from exporters.ops.signatures import (
     DOMAIN,
+    GATED_SPIKE_ADD,
+    GATED_WKV,
     HALF_LINEAR,
     LIF,
     QEMBEDDING,
     QLINEAR,
+    SHIFT_MIX2,
+    SHIFT_MIX3,
     SIGN_EMBEDDING,
+    SPARSE_LINEAR,
+    SPIKE_ADD,
+    SQUARED_RELU,
     VERSION,
     WKV,
     Parameter,
@@ -70,4 +79,11 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         ops.sign_embedding.default: _translation(SIGN_EMBEDDING),
         ops.lif.default: _translation(LIF),
         ops.wkv.default: _translation(WKV),
+        ops.shift_mix2.default: _translation(SHIFT_MIX2),
+        ops.shift_mix3.default: _translation(SHIFT_MIX3),
+        ops.gated_wkv.default: _translation(GATED_WKV),
+        ops.spike_add.default: _translation(SPIKE_ADD),
+        ops.gated_spike_add.default: _translation(GATED_SPIKE_ADD),
+        ops.squared_relu.default: _translation(SQUARED_RELU),
+        ops.sparse_linear.default: _translation(SPARSE_LINEAR),
     }

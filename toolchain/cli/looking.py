@@ -17,9 +17,10 @@ from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME, Manifest
 from targets.bandwidth import read_bandwidth_gbs
 from targets.cpu import cpu_names, named_cpu
+from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command, model_options, pins, search_options
-from toolchain.delivery.package import check_output_file, open_artifact, read_report
+from toolchain.delivery.package import check_output_file, read_report
 from toolchain.delivery.plan import Plan
 from toolchain.delivery.reports import units
 from toolchain.delivery.reports.catalog import REPORTS, render

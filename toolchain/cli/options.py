@@ -18,6 +18,7 @@ from toolchain.cli.main import INTERRUPTED
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
+THREADS = click.IntRange(1, 256)
 UNEXPECTED = 1
 
 
@@ -70,7 +71,9 @@ def _explained(error: Exception) -> tuple[str, int]:
     return f"{what}; this is a fault of slmc: repeat with -v for the traceback and report it", UNEXPECTED
 
 
-def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
+def stack(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in this order in the help."""
+
     def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
@@ -79,17 +82,17 @@ def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-model_options = _stack(
+model_options = stack(
     click.argument("model", type=PATH),
     click.option("--tokenizer", type=PATH, help="tokenizer.json, for a bare checkpoint file."),
 )
 
-text_options = _stack(
+text_options = stack(
     click.option("--calibration", type=PATH, help="Text that methods look at; English prose of our own if not given."),
     click.option("--eval", "eval", type=PATH, help="Text that candidates are judged on; likewise."),
 )
 
-search_options = _stack(
+search_options = stack(
     text_options,
     click.option("--max-memory", help="Weights and states as stored: 3MB, or 15% of the fp32 model."),
     click.option("--max-drop", help="Relative loss of the metric on the artifact: 1%."),

@@ -1,4 +1,4 @@
-"""The commands that run an artifact: validate, eval, bench, generate."""
+"""The commands that run an artifact: eval, bench, generate."""
 
 from __future__ import annotations
 
@@ -16,63 +16,23 @@ import click
 
 from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME, Manifest
-from targets.measure import measure
 from targets.measurement import Measurement, MeasureRequest, chunk_for
+from targets.verify import open_artifact
 from toolchain.cli.console import Console
-from toolchain.cli.options import PATH, command
-from toolchain.delivery.package import open_artifact
+from toolchain.cli.elsewhere import Elsewhere, elsewhere_options, site
+from toolchain.cli.options import PATH, THREADS, command
 from toolchain.delivery.reports import units
-from toolchain.delivery.validate import artifact_session, measurement, session_logits, token_by_token_agreement
+from toolchain.delivery.validate import artifact_session
 from toolchain.evidence.quality import Reference, Score, bits_per_byte, stream_logits
 from toolchain.generate import generate
 from toolchain.model.catalog import load_model
 from toolchain.model.text import Text, read_text, read_tokenizer
 from toolchain.prepare import SHIPPED_TEXTS
 
-SINGLE_TOKENS = 256
-"""Tokens that are read one by one to compare with one call."""
-
-THREADS = click.IntRange(1, 256)
-
 
 def _text_for(artifact: Path, manifest: Manifest, data: Path | None, vocabulary: int) -> Text:
     tokenizer = read_tokenizer(artifact / "tokenizer.json", vocabulary)
     return read_text(data or SHIPPED_TEXTS / "evaluation.txt", tokenizer)
-
-
-@click.command("validate")
-@click.argument("artifact", type=PATH)
-@click.option("--reference", type=PATH, help="The model that it was made from: compare with it.")
-@click.option("--tokenizer", type=PATH, help="tokenizer.json of the reference, if that is a bare checkpoint.")
-@click.option("--data", type=PATH, help="Text to read.")
-@click.option("--threads", type=THREADS, default=1)
-@command
-def validate_command(
-    console: Console, artifact: Path, reference: Path | None, tokenizer: Path | None, data: Path | None, threads: int
-) -> int:
-    """Check an ARTIFACT on this machine: files, both ways to run it, quality, speed and memory."""
-    manifest = open_artifact(artifact)
-    native = artifact_session(artifact, manifest.io, threads=threads)
-    text = _text_for(artifact, manifest, data, native.vocabulary).head(8192)
-    short = text.head(SINGLE_TOKENS)
-    stock = artifact_session(artifact, manifest.io, native=False, threads=threads)
-    both = Reference(_AsModel(native), text.head(2048).ids).score(session_logits(stock, text.head(2048).ids))
-    document: dict[str, Any] = {
-        "files": "ok",
-        "token_by_token_top1": token_by_token_agreement(native, short.ids),
-        "stock_runtime_top1": both.top1_agreement,
-        "stock_runtime_perplexity_ratio": 1 + both.relative_drop,
-    }
-    if reference is not None:
-        model = load_model(reference, tokenizer)
-        if model.sha256 != manifest.source.sha256:
-            raise SlmcError(f"{reference}: not the model that {artifact} was made from (SHA-256 differs)")
-        document |= _score_rows(Reference(model.forward, text.ids).score(session_logits(native, text.ids)), text)
-    document |= _speed(measurement(artifact, manifest.io, text, native.vocabulary, threads=threads))
-    rows = [(k, f"{v:.6g}" if isinstance(v, float) else str(v)) for k, v in document.items()]
-    console.table(str(artifact), ("measured here", "value"), rows)
-    console.result(document, "valid")
-    return 0
 
 
 class _AsModel:
@@ -106,23 +66,6 @@ def _score_rows(score: Score, text: Text) -> dict[str, Any]:
         "reference_bits_per_byte": bits_per_byte(score.reference, score.tokens, text.n_bytes),
         "kl_mean": score.kl_mean,
         "top1_agreement": score.top1_agreement,
-    }
-
-
-def _speed(m: Measurement) -> dict[str, Any]:
-    return {
-        "load_ms": m.load_ms,
-        "prompt_tps": m.prompt_tps,
-        "decode_tps": m.decode_tps,
-        **{f"decode_{k}_ms": v for k, v in dataclasses.asdict(m.decode_ms).items()},
-        "rss_peak_bytes": m.ended.peak_bytes,
-        "rss_after_load_bytes": m.loaded.rss_bytes,
-        "rss_baseline_bytes": m.baseline.rss_bytes,
-        "private_bytes": m.ended.private_bytes,
-        "file_backed_bytes": m.ended.file_backed_bytes,
-        "native": m.native_library is not None,
-        "isa": m.isa,
-        "ort_version": m.ort_version,
     }
 
 
@@ -222,12 +165,13 @@ def _is_text(argument: str) -> bool:
 @click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5)
 @click.option("-o", "--output", "kind", type=click.Choice(["md", "csv", "json", "jsonl"]), default="md")
 @click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
+@elsewhere_options
 @command
 def bench_command(
     console: Console, artifact: Path, n_prompt: str, n_gen: str, threads: str, repetitions: int, kind: str,
-    no_native: bool,
+    no_native: bool, **place: Any,
 ) -> int:  # fmt: skip
-    """Speed and memory of an ARTIFACT, with llama-bench's flags and columns."""
+    """Speed and memory of an ARTIFACT, here or --on another machine, with llama-bench's flags and columns."""
     counts = _numbers(threads, "-t", 1, 256)
     tests = [(p, 0) for p in _numbers(n_prompt, "-p") if p] + [(0, n) for n in _numbers(n_gen, "-n") if n]
     if not tests:
@@ -237,12 +181,14 @@ def bench_command(
     text = read_text(SHIPPED_TEXTS / "evaluation.txt", read_tokenizer(artifact / "tokenizer.json", vocabulary))
     tokens = tuple(int(t) for t in text.ids[:4096])
     rows = []
-    for count in counts:
-        for prompt, generated in tests:
-            request = MeasureRequest(
-                prompt, generated, repetitions, count, not no_native, tokens, chunk_tokens=chunk_for(vocabulary)
-            )
-            rows.append(_bench_row(artifact, manifest, measure(artifact, manifest.io, request)))
+    with site(Elsewhere(**place), console, artifact, manifest, native=not no_native, speed=True) as where:
+        for count in counts:
+            for prompt, generated in tests:
+                request = MeasureRequest(
+                    prompt, generated, repetitions, count, not no_native, tokens, chunk_tokens=chunk_for(vocabulary),
+                    bandwidth=where.name is None,
+                )  # fmt: skip
+                rows.append(_bench_row(artifact, manifest, where.measure(request)))
     click.echo(_rendered(rows, "json" if console.as_json else kind))
     return 0
 

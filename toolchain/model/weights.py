@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from exporters.errors import SlmcError
+from targets.verify import file_sha256
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.pt")
 """Names that are looked for in a model directory, in this order; after them any single .pth."""
@@ -33,12 +33,6 @@ class Checkpoint:
     path: Path
     tensors: Mapping[str, Tensor]
     sha256: str
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_weights(folder: Path) -> Path:

@@ -12,17 +12,34 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+import exporters.ops.fusions
 import exporters.ops.products
+import exporters.ops.sparse_products
 from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
 from exporters.ops.recurrences import lif_reference, wkv_reference
 from exporters.ops.signatures import DOMAIN, SIGNATURES, VERSION
+from exporters.ops.sparse_functions import sparse_linear_function
 
 Arrays = Mapping[str, np.ndarray]
 Reading = Callable[[str, Arrays, Mapping[str, float]], list[np.ndarray]]
 """(operator, its inputs by name, its attributes) -> its outputs."""
 
 BY_NAME = {signature.name: signature for signature in SIGNATURES}
-FED = {"QLinear": 1, "QEmbedding": 1, "HalfLinear": 1, "SignEmbedding": 1, "Lif": 2, "Wkv": 7}
+FED = {
+    "QLinear": 1,
+    "QEmbedding": 1,
+    "HalfLinear": 1,
+    "SignEmbedding": 1,
+    "Lif": 2,
+    "Wkv": 7,
+    "ShiftMix2": 2,
+    "ShiftMix3": 2,
+    "GatedWkv": 8,
+    "SpikeAdd": 3,
+    "GatedSpikeAdd": 4,
+    "SquaredRelu": 1,
+    "SparseLinear": 1,
+}
 """How many of the first inputs change from call to call; the others are weights inside the model."""
 
 REFERENCES: dict[str, Callable[..., Any]] = {
@@ -32,10 +49,19 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "SignEmbedding": exporters.ops.products.sign_embedding,
     "Lif": lif_reference,
     "Wkv": wkv_reference,
+    "ShiftMix2": exporters.ops.fusions.shift_mix2,
+    "ShiftMix3": exporters.ops.fusions.shift_mix3,
+    "GatedWkv": exporters.ops.fusions.gated_wkv,
+    "SpikeAdd": exporters.ops.fusions.spike_add,
+    "GatedSpikeAdd": exporters.ops.fusions.gated_spike_add,
+    "SquaredRelu": exporters.ops.fusions.squared_relu,
+    "SparseLinear": exporters.ops.sparse_products.sparse_linear,
 }
 
 
 def body_of(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> onnx.FunctionProto:
+    if operator == "SparseLinear":
+        return sparse_linear_function({name: int(value) for name, value in attributes.items()})
     if operator not in ("QLinear", "QEmbedding"):
         return plain_functions()[operator]
     make = qlinear_function if operator == "QLinear" else qembedding_function

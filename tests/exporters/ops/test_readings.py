@@ -49,8 +49,18 @@ EIGHT_BITS = {
     "codes": np.stack([hexed("82 00", 1, 32), hexed("82 00", 1, 32)]),
     "scales": np.array([[1], [-1]], np.float16),
 }
+
+
+def sparse_bytes(text: str, length: int) -> np.ndarray:
+    """Bytes of one row written as hexadecimal, zeros behind."""
+    given = bytes.fromhex(text)
+    return np.frombuffer(given + bytes(length - len(given)), np.uint8).reshape(1, length)
+
+
 LIF = {"tau": 2.0, "threshold": 1.0, "reset": 0.0}
 EMPTY = {"numerator": floats([0]), "denominator": floats([0]), "exponent": floats([-1e38])}
+NORMED = {"x": floats([[1, 3], [5, 1]]), "before": floats([1, 1]), "weight": np.array([2, 1], np.float32),
+          "bias": np.array([1, 0], np.float32)}  # fmt: skip
 LN2, LN3 = math.log(2), math.log(3)
 
 BY_HAND = [
@@ -94,8 +104,34 @@ BY_HAND = [
     # 101 and 010 from the right, then eight bits more that do not count
     Case("two rows", "SignEmbedding", {"tokens": np.array([[1, 0]]), "codes": hexed("fd fa", 2, 1)},
          [floats([[-1, 1, -1], [1, -1, 1]])], {"K": 3, "N": 2}),
+    # places 1 and 3 of four (mask 10, rank 4): codes 9 and 6 less 8, scale 0.5: w = [0, 0.5, 0, -1]
+    Case("two of four", "SparseLinear", {"x": floats([9, 1, 9, 2]), "codes": sparse_bytes("09 06", 32),
+                                         "scales": np.array([[0.5]], np.float16), "patterns": sparse_bytes("04", 12)},
+         [floats([-1.5])], {"K": 4, "N": 1, "bits": 4, "group": 128, "kept": 2, "period": 4, "pattern_rows": 1,
+                            "float4": 0, "activation_bits": 32}),
     Case("nine columns", "SignEmbedding", {"tokens": np.array([0]), "codes": hexed("0f 01", 1, 2)},
          [floats([1, 1, 1, 1, -1, -1, -1, -1, 1])], {"K": 9, "N": 1}),
+    # rows of mean 2 and 3, deviation 1 and 2: n = [-1, 1] * [2, 1] + [1, 0] = [-1, 1], then [1, -1] likewise = [3, -1]
+    # from [1, 1] to [-1, 1] to [3, -1], half and all of the way; then none and a quarter
+    Case("two tokens", "ShiftMix2", {**NORMED, "mix_0": floats([[0.5, 1]]), "mix_1": floats([[0, 0.25]])},
+         [floats([[0, 1], [1, -1]]), floats([[1, 1], [-1, 0.5]]), floats([3, -1])], {"epsilon": 0.0}),
+    Case("two tokens", "ShiftMix3", {**NORMED, "mix_0": floats([[0.5, 1]]), "mix_1": floats([[0, 0.25]]),
+                                     "mix_2": floats([[1, 0]])},
+         [floats([[0, 1], [1, -1]]), floats([[1, 1], [-1, 0.5]]), floats([[-1, 1], [3, 1]]), floats([3, -1])],
+         {"epsilon": 0.0}),
+    # as Wkv from nothing; gates 1 / (1 + 1) and 1 / (1 + 1 / 3)
+    Case("from nothing", "GatedWkv", {"decay": floats(-LN2), "first": floats(LN3), "key": floats([[0], [LN2]]),
+                                      "value": floats([[1], [4]]), "receptance": floats([[0], [LN3]]), **EMPTY},
+         [floats([[0.5], [75 / 28]]), floats([4.25]), floats([1.25]), floats([LN2])]),
+    # as Lif with one spike
+    Case("one spike", "SpikeAdd", {"residual": floats([[10], [20], [-1]]), "drive": floats([[1], [2], [1]]),
+                                   "membrane": floats([0])},
+         [floats([[10], [21], [-1]]), floats([0.5])], LIF),
+    # the same, driven by 2 / 2, 8 / 4 and 4 / 3 * 3 / 4
+    Case("one spike", "GatedSpikeAdd", {"residual": floats([[10], [20], [-1]]), "drive": floats([[2], [8], [4 / 3]]),
+                                        "membrane": floats([0]), "receptance": floats([[0], [-LN3], [LN3]])},
+         [floats([[10], [21], [-1]]), floats([0.5])], LIF),
+    Case("both signs", "SquaredRelu", {"x": floats([-2, 0, 3])}, [floats([0, 0, 9])]),
 ]  # fmt: skip
 
 
