@@ -4,7 +4,7 @@
 
 COMMAND starts the child's Python: an emulated one, or one with a sanitizer in it. Tests see its results and errors as
 if ONNX Runtime ran here; if it dies or hangs, the test that was running fails with what it last said, and a new one
-starts.
+starts. Without COMMAND the tests run as ever, with LIBRARY for the installed operators.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ import select
 import shlex
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import child
+import onnx
+import onnxruntime
 import pytest
 from child import Method, Reference, receive, send
 
@@ -145,34 +149,80 @@ class Library:
         return getattr(self._own, name)
 
 
+class Session(Remote):
+    """An inference session whose model and feeds are also tried in mutated forms, each model once."""
+
+    def __init__(self, session: Remote, model: bytes, options: Options) -> None:
+        super().__init__(session.__dict__["_home"], session.__dict__["_reference"])
+        session.__dict__["_process"] = None  # the child's object is this one's now
+        self.__dict__.update(_model=model, _options=options)
+
+    def run(self, outputs: Any, feeds: Any) -> Any:
+        answer = self.__getattr__("run")(outputs, feeds)
+        seed = zlib.crc32(self._model)
+        if seed not in self._options.tried:
+            self._options.tried.add(seed)
+            self._options.fuzzer.attack(seed, onnx.load_from_string(self._model), feeds, self._options.mutants)
+        return answer
+
+
+@dataclass
+class Options:
+    """What sessions need to try mutants."""
+
+    fuzzer: Any
+    mutants: int
+    tried: set[int] = field(default_factory=set)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("elsewhere")
     group.addoption("--operators", required=True, help="the operator library to test, for the child's processor")
-    group.addoption("--interpreter", required=True, help="command that starts the child's Python")
+    group.addoption("--interpreter", help="command that starts the child's Python; without it there is no child")
+    group.addoption("--mutants", type=int, default=0, help="how often to mutate every model that a test runs")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Before any conftest takes the functions that are replaced here."""
-    import onnxruntime
-
     from exporters import native_library
 
     chosen = early_config.known_args_namespace
     path = Path(chosen.operators).absolute()
+    patch = pytest.MonkeyPatch()
+    early_config.add_cleanup(patch.undo)
+    if chosen.interpreter is None:
+        patch.setattr(native_library, "library_path", lambda: path)
+        return
     home = Child(shlex.split(chosen.interpreter), str(path))
     early_config.add_cleanup(home.close)
     try:  # tests may skip where the library does not serve, and that would look like success
         home.make("SessionOptions").register_custom_ops_library(str(path))
     except (Died, Exception) as error:
         raise pytest.UsageError(f"{path} does not serve in '{chosen.interpreter}': {error}") from error
-    patch = pytest.MonkeyPatch()
-    early_config.add_cleanup(patch.undo)
     own = None
     with contextlib.suppress(NotAvailable):  # then no test calls it directly
         own = native_library.library()
     library = Library(home, own)
     patch.setattr(native_library, "library", lambda: library)
     patch.setattr(native_library, "library_path", lambda: path)
-    for kind in ("InferenceSession", "SessionOptions", "RunOptions"):
-        patch.setattr(onnxruntime, kind, lambda *args, _kind=kind, **kwargs: home.make(_kind, *args, **kwargs))
+    _replace_runtime(patch, home, str(path), chosen.mutants)
+
+
+def _replace_runtime(patch: pytest.MonkeyPatch, home: Child, library: str, mutants: int) -> None:
+    """ONNX Runtime's classes make objects in the child."""
+    from fuzzing import Fuzzer
+
+    options = Options(Fuzzer(home, library) if mutants else None, mutants)
+
+    def session(model: Any, *args: Any, **kwargs: Any) -> Remote:
+        made = home.make("InferenceSession", model, *args, **kwargs)
+        return Session(made, model, options) if mutants and isinstance(model, bytes) else made
+
+    def session_options() -> Any:
+        made = home.make("SessionOptions")
+        made.enable_cpu_mem_arena = False  # tensors in memory of their own, where a sanitizer sees their ends
+        return made
+
+    patch.setattr(onnxruntime, "InferenceSession", session)
+    patch.setattr(onnxruntime, "SessionOptions", session_options)
