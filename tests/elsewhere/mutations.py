@@ -104,7 +104,7 @@ def _change_attribute(rng: Rng, model: onnx.ModelProto, feeds: Feeds) -> None:
         other = "text" if rng.random() < 0.5 else [1, 2]
         attribute.CopyFrom(helper.make_attribute(attribute.name, other))
     elif attribute.type == onnx.AttributeProto.INT:
-        near = attribute.i + int(rng.integers(-8, 9))
+        near = min(max(attribute.i + int(rng.integers(-8, 9)), -(2**63)), 2**63 - 1)
         attribute.i = int(near if rng.random() < 0.5 else INTEGERS[rng.integers(len(INTEGERS))])
     elif attribute.type == onnx.AttributeProto.FLOAT:
         attribute.f = float(NUMBERS[rng.integers(len(NUMBERS))])
