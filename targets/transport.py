@@ -122,6 +122,8 @@ class Ssh:
             return None
         by_hand = shlex.join([*self.ssh, *self._port(), self._where()])
         said = last_line(stderr)
+        if not stderr.strip():  # ssh says nothing when a signal ends the command
+            return "our process there was killed; the system does this when memory runs out: free some, or close others"
         found = next((text for words, text in _SSH_SAYS if words.lower() in stderr.lower()), "ssh failed: {said}")
         return found.format(said=said, by_hand=by_hand)
 
