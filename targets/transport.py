@@ -20,7 +20,7 @@ ALLOWED: Final = f"ssh://user@host[:port], {LOCAL} or {EMULATED}"
 _SSH_FAILED: Final = 255
 _NOT_FOUND: Final = (126, 127)
 _TARGET: Final = re.compile(
-    r"ssh://(?:(?P<user>[^@/\s]+)@)?(?P<host>\[[0-9a-fA-F:.%]+\]|[^@:/\s\[\]]+)(?::(?P<port>\d+))?/?"
+    r"ssh://(?:(?P<user>[^@/\s]+)@)?(?P<host>\[[^\]\s-][^\]\s]*\]|[^@:/\s\[\]]+)(?::(?P<port>\d+))?/?"
 )
 _CUT: Final = "the connection was cut: {said}; nothing was kept there, run the command again"
 # What OpenSSH says on stderr, and what a user should make of it. The first that matches counts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.manifest import Io, State
+from exporters.manifest import Bytes, FileEntry, Io, Manifest, Producer, Source, State
 
 
 class Toy(NamedTuple):
@@ -90,3 +91,28 @@ def toy(tmp_path: Path) -> Toy:
     # total after each token: (3.5, 1.5), (4.5, 1.5), (4.5, 3.5); 10 before0: -10, 30, 10
     logits = np.array([[-6.5, -8.5, -5.0], [34.5, 31.5, 36.0], [14.5, 13.5, 18.0]], np.float32)
     return Toy(artifact, io, (2, 0, 1), logits)
+
+
+@pytest.fixture
+def packed(toy: Toy) -> Toy:
+    """The toy as an artifact: with a manifest that lists its files, and checksums of all."""
+    files = {path.name: path.read_bytes() for path in sorted(toy.artifact.iterdir())}
+    manifest = Manifest(
+        schema_version=1,
+        producer=Producer("slmc", "0.1.0"),
+        created="2025-01-01T00:00:00+00:00",
+        source=Source("toy", "toy", "ab" * 32, 12),
+        io=toy.io,
+        recipe={},
+        bytes=Bytes(100, 100, 16, sum(map(len, files.values()))),
+        quality=None,
+        parity=None,
+        measured=None,
+        constraints=(),
+        files={name: FileEntry(len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()},
+    )
+    files["manifest.json"] = manifest.to_json().encode()
+    (toy.artifact / "manifest.json").write_bytes(files["manifest.json"])
+    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
+    (toy.artifact / "SHA256SUMS").write_text(sums)
+    return toy
