@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.manifest import Bytes, FileEntry, Io, Manifest, Producer, Source, State
+from targets.measurement import Measurement
+from targets.memory import Memory
 
 
 class Toy(NamedTuple):
@@ -116,3 +120,21 @@ def packed(toy: Toy) -> Toy:
     sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
     (toy.artifact / "SHA256SUMS").write_text(sums)
     return toy
+
+
+def _measurement(**changes: object) -> Measurement:
+    weight = Memory(1, 1, 1, 1, 0, 1)
+    base = Measurement(
+        cpu="c", isa="neon", threads=1, ort_version="1", native_library=None, prompt_tokens=0, generate_tokens=3,
+        chunk_tokens=1, repetitions=2, random_tokens=True, load_ms=1.0, first_token_ms=1.0, prompt_wall_ms=(),
+        prompt_cpu_ms=(), decode_wall_ms=(9.0,) * 6, decode_cpu_ms=(2.0, 4.0, 90.0, 3.0, 3.0, 3.0),
+        reference_wall_ms=(9.0, 9.0), reference_cpu_ms=(8.0, 4.0), baseline=weight, loaded=weight, ended=weight,
+        state_bytes=4, read_bandwidth_gbs=None, temperature_before_c=None, temperature_after_c=None,
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.fixture
+def measurement() -> Callable[..., Measurement]:
+    """Two repetitions of three tokens, with any fields changed: measurement(threads=2)."""
+    return _measurement

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from exporters.errors import SlmcError
-from targets.measurement import Measurement
-from targets.memory import Memory
 from targets.paired import compare, compare_paired, normalised_decode
-
-
-def measurement(**changes) -> Measurement:
-    """Two repetitions of three tokens."""
-    weight = Memory(1, 1, 1, 1, 0, 1)
-    base = Measurement(
-        cpu="c", isa="neon", threads=1, ort_version="1", native_library=None, prompt_tokens=0, generate_tokens=3,
-        chunk_tokens=1, repetitions=2, random_tokens=True, load_ms=1.0, first_token_ms=1.0, prompt_wall_ms=(),
-        prompt_cpu_ms=(), decode_wall_ms=(9.0,) * 6, decode_cpu_ms=(2.0, 4.0, 90.0, 3.0, 3.0, 3.0),
-        reference_wall_ms=(9.0, 9.0), reference_cpu_ms=(8.0, 4.0), baseline=weight, loaded=weight, ended=weight,
-        state_bytes=4, read_bandwidth_gbs=None, temperature_before_c=None, temperature_after_c=None,
-    )  # fmt: skip
-    return dataclasses.replace(base, **changes)
 
 
 def test_by_hand():
@@ -61,7 +45,7 @@ def test_interval_holds_the_truth_as_often_as_it_says():
     assert 930 <= held <= 970
 
 
-def test_normalised_by_the_reference_of_the_same_repetition():
+def test_normalised_by_the_reference_of_the_same_repetition(measurement):
     # (median of 2, 4, 90) / 8 = 0.5 and 3 / 4 = 0.75; their median 0.625
     assert normalised_decode(measurement()) == pytest.approx(0.625)
     slow = measurement(decode_cpu_ms=(4.0, 8.0, 180.0, 3.0, 3.0, 3.0), reference_cpu_ms=(16.0, 4.0))
@@ -84,6 +68,6 @@ def test_no_pairs(sides):
         compare_paired(*sides)
 
 
-def test_nothing_generated():
+def test_nothing_generated(measurement):
     with pytest.raises(SlmcError, match="no samples"):
         normalised_decode(measurement(generate_tokens=0, decode_cpu_ms=(), decode_wall_ms=()))
