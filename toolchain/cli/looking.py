@@ -1,4 +1,4 @@
-"""The commands that show something: inspect, sensitivity, report, targets, schema."""
+"""The commands that show something: inspect, sensitivity, report, schema."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import click
 from pydantic import TypeAdapter
 
 from exporters.errors import SlmcError
+from exporters.graph_nodes import read_workload
 from exporters.manifest import MANIFEST_NAME, Manifest
-from targets.bandwidth import read_bandwidth_gbs
-from targets.cpu import cpu_names, named_cpu
+from targets.cost import predict
+from targets.cpu import named_cpu
+from targets.energy import estimate_energy
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command, model_options, pins, search_options
@@ -36,11 +38,12 @@ SCHEMAS: dict[str, Any] = {"manifest": Manifest, "plan": Plan, "config": Spec, "
 
 @click.command("inspect")
 @model_options
+@click.option("--target", help="Also predict an artifact's time per token there; see 'slmc targets ls'.")
 @command
-def inspect_command(console: Console, model: Path, tokenizer: Path | None) -> int:
+def inspect_command(console: Console, model: Path, tokenizer: Path | None, target: str | None) -> int:
     """Show the hierarchy, shapes, parameters and bytes of a MODEL, or the formats of an artifact."""
     if (model / MANIFEST_NAME).is_file():
-        return _inspect_artifact(console, model)
+        return _inspect_artifact(console, model, target)
     loaded = load_model(model, tokenizer)
     tree = loaded.tree
     rows = [
@@ -61,8 +64,9 @@ def inspect_command(console: Console, model: Path, tokenizer: Path | None) -> in
     return 0
 
 
-def _inspect_artifact(console: Console, artifact: Path) -> int:
+def _inspect_artifact(console: Console, artifact: Path, target: str | None) -> int:
     manifest = open_artifact(artifact)
+    foretold, said = _foretold(artifact, target) if target else ({}, "")
     rows = [
         (path, e.format, e.method, f"{e.bits_per_weight:.2f}", units.bytes_text(e.bytes))
         for path, e in manifest.recipe.items()
@@ -74,8 +78,22 @@ def _inspect_artifact(console: Console, artifact: Path) -> int:
     text = f"{units.bytes_text(b.weights + b.states)} of weights and states, {share} of fp32; " + ", ".join(
         f"{n} x {name}" for name, n in counts.most_common()
     )
-    console.result(dataclasses.asdict(manifest), text)
+    console.result(dataclasses.asdict(manifest) | foretold, text + said)
     return 0
+
+
+def _foretold(artifact: Path, target: str) -> tuple[dict[str, Any], str]:
+    """Time and energy per token on a target: as a document and as text. Neither is measured."""
+    cpu, work = named_cpu(target), read_workload(artifact / "model.onnx")
+    time_, energy = predict(cpu, work), estimate_energy(work, cpu.last_cache_bytes)
+    text = (
+        f"\n{cpu.name}: {time_.decode_ms:.3g} ms per token on one thread, predicted ({time_.basis}), "
+        f"{time_.weight_bytes} bytes read; about {energy.total_uj:.3g} uJ, estimated from published constants"
+    )
+    if time_.assumed:
+        text += "\nassumed: " + "; ".join(time_.assumed)
+    document = {"predicted": dataclasses.asdict(time_), "energy_estimate": dataclasses.asdict(energy)}
+    return document, text
 
 
 @click.command("sensitivity")
@@ -131,41 +149,6 @@ def report_command(console: Console, artifact: Path, kind: str, output: Path | N
         click.echo(text)
     else:
         output.write_text(text, encoding="utf-8")
-    return 0
-
-
-@click.group("targets")
-def targets_group() -> None:
-    """CPU targets: list them, show one."""
-
-
-@targets_group.command("ls")
-@command
-def targets_ls(console: Console) -> int:
-    """Every target's name."""
-    names = cpu_names()
-    console.result(list(names), "\n".join(names))
-    return 0
-
-
-@targets_group.command("show")
-@click.argument("name", default="host")
-@command
-def targets_show(console: Console, name: str) -> int:
-    """The facts of a target; those of this machine are probed."""
-    facts = dataclasses.asdict(named_cpu(name))
-    console.result(facts, "\n".join(f"{k}: {v}" for k, v in facts.items() if v is not None))
-    return 0
-
-
-@targets_group.command("probe")
-@command
-def targets_probe(console: Console) -> int:
-    """This machine's facts, with the read bandwidth of one thread measured."""
-    cpu = named_cpu("host")
-    cpu = dataclasses.replace(cpu, bandwidth_gbs=round(read_bandwidth_gbs(cpu.last_cache_bytes), 2))
-    facts = dataclasses.asdict(cpu)
-    console.result(facts, "\n".join(f"{k}: {v}" for k, v in facts.items() if v is not None))
     return 0
 
 

@@ -16,7 +16,7 @@ COMMANDS = {
     "inspect": ("looking", "inspect_command", "Hierarchy, shapes and bytes of a model, formats of an artifact."),
     "sensitivity": ("looking", "sensitivity_command", "What every layer is expected to lose in every format."),
     "report": ("looking", "report_command", "An artifact's report again: Markdown, HTML or JSON."),
-    "targets": ("looking", "targets_group", "CPU targets: list them, show one, probe this machine."),
+    "targets": ("targeting", "targets_group", "CPU targets: list them, show one, probe this machine."),
     "schema": ("looking", "schema_command", "The JSON Schema of manifest, plan, config or report."),
     "validate": (
         "validating",
