@@ -21,7 +21,7 @@ class GraphNode:
     """One node: rows x cols is outputs x inputs of a matrix, or width x 1 of anything else.
 
     format: of a matrix, as formats.catalog spells it; '' without one. nbytes: constant bytes that one token reads.
-    activation_bits: the attribute of that name, 0 if the operator has none.
+    activation_bits: the attribute of that name, 0 if the operator has none. layer: the path of a matrix in the model.
     """
 
     operator: str
@@ -30,6 +30,7 @@ class GraphNode:
     cols: int
     nbytes: int
     activation_bits: int = 0
+    layer: str = ""
 
     @property
     def is_matrix(self) -> bool:
@@ -89,9 +90,9 @@ def _node(node: NodeProto, constants: dict[str, TensorProto], widths: dict[str, 
         return GraphNode(node.op_type, "", width, 1, nbytes)
     rows, cols = matrix
     zeros = len(node.input) > 4 and bool(node.input[4])
-    return GraphNode(
-        node.op_type, _format(node, attributes, cols, zeros), rows, cols, nbytes, attributes.get("activation_bits", 0)
-    )
+    layer = next((tensor.name.rpartition(".")[0] for tensor in tensors if len(tensor.dims) > 1), "")
+    bits = attributes.get("activation_bits", 0)
+    return GraphNode(node.op_type, _format(node, attributes, cols, zeros), rows, cols, nbytes, bits, layer)
 
 
 def _matrix(node: NodeProto, tensors: list[TensorProto], attributes: dict[str, object]) -> tuple[int, int] | None:

@@ -51,22 +51,22 @@ class Activity:
     binary: bool
 
 
-def estimate_energy(work: Workload, cache_bytes: int, activity: Mapping[int, Activity] | None = None) -> EnergyEstimate:
+def estimate_energy(work: Workload, cache_bytes: int, activity: Mapping[str, Activity] | None = None) -> EnergyEstimate:
     """Energy of one token from what it moves and computes.
 
     Args:
         cache_bytes: the target's last cache; weights that fit into it are read from there.
-        activity: by the position of the node in `work.nodes`; layers without are dense. A zero input costs nothing,
+        activity: by layer path; layers without are dense. A zero input costs nothing,
             although today's dense kernels multiply with it all the same.
     """
     from_cache = work.weight_bytes + 2 * work.state_bytes <= cache_bytes
     per_bit = CACHE_PJ_PER_BIT if from_cache else DRAM_PJ_PER_BIT
     macs = accumulates = skipped = 0
     compute_pj = 0.0
-    for i, node in enumerate(work.nodes):
+    for node in work.nodes:
         if not node.is_matrix:
             continue
-        seen = (activity or {}).get(i, Activity(1.0, False))
+        seen = (activity or {}).get(node.layer, Activity(1.0, False))
         done = round(seen.nonzero * node.weights)
         skipped += node.weights - done
         bits = {"fp32": 32, "fp16": 16}.get(node.format, 8)

@@ -82,7 +82,7 @@ def model_workload(model: LoadedModel, formats: Mapping[str, str]) -> Workload:
         if layer.kind == "embedding":
             nodes.append(GraphNode("Gather", "", layer.cols, 1, size // layer.rows))
         else:
-            nodes.append(_matrix(name, layer.rows, layer.cols))
+            nodes.append(_matrix(name, layer.rows, layer.cols, layer.path))
     specs = model.forward.state_specs()
     return Workload(tuple(nodes), len(specs), 4 * sum(width for _, width, _ in specs))
 
@@ -136,10 +136,11 @@ def _alone(base: Workload, format_name: str, rows: int, cols: int) -> Workload:
     return Workload((node,), 0, max(base.weight_bytes - node.nbytes, 0) // 2)
 
 
-def _matrix(format_name: str, rows: int, cols: int) -> GraphNode:
+def _matrix(format_name: str, rows: int, cols: int, layer: str = "") -> GraphNode:
     """A matrix in a format; one that no chain can measure yet is priced by its bits."""
     try:
         operator = matrix_operator(format_name)
     except SlmcError:
         operator = "Linear"
-    return GraphNode(operator, format_name, rows, cols, bytes_for(format_named(format_name), rows, cols))
+    size = bytes_for(format_named(format_name), rows, cols)
+    return GraphNode(operator, format_name, rows, cols, size, layer=layer)

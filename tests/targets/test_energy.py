@@ -9,7 +9,12 @@ from targets.energy import Activity, estimate_energy
 from targets.rapl import counter_uj, spent_uj
 
 WORK = Workload(
-    (GraphNode("QLinear", "int8", 1000, 1000, 1_000_000), GraphNode("MatMul", "fp32", 100, 100, 40_000)), 2, 500
+    (
+        GraphNode("QLinear", "int8", 1000, 1000, 1_000_000, layer="a.key"),
+        GraphNode("MatMul", "fp32", 100, 100, 40_000, layer="head"),
+    ),
+    2,
+    500,
 )
 
 
@@ -27,7 +32,7 @@ def test_from_the_cache():
 
 
 def test_spikes_accumulate_and_zeros_cost_nothing():
-    found = estimate_energy(WORK, 0, {0: Activity(0.2, binary=True), 1: Activity(0.5, binary=False)})
+    found = estimate_energy(WORK, 0, {"a.key": Activity(0.2, binary=True), "head": Activity(0.5, binary=False)})
     assert (found.accumulates, found.macs, found.skipped) == (200_000, 5_000, 805_000)
     assert found.compute_uj == pytest.approx((200_000 * 0.1 + 5_000 * 4.6) / 1e6)
 

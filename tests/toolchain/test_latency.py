@@ -26,7 +26,9 @@ def test_foretold_and_exported_work_agree(tiny_model: Path, artifact: Path) -> N
     recipe = read_manifest(artifact).recipe
     foretold = model_workload(load_model(tiny_model), {path: entry.format for path, entry in recipe.items()})
     exported = read_workload(artifact / "model.onnx")
-    matrices = [sorted((n.rows, n.cols, n.nbytes) for n in work.nodes if n.is_matrix) for work in (foretold, exported)]
+    matrices = [
+        sorted((n.layer, n.rows, n.cols, n.nbytes) for n in work.nodes if n.is_matrix) for work in (foretold, exported)
+    ]
     assert matrices[0] == matrices[1]
     assert (foretold.states, foretold.state_bytes) == (exported.states, exported.state_bytes)
     others = [sum(not n.is_matrix for n in work.nodes) for work in (foretold, exported)]
@@ -55,8 +57,11 @@ def test_dry_run_says_what_cannot_be_reached(
 
 
 def test_inspect_predicts(
-    artifact: Path, document: Callable[..., dict[str, dict[str, object]]], fails: Callable[..., None]
+    artifact: Path, tiny_model: Path, document: Callable[..., dict[str, dict[str, object]]], fails: Callable[..., None]
 ) -> None:
     found = document("inspect", artifact, "--target", "raspberry-pi-5")
     assert found["predicted"]["basis"] == "estimate" and found["energy_estimate"]["memory_uj"] > 0  # type: ignore[operator]
+    fp32 = document("inspect", tiny_model, "--target", "raspberry-pi-5")
+    assert fp32["predicted"]["weight_bytes"] > found["predicted"]["weight_bytes"]  # type: ignore[operator]
+    assert fp32["energy_estimate"]["skipped"] > 0 == fp32["energy_estimate"]["accumulates"]  # type: ignore[operator]
     fails(("inspect", artifact, "--target", "aarch64-generic"), 5, "no costs and no bandwidth", "slmc targets probe")
