@@ -61,7 +61,11 @@ def validate_command(
         else:
             document["speed"] = "not reported: emulated"
         if where.limit is not None:
-            document |= {f"limit_{key}": value for key, value in dataclasses.asdict(where.limit).items()}
+            document |= {
+                "limit_memory_bytes": where.limit.limit_bytes,
+                "limit_memory_peak_bytes": where.limit.peak_bytes,
+                "limit_method": where.limit.method,
+            }
     if model is not None and where.name is None:
         session = artifact_session(artifact, manifest.io, native=not no_native, threads=threads)
         document["kl_mean"] = Reference(model.forward, text.ids).score(session_logits(session, text.ids)).kl_mean
