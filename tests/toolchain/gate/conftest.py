@@ -14,7 +14,7 @@ def figures() -> Figures:
         Sizes(1000, 50, 1200),
         {"emb": LayerSize("sign", 40), "head": LayerSize("int4-g64", 960)},
         TextRead("text.txt", "ab" * 32, 5),
-        Machine("A CPU", "avx2", 1, "1.24", True),
+        Machine("A CPU", "avx2", 1, "1.24", True, "abc"),
         Predictions(20.0, 0.9, 1.0, 1.0),
         (10_000_000, 10_010_000, 10_000_000),
         Speed((1.0, 1.01, 0.99), 2.0),

@@ -110,7 +110,15 @@ def test_memory_that_differs_from_process_to_process(figures: Figures) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("cpu", "B CPU"), ("isa", "sse2"), ("threads", 2), ("ort_version", "1.30"), ("native", False)]
+    ("field", "value"),
+    [
+        ("cpu", "B CPU"),
+        ("isa", "sse2"),
+        ("threads", 2),
+        ("ort_version", "1.30"),
+        ("native", False),
+        ("reference_work", "def"),
+    ],
 )
 def test_another_machine(figures: Figures, field: str, value: object) -> None:
     now = inside(figures, "machine", **{field: value})
