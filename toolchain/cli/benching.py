@@ -170,6 +170,7 @@ def _row(subject: _Subject, m: Measurement) -> dict[str, Any]:
         "bits_per_weight": 8 * manifest.bytes.weights / manifest.source.params,
         "file_mib": manifest.bytes.file / 2**20, "load_ms": m.load_ms, "first_token_ms": m.first_token_ms,
         "rss_peak_mib": m.ended.peak_bytes / 2**20, "rss_after_load_mib": m.loaded.rss_bytes / 2**20,
+        "rss_after_first_token_mib": m.after_first_token.rss_bytes / 2**20 if m.after_first_token else None,
         "rss_baseline_mib": m.baseline.rss_bytes / 2**20, "private_mib": m.ended.private_bytes / 2**20,
         "file_backed_mib": m.ended.file_backed_bytes / 2**20, "cpu_time_ms": _cpu_ms(m) / m.repetitions,
         "read_bw_gbs": m.read_bandwidth_gbs, "native": m.native_library is not None, "isa": m.isa,

@@ -74,8 +74,8 @@ def _lines(cpu: Cpu) -> Iterator[str]:
         if value is not None and field.name not in _TABLES:
             yield f"{field.name}: {value}" + (f"    ({source})" if source else "")
     for row in cpu.bandwidths:
-        threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
-        yield f"{threads} read {row.gbs:g} GB/s from {row.level}, {row.working_set_bytes} bytes each"
+        who = "1 thread reads" if row.threads == 1 else f"{row.threads} threads read"
+        yield f"{who} {row.gbs:g} GB/s from {row.level}, {row.working_set_bytes} bytes each"
     if cpu.costs:
         operators = dict.fromkeys(row.operator for row in cpu.costs)
         yield f"{len(cpu.costs)} measured costs of {', '.join(operators)}    ({cpu.sources.get('costs', 'no source')})"
