@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from exporters.errors import SlmcError
-from targets.paired import compare, compare_paired, normalised_decode
+from targets.paired import compare, compare_paired
 
 
 def test_by_hand():
@@ -45,13 +45,6 @@ def test_interval_holds_the_truth_as_often_as_it_says():
     assert 930 <= held <= 970
 
 
-def test_normalised_by_the_reference_of_the_same_repetition(measurement):
-    # (median of 2, 4, 90) / 8 = 0.5 and 3 / 4 = 0.75; their median 0.625
-    assert normalised_decode(measurement()) == pytest.approx(0.625)
-    slow = measurement(decode_cpu_ms=(4.0, 8.0, 180.0, 3.0, 3.0, 3.0), reference_cpu_ms=(16.0, 4.0))
-    assert normalised_decode(slow) == pytest.approx(0.625)
-
-
 def test_more_freedom_than_the_table():
     assert compare([1.0, 1.1] * 20, [1.0, 1.1] * 20).ratio == pytest.approx(1)
 
@@ -66,8 +59,3 @@ def test_what_cannot_be_compared(sides):
 def test_no_pairs(sides):
     with pytest.raises(SlmcError, match="are no pairs"):
         compare_paired(*sides)
-
-
-def test_nothing_generated(measurement):
-    with pytest.raises(SlmcError, match="no samples"):
-        normalised_decode(measurement(generate_tokens=0, decode_cpu_ms=(), decode_wall_ms=()))
