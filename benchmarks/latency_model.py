@@ -1,4 +1,4 @@
-"""Predicted against measured time per token over 14 artifacts on this machine: uniform formats and mixes of two models.
+"""Predicted against measured time per token over 17 artifacts on this machine: uniform formats and mixes of two models.
 
     slmc targets probe -o here.toml
     python benchmarks/latency_model.py --target here.toml --work latency-work

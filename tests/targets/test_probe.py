@@ -82,3 +82,10 @@ def test_no_graph(tmp_path: Path):
     (tmp_path / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(SlmcError, match="no ONNX model"):
         read_workload(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("name", ["int4-g64", "int8", "fp16"])
+def test_chains_run_without_the_library_too(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "serving_library", lambda artifact: None)
+    chain = write_matrix_chain(tmp_path / "chain.onnx", name, 64, 64, 1 << 12)
+    probe._opened(chain.path, chain.width, 1)()
