@@ -232,7 +232,7 @@ def read_manifest(artifact: Path) -> Manifest:
         raise SlmcError(
             f"{path}: schema_version is {version!r}, this slmc reads {SCHEMA_VERSION}; use the slmc that wrote it"
         )
-    manifest: Manifest = parse(Manifest, raw, MANIFEST_NAME)
+    manifest: Manifest = parse(Manifest, raw, str(path))
     for name in manifest.files:
         confined(artifact, name)
     return manifest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import shlex
 import signal
@@ -161,7 +162,7 @@ class Connection:
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)  # jump hosts have processes of their own
 
     def _read_lines(self, pipe: IO[bytes]) -> None:
         for line in pipe:

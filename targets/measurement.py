@@ -8,6 +8,7 @@ from exporters.errors import NotAvailable, SlmcError
 from exporters.manifest import Io, Measured, Percentiles
 from targets.latency import median, percentiles, relative_spread
 from targets.memory import Memory
+from targets.throttling import Conditions, doubts
 
 _MS_PER_S = 1e3
 _GB = 1e9
@@ -76,6 +77,7 @@ class Measurement:
     load_ms: opening the artifact, file cache as found. first_token_ms: the first call of all, pages still cold.
     prompt_*: one sample per repetition. decode_*: one per generated token.
     reference_*: a fixed piece of work beside each repetition; it varies only if the machine does.
+    generation_uj: what all generated tokens took of the processor's energy counter, other programs included.
     """
 
     cpu: str
@@ -103,6 +105,10 @@ class Measurement:
     read_bandwidth_gbs: float | None
     temperature_before_c: float | None
     temperature_after_c: float | None
+    after_first_token: Memory | None = None
+    before: Conditions | None = None
+    after: Conditions | None = None
+    generation_uj: int | None = None
 
     @property
     def prompt_tps(self) -> float:
@@ -133,6 +139,17 @@ class Measurement:
     def reference_wait(self) -> float:
         """Wall / CPU time of the reference work: 1 on a machine of one's own, 2 if other programs took half of it."""
         return median(self.reference_wall_ms) / median(self.reference_cpu_ms)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What makes these figures less than they seem, in sentences."""
+        return doubts(self)
+
+    @property
+    def uj_per_token(self) -> float | None:
+        """Microjoules of the processor per generated token, measured; None without a counter."""
+        spent = self.generation_uj
+        return None if spent is None or not self.decode_wall_ms else spent / len(self.decode_wall_ms)
 
 
 def to_measured(

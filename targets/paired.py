@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporters.errors import SlmcError
-from targets.latency import median
-from targets.measurement import Measurement
 
 _T_95 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
@@ -38,7 +36,7 @@ class Comparison:
 
 
 def compare(candidate: Sequence[float], baseline: Sequence[float]) -> Comparison:
-    """Two artifacts by one time per process, such as `normalised_decode` gives.
+    """Two artifacts by one time per process, best a low quantile of what the process took for each token.
 
     The unit is the process, because repetitions within one share its memory layout and its neighbours: they agree with
     each other better than with the next process. Times are compared as logarithms with Student's t and one variance for
@@ -70,21 +68,6 @@ def compare_paired(candidate: Sequence[float], baseline: Sequence[float]) -> Com
     mean = math.fsum(logs) / len(logs)
     variance = math.fsum((x - mean) ** 2 for x in logs) / (len(logs) - 1)
     return _comparison(mean, _t95(len(logs) - 1) * math.sqrt(variance / len(logs)), (len(logs), len(logs)))
-
-
-def normalised_decode(measurement: Measurement) -> float:
-    """One process's time per generated token, in units of the reference work: CPU time over the reference's.
-
-    The median over the repetitions of (median token of the repetition / the reference beside it), so that a machine
-    that is slower as a whole, for a while or for good, measures the same.
-
-    Raises:
-        SlmcError: nothing was generated.
-    """
-    size = measurement.generate_tokens
-    times = measurement.decode_cpu_ms
-    pairs = zip(range(0, len(times), size or 1), measurement.reference_cpu_ms, strict=False)
-    return median([median(times[at : at + size]) / reference for at, reference in pairs])
 
 
 def _comparison(log_ratio: float, half_width: float, runs: tuple[int, int]) -> Comparison:

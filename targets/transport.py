@@ -20,7 +20,7 @@ ALLOWED: Final = f"ssh://user@host[:port], {LOCAL} or {EMULATED}"
 _SSH_FAILED: Final = 255
 _NOT_FOUND: Final = (126, 127)
 _TARGET: Final = re.compile(
-    r"ssh://(?:(?P<user>[^@/\s]+)@)?(?P<host>\[[0-9a-fA-F:.%]+\]|[^@:/\s\[\]]+)(?::(?P<port>\d+))?/?"
+    r"ssh://(?:(?P<user>[^@/\s]+)@)?(?P<host>\[[^\]\s-][^\]\s]*\]|[^@:/\s\[\]]+)(?::(?P<port>\d+))?/?"
 )
 _CUT: Final = "the connection was cut: {said}; nothing was kept there, run the command again"
 # What OpenSSH says on stderr, and what a user should make of it. The first that matches counts.
@@ -122,6 +122,8 @@ class Ssh:
             return None
         by_hand = shlex.join([*self.ssh, *self._port(), self._where()])
         said = last_line(stderr)
+        if not stderr.strip():  # ssh says nothing when a signal ends the command
+            return "our process there was killed; the system does this when memory runs out: free some, or close others"
         found = next((text for words, text in _SSH_SAYS if words.lower() in stderr.lower()), "ssh failed: {said}")
         return found.format(said=said, by_hand=by_hand)
 

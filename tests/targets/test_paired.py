@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from exporters.errors import SlmcError
-from targets.measurement import Measurement
-from targets.memory import Memory
-from targets.paired import compare, compare_paired, normalised_decode
-
-
-def measurement(**changes) -> Measurement:
-    """Two repetitions of three tokens."""
-    weight = Memory(1, 1, 1, 1, 0, 1)
-    base = Measurement(
-        cpu="c", isa="neon", threads=1, ort_version="1", native_library=None, prompt_tokens=0, generate_tokens=3,
-        chunk_tokens=1, repetitions=2, random_tokens=True, load_ms=1.0, first_token_ms=1.0, prompt_wall_ms=(),
-        prompt_cpu_ms=(), decode_wall_ms=(9.0,) * 6, decode_cpu_ms=(2.0, 4.0, 90.0, 3.0, 3.0, 3.0),
-        reference_wall_ms=(9.0, 9.0), reference_cpu_ms=(8.0, 4.0), baseline=weight, loaded=weight, ended=weight,
-        state_bytes=4, read_bandwidth_gbs=None, temperature_before_c=None, temperature_after_c=None,
-    )  # fmt: skip
-    return dataclasses.replace(base, **changes)
+from targets.paired import compare, compare_paired
 
 
 def test_by_hand():
@@ -61,13 +45,6 @@ def test_interval_holds_the_truth_as_often_as_it_says():
     assert 930 <= held <= 970
 
 
-def test_normalised_by_the_reference_of_the_same_repetition():
-    # (median of 2, 4, 90) / 8 = 0.5 and 3 / 4 = 0.75; their median 0.625
-    assert normalised_decode(measurement()) == pytest.approx(0.625)
-    slow = measurement(decode_cpu_ms=(4.0, 8.0, 180.0, 3.0, 3.0, 3.0), reference_cpu_ms=(16.0, 4.0))
-    assert normalised_decode(slow) == pytest.approx(0.625)
-
-
 def test_more_freedom_than_the_table():
     assert compare([1.0, 1.1] * 20, [1.0, 1.1] * 20).ratio == pytest.approx(1)
 
@@ -82,8 +59,3 @@ def test_what_cannot_be_compared(sides):
 def test_no_pairs(sides):
     with pytest.raises(SlmcError, match="are no pairs"):
         compare_paired(*sides)
-
-
-def test_nothing_generated():
-    with pytest.raises(SlmcError, match="no samples"):
-        normalised_decode(measurement(generate_tokens=0, decode_cpu_ms=(), decode_wall_ms=()))

@@ -96,7 +96,7 @@ search_options = stack(
     text_options,
     click.option("--max-memory", help="Weights and states as stored: 3MB, or 15% of the fp32 model."),
     click.option("--max-drop", help="Relative loss of the metric on the artifact: 1%."),
-    click.option("--max-latency", help="Median time per generated token on this machine: 5ms. Checked at the end."),
+    click.option("--max-latency", help="Median time per generated token: 5ms. Foretold, and checked at the end."),
     click.option("--max-rss", help="Peak memory less that of an empty runtime: 40MB. Checked at the end."),
     click.option("--metric", help="What a drop is a drop of: perplexity."),
     click.option("--formats", multiple=True, help="Formats to choose from, as names or globs: 'int4*'. Repeatable."),

@@ -1,14 +1,8 @@
-"""The commands that run an artifact: eval, bench, generate."""
+"""The commands that read and write text with an artifact: eval, generate."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
-import json
 import math
-import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +10,9 @@ import click
 
 from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME, Manifest
-from targets.measurement import Measurement, MeasureRequest, chunk_for
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
-from toolchain.cli.elsewhere import Elsewhere, elsewhere_options, site
 from toolchain.cli.options import PATH, THREADS, command
-from toolchain.delivery.reports import units
 from toolchain.delivery.validate import artifact_session
 from toolchain.evidence.quality import Reference, Score, bits_per_byte, stream_logits
 from toolchain.generate import generate
@@ -155,109 +146,3 @@ def _is_text(argument: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-@click.command("bench")
-@click.argument("artifact", type=PATH)
-@click.option("-p", "--n-prompt", default="512", help="Prompt tokens; several with commas.")
-@click.option("-n", "--n-gen", default="128", help="Generated tokens; several with commas.")
-@click.option("-t", "--threads", default="1", help="Threads; several with commas.")
-@click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5)
-@click.option("-o", "--output", "kind", type=click.Choice(["md", "csv", "json", "jsonl"]), default="md")
-@click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
-@elsewhere_options
-@command
-def bench_command(
-    console: Console, artifact: Path, n_prompt: str, n_gen: str, threads: str, repetitions: int, kind: str,
-    no_native: bool, **place: Any,
-) -> int:  # fmt: skip
-    """Speed and memory of an ARTIFACT, here or --on another machine, with llama-bench's flags and columns."""
-    counts = _numbers(threads, "-t", 1, 256)
-    tests = [(p, 0) for p in _numbers(n_prompt, "-p") if p] + [(0, n) for n in _numbers(n_gen, "-n") if n]
-    if not tests:
-        raise SlmcError("-p 0 and -n 0 leave nothing to measure; give a number of tokens to one of them")
-    manifest = open_artifact(artifact)
-    vocabulary = artifact_session(artifact, manifest.io).vocabulary
-    text = read_text(SHIPPED_TEXTS / "evaluation.txt", read_tokenizer(artifact / "tokenizer.json", vocabulary))
-    tokens = tuple(int(t) for t in text.ids[:4096])
-    rows = []
-    with site(Elsewhere(**place), console, artifact, manifest, native=not no_native, speed=True) as where:
-        for count in counts:
-            for prompt, generated in tests:
-                request = MeasureRequest(
-                    prompt, generated, repetitions, count, not no_native, tokens, chunk_tokens=chunk_for(vocabulary),
-                    bandwidth=where.name is None,
-                )  # fmt: skip
-                rows.append(_bench_row(artifact, manifest, where.measure(request)))
-    click.echo(_rendered(rows, "json" if console.as_json else kind))
-    return 0
-
-
-def _numbers(text: str, option: str, least: int = 0, most: int = 10**6) -> list[int]:
-    """The whole numbers of '128,512'."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and least <= int(part[:9]) <= most for part in parts):
-        raise SlmcError(
-            f"{option} {text!r}: expected whole numbers from {least} to {most} with commas between, as 1 or 1,2"
-        )
-    return [int(part) for part in parts]
-
-
-def _bench_row(artifact: Path, manifest: Manifest, m: Measurement) -> dict[str, Any]:
-    """llama-bench's fields, then memory, percentiles and bandwidth."""
-    prompt = m.prompt_tokens > 0
-    samples_ms = m.prompt_wall_ms if prompt else _per_repetition(m)
-    tokens = m.prompt_tokens if prompt else m.generate_tokens
-    speeds = [tokens * 1e3 / ms for ms in samples_ms]
-    row: dict[str, Any] = {
-        "cpu_info": m.cpu, "model_filename": artifact.name, "model_type": manifest.source.family,
-        "model_size": manifest.bytes.weights, "model_n_params": manifest.source.params, "backend": "ORT CPU",
-        "n_threads": m.threads, "n_prompt": m.prompt_tokens, "n_gen": m.generate_tokens,
-        "avg_ns": round(statistics.mean(samples_ms) * 1e6), "stddev_ns": round(_deviation(samples_ms) * 1e6),
-        "avg_ts": statistics.mean(speeds), "stddev_ts": _deviation(speeds), "samples_ts": speeds,
-        "load_ms": m.load_ms, "first_token_ms": m.first_token_ms, "rss_peak_mib": m.ended.peak_bytes / 2**20,
-        "rss_baseline_mib": m.baseline.rss_bytes / 2**20, "native": m.native_library is not None, "isa": m.isa,
-        "ort_version": m.ort_version, "reference_wait": m.reference_wait,
-    }  # fmt: skip
-    if not prompt:
-        row |= {f"{k}_ms": v for k, v in dataclasses.asdict(m.decode_ms).items()}
-        row["cpu_p50_ms"] = m.decode_cpu_ms_percentiles.p50
-    return row
-
-
-def _per_repetition(m: Measurement) -> list[float]:
-    size = m.generate_tokens
-    return [sum(m.decode_wall_ms[i : i + size]) for i in range(0, len(m.decode_wall_ms), size)]
-
-
-def _deviation(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def _rendered(rows: list[dict[str, Any]], kind: str) -> str:
-    if kind == "json":
-        return json.dumps(rows, indent=2)
-    if kind == "jsonl":
-        return "\n".join(json.dumps(row) for row in rows)
-    if kind == "csv":
-        out = io.StringIO()
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        writer = csv.DictWriter(out, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-        return out.getvalue().rstrip()
-    lines = [
-        "| model | size | params | backend | threads | test | t/s | p50 ms | p99 ms | RSS MiB |",
-        "|---" * 10 + "|",
-    ]
-    for row in rows:
-        test = f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}"
-        rate = f"{row['avg_ts']:.2f} ± {row['stddev_ts']:.2f}"
-        tail = [f"{row[k]:.3f}" if k in row else "" for k in ("p50_ms", "p99_ms")]
-        cells = [
-            row["model_filename"], units.bytes_text(row["model_size"]), units.count_text(row["model_n_params"]),
-            row["backend"] + (" native" if row["native"] else ""), str(row["n_threads"]), test, rate, *tail,
-            f"{row['rss_peak_mib']:.1f}",
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)

@@ -27,7 +27,7 @@ from toolchain.model.text import Text, read_text, read_tokenizer
 from toolchain.prepare import SHIPPED_TEXTS
 
 TEXT_TOKENS, STOCK_TOKENS, SINGLE_TOKENS = 8192, 2048, 256
-"""Tokens that are read for quality, on plain ONNX Runtime, and one by one."""
+"""Tokens that are read for quality, on plain ONNX Runtime, and one by one, unless --tokens says less."""
 
 
 @click.command("validate")
@@ -35,32 +35,37 @@ TEXT_TOKENS, STOCK_TOKENS, SINGLE_TOKENS = 8192, 2048, 256
 @click.option("--reference", type=PATH, help="The model that it was made from: compare with it.")
 @click.option("--tokenizer", type=PATH, help="tokenizer.json of the reference, if that is a bare checkpoint.")
 @click.option("--data", type=PATH, help="Text to read.")
+@click.option("--tokens", type=click.IntRange(min=2), default=TEXT_TOKENS, help="Read so many tokens of it at most.")
 @click.option("--threads", type=THREADS, default=1)
 @click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
 @elsewhere_options
 @command
 def validate_command(
-    console: Console, artifact: Path, reference: Path | None, tokenizer: Path | None, data: Path | None, threads: int,
-    no_native: bool, **place: Any,
+    console: Console, artifact: Path, reference: Path | None, tokenizer: Path | None, data: Path | None, tokens: int,
+    threads: int, no_native: bool, **place: Any,
 ) -> int:  # fmt: skip
     """Check an ARTIFACT, here or --on another machine: files, both ways to run it, quality, speed and memory."""
     manifest = open_artifact(artifact)
     vocabulary = artifact_session(artifact, manifest.io).vocabulary
-    text = artifact_text(artifact, data, vocabulary).head(TEXT_TOKENS)
+    text = artifact_text(artifact, data, vocabulary).head(tokens)
     model = reference_model(reference, tokenizer, artifact, manifest) if reference else None
     with site(Elsewhere(**place), console, artifact, manifest, native=not no_native, speed=False) as where:
         document: dict[str, Any] = {} if where.name is None else {"on": where.name}
         document |= {"files": "ok"} | _predictions(where, text, threads, native=not no_native, model=model)
         if where.speed_counts:
-            tokens, chunk = tuple(int(t) for t in text.ids[:1024]), chunk_for(vocabulary)
+            read, chunk = tuple(int(t) for t in text.ids[:1024]), chunk_for(vocabulary)
             request = MeasureRequest(
-                tokens=tokens, threads=threads, native=not no_native, chunk_tokens=chunk, bandwidth=False
+                tokens=read, threads=threads, native=not no_native, chunk_tokens=chunk, bandwidth=False
             )
             document |= _speed(where.measure(request))
         else:
             document["speed"] = "not reported: emulated"
         if where.limit is not None:
-            document |= {f"limit_{key}": value for key, value in dataclasses.asdict(where.limit).items()}
+            document |= {
+                "limit_memory_bytes": where.limit.limit_bytes,
+                "limit_memory_peak_bytes": where.limit.peak_bytes,
+                "limit_method": where.limit.method,
+            }
     if model is not None and where.name is None:
         session = artifact_session(artifact, manifest.io, native=not no_native, threads=threads)
         document["kl_mean"] = Reference(model.forward, text.ids).score(session_logits(session, text.ids)).kl_mean
@@ -90,7 +95,7 @@ def reference_model(path: Path, tokenizer: Path | None, artifact: Path, manifest
 def _predictions(where: Site, text: Text, threads: int, *, native: bool, model: LoadedModel | None) -> dict[str, Any]:
     """Quality of the artifact as it runs there, and whether its ways to run agree."""
     tokens = tuple(int(t) for t in text.ids)
-    read = where.evaluate(EvaluationRequest(tokens, SINGLE_TOKENS, native, threads))
+    read = where.evaluate(EvaluationRequest(tokens, min(SINGLE_TOKENS, len(tokens)), native, threads))
     short = tokens[:STOCK_TOKENS]
     stock = where.evaluate(EvaluationRequest(short, 0, False, threads)) if native else read.head(len(short))
     document: dict[str, Any] = {

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from exporters.manifest import Manifest
+from targets import reference
 from targets.evaluation import Evaluation, EvaluationRequest
 from targets.measurement import Measurement, MeasureRequest
+from targets.verify import file_sha256
 from toolchain.gate.values import Figures, LayerSize, Machine, Predictions, Sizes, Speed, TextRead
 from toolchain.model.text import Text
 
@@ -84,7 +87,15 @@ def figures(
         sizes=Sizes(manifest.bytes.weights, manifest.bytes.states, sum(files)),
         layers={path: LayerSize(entry.format, entry.bytes) for path, entry in manifest.recipe.items()},
         text=TextRead(text.name, text.sha256, len(text.ids)),
-        machine=Machine(first.cpu, first.isa, first.threads, first.ort_version, first.native_library is not None),
+        machine=Machine(
+            cpu=first.cpu,
+            isa=first.isa,
+            threads=first.threads,
+            ort_version=first.ort_version,
+            native=first.native_library is not None,
+            # Told by its source, which is also what a device is sent.
+            reference_work=file_sha256(Path(reference.__file__))[:12],
+        ),
         predictions=Predictions(
             own.perplexity,
             own.agreement(reference_tokens),

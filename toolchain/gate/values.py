@@ -46,13 +46,14 @@ class TextRead:
 
 @dataclass(frozen=True)
 class Machine:
-    """What times and memory depend on besides the artifact."""
+    """What times and memory depend on besides the artifact; reference_work: which one times are counted in."""
 
     cpu: str
     isa: str
     threads: int
     ort_version: str
     native: bool
+    reference_work: str
 
 
 @dataclass(frozen=True)
