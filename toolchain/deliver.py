@@ -165,8 +165,9 @@ def _manifest(prepared: Prepared, plan: Plan, graph: ExportedGraph, findings: _F
     for layer in tree.layers:
         choice = plan.recipe[layer.path]
         size = prepared.problem.layer_bytes(layer, choice)
+        method = f"{choice.method}+tuned" if plan.tune and layer.kind == "linear" else choice.method
         recipe[layer.path] = RecipeEntry(
-            choice.format, choice.method, choice.activations, size, round(8 * size / layer.params, 4)
+            choice.format, method, choice.activations, size, round(8 * size / layer.params, 4)
         )
     return Manifest(
         schema_version=SCHEMA_VERSION,

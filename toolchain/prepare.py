@@ -62,6 +62,7 @@ class Prepared:
             "evaluation": self.evaluation.sha256,
             "effort": self.problem.effort.name,
             "method": self.method,
+            "tune": self.spec.tune,
             "layout": self.spec.layout,
             "activations": self.problem.activations,
             "seed": self.problem.seed,
@@ -70,6 +71,10 @@ class Prepared:
             "max_drop": limits.max_drop,
             "options": {path: [c.format for c in options] for path, options in self.problem.options.items()},
         }
+
+
+def calibration_path(spec: Spec) -> Path:
+    return spec.calibration or SHIPPED_TEXTS / "calibration.txt"
 
 
 def prepare(spec: Spec) -> Prepared:
@@ -87,7 +92,7 @@ def prepare(spec: Spec) -> Prepared:
     max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None
     torch.set_num_threads(spec.threads)
     model = load_model(spec.model, spec.tokenizer)
-    calibration = read_text(spec.calibration or SHIPPED_TEXTS / "calibration.txt", model.tokenizer)
+    calibration = read_text(calibration_path(spec), model.tokenizer)
     evaluation = read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer)
     whole = model.tree.bytes_fp32
     max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory is not None else None

@@ -26,6 +26,7 @@ from toolchain.search.evaluator import layer_maker
 from toolchain.search.problem import Limits
 from toolchain.search.store import LayerStore
 from toolchain.spec import resolve
+from toolchain.tuning.stage import tuned
 from toolchain.workspace import workspace, write_whole
 
 
@@ -128,6 +129,8 @@ def export_command(
         layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
         encoded = {path: layers.encoded(path, choice) for path, choice in plan.recipe.items()}
         reference = Reference(prepared.model.forward, prepared.evaluation.ids)
+        if plan.tune:
+            prepared, encoded = tuned(prepared, encoded, plan.tune, folder, console.progress, console.note)
         delivered = deliver(
             prepared, plan, encoded, reference, fresh_staging(folder), force=force, progress=console.progress
         )
