@@ -148,7 +148,7 @@ void multiply_rows(const SparseMatrix& m, const SparseInput& in, float* y, int64
   arena.reset();
   const Codes codes = codes_of(m);
   const int centre = codes == kByteCodes ? 128 : codes == kNibbleCodes ? 8 : 12;
-  const int64_t factors_of_row = m.units * in.scales, room = factors_of_row + 16;
+  const int64_t factors_of_row = m.units * in.scales, room = factors_of_row + 32;
   auto* factors = arena.take<float>(kTileRows * room);
   auto* halves = arena.take<float>(m.groups + 16);
   auto* masks = arena.take<uint8_t>(kTileRows * m.units * kMaskBytes + 64);
