@@ -17,15 +17,16 @@ void over_masks(const PatternTable& table, const uint8_t* fields, int64_t masks,
     const __mmask64 bytes = _bzhi_u64(~uint64_t{0}, static_cast<unsigned>(left / 8 * bits));
     const __m512i packed = _mm512_maskz_loadu_epi8(bytes, fields + i / 8 * bits);
     const __m512i index = _mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(to_words, packed));
-    store(i, left, _mm512_permutex2var_epi8(low, index, high));  // looks at seven bits of an index; the table repeats
+    store(i, _mm512_permutex2var_epi8(low, index, high));  // looks at seven bits of an index; the table repeats
   }
 }
 
 struct Common {
   static void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t units, uint8_t* masks) {
     if (table.width != 8) return slmc::decode_patterns(table, fields, units, masks);
-    over_masks(table, fields, units * kMaskBytes, [&](int64_t at, int64_t left, __m512i found) {
-      _mm512_mask_storeu_epi8(masks + at, _bzhi_u64(~uint64_t{0}, static_cast<unsigned>(left)), found);
+    // whole vectors, for which there is room: stores under a mask are slow, and slow to be read again
+    over_masks(table, fields, units * kMaskBytes, [&](int64_t at, __m512i found) {
+      _mm512_storeu_si512(masks + at, found);
     });
   }
   static SLMC_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
@@ -44,8 +45,17 @@ struct Common {
       }
       return;
     }
-    for (int64_t g = 0; g < groups; g += 16) _mm512_storeu_ps(buffer + g, halves(scales + g, groups - g));
     const int64_t each = per_unit / kUnitInputs;  // factors of a group
+    if (each == 2) {
+      const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+      for (int64_t f = 0; f < count; f += 16) {
+        const __m512 scale = halves(scales + f / 2, groups > f / 2 ? groups - f / 2 : 0);
+        const __m512 spread = _mm512_permutexvar_ps(twice, scale);
+        _mm512_storeu_ps(out + f, _mm512_mul_ps(spread, _mm512_loadu_ps(scale_x + f)));
+      }
+      return;
+    }
+    for (int64_t g = 0; g < groups; g += 16) _mm512_storeu_ps(buffer + g, halves(scales + g, groups - g));
     for (int64_t f = 0, g = 0; f < count; f += each, ++g) {
       const __m512 scale = _mm512_set1_ps(g < groups ? buffer[g] : 0.0f);
       for (int64_t i = f; i < f + each && i < count; i += 16) _mm512_storeu_ps(out + i, scale);
