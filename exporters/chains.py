@@ -112,8 +112,8 @@ def _matrix_node(operator: str, encoded: Encoded, x: str, planes: list[str], y: 
     while not planes[-1]:
         planes.pop()
     return helper.make_node(
-        operator, [x, *planes], [y], domain=DOMAIN, overload=qlinear_function(fmt.bits, group, zeros).overload,
-        K=cols, N=rows, bits=fmt.bits, group=group,
+        operator, [x, *planes], [y], domain=DOMAIN, overload=qlinear_function(fmt.bits, group, zeros, 32).overload,
+        K=cols, N=rows, bits=fmt.bits, group=group, activation_bits=32,
     )  # fmt: skip
 
 
@@ -229,7 +229,9 @@ def _functions(nodes: Sequence[NodeProto]) -> dict[tuple[str, str], FunctionProt
         if node.domain == DOMAIN and key not in found:
             values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             zeros = len(node.input) > 4
-            found[key] = plain.get(node.op_type) or qlinear_function(values["bits"], values["group"], zeros)
+            found[key] = plain.get(node.op_type) or qlinear_function(
+                values["bits"], values["group"], zeros, values["activation_bits"]
+            )
     return found
 
 
