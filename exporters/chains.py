@@ -29,7 +29,7 @@ class Chain:
     """A model that was written: input x float32 [1, 1, width], and for what its nodes are priced.
 
     priced: operator, rows, cols of every kind of node in it, each of which occurs `count` times in the graph.
-    working_set_bytes: constants that one run reads.
+    working_set_bytes: constants that one run reads. activation_bits: of the products, 0 where there is no choice.
     """
 
     path: Path
@@ -38,6 +38,7 @@ class Chain:
     format: str
     count: int
     working_set_bytes: int
+    activation_bits: int = 0
 
 
 def matrix_operator(format_name: str) -> str:
@@ -54,7 +55,14 @@ def matrix_operator(format_name: str) -> str:
     raise SlmcError(f"format {format_name}: no operator multiplies with it")
 
 
-def write_matrix_chain(path: Path, format_name: str, rows: int, cols: int, working_set_bytes: int) -> Chain:
+def activation_widths(format_name: str) -> tuple[int, ...]:
+    """The activation_bits that the operator of a format can be given; 0 where it has no such attribute."""
+    return (32, 8) if matrix_operator(format_name) == "QLinear" else (0,)
+
+
+def write_matrix_chain(
+    path: Path, format_name: str, rows: int, cols: int, working_set_bytes: int, activation_bits: int = 0
+) -> Chain:
     """x [1, 1, cols] through matrices [rows, cols] and, unless square, back through [cols, rows], in turn.
 
     There are as many different ones as the working set holds, at least one pair, and at least 16 nodes in all. Their
@@ -80,9 +88,10 @@ def write_matrix_chain(path: Path, format_name: str, rows: int, cols: int, worki
                     f"{name}_{own}_{j}": _moved(plane, own, operator) for name, plane in encoded.planes.items()
                 }
             k = i * len(shapes) + j
-            nodes.append(_matrix_node(operator, encoded, f"x{k}", inputs, f"x{k + 1}"))
+            nodes.append(_matrix_node(operator, encoded, f"x{k}", inputs, f"x{k + 1}", activation_bits))
     priced = tuple((operator, *shape) for shape in shapes)
-    return _write(path, nodes, constants, cols, Chain(path, cols, priced, format_name, count, different * each))
+    chain = Chain(path, cols, priced, format_name, count, different * each, activation_bits)
+    return _write(path, nodes, constants, cols, chain)
 
 
 @functools.lru_cache(maxsize=64)
@@ -102,18 +111,19 @@ def _moved(plane: Array, by: int, operator: str) -> Array:
     return np.ascontiguousarray(moved.T) if operator == "MatMul" else moved
 
 
-def _matrix_node(operator: str, encoded: Encoded, x: str, planes: list[str], y: str) -> NodeProto:
+def _matrix_node(operator: str, encoded: Encoded, x: str, planes: list[str], y: str, activation_bits: int) -> NodeProto:
     if operator != "QLinear":
         return helper.make_node(operator, [x, *planes], [y], domain="" if operator == "MatMul" else DOMAIN)
     fmt = format_named(encoded.format)
     assert isinstance(fmt, IntegerFormat)
     rows, cols = encoded.shape
     group, zeros = fmt.group_size(cols), "zeros" in encoded.planes
+    body = qlinear_function(fmt.bits, group, zeros, activation_bits)
     while not planes[-1]:
         planes.pop()
     return helper.make_node(
-        operator, [x, *planes], [y], domain=DOMAIN, overload=qlinear_function(fmt.bits, group, zeros, 32).overload,
-        K=cols, N=rows, bits=fmt.bits, group=group, activation_bits=32,
+        operator, [x, *planes], [y], domain=DOMAIN, overload=body.overload,
+        K=cols, N=rows, bits=fmt.bits, group=group, activation_bits=activation_bits,
     )  # fmt: skip
 
 
