@@ -18,7 +18,7 @@ from exporters.formats.catalog import format_named
 from exporters.formats.dense import FloatFormat
 from exporters.formats.integer import IntegerFormat
 from exporters.ops.functions import OPSET, plain_functions, qlinear_function
-from exporters.ops.signatures import DOMAIN, LIF, WKV
+from exporters.ops.signatures import DOMAIN, GATED_SPIKE_ADD, GATED_WKV, LIF, SHIFT_MIX2, SHIFT_MIX3, SPIKE_ADD, WKV
 
 PAGE_BYTES = 4096
 IR_VERSION = 10
@@ -150,18 +150,43 @@ def _last(x: str, y: str, i: int) -> list[NodeProto]:
     ]
 
 
+def _neuron(operator: str, inputs: list[str], outputs: list[str]) -> list[NodeProto]:
+    return [helper.make_node(operator, inputs, outputs, domain=DOMAIN, overload="", tau=2.0, threshold=1.0, reset=0.0)]
+
+
 def _lif(x: str, y: str, i: int) -> list[NodeProto]:
-    return [
-        helper.make_node(
-            LIF.name, [x, "state"], [y, f"m{i}"], domain=DOMAIN, overload="", tau=2.0, threshold=1.0, reset=0.0
-        )
-    ]
+    return _neuron(LIF.name, [x, "state"], [y, f"m{i}"])
 
 
 def _wkv(x: str, y: str, i: int) -> list[NodeProto]:
     states = [f"a{i}", f"b{i}", f"e{i}"]
     inputs = ["decay", "vector", x, x, "state", "state", "state"]
     return [helper.make_node(WKV.name, inputs, [y, *states], domain=DOMAIN)]
+
+
+def _shift_mix(mixes: int) -> Callable[[str, str, int], list[NodeProto]]:
+    name = {2: SHIFT_MIX2.name, 3: SHIFT_MIX3.name}[mixes]
+
+    def link(x: str, y: str, i: int) -> list[NodeProto]:
+        outputs = [y, *(f"y{j}_{i}" for j in range(1, mixes)), f"n{i}"]
+        inputs = [x, "state", "ones", "vector", *["mix"] * mixes]
+        return [helper.make_node(name, inputs, outputs, domain=DOMAIN, epsilon=1e-5)]
+
+    return link
+
+
+def _gated_wkv(x: str, y: str, i: int) -> list[NodeProto]:
+    states = [f"a{i}", f"b{i}", f"e{i}"]
+    inputs = ["decay", "vector", x, x, x, "state", "state", "state"]
+    return [helper.make_node(GATED_WKV.name, inputs, [y, *states], domain=DOMAIN)]
+
+
+def _spike_add(x: str, y: str, i: int) -> list[NodeProto]:
+    return _neuron(SPIKE_ADD.name, [x, x, "state"], [y, f"m{i}"])
+
+
+def _gated_spike_add(x: str, y: str, i: int) -> list[NodeProto]:
+    return _neuron(GATED_SPIKE_ADD.name, [x, x, "state", x], [y, f"m{i}"])
 
 
 PLAIN_NODES: dict[str, tuple[tuple[str, ...], Callable[[str, str, int], list[NodeProto]]]] = {
@@ -175,6 +200,11 @@ PLAIN_NODES: dict[str, tuple[tuple[str, ...], Callable[[str, str, int], list[Nod
     "last": (("Gather",), _last),
     "Lif": (("Lif",), _lif),
     "Wkv": (("Wkv",), _wkv),
+    "ShiftMix2": (("ShiftMix2",), _shift_mix(2)),
+    "ShiftMix3": (("ShiftMix3",), _shift_mix(3)),
+    "GatedWkv": (("GatedWkv",), _gated_wkv),
+    "SpikeAdd": (("SpikeAdd",), _spike_add),
+    "GatedSpikeAdd": (("GatedSpikeAdd",), _gated_spike_add),
 }
 """Nodes without a matrix: which operators a link of the chain is priced as, and its nodes.
 
@@ -191,6 +221,7 @@ def write_plain_chain(path: Path, name: str, width: int, count: int = 64) -> Cha
     constants: dict[str, Array] = {
         "vector": random.standard_normal(width, np.float32) / np.float32(8),
         "ones": np.ones(width, np.float32),
+        "mix": np.full((1, 1, width), 0.5, np.float32),
         "decay": np.full(width, -1, np.float32),
         "state": np.zeros((1, width), np.float32),
         "at1": np.array([1], np.int64),
