@@ -35,11 +35,15 @@ BASELINE = "int4-g128"
 
 
 def random_planes(fmt: NmFormat | Float4Format, rng: np.random.Generator, size: int) -> Encoded:
-    """A few encoded rows, repeated with other bytes: what a product costs does not depend on what its codes say."""
+    """Random codes behind a few encoded rows' patterns, repeated."""
+    values = fmt.values if isinstance(fmt, NmFormat) else fmt
+    steps = values.steps(np.arange(2**fmt.bits))
+    kept = size * fmt.kept / fmt.period if isinstance(fmt, NmFormat) else size
+    scale = 1 / np.sqrt(np.square(steps).mean() * kept)  # so that a product keeps the size of x
     planes = {}
     for name, plane in fmt.planes_for(size, size).items():
         if name == "scales":
-            planes[name] = (rng.choice([-1, 1], plane.shape) / (4 * np.sqrt(size))).astype(np.float16)
+            planes[name] = (rng.choice([-1, 1], plane.shape) * scale).astype(np.float16)
         elif name == "patterns":
             example = fmt.encode(rng.standard_normal((64, size)).astype(np.float32)).planes[name]
             planes[name] = np.resize(example, plane.shape)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from exporters.chains import matrix_operator
+from exporters.chains import activation_widths, matrix_operator
 from exporters.errors import NotAvailable, SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
@@ -26,7 +26,8 @@ _OPERATORS = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "relu": "Relu", "sigmoid": "Sigmoid",
     "native_layer_norm": "LayerNormalization", "layer_norm": "LayerNormalization", "cat": "Concat", "slice": "Slice",
     "select": "Gather",
-    "unsqueeze": "Unsqueeze", "lif": "Lif", "wkv": "Wkv",
+    "unsqueeze": "Unsqueeze", "lif": "Lif", "wkv": "Wkv", "shift_mix2": "ShiftMix2", "shift_mix3": "ShiftMix3",
+    "gated_wkv": "GatedWkv", "spike_add": "SpikeAdd", "gated_spike_add": "GatedSpikeAdd", "squared_relu": "SquaredRelu",
 }  # fmt: skip
 """torch's operators -> those of the exported graph; others keep their name and get the price of any plain node."""
 
@@ -143,4 +144,5 @@ def _matrix(format_name: str, rows: int, cols: int, layer: str = "") -> GraphNod
     except SlmcError:
         operator = "Linear"
     size = bytes_for(format_named(format_name), rows, cols)
-    return GraphNode(operator, format_name, rows, cols, size, layer=layer)
+    bits = activation_widths(format_name)[0] if operator == "QLinear" else 0
+    return GraphNode(operator, format_name, rows, cols, size, bits, layer)

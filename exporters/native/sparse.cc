@@ -32,12 +32,15 @@ PatternTable::PatternTable(int kept, int period) : width(period < 8 ? 8 : period
   }
   ranked.resize(size_t{1} << rank_bits, ranked[0]);
   field_bits = rank_bits * width / period;
-  if (width == period) {
-    masks = ranked;
-    return;
+  if (width == period) masks = ranked;
+  if (width > period)
+    for (const uint16_t second : ranked)
+      for (const uint16_t first : ranked) masks.push_back(static_cast<uint16_t>(first | second << period));
+  for (int i = 0; i < 64; ++i) {
+    spread[i] = static_cast<uint8_t>((i / 8 * field_bits + i % 8) % 64);
+    offsets[i] = static_cast<uint8_t>(i % 8 * field_bits);
   }
-  for (const uint16_t second : ranked)
-    for (const uint16_t first : ranked) masks.push_back(static_cast<uint16_t>(first | second << period));
+  for (int i = 0; i < 128; ++i) found[i] = static_cast<uint8_t>(masks[i % masks.size()]);
 }
 
 void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t count, uint8_t* masks) {

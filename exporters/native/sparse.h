@@ -21,6 +21,8 @@ struct PatternTable {
   int width = 0;       // inputs of a field, 8 or 16
   int field_bits = 0;
   std::vector<uint16_t> masks;  // of every field; empty where fields are the masks themselves
+  // For vectors of fields of 8 inputs: where each word's bytes lie, its fields' first bits, the masks, repeated.
+  alignas(64) uint8_t spread[64] = {}, offsets[64] = {}, found[128] = {};
 
   PatternTable() = default;
   PatternTable(int kept, int period);

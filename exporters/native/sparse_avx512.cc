@@ -10,28 +10,23 @@ namespace {
 template <typename Store>
 void over_masks(const PatternTable& table, const uint8_t* fields, int64_t masks, const Store& store) {
   const int bits = table.field_bits;
-  alignas(64) uint8_t spread[64], offsets[64], found[128];
-  for (int i = 0; i < 64; ++i) {
-    spread[i] = static_cast<uint8_t>(i / 8 * bits + i % 8);
-    offsets[i] = static_cast<uint8_t>(i % 8 * bits);
-  }
-  for (int i = 0; i < 128; ++i) found[i] = static_cast<uint8_t>(table.masks[i & ((1 << bits) - 1)]);
-  const __m512i to_words = _mm512_load_si512(spread), shifts = _mm512_load_si512(offsets);
-  const __m512i low = _mm512_load_si512(found), high = _mm512_load_si512(found + 64);
+  const __m512i to_words = _mm512_loadu_si512(table.spread), shifts = _mm512_loadu_si512(table.offsets);
+  const __m512i low = _mm512_loadu_si512(table.found), high = _mm512_loadu_si512(table.found + 64);
   for (int64_t i = 0; i < masks; i += 64) {
     const int64_t left = masks - i < 64 ? masks - i : 64;
     const __mmask64 bytes = _bzhi_u64(~uint64_t{0}, static_cast<unsigned>(left / 8 * bits));
     const __m512i packed = _mm512_maskz_loadu_epi8(bytes, fields + i / 8 * bits);
     const __m512i index = _mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(to_words, packed));
-    store(i, left, _mm512_permutex2var_epi8(low, index, high));  // looks at seven bits of an index; the table repeats
+    store(i, _mm512_permutex2var_epi8(low, index, high));  // looks at seven bits of an index; the table repeats
   }
 }
 
 struct Common {
   static void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t units, uint8_t* masks) {
     if (table.width != 8) return slmc::decode_patterns(table, fields, units, masks);
-    over_masks(table, fields, units * kMaskBytes, [&](int64_t at, int64_t left, __m512i found) {
-      _mm512_mask_storeu_epi8(masks + at, _bzhi_u64(~uint64_t{0}, static_cast<unsigned>(left)), found);
+    // whole vectors, for which there is room: stores under a mask are slow, and slow to be read again
+    over_masks(table, fields, units * kMaskBytes, [&](int64_t at, __m512i found) {
+      _mm512_storeu_si512(masks + at, found);
     });
   }
   static SLMC_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
@@ -39,8 +34,8 @@ struct Common {
     const __mmask16 some = static_cast<__mmask16>(_bzhi_u32(0xffff, static_cast<unsigned>(count < 16 ? count : 16)));
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, p));
   }
-  // out[f] = scales[group of factor f] * scale_x[f], nothing behind the last group; `per_unit` is group * factors per
-  // unit, so that factor f lies in group f * 128 / per_unit.
+  // out[f] = scales[group of factor f] * scale_x[f], nothing behind the last group; room for a vector lies behind both.
+  // `per_unit` is group * factors per unit, so that factor f lies in group f * 128 / per_unit.
   static void fill_factors(const uint16_t* scales, int64_t groups, int64_t per_unit, const float* scale_x,
                            int64_t count, float* buffer, float* out) {
     if (per_unit == kUnitInputs) {
@@ -50,11 +45,23 @@ struct Common {
       }
       return;
     }
-    for (int64_t g = 0; g < groups; g += 16) _mm512_storeu_ps(buffer + g, halves(scales + g, groups - g));
-    for (int64_t f = 0; f < count; ++f) {
-      const int64_t g = f * kUnitInputs / per_unit;
-      out[f] = g < groups ? buffer[g] * scale_x[f] : 0.0f;
+    const int64_t each = per_unit / kUnitInputs;  // factors of a group
+    if (each == 2) {
+      const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+      for (int64_t f = 0; f < count; f += 16) {
+        const __m512 scale = halves(scales + f / 2, groups > f / 2 ? groups - f / 2 : 0);
+        const __m512 spread = _mm512_permutexvar_ps(twice, scale);
+        _mm512_storeu_ps(out + f, _mm512_mul_ps(spread, _mm512_loadu_ps(scale_x + f)));
+      }
+      return;
     }
+    for (int64_t g = 0; g < groups; g += 16) _mm512_storeu_ps(buffer + g, halves(scales + g, groups - g));
+    for (int64_t f = 0, g = 0; f < count; f += each, ++g) {
+      const __m512 scale = _mm512_set1_ps(g < groups ? buffer[g] : 0.0f);
+      for (int64_t i = f; i < f + each && i < count; i += 16) _mm512_storeu_ps(out + i, scale);
+    }
+    for (int64_t f = 0; f < count; f += 16)
+      _mm512_storeu_ps(out + f, _mm512_mul_ps(_mm512_loadu_ps(out + f), _mm512_loadu_ps(scale_x + f)));
   }
 };
 
@@ -180,7 +187,7 @@ const SparseInput* prepare(const SparseMatrix& m, const float* x, int64_t tokens
   if (m.bits != 4 && m.bits != 8) return nullptr;
   if (!expands(m) && scales == kPerEighth && half != 32 && half != 64) return nullptr;  // lanes would straddle groups
   const int64_t block = m.group < kActivationGroup ? m.group : kActivationGroup;
-  const int64_t factors_of_row = m.units * scales, room = factors_of_row + 16;
+  const int64_t factors_of_row = m.units * scales, room = factors_of_row + 32;
   const int64_t each = kUnitInputs / scales;  // inputs of a factor
   auto* q = arena.take<int8_t>(tokens * m.padded());
   auto* factors = arena.take<float>(tokens * room);
@@ -189,7 +196,7 @@ const SparseInput* prepare(const SparseMatrix& m, const float* x, int64_t tokens
     std::memcpy(padded, x + t * m.K, m.K * sizeof(float));
     std::memset(padded + m.K, 0, (m.padded() - m.K) * sizeof(float));
     float* of_token = factors + t * room;
-    std::memset(of_token + factors_of_row, 0, 16 * sizeof(float));
+    std::memset(of_token + factors_of_row, 0, 32 * sizeof(float));
     for (int64_t k = 0; k < m.padded(); k += block) {
       const float scale = quantise(padded + k, block, q + t * m.padded() + k);
       for (int64_t i = 0; i < block; i += each) of_token[(k + i) / each] = scale;

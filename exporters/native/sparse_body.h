@@ -56,36 +56,46 @@ void multiply_tile(const Tile& tile, float* out) {
   const typename V::Part part = V::part(tile.half);
   const int tile_bytes = kTileRows * tile.half * (codes == kByteCodes ? 2 : 1);
   typename V::F totals[kTileRows];
-  for (auto& total : totals) total = V::zero();
+  const uint8_t* at[kTileRows];
+  const uint8_t* masks[kTileRows];
+  const float* factors[kTileRows];
+  for (int r = 0; r < kTileRows; ++r) {
+    totals[r] = V::zero();
+    at[r] = tile.codes[r];
+    masks[r] = tile.masks[r];
+    factors[r] = tile.factors[r];
+  }
+  const int8_t* q = tile.q;
+  const int32_t* start = tile.start;
   for (int64_t u = 0; u < tile.units; ++u) {
-    const int8_t* q = tile.q + u * 2 * V::kBytes;
     const typename V::I q0 = V::load(q), q1 = V::load(q + V::kBytes);
-    const int32_t* start = tile.start + u * V::kLanes * (scales == kPerUnit ? 1 : 2);
     const typename V::I start0 = V::load(start);
     const typename V::I start1 = scales == kPerUnit ? start0 : V::load(start + V::kLanes);
-    for (int ahead = 0; ahead < tile_bytes; ahead += 64)
-      V::prefetch(tile.codes[0] + u * tile.code_stride + kSparseAhead + ahead);
+    for (int ahead = 0; ahead < tile_bytes; ahead += 64) V::prefetch(at[0] + kSparseAhead + ahead);
 #pragma GCC unroll 4
     for (int r = 0; r < kTileRows; ++r) {
       typename V::I w[2];
-      read_codes<V, codes>(tile.codes[r] + u * tile.code_stride, tile.half, part, w);
+      read_codes<V, codes>(at[r], tile.half, part, w);
+      at[r] += tile.code_stride;
       if constexpr (expands) {
-        const uint8_t* masks = tile.masks[r] + u * tile.mask_stride;
-        w[0] = V::template expand<centre>(w[0], masks);
-        w[1] = V::template expand<centre>(w[1], masks + 8);
+        w[0] = V::template expand<centre>(w[0], masks[r]);
+        w[1] = V::template expand<centre>(w[1], masks[r] + 8);
+        masks[r] += tile.mask_stride;
       }
-      const float* factors = tile.factors[r] + u * scales;
       if constexpr (scales == kPerUnit) {
         const typename V::I sum = V::dot(V::dot(start0, w[0], q0), w[1], q1);
-        totals[r] = V::fma(V::to_float(sum), V::template spread<1>(factors), totals[r]);
+        totals[r] = V::fma(V::to_float(sum), V::template spread<1>(factors[r]), totals[r]);
       } else {
         constexpr int each = scales / 2;
         const typename V::F sum0 = V::to_float(V::dot(start0, w[0], q0));
         const typename V::F sum1 = V::to_float(V::dot(start1, w[1], q1));
-        totals[r] = V::fma(sum0, V::template spread<each>(factors), totals[r]);
-        totals[r] = V::fma(sum1, V::template spread<each>(factors + each), totals[r]);
+        totals[r] = V::fma(sum0, V::template spread<each>(factors[r]), totals[r]);
+        totals[r] = V::fma(sum1, V::template spread<each>(factors[r] + each), totals[r]);
       }
+      factors[r] += scales;
     }
+    q += 2 * V::kBytes;
+    start += V::kLanes * (scales == kPerUnit ? 1 : 2);
   }
   V::sum4(totals, out);
 }
@@ -148,7 +158,7 @@ void multiply_rows(const SparseMatrix& m, const SparseInput& in, float* y, int64
   arena.reset();
   const Codes codes = codes_of(m);
   const int centre = codes == kByteCodes ? 128 : codes == kNibbleCodes ? 8 : 12;
-  const int64_t factors_of_row = m.units * in.scales, room = factors_of_row + 16;
+  const int64_t factors_of_row = m.units * in.scales, room = factors_of_row + 32;
   auto* factors = arena.take<float>(kTileRows * room);
   auto* halves = arena.take<float>(m.groups + 16);
   auto* masks = arena.take<uint8_t>(kTileRows * m.units * kMaskBytes + 64);

@@ -15,6 +15,7 @@ from exporters.errors import SlmcError
 from exporters.manifest import Manifest
 from targets.evaluation import WORST_LOSS, Evaluation, EvaluationRequest
 from targets.measurement import Measurement, MeasureRequest, chunk_for
+from targets.transport import EMULATED
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
@@ -29,25 +30,29 @@ from toolchain.prepare import SHIPPED_TEXTS
 TEXT_TOKENS, STOCK_TOKENS, SINGLE_TOKENS = 8192, 2048, 256
 """Tokens that are read for quality, on plain ONNX Runtime, and one by one, unless --tokens says less."""
 
+EMULATED_TOKENS = 256
+"""Tokens that an emulator, which is slow, reads unless --tokens says otherwise."""
+
 
 @click.command("validate")
 @click.argument("artifact", type=PATH)
 @click.option("--reference", type=PATH, help="The model that it was made from: compare with it.")
 @click.option("--tokenizer", type=PATH, help="tokenizer.json of the reference, if that is a bare checkpoint.")
 @click.option("--data", type=PATH, help="Text to read.")
-@click.option("--tokens", type=click.IntRange(min=2), default=TEXT_TOKENS, help="Read so many tokens of it at most.")
+@click.option("--tokens", type=click.IntRange(min=2), help="Read so many tokens of it at most.")
 @click.option("--threads", type=THREADS, default=1)
 @click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
 @elsewhere_options
 @command
 def validate_command(
-    console: Console, artifact: Path, reference: Path | None, tokenizer: Path | None, data: Path | None, tokens: int,
-    threads: int, no_native: bool, **place: Any,
+    console: Console, artifact: Path, reference: Path | None, tokenizer: Path | None, data: Path | None,
+    tokens: int | None, threads: int, no_native: bool, **place: Any,
 ) -> int:  # fmt: skip
     """Check an ARTIFACT, here or --on another machine: files, both ways to run it, quality, speed and memory."""
     manifest = open_artifact(artifact)
+    count = tokens or (EMULATED_TOKENS if place["on"] == EMULATED else TEXT_TOKENS)
     vocabulary = artifact_session(artifact, manifest.io).vocabulary
-    text = artifact_text(artifact, data, vocabulary).head(tokens)
+    text = artifact_text(artifact, data, vocabulary).head(count)
     model = reference_model(reference, tokenizer, artifact, manifest) if reference else None
     with site(Elsewhere(**place), console, artifact, manifest, native=not no_native, speed=False) as where:
         document: dict[str, Any] = {} if where.name is None else {"on": where.name}

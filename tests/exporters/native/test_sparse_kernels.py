@@ -1,4 +1,4 @@
-"""The native SparseLinear on every instruction set that this machine has, against numpy on the decoded format."""
+"""The native SparseLinear on every instruction set of this machine, against numpy on what the format decodes to."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def close(actual: np.ndarray, x: np.ndarray, w: np.ndarray) -> None:
 
 @pytest.mark.parametrize("activation_bits", [32, 8])
 def test_two_of_four_by_hand(isa, activation_bits):
-    """Places 1 and 3 (mask 10, rank 4) have codes 9 and 6 less 8, scale 0.5; 127 / 127 makes the inputs' step 1."""
+    """Places 1 and 3 (mask 10, rank 4) have codes 9 and 6 less 8, scale 0.5; 127 / 127 makes x's step 1."""
     codes, patterns = np.full((1, 32), 0x88, np.uint8), np.zeros((1, 12), np.uint8)
     codes[0, :2], patterns[0, 0] = [0x89, 0x86], 4
     x = np.array([[127, 3, 50, -2]], np.float32)
