@@ -43,20 +43,11 @@ MIXES = {
 }
 """Name -> formats that the layers take in turn."""
 UNIFORM = ("fp32", "fp16", "int8", "int6-g64", "int4-g32", "int4-g64", "uint4-g64", "int2-g64")
-CASES = [("6m", name) for name in (*UNIFORM, "int8+int4-g64", "fp16+int2-g64", "int4-g64 x8")] + [
-    ("27m", name)
-    for name in (
-        "fp16",
-        "int8",
-        "int4-g64",
-        "int3-g64",
-        "int2-g64",
-        "int8+int4-g64",
-        "int5+int3-g64",
-        "int4-g64 x8",
-        "int8 x8",
-    )
-]
+SMALL = (*UNIFORM, "int8+int4-g64", "fp16+int2-g64", "int4-g64 x8")
+LARGE = (
+    "fp16", "int8", "int4-g64", "int3-g64", "int2-g64", "int8+int4-g64", "int5+int3-g64", "int4-g64 x8", "int8 x8",
+)  # fmt: skip
+CASES = [("6m", name) for name in SMALL] + [("27m", name) for name in LARGE]
 BAR = 0.2
 ROUNDED = " x8"
 """Behind a name: products round their inputs to 8 bits."""
