@@ -101,7 +101,7 @@ def deliver(
     done("compress")
     staging.mkdir(parents=True)
     graph = export_graph(module, prepared.model.forward.state_specs(), staging, recipe_bytes(plan.recipe, tree))
-    package.add_companions(staging, prepared.model.tokenizer_path)
+    package.add_companions(staging, prepared.model.tokenizer_path, prepared.libraries)
     done("export")
     session = artifact_session(staging, graph.io, threads=spec.threads)
     agreement = parity(session, cast(LanguageModel, module), prepared.evaluation.ids)

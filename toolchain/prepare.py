@@ -18,6 +18,7 @@ from exporters.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
 from targets.cpu import named_cpu
 from toolchain.compress.catalog import method_named
+from toolchain.delivery.operators import operator_libraries
 from toolchain.evidence.calibration import input_moments
 from toolchain.evidence.fisher import output_fisher
 from toolchain.limits import parse_bytes, parse_seconds, parse_share
@@ -52,6 +53,7 @@ class Prepared:
     max_latency_ms: float | None
     max_rss_bytes: int | None
     max_time_s: float | None
+    libraries: Mapping[str, Path]
 
     def inputs(self) -> dict[str, Any]:
         """What the result depends on: a resumed build must have the same."""
@@ -106,7 +108,7 @@ def prepare(spec: Spec) -> Prepared:
         )
     return Prepared(
         spec, model, calibration.head(effort.calibration_tokens), evaluation.head(effort.evaluation_tokens), problem,
-        method, latency_ms, rss, max_time_s,
+        method, latency_ms, rss, max_time_s, operator_libraries(spec.native),
     )  # fmt: skip
 
 

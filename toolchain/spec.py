@@ -38,6 +38,7 @@ class Spec(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: int = Field(default=1, ge=1, le=256)
     target: str = "host"
+    native: tuple[Path, ...] = ()
 
 
 def resolve(flags: Mapping[str, Any], file: Path | None, settings: Sequence[str]) -> Spec:

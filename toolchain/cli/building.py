@@ -102,6 +102,7 @@ def search_command(
 @click.option("-o", "--output", type=PATH, required=True, help="The artifact's folder.")
 @text_options
 @click.option("--threads", type=int)
+@click.option("--native", multiple=True, type=PATH, help="libslmc_ops.so of another platform, to go along. Repeatable.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted export stopped.")
 @command

@@ -109,6 +109,9 @@ search_options = stack(
     click.option("--max-time", help="Time for the whole command: 10m. The best so far is delivered."),
     click.option("--seed", type=int),
     click.option("--threads", type=int),
+    click.option(
+        "--native", multiple=True, type=PATH, help="libslmc_ops.so of another platform, to go along. Repeatable."
+    ),
     click.option("--target", help="What it is built for; see 'slmc targets ls'."),
     click.option("-c", "--config", type=PATH, help="YAML file with the same keys."),
     click.option("--set", "settings", multiple=True, help="KEY=VALUE over the file. Repeatable."),
