@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
@@ -16,9 +17,23 @@ from exporters.errors import SlmcError
 from exporters.formats.base import Array, Encoded, bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FloatFormat
+from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
+from exporters.formats.nm import NmFormat
+from exporters.formats.units import padded_columns
 from exporters.ops.functions import OPSET, plain_functions, qlinear_function
-from exporters.ops.signatures import DOMAIN, GATED_SPIKE_ADD, GATED_WKV, LIF, SHIFT_MIX2, SHIFT_MIX3, SPIKE_ADD, WKV
+from exporters.ops.signatures import (
+    DOMAIN,
+    GATED_SPIKE_ADD,
+    GATED_WKV,
+    LIF,
+    SHIFT_MIX2,
+    SHIFT_MIX3,
+    SPARSE_LINEAR,
+    SPIKE_ADD,
+    WKV,
+)
+from exporters.ops.sparse_functions import sparse_linear_function
 
 PAGE_BYTES = 4096
 IR_VERSION = 10
@@ -50,14 +65,16 @@ def matrix_operator(format_name: str) -> str:
     fmt = format_named(format_name)
     if isinstance(fmt, IntegerFormat):
         return "QLinear"
+    if isinstance(fmt, NmFormat | Float4Format):
+        return "SparseLinear"
     if isinstance(fmt, FloatFormat):
         return "MatMul" if fmt.bits == 32 else "HalfLinear"
     raise SlmcError(f"format {format_name}: no operator multiplies with it")
 
 
 def activation_widths(format_name: str) -> tuple[int, ...]:
-    """The activation_bits that the operator of a format can be given; 0 where it has no such attribute."""
-    return (32, 8) if matrix_operator(format_name) == "QLinear" else (0,)
+    """The activation_bits that recipes give the operator of a format; 0 where it has no such attribute."""
+    return {"QLinear": (32, 8), "SparseLinear": (32,)}.get(matrix_operator(format_name), (0,))
 
 
 def write_matrix_chain(
@@ -102,7 +119,8 @@ def _random_matrix(format_name: str, rows: int, cols: int) -> Encoded:
 
 
 def _planes(operator: str) -> tuple[str, ...]:
-    return ("codes", "scales", "high", "zeros") if operator == "QLinear" else ("weight",)
+    own = {"QLinear": ("codes", "scales", "high", "zeros"), "SparseLinear": ("codes", "scales", "high", "patterns")}
+    return own.get(operator, ("weight",))
 
 
 def _moved(plane: Array, by: int, operator: str) -> Array:
@@ -112,6 +130,10 @@ def _moved(plane: Array, by: int, operator: str) -> Array:
 
 
 def _matrix_node(operator: str, encoded: Encoded, x: str, planes: list[str], y: str, activation_bits: int) -> NodeProto:
+    while not planes[-1]:
+        planes.pop()
+    if operator == "SparseLinear":
+        return _sparse_node(encoded, x, planes, y, activation_bits)
     if operator != "QLinear":
         return helper.make_node(operator, [x, *planes], [y], domain="" if operator == "MatMul" else DOMAIN)
     fmt = format_named(encoded.format)
@@ -119,12 +141,25 @@ def _matrix_node(operator: str, encoded: Encoded, x: str, planes: list[str], y: 
     rows, cols = encoded.shape
     group, zeros = fmt.group_size(cols), "zeros" in encoded.planes
     body = qlinear_function(fmt.bits, group, zeros, activation_bits)
-    while not planes[-1]:
-        planes.pop()
     return helper.make_node(
         operator, [x, *planes], [y], domain=DOMAIN, overload=body.overload,
         K=cols, N=rows, bits=fmt.bits, group=group, activation_bits=activation_bits,
     )  # fmt: skip
+
+
+def _sparse_node(encoded: Encoded, x: str, planes: list[str], y: str, activation_bits: int) -> NodeProto:
+    fmt = format_named(encoded.format)
+    assert isinstance(fmt, NmFormat | Float4Format)
+    values = fmt.values if isinstance(fmt, NmFormat) else fmt
+    rows, cols = encoded.shape
+    kept, period, together = (fmt.kept, fmt.period, fmt.pattern_rows) if isinstance(fmt, NmFormat) else (8, 8, 1)
+    attributes: dict[str, Any] = {
+        "K": cols, "N": rows, "bits": fmt.bits, "group": fmt.group or padded_columns(cols), "kept": kept,
+        "period": period, "pattern_rows": together, "float4": int(isinstance(values, Float4Format)),
+        "activation_bits": activation_bits,
+    }  # fmt: skip
+    overload = sparse_linear_function(attributes).overload
+    return helper.make_node(SPARSE_LINEAR.name, [x, *planes], [y], domain=DOMAIN, overload=overload, **attributes)
 
 
 def _unary(operator: str) -> Callable[[str, str, int], list[NodeProto]]:
@@ -269,6 +304,9 @@ def _functions(nodes: Sequence[NodeProto]) -> dict[tuple[str, str], FunctionProt
         key = (node.op_type, node.overload)
         if node.domain == DOMAIN and key not in found:
             values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            if node.op_type == SPARSE_LINEAR.name:
+                found[key] = sparse_linear_function(values)
+                continue
             zeros = len(node.input) > 4
             found[key] = plain.get(node.op_type) or qlinear_function(
                 values["bits"], values["group"], zeros, values["activation_bits"]

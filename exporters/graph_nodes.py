@@ -109,8 +109,18 @@ def _format(node: NodeProto, attributes: dict[str, object], cols: int, zeros: bo
     bits, group = attributes.get("bits"), attributes.get("group")
     if not isinstance(bits, int) or not isinstance(group, int):
         return {"MatMul": "fp32", "HalfLinear": "fp16"}.get(node.op_type, "")
-    pattern = f"{attributes['kept']}:{attributes['period']}/" if {"kept", "period"} <= attributes.keys() else ""
-    return f"{pattern}{'u' if zeros else ''}int{bits}" + (f"-g{group}" if group < cols else "")
+    if node.op_type == "SparseLinear":
+        values = f"fp4-g{group}" if attributes["float4"] else _integer(bits, group, cols)
+        if attributes["kept"] == attributes["period"]:
+            return values
+        shared = "" if attributes["pattern_rows"] == 1 else f"x{attributes['pattern_rows']}"
+        return f"{attributes['kept']}:{attributes['period']}{shared}/{values}"
+    layout = "event/" if node.op_type == "EventLinear" else ""
+    return f"{layout}{'u' if zeros else ''}{_integer(bits, group, cols)}"
+
+
+def _integer(bits: int, group: int, cols: int) -> str:
+    return f"int{bits}" + (f"-g{group}" if group < cols else "")
 
 
 def _nbytes(tensor: TensorProto) -> int:

@@ -164,10 +164,15 @@ class _Prices:
         self.assumed.append(f"{node.operator} as {PLAIN if law else 'nothing'}")
         return law.us(node.rows, 1, working_set_bytes) if law else 0.0
 
+    def _by_bits(self, operator: str, activation_bits: int) -> dict[float, Law]:
+        """An operator's laws at one width of inputs, by bits per weight."""
+        laws = self._laws.items()
+        return {law.bits_per_weight: law for (o, f, a), law in laws if (o, a) == (operator, activation_bits) and f}
+
     def _like_others(self, node: GraphNode, working_set_bytes: int) -> float:
         """A matrix in a format that was not measured: between the two formats with next fewer and next more bits."""
-        own = {law.bits_per_weight: law for key, law in self._laws.items() if key[0] == node.operator and key[1]}
-        laws = own or {law.bits_per_weight: law for key, law in self._laws.items() if key[0] == DENSE}
+        own = self._by_bits(node.operator, node.activation_bits)
+        laws = own or self._by_bits(DENSE, node.activation_bits or 32) or self._by_bits(DENSE, 0)
         if not laws:
             raise NotAvailable(
                 f"the target's costs have no row for {node.operator} {node.format}; "

@@ -58,11 +58,12 @@ STEPS = ("compress", "export", "parity", "quality", "measurement", "report")
 
 @dataclass(frozen=True)
 class Delivered:
-    """What stands at the end: the artifact's folder, its manifest, and the report."""
+    """What stands at the end: the artifact's folder, its manifest, the report, and why to doubt the measured times."""
 
     folder: Path
     manifest: Manifest
     report: Report
+    doubts: tuple[str, ...] = ()
 
     @property
     def constraints_met(self) -> bool:
@@ -120,7 +121,7 @@ def deliver(
     manifest = _write(staging, prepared, plan, manifest, report)
     done("report")
     package.publish(staging, spec.output, force=force)
-    return Delivered(spec.output, manifest, report)
+    return Delivered(spec.output, manifest, report, result.doubts)
 
 
 def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Recipe) -> nn.Module:

@@ -140,9 +140,8 @@ def _alone(base: Workload, format_name: str, rows: int, cols: int) -> Workload:
 def _matrix(format_name: str, rows: int, cols: int, layer: str = "") -> GraphNode:
     """A matrix in a format; one that no chain can measure yet is priced by its bits."""
     try:
-        operator = matrix_operator(format_name)
+        operator, bits = matrix_operator(format_name), activation_widths(format_name)[0]
     except SlmcError:
-        operator = "Linear"
+        operator, bits = "Linear", 0
     size = bytes_for(format_named(format_name), rows, cols)
-    bits = activation_widths(format_name)[0] if operator == "QLinear" else 0
     return GraphNode(operator, format_name, rows, cols, size, bits, layer)

@@ -16,8 +16,8 @@ from exporters.formats.float4 import STEPS
 from exporters.formats.integer import PLANE_BITS
 from exporters.formats.patterns import Patterns
 from exporters.formats.units import TILE, UNIT, units
+from exporters.ops.activation_functions import ACTIVATION_GROUP
 from exporters.ops.signatures import DOMAIN, SPARSE_LINEAR
-from exporters.ops.sparse_products import ACTIVATION_BLOCK
 
 OPSET = 21
 
@@ -126,7 +126,7 @@ class _Body:
 
     def rounded(self, x: str, a: Attributes) -> str:
         """x as activation_bits = 8 reads it: 127 steps of max |x| per block, ties to even."""
-        block = min(a["group"], ACTIVATION_BLOCK)
+        block = min(a["group"], ACTIVATION_GROUP)
         count = -(-a["K"] // block)
         missing = count * block - a["K"]
         last = self.integers(-1)

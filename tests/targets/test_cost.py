@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from exporters.errors import NotAvailable
-from exporters.graph_nodes import GraphNode, Workload
+from exporters.graph_nodes import GraphNode, Workload, workload
 from targets.cost import NODE_CYCLES, fit_law, predict, read_gbs
 from targets.facts import Bandwidth, CostRow, Cpu
 
@@ -118,3 +120,25 @@ def test_nothing_to_predict_from(cpu, said):
     with pytest.raises(NotAvailable, match=said) as caught:
         predict(cpu, work(GraphNode("Add", "", 1, 1, 4)))
     assert caught.value.exit_code == 5
+
+
+def test_an_unmeasured_format_is_priced_by_those_with_inputs_as_wide():
+    narrow = tuple(dataclasses.replace(r, activation_bits=8) for r in linear("int4-g64", 1e-5, 1e-5))
+    wide = tuple(dataclasses.replace(r, activation_bits=32) for r in linear("int4-g64", 3e-5, 3e-5))
+    cpu = dataclasses.replace(BARE, costs=(*narrow, *wide, *PLAIN, *CALLS))
+    for operator, fmt, bits, rate in (
+        ("QLinear", "int4-g32", 8, 1e-5), ("QLinear", "int4-g32", 32, 3e-5), ("EventLinear", "event/int4-g64", 0, 3e-5),
+    ):  # fmt: skip
+        found = predict(cpu, work(GraphNode(operator, fmt, 256, 256, 1 << 15, bits)))
+        assert found.matrices_ms == pytest.approx(law_us(256, 256, rate) / 1e3)
+        assert f"{operator} {fmt} as QLinear of as many bits" in found.assumed
+
+
+def test_event_layouts_are_read_as_such():
+    planes = [numpy_helper.from_array(np.zeros((64, 16), np.uint8), "a.codes")]
+    node = helper.make_node("EventLinear", ["x", "a.codes", "s"], ["y"], domain="ai.slmc", K=64, N=32, bits=4, group=32)
+    graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 32])], planes)
+    (read,) = workload(graph).nodes
+    assert (read.operator, read.format, read.rows, read.cols, read.layer) == (
+        "EventLinear", "event/int4-g32", 32, 64, "a",
+    )  # fmt: skip

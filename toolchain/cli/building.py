@@ -157,6 +157,8 @@ def _announce(console: Console, delivered: Delivered) -> int:
          f"{speed.isa}, native {'yes' if speed.native else 'no'}"),
     ]  # fmt: skip
     console.table(f"{delivered.folder}", ("measured on ONNX Runtime", "fp32", "artifact", ""), rows)
+    for doubt in delivered.doubts:
+        console.note(f"doubtful measurement: {doubt}")
     missed = [c for c in manifest.constraints if not c.met]
     for c in manifest.constraints:
         text = f"{c.name}: {c.actual:g} of at most {c.limit:g} {c.unit}: {'met' if c.met else 'MISSED'}"
