@@ -7,6 +7,8 @@
 //   products, integer    lane, part j, byte           <-  code lane * per_lane + byte * parts + j
 //   products, float      as they are
 #pragma once
+#include <limits>
+
 #include "decode_body.h"
 
 namespace slmc {
@@ -27,13 +29,24 @@ inline Segment* list_segments(const QMatrix& m, Arena& arena) {
   return segments;
 }
 
-// One segment to 127 steps either way; returns the step, adds up the integers.
+// One segment to 127 steps either way; returns the step, adds up the integers. Where x has an infinity or a NaN, both
+// are 0 and the step is NaN, which reaches every output of the token.
 template <typename V>
 SLMC_INLINE float quantise(const float* x, int64_t length, int8_t* q, int32_t* sum) {
   typename V::F largest = V::zero();
-  for (int64_t k = 0; k < length; k += V::kLanes) largest = V::max_abs(largest, V::load(x + k));
+  typename V::F spoilt = V::zero();  // 0 * x is 0 where x is finite; the largest forgets a NaN
+  for (int64_t k = 0; k < length; k += V::kLanes) {
+    const typename V::F values = V::load(x + k);
+    largest = V::max_abs(largest, values);
+    spoilt = V::fma(values, V::zero(), spoilt);
+  }
+  if (V::sum(spoilt) != 0) {
+    std::memset(q, 0, length);
+    *sum = 0;
+    return std::numeric_limits<float>::quiet_NaN();
+  }
   const float most = V::largest(largest);
-  const typename V::F inverse = V::set(most > 0 ? 127.0f / most : 0.0f);
+  const typename V::F inverse = V::set(steps_per_unit(most));
   typename V::I total = V::set(int32_t{0});
   for (int64_t k = 0; k < length; k += V::kLanes) {
     const typename V::I steps = V::round(V::mul(V::load(x + k), inverse));

@@ -46,4 +46,8 @@ SLMC_INLINE double exponential(double x) { return std::exp(x); }
 template <typename T>
 SLMC_INLINE T larger(T a, T b) { return a > b ? a : b; }
 
+// What activations of 8 bits are multiplied with before they are rounded, by the largest magnitude of their block; 0
+// where the quotient might be infinite.
+SLMC_INLINE float steps_per_unit(float largest) { return largest > 1e-36f ? 127.0f / largest : 0.0f; }
+
 }  // namespace slmc

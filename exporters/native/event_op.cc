@@ -4,6 +4,7 @@
 // An input that is infinite or not a number reaches every output of its token, as it does in a dense product.
 #include <cmath>
 
+#include "elementary.h"
 #include "events.h"
 #include "isa.h"
 #include "operator.h"
@@ -44,7 +45,7 @@ void round_to_grid(const EventMatrix& m, const float* x, float* rounded) {
       const int64_t stop = k + kActivationGroup < end ? k + kActivationGroup : end;
       float largest = 0;
       for (int64_t i = k; i < stop; ++i) largest = larger(std::fabs(x[i]), largest);
-      const float step = largest / 127.0f, inverse = largest > 0 ? 127.0f / largest : 0.0f;
+      const float step = largest / 127.0f, inverse = steps_per_unit(largest);
       for (int64_t i = k; i < stop; ++i) rounded[i] = ((x[i] * inverse + kMagic) - kMagic) * step;
     }
   }

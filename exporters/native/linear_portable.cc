@@ -15,7 +15,7 @@ void round_to_grid(float* x, int64_t length) {
   float largest = 0;
   for (int64_t k = 0; k < length; ++k) largest = larger(largest, std::fabs(x[k]));
   const float scale = largest / 127.0f;
-  const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+  const float inverse = steps_per_unit(largest);
   for (int64_t k = 0; k < length; ++k) x[k] = std::nearbyint(x[k] * inverse) * scale;
 }
 

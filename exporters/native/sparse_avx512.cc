@@ -1,6 +1,9 @@
 // Sparse products on AVX-512 with VBMI, VBMI2, VNNI and GFNI.
 #include <immintrin.h>
 
+#include <limits>
+
+#include "elementary.h"
 #include "sparse_body.h"
 
 namespace slmc {
@@ -166,12 +169,21 @@ struct Narrow : Common {
   }
 };
 
-// x [length] of a block to 127 steps either way; returns the step.
+// x [length] of a block to 127 steps either way; returns the step, NaN where x has an infinity or a NaN.
 float quantise(const float* x, int64_t length, int8_t* q) {
   __m512 largest = _mm512_setzero_ps();
-  for (int64_t k = 0; k < length; k += 16) largest = _mm512_max_ps(largest, _mm512_abs_ps(_mm512_loadu_ps(x + k)));
+  __m512 spoilt = _mm512_setzero_ps();  // 0 * x is 0 where x is finite; the largest forgets a NaN
+  for (int64_t k = 0; k < length; k += 16) {
+    const __m512 values = _mm512_loadu_ps(x + k);
+    largest = _mm512_max_ps(largest, _mm512_abs_ps(values));
+    spoilt = _mm512_fmadd_ps(values, _mm512_setzero_ps(), spoilt);
+  }
+  if (_mm512_reduce_add_ps(spoilt) != 0) {
+    std::memset(q, 0, length);
+    return std::numeric_limits<float>::quiet_NaN();
+  }
   const float most = _mm512_reduce_max_ps(largest);
-  const __m512 inverse = _mm512_set1_ps(most > 0 ? 127.0f / most : 0.0f);
+  const __m512 inverse = _mm512_set1_ps(steps_per_unit(most));
   for (int64_t k = 0; k < length; k += 16) {
     const __m512i steps = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), inverse));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(q + k), _mm512_cvtsepi32_epi8(steps));

@@ -5,6 +5,9 @@ from __future__ import annotations
 ACTIVATION_GROUP = 128
 """Inputs that share a step at most: as many as a group of weights, or this many from the group's start."""
 
+TINIEST = 1e-36
+"""A block whose largest is no more than this rounds to 0, because 127 over it may be infinite."""
+
 
 def rounding_text(source: str, target: str, group: int) -> str:
     """Text of nodes that round `source` to `target` as exporters.ops.activations does."""
@@ -35,8 +38,9 @@ def rounding_text(source: str, target: str, group: int) -> str:
     a_size = Abs(a_blocks)
     a_largest = ReduceMax <keepdims = 1> (a_size, a_last)
     a_nothing = Constant <value_float: float = 0.0> ()
+    a_tiniest = Constant <value_float: float = 1e-36> ()
     a_steps = Constant <value_float: float = 127.0> ()
-    a_some = Greater(a_largest, a_nothing)
+    a_some = Greater(a_largest, a_tiniest)
     a_ratio = Div(a_steps, a_largest)
     a_inverse = Where(a_some, a_ratio, a_nothing)
     a_scaled = Mul(a_blocks, a_inverse)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from exporters.ops.activation_functions import ACTIVATION_GROUP
+from exporters.ops.activation_functions import ACTIVATION_GROUP, TINIEST
 
 
 def rounded_activations(x: Tensor, group: int) -> Tensor:
@@ -15,6 +15,7 @@ def rounded_activations(x: Tensor, group: int) -> Tensor:
         step = max |x| / 127,    x -> step * rint(x / step)    within each block
 
     Blocks are min(group, 128) inputs from the start of each group, the last one of a group being what is left of it.
+    An infinity or a NaN becomes NaN; a block whose largest is at most TINIEST becomes 0.
     """
     inputs = x.shape[-1]
     lead = x.shape[:-1]
@@ -22,6 +23,6 @@ def rounded_activations(x: Tensor, group: int) -> Tensor:
     length = min(group, ACTIVATION_GROUP)
     blocks = functional.pad(groups, (0, -group % length)).reshape(*groups.shape[:-1], -(-group // length), length)
     largest = blocks.abs().amax(-1, keepdim=True)
-    inverse = torch.where(largest > 0, 127.0 / largest, 0.0)
+    inverse = torch.where(largest > TINIEST, 127.0 / largest, 0.0)
     rounded = torch.round(blocks * inverse) * (largest / 127.0)
     return rounded.flatten(-2)[..., :group].flatten(-2)[..., :inputs]

@@ -16,7 +16,7 @@ from exporters.formats.float4 import STEPS
 from exporters.formats.integer import PLANE_BITS
 from exporters.formats.patterns import Patterns
 from exporters.formats.units import TILE, UNIT, units
-from exporters.ops.activation_functions import ACTIVATION_GROUP
+from exporters.ops.activation_functions import ACTIVATION_GROUP, TINIEST
 from exporters.ops.signatures import DOMAIN, SPARSE_LINEAR
 
 OPSET = 21
@@ -135,7 +135,8 @@ class _Body:
         blocks = self.op("Reshape", padded, self.op("Concat", lead, self.integers(count, block), axis=0))
         largest = self.op("ReduceMax", self.op("Abs", blocks), last, keepdims=1)
         top, nothing = self.constant(np.array(127, np.float32)), self.constant(np.array(0, np.float32))
-        inverse = self.op("Where", self.op("Greater", largest, nothing), self.op("Div", top, largest), nothing)
+        tiniest = self.constant(np.array(TINIEST, np.float32))
+        inverse = self.op("Where", self.op("Greater", largest, tiniest), self.op("Div", top, largest), nothing)
         steps = self.op("Round", self.op("Mul", blocks, inverse))
         seen = self.op("Mul", steps, self.op("Div", largest, top))
         flat = self.op("Reshape", seen, self.op("Concat", lead, self.integers(count * block), axis=0))

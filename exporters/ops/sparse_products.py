@@ -10,6 +10,7 @@ from exporters.formats.base import Array, Encoded
 from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
+from exporters.ops.activation_functions import TINIEST
 
 ACTIVATION_BLOCK = 128
 """Inputs that share a scale where activations are rounded to 8 bits, or a group where that is smaller."""
@@ -24,7 +25,7 @@ def rounded_activations(x: Tensor, group: int) -> Tensor:
     missing = -x.shape[-1] % block
     blocks = functional.pad(x, (0, missing)).reshape(*x.shape[:-1], -(-x.shape[-1] // block), block)
     largest = blocks.abs().amax(-1, keepdim=True)
-    inverse = torch.where(largest > 0, 127.0 / largest, torch.zeros_like(largest))
+    inverse = torch.where(largest > TINIEST, 127.0 / largest, torch.zeros_like(largest))
     seen: Tensor = torch.round(blocks * inverse) * (largest / 127.0)
     return seen.flatten(-2)[..., : x.shape[-1]]
 

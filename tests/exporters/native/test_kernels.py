@@ -510,3 +510,26 @@ def test_the_instruction_set_is_told():
     assert library().slmc_isa_level() == len(names) - 1
     x86, arm = [b"portable", b"avx2", b"avx2-vnni", b"avx512"], [b"portable", b"neon", b"neon-dotprod"]
     assert names in (x86[: len(names)], arm[: len(names)])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("count", [2, 33])
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("bits", BITS)
+def test_what_has_no_step_of_eight_bits_reaches_the_outputs(isa, bits, zeros, count, value):
+    """One token's infinity or NaN makes all its outputs NaN; the other tokens keep theirs."""
+    weights = Weights(np.random.default_rng(0), 9, 256, bits, 64, zeros)
+    x = np.ones((count, 256), np.float32)
+    usual = qlinear(x, weights, activation_bits=8)
+    x[1, 37] = value
+    y = qlinear(x, weights, activation_bits=8)
+    assert np.isnan(y[1]).all()
+    np.testing.assert_array_equal(np.delete(y, 1, 0), np.delete(usual, 1, 0))
+
+
+@pytest.mark.parametrize("count", [1, 33])
+def test_what_is_too_small_for_eight_bits(isa, count):
+    """127 / 1e-38 is above float32's largest number: such a block is 0."""
+    x = np.full((count, 256), 1e-38, np.float32)
+    weights = Weights(np.random.default_rng(0), 9, 256, 4, 64, True)
+    assert not qlinear(x, weights, activation_bits=8).any()

@@ -239,3 +239,25 @@ def test_bad_inputs_are_refused():
     refused("'patterns' is missing", lambda: product(np.zeros((1, 70), np.float32), weights))
     del weights.attributes["kept"]
     refused("kept", lambda: product(np.zeros((1, 70), np.float32), weights))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("count", [2, 33])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_has_no_step_of_eight_bits_reaches_the_outputs(isa, name, count, value):
+    """One token's infinity or NaN makes all its outputs NaN; the other tokens keep theirs."""
+    weights = Weights(name, 9, 256)
+    x = np.ones((count, 256), np.float32)
+    usual = product(x, weights, activation_bits=8)
+    x[1, 37] = value
+    y = product(x, weights, activation_bits=8)
+    assert np.isnan(y[1]).all()
+    np.testing.assert_array_equal(np.delete(y, 1, 0), np.delete(usual, 1, 0))
+
+
+@pytest.mark.parametrize("count", [2, 33])
+def test_what_is_too_small_for_eight_bits(isa, count):
+    """127 / 1e-38 is above float32's largest number: such a block is 0."""
+    x = np.full((count, 256), 1e-38, np.float32)
+    weights = Weights(NAMES[0], 9, 256)
+    assert not product(x, weights, activation_bits=8).any()
