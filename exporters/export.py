@@ -134,7 +134,7 @@ def _attach_functions(model: onnx_ir.Model) -> None:
             bits, group = node.attributes["bits"].as_int(), node.attributes["group"].as_int()
             zeros = len(node.inputs) > 4 and node.inputs[4] is not None
             if node.op_type == "EventLinear":
-                body = event_function(bits, zeros)
+                body = event_function(bits, group, zeros, node.attributes["activation_bits"].as_int())
             elif node.op_type == "QLinear":
                 body = qlinear_function(bits, group, zeros, node.attributes["activation_bits"].as_int())
             else:

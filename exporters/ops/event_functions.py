@@ -6,13 +6,14 @@ from onnx import FunctionProto, parser
 
 from exporters.formats.event import BLOCK_WORDS
 from exporters.formats.integer import PLANE_BITS
+from exporters.ops.activations import rounding_text
 from exporters.ops.functions import OPSET
 from exporters.ops.signatures import DOMAIN
 
 # Codes lie by word and place; outputs by place and word, per block: a transposition, of whole blocks and of the rest.
 _BODY = """
 <domain: "{domain}", opset_import: ["" : {opset}], overload: "{overload}">
-EventLinear <K, N, bits, group> (x, codes, scales, high, zeros) => (y) {{
+EventLinear <K, N, bits, group, activation_bits> (x, codes, scales, high, zeros) => (y) {{
     last = Constant <value_ints: ints = [-1]> ()
     none = Constant <value_ints: ints = [0]> ()
     second = Constant <value_ints: ints = [1]> ()
@@ -55,7 +56,8 @@ EventLinear <K, N, bits, group> (x, codes, scales, high, zeros) => (y) {{
     scales32 = Cast <to = 1> (scales)
     scale = Gather <axis = 0> (scales32, groups)
     weight = Mul(centred, scale)
-    y = MatMul(x, weight)
+    {rounding}
+    y = MatMul({x}, weight)
 }}"""
 
 
@@ -72,14 +74,16 @@ def _unpacked(source: str, target: str, bits: int) -> str:
     {target} = Reshape({source}_codes, {source}_shape)"""
 
 
-def event_overload(bits: int, zeros: bool) -> str:
-    """The name of the body."""
-    return f"{'uint' if zeros else 'int'}{bits}"
+def event_overload(bits: int, group: int, zeros: bool, activation_bits: int) -> str:
+    """The name of the body; the rounding of x depends on the group."""
+    name = f"{'uint' if zeros else 'int'}{bits}"
+    return f"{name}_a8_g{group}" if activation_bits == 8 else name
 
 
-def event_function(bits: int, zeros: bool) -> FunctionProto:
-    """EventLinear for one width, with zero points or without."""
+def event_function(bits: int, group: int, zeros: bool, activation_bits: int) -> FunctionProto:
+    """EventLinear for one width, with zero points or without, of x as it is (32) or rounded (8)."""
     low, high = PLANE_BITS[bits]
+    eight = activation_bits == 8
     codes = _unpacked("codes", "low", low) if low < 8 else "low = Identity(codes)"
     if high:
         codes += f"""{_unpacked("high", "upper", high)}
@@ -92,7 +96,8 @@ def event_function(bits: int, zeros: bool) -> FunctionProto:
     if not zeros:
         zero = f"zero = Constant <value_float: float = {float(2 ** (bits - 1))}> ()"
     text = _BODY.format(
-        domain=DOMAIN, opset=OPSET, overload=event_overload(bits, zeros), places=32 // low, block_words=BLOCK_WORDS,
-        codes=codes, zeros=zero,
+        domain=DOMAIN, opset=OPSET, overload=event_overload(bits, group, zeros, activation_bits), places=32 // low,
+        block_words=BLOCK_WORDS, codes=codes, zeros=zero, x="x_rounded" if eight else "x",
+        rounding=rounding_text("x", "x_rounded", group) if eight else "",
     )  # fmt: skip
     return parser.parse_function(text.strip())

@@ -9,14 +9,20 @@ from torch.nn import functional
 from exporters.formats.base import Array, Encoded
 from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
+from exporters.ops.activations import rounded_activations
 
 
 @torch.library.custom_op("slmc::event_linear", mutates_args=())
 def event_linear(
     x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
-    group: int,
+    group: int, activation_bits: int,
 ) -> Tensor:  # fmt: skip
-    """y[..., n] = sum_k x[..., k] w[n, k] with w from input-major planes (see exporters.formats.event); x [..., K]."""
+    """y[..., n] = sum_k x[..., k] w[n, k] with w from input-major planes (see exporters.formats.event); x [..., K].
+
+    activation_bits: 32 takes x as it is, 8 rounds it first (see exporters.ops.activations).
+    """
+    if activation_bits == 8:
+        x = rounded_activations(x, group)
     planes: dict[str, Array] = {"codes": codes.numpy(), "scales": scales.numpy()}
     if high is not None:
         planes["high"] = high.numpy()
@@ -30,21 +36,25 @@ def event_linear(
 @event_linear.register_fake
 def _(
     x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
-    group: int,
+    group: int, activation_bits: int,
 ) -> Tensor:  # fmt: skip
     return x.new_empty(*x.shape[:-1], N)
 
 
 class EventLinear(nn.Module):
-    """y = x W^T with W from input-major planes; inputs that are zero cost nothing in the native kernel."""
+    """y = x W^T with W from input-major planes; inputs that are zero cost nothing in the native kernel.
+
+    activation_bits 8 rounds x first, 32 does not.
+    """
 
     codes: Tensor
     scales: Tensor
     high: Tensor | None
     zeros: Tensor | None
 
-    def __init__(self, encoded: Encoded, fmt: EventFormat) -> None:
+    def __init__(self, encoded: Encoded, fmt: EventFormat, activation_bits: int = 32) -> None:
         super().__init__()
+        self.activation_bits = activation_bits
         self.N, self.K = encoded.shape
         self.bits, self.group = fmt.bits, fmt.dense.group_size(self.K)
         for name in ("codes", "scales", "high", "zeros"):
@@ -52,7 +62,6 @@ class EventLinear(nn.Module):
             self.register_buffer(name, None if plane is None else torch.from_numpy(plane.copy()))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = event_linear(
-            x, self.codes, self.scales, self.high, self.zeros, self.K, self.N, self.bits, self.group
-        )
+        planes = (self.codes, self.scales, self.high, self.zeros)
+        y: Tensor = event_linear(x, *planes, self.K, self.N, self.bits, self.group, self.activation_bits)
         return y

@@ -122,7 +122,7 @@ def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32) -> nn.
         case IntegerFormat(), "linear":
             return IntegerLinear(encoded, fmt, activation_bits)
         case EventFormat(), "linear":
-            return EventLinear(encoded, fmt)
+            return EventLinear(encoded, fmt, activation_bits)
         case IntegerFormat(), "embedding":
             return IntegerEmbedding(encoded, fmt)
         case FloatFormat(bits=32), "linear":

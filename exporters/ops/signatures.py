@@ -55,7 +55,7 @@ EVENT_LINEAR = Signature(
     "EventLinear",  # the same with planes input-major, scales and zeros [G, N] (exporters.formats.event)
     (Parameter("x", FLOAT), *_PLANES),
     (Parameter("y", FLOAT),),
-    ints=("K", "N", "bits", "group"),
+    ints=("K", "N", "bits", "group", "activation_bits"),
 )
 HALF_LINEAR = Signature(
     "HalfLinear",  # the same with w float16 [N, K]

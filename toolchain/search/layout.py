@@ -21,14 +21,14 @@ dense one with 8-bit activations is beaten later (benchmarks/event_kernels.py sh
 def with_layouts(recipe: Recipe, tree: ModelTree, zeros: Mapping[str, float], fixed: Collection[str]) -> Recipe:
     """The recipe with dense integer formats exchanged for their event twins where inputs are mostly zero.
 
-    A product that skips zeros reads its inputs as they are: it gains nothing from rounding them.
+    Activations stay as the search chose and judged them; those that round to zero cost nothing either.
 
     Args:
         zeros: share of zero inputs by layer path; a layer that is not there stays as it is.
         fixed: layers whose format the user chose.
     """
     return recipe | {
-        layer.path: dataclasses.replace(recipe[layer.path], format=twin.name, activations="fp32")
+        layer.path: dataclasses.replace(recipe[layer.path], format=twin.name)
         for layer in tree.layers
         if layer.path not in fixed and zeros.get(layer.path, 0.0) >= LEAST_ZEROS
         for twin in _twins(layer, recipe[layer.path])

@@ -67,7 +67,9 @@ def body_of(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> o
     if operator == "SparseLinear":
         return sparse_linear_function({name: int(value) for name, value in attributes.items()})
     if operator == "EventLinear":
-        return event_function(int(attributes["bits"]), "zeros" in inputs)
+        return event_function(
+            int(attributes["bits"]), int(attributes["group"]), "zeros" in inputs, int(attributes["activation_bits"])
+        )
     if operator not in ("QLinear", "QEmbedding"):
         return plain_functions()[operator]
     bits, group, zeros = int(attributes["bits"]), int(attributes["group"]), "zeros" in inputs

@@ -14,18 +14,34 @@ NAMES = ["int2-g64", "int3-g32", "int4-g32", "int5-g64", "int6-g16", "int8", "in
 SHAPES = [(5, 7), (256, 64), (300, 129), (65, 300)]
 
 
+def rounded(x: np.ndarray, group: int) -> np.ndarray:
+    """To 127 steps of the largest input, per min(group, 128) inputs of a group."""
+    out = np.zeros_like(x)
+    for g in range(0, x.shape[-1], group):
+        for k in range(g, min(g + group, x.shape[-1]), 128):
+            block = x[..., k : min(k + 128, g + group)]
+            largest = np.abs(block).max(-1, keepdims=True)
+            inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+            out[..., k : k + block.shape[-1]] = np.rint(block * inverse) * (largest / np.float32(127))
+    return out
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_sparse_inputs(reading, name, shape):
+@pytest.mark.parametrize("activation_bits", [32, 8])
+def test_sparse_inputs(reading, name, shape, activation_bits):
     fmt = format_named(f"event/{name}")
     assert isinstance(fmt, EventFormat)
     rng = np.random.default_rng(shape)
     encoded = fmt.encode(rng.normal(0, 1, shape).astype(np.float32))
     weight = fmt.decode(encoded).astype(np.float64)
-    attributes = {"K": shape[1], "N": shape[0], "bits": fmt.bits, "group": fmt.dense.group_size(shape[1])}
+    group = fmt.dense.group_size(shape[1])
+    attributes = {"K": shape[1], "N": shape[0], "bits": fmt.bits, "group": group, "activation_bits": activation_bits}
     x = (rng.random((1, 3, shape[1])) < 0.3) * rng.normal(0, 1, (1, 3, shape[1])).astype(np.float32) ** 2
     x[0, 1] = x[0, 1] > 0
     x = x.astype(np.float32)
     (y,) = reading("EventLinear", {"x": x, **encoded.planes}, attributes)
+    if activation_bits == 8:
+        x = rounded(x, group)
     assert y.shape == (1, 3, shape[0]) and y.dtype == np.float32
     assert (np.abs(y - x @ weight.T) <= 1e-6 * x.sum(-1, keepdims=True) * np.abs(weight).max()).all()

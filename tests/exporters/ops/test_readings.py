@@ -99,7 +99,13 @@ BY_HAND = [
     Case("four bits", "EventLinear",
          {"x": floats([2, -4], [0, 1]), "scales": np.array([[0.5, 0.5]], np.float16),
           "codes": np.stack([hexed("09 00 00 00 06", 16), hexed("08 00 00 00 0b", 16)])},
-         [floats([1, -8], [0, 1.5])], {"K": 2, "N": 2, "bits": 4, "group": 16}),
+         [floats([1, -8], [0, 1.5])], {"K": 2, "N": 2, "bits": 4, "group": 16, "activation_bits": 32}),
+    # the same w; [127, 2.4] is [127, 2], [254, 3] is [254, 4]
+    Case("inputs of eight bits", "EventLinear",
+         {"x": floats([127, 2.4], [254, 3], [0, 0]), "scales": np.array([[0.5, 0.5]], np.float16),
+          "codes": np.stack([hexed("09 00 00 00 06", 16), hexed("08 00 00 00 0b", 16)])},
+         [floats([63.5, -124], [127, -248], [0, 0])],
+         {"K": 2, "N": 2, "bits": 4, "group": 16, "activation_bits": 8}),
     # steps of 1 and 2: [127, 2.4] is [127, 2], of [254, 3] the 3 is 1.5 steps and goes to the even 2: [254, 4]
     Case("inputs of eight bits", "QLinear", {"x": floats([127, 2.4], [254, 3], [0, 0]), **FOUR_BITS},
          [floats([61.5], [123], [0])], {"K": 2, "N": 1, "bits": 4, "group": 16, "activation_bits": 8}),

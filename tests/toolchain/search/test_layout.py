@@ -32,6 +32,13 @@ def test_mostly_zero_inputs_turn_the_layout() -> None:
     assert found == recipe() | {"value": Choice("event/int4-g64", "gptq")}
 
 
+@pytest.mark.parametrize("activations", ["fp32", "int8"])
+def test_activations_stay_as_they_were_judged(activations: str) -> None:
+    before = recipe() | {"value": Choice("int4-g64", "gptq", activations)}
+    found = with_layouts(before, TREE, {"value": 1.0}, ())
+    assert found["value"] == Choice("event/int4-g64", "gptq", activations)
+
+
 def test_what_the_user_chose_stays() -> None:
     assert with_layouts(recipe(), TREE, {"value": 1.0}, {"value"}) == recipe()
 
