@@ -31,7 +31,7 @@ class Spec(BaseModel):
     layer: dict[str, str] = Field(default_factory=dict)
     method: str | None = None
     layout: Literal["auto", "dense"] = "auto"
-    activations: Literal["fp32", "int8", "search"] = "search"
+    activations: Literal["fp32", "int8", "search"] = "fp32"
     tune: int = Field(default=0, ge=0, le=100_000)
     effort: str = "default"
     max_time: str | None = None

@@ -103,7 +103,7 @@ search_options = stack(
     click.option("--layer", "layer", multiple=True, help="Pin layers: REGEX=FORMAT. Repeatable."),
     click.option("--method", help="nearest, range or gptq; the effort's own if not given."),
     click.option("--layout", help="auto: input-major where inputs are mostly zero; or dense everywhere."),
-    click.option("--activations", help="Inputs of products: fp32, int8, or search for int8 wherever the limits allow."),
+    click.option("--activations", help="Inputs of products: fp32, int8 (faster), or search: int8 within the limits."),
     click.option("--tune", type=int, help="Steps of end-to-end tuning of what the search chose; 200 is a good start."),
     click.option("--effort", help="quick, default or thorough."),
     click.option("--max-time", help="Time for the whole command: 10m. The best so far is delivered."),
