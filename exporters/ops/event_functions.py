@@ -6,7 +6,7 @@ from onnx import FunctionProto, parser
 
 from exporters.formats.event import BLOCK_WORDS
 from exporters.formats.integer import PLANE_BITS
-from exporters.ops.activations import rounding_text
+from exporters.ops.activation_functions import rounding_text
 from exporters.ops.functions import OPSET
 from exporters.ops.signatures import DOMAIN
 
