@@ -11,6 +11,8 @@ const std::vector<ort::CustomOp*>& operators() {
   static const std::vector<ort::CustomOp*> all = {
       registered(qlinear_operator()),        registered(half_linear_operator()), registered(qembedding_operator()),
       registered(sign_embedding_operator()), registered(lif_operator()),         registered(wkv_operator()),
+      registered(cached_attention_operator()),
+      registered(cached_attention_int8_operator()),
   };
   return all;
 }

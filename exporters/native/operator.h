@@ -127,5 +127,7 @@ Operator qembedding_operator();
 Operator sign_embedding_operator();
 Operator lif_operator();
 Operator wkv_operator();
+Operator cached_attention_operator();
+Operator cached_attention_int8_operator();
 
 }  // namespace slmc

@@ -6,6 +6,7 @@ from onnx import FunctionProto, parser
 
 from exporters.formats.catalog import GROUPS
 from exporters.formats.integer import PLANE_BITS
+from exporters.ops.attention_functions import CACHED_ATTENTION, CACHED_ATTENTION_INT8
 from exporters.ops.signatures import DOMAIN
 
 OPSET = 21
@@ -189,4 +190,6 @@ def plain_functions() -> dict[str, FunctionProto]:
         "Wkv": _function(_WKV),
         "HalfLinear": _function(_HALF_LINEAR),
         "SignEmbedding": _function(sign),
+        "CachedAttention": _function(CACHED_ATTENTION),
+        "CachedAttentionInt8": _function(CACHED_ATTENTION_INT8),
     }

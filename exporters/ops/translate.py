@@ -9,9 +9,12 @@ import onnxscript
 import torch
 from onnx.defs import OpSchema
 
+import exporters.ops.attention
 import exporters.ops.products
-import exporters.ops.recurrences  # noqa: F401  (both define the torch operators)
+import exporters.ops.recurrences  # noqa: F401  (they define the torch operators)
 from exporters.ops.signatures import (
+    CACHED_ATTENTION,
+    CACHED_ATTENTION_INT8,
     DOMAIN,
     HALF_LINEAR,
     LIF,
@@ -70,4 +73,6 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         ops.sign_embedding.default: _translation(SIGN_EMBEDDING),
         ops.lif.default: _translation(LIF),
         ops.wkv.default: _translation(WKV),
+        ops.cached_attention.default: _translation(CACHED_ATTENTION),
+        ops.cached_attention_int8.default: _translation(CACHED_ATTENTION_INT8),
     }

@@ -106,7 +106,8 @@ def export_command(
     check_output(output, force=force)
     library_path()  # as for build
     plan = read_plan(plan_path)
-    prepared = _prepared(output, model, None, (), flags | {"effort": plan.effort, "seed": plan.seed})
+    planned = {"effort": plan.effort, "seed": plan.seed, "context": plan.context, "kv_cache": plan.kv_cache}
+    prepared = _prepared(output, model, None, (), flags | planned)
     check_plan(plan, prepared.model.tree, prepared.model.sha256, str(plan_path))
     prepared = dataclasses.replace(
         prepared,

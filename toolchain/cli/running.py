@@ -26,7 +26,7 @@ from toolchain.delivery.validate import artifact_session, measurement, session_l
 from toolchain.evidence.quality import Reference, Score, bits_per_byte, stream_logits
 from toolchain.generate import generate
 from toolchain.model.catalog import load_model
-from toolchain.model.text import Text, read_text, read_tokenizer
+from toolchain.model.text import UNUSED_ROWS, Text, read_text, read_tokenizer
 from toolchain.prepare import SHIPPED_TEXTS
 
 SINGLE_TOKENS = 256
@@ -36,8 +36,8 @@ THREADS = click.IntRange(1, 256)
 
 
 def _text_for(artifact: Path, manifest: Manifest, data: Path | None, vocabulary: int) -> Text:
-    tokenizer = read_tokenizer(artifact / "tokenizer.json", vocabulary)
-    return read_text(data or SHIPPED_TEXTS / "evaluation.txt", tokenizer)
+    tokenizer = read_tokenizer(artifact / "tokenizer.json", vocabulary, UNUSED_ROWS)
+    return read_text(data or SHIPPED_TEXTS / "evaluation.txt", tokenizer, manifest.io.context)
 
 
 @click.command("validate")
@@ -54,7 +54,7 @@ def validate_command(
     manifest = open_artifact(artifact)
     native = artifact_session(artifact, manifest.io, threads=threads)
     text = _text_for(artifact, manifest, data, native.vocabulary).head(8192)
-    short = text.head(SINGLE_TOKENS)
+    short = text.head(min(SINGLE_TOKENS, manifest.io.context or SINGLE_TOKENS))
     stock = artifact_session(artifact, manifest.io, native=False, threads=threads)
     both = Reference(_AsModel(native), text.head(2048).ids).score(session_logits(stock, text.head(2048).ids))
     document: dict[str, Any] = {
@@ -81,7 +81,12 @@ class _AsModel:
     def __init__(self, session: Any) -> None:
         self._session = session
 
-    def state_specs(self) -> list[tuple[str, int, float]]:
+    @property
+    def context(self) -> int | None:
+        context: int | None = self._session.io.context
+        return context
+
+    def state_specs(self) -> list[Any]:
         return []
 
     def initial_state(self, batch: int = 1) -> list[Any]:
@@ -166,7 +171,7 @@ def _reader(path: Path, data: Path, tokenizer: Path | None, *, native: bool) -> 
         session = artifact_session(path, manifest.io, native=native)
         return _AsModel(session), _text_for(path, manifest, data, session.vocabulary)
     loaded = load_model(path, tokenizer)
-    return loaded.forward, read_text(data, loaded.tokenizer)
+    return loaded.forward, read_text(data, loaded.tokenizer, loaded.forward.context)
 
 
 @click.command("generate")
@@ -195,7 +200,7 @@ def generate_command(
         raise SlmcError(f"-p {prompt!r}: not UTF-8 text; give plain text")
     manifest = open_artifact(artifact)
     session = artifact_session(artifact, manifest.io, threads=threads)
-    tokenizer = read_tokenizer(artifact / "tokenizer.json", session.vocabulary)
+    tokenizer = read_tokenizer(artifact / "tokenizer.json", session.vocabulary, UNUSED_ROWS)
     pieces = []
     for piece in generate(session, tokenizer, prompt, tokens, temperature=temperature, top_k=top_k, seed=seed):
         pieces.append(piece)
@@ -234,7 +239,7 @@ def bench_command(
         raise SlmcError("-p 0 and -n 0 leave nothing to measure; give a number of tokens to one of them")
     manifest = open_artifact(artifact)
     vocabulary = artifact_session(artifact, manifest.io).vocabulary
-    text = read_text(SHIPPED_TEXTS / "evaluation.txt", read_tokenizer(artifact / "tokenizer.json", vocabulary))
+    text = _text_for(artifact, manifest, None, vocabulary)
     tokens = tuple(int(t) for t in text.ids[:4096])
     rows = []
     for count in counts:

@@ -44,13 +44,27 @@ class Score:
     tokens: int
 
 
+def pieces(tokens: int, context: int | None, chunk: int = CHUNK) -> Iterator[tuple[int, int]]:
+    """(start, end) of the calls that read a text: chunks, none of which crosses a multiple of the context.
+
+    At such a multiple a text goes on from an empty state; see toolchain.model.text for how it is cut.
+    """
+    step = min(chunk, context or chunk)
+    for segment in range(0, tokens, context or max(tokens, 1)):
+        stop = min(tokens, segment + context) if context else tokens
+        for start in range(segment, stop, step):
+            yield start, min(start + step, stop)
+
+
 def stream_logits(model: LanguageModel, ids: Tensor, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
-    """(position, logits [t, V]) over token ids [n], the state carried from chunk to chunk."""
+    """(position, logits [t, V]) over token ids [n], the state carried from chunk to chunk within a context."""
     state = model.initial_state(1)
-    for start in range(0, len(ids), chunk):
+    for start, end in pieces(len(ids), model.context, chunk):
+        if model.context and start and start % model.context == 0:
+            state = model.initial_state(1)
         # The mode ends before the yield: an abandoned generator would leave it on in its caller.
         with torch.inference_mode():
-            logits, state = model(ids[None, start : start + chunk], state)
+            logits, state = model(ids[None, start:end], state)
         yield start, logits[0]
 
 
@@ -79,8 +93,11 @@ class Reference:
         return _exp(float(self.losses.double().mean()))
 
     def _losses(self, start: int, log_probs: Tensor) -> Tensor:
-        """Nats of every next token that the chunk predicts."""
+        """Nats of every next token that the chunk predicts; what begins a new context is not predicted."""
         targets = self.ids[start + 1 : start + 1 + len(log_probs)]
+        context = self.model.context
+        if context and (start + len(log_probs)) % context == 0:
+            targets = targets[: len(log_probs) - 1]
         return -log_probs[: len(targets)].gather(1, targets[:, None])[:, 0]
 
     def _chunks(self) -> Iterator[Tensor]:

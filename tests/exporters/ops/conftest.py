@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+import exporters.ops.attention
 import exporters.ops.products
 from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
 from exporters.ops.recurrences import lif_reference, wkv_reference
@@ -22,8 +23,14 @@ Reading = Callable[[str, Arrays, Mapping[str, float]], list[np.ndarray]]
 """(operator, its inputs by name, its attributes) -> its outputs."""
 
 BY_NAME = {signature.name: signature for signature in SIGNATURES}
-FED = {"QLinear": 1, "QEmbedding": 1, "HalfLinear": 1, "SignEmbedding": 1, "Lif": 2, "Wkv": 7}
+FED = {
+    "QLinear": 1, "QEmbedding": 1, "HalfLinear": 1, "SignEmbedding": 1, "Lif": 2, "Wkv": 7,
+    "CachedAttention": 6,
+    "CachedAttentionInt8": 8,
+}  # fmt: skip
 """How many of the first inputs change from call to call; the others are weights inside the model."""
+
+KINDS = {"tensor(float)": onnx.TensorProto.FLOAT, "tensor(int8)": onnx.TensorProto.INT8}
 
 REFERENCES: dict[str, Callable[..., Any]] = {
     "QLinear": exporters.ops.products.qlinear,
@@ -32,6 +39,8 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "SignEmbedding": exporters.ops.products.sign_embedding,
     "Lif": lif_reference,
     "Wkv": wkv_reference,
+    "CachedAttention": exporters.ops.attention.cached_attention,
+    "CachedAttentionInt8": exporters.ops.attention.cached_attention_int8,
 }
 
 
@@ -56,7 +65,7 @@ def one_node(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> 
         [node],
         operator,
         [helper.make_tensor_value_info(n, kinds[n], [None] * inputs[n].ndim) for n in fed],
-        [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in outputs],
+        [helper.make_tensor_value_info(p.name, KINDS[p.type], None) for p in signature.outputs],
         [numpy_helper.from_array(a, n) for n, a in inputs.items() if n not in fed],
     )
     domains = {"": OPSET, DOMAIN: VERSION, "com.microsoft": 1}
@@ -91,6 +100,12 @@ def reading(request: pytest.FixtureRequest) -> Reading:
     if request.param == "torch":
         return torch_reading
     return runtime_reading(request.getfixturevalue("native_path") if request.param == "kernel" else None)
+
+
+@pytest.fixture
+def kernel_reading(native_path: str) -> Reading:
+    """The native kernels alone."""
+    return runtime_reading(native_path)
 
 
 @pytest.fixture
