@@ -26,6 +26,7 @@ from toolchain.delivery.validate import artifact_session, measurement, session_l
 from toolchain.evidence.quality import Reference, Score, bits_per_byte, stream_logits
 from toolchain.generate import generate
 from toolchain.model.catalog import load_model
+from toolchain.model.family import ModelOptions
 from toolchain.model.text import UNUSED_ROWS, Text, read_text, read_tokenizer
 from toolchain.prepare import SHIPPED_TEXTS
 
@@ -64,7 +65,7 @@ def validate_command(
         "stock_runtime_perplexity_ratio": 1 + both.relative_drop,
     }
     if reference is not None:
-        model = load_model(reference, tokenizer)
+        model = load_model(reference, tokenizer, ModelOptions(context=manifest.io.context))
         if model.sha256 != manifest.source.sha256:
             raise SlmcError(f"{reference}: not the model that {artifact} was made from (SHA-256 differs)")
         document |= _score_rows(Reference(model.forward, text.ids).score(session_logits(native, text.ids)), text)
@@ -153,7 +154,12 @@ def eval_command(
             "bits_per_byte": bits_per_byte(own.perplexity, len(text.ids) - 1, text.n_bytes),
         }  # fmt: skip
     else:
-        other, same = _reader(reference, data, tokenizer, native=not no_native)
+        other, same = _reader(reference, data, tokenizer, native=not no_native, context=model.context)
+        if other.context != model.context:
+            raise SlmcError(
+                f"{reference}: its context is {other.context}, that of {subject} {model.context}; they read {data} in "
+                "other pieces and cannot be compared"
+            )
         if not same.head(len(text.ids)).ids.equal(text.ids):
             raise SlmcError(f"{reference}: its tokenizer splits {data} otherwise; the two cannot be compared")
         document = _score_rows(Reference(other, text.ids).score(stream_logits(model, text.ids)), text)
@@ -164,13 +170,15 @@ def eval_command(
     return 0
 
 
-def _reader(path: Path, data: Path, tokenizer: Path | None, *, native: bool) -> tuple[Any, Text]:
-    """A model or artifact as a language model, and the text as it reads it."""
+def _reader(
+    path: Path, data: Path, tokenizer: Path | None, *, native: bool, context: int | None = None
+) -> tuple[Any, Text]:
+    """A model (with a context of that size) or artifact as a language model, and the text as it reads it."""
     if (path / MANIFEST_NAME).is_file():
         manifest = open_artifact(path)
         session = artifact_session(path, manifest.io, native=native)
         return _AsModel(session), _text_for(path, manifest, data, session.vocabulary)
-    loaded = load_model(path, tokenizer)
+    loaded = load_model(path, tokenizer, ModelOptions(context))
     return loaded.forward, read_text(data, loaded.tokenizer, loaded.forward.context)
 
 

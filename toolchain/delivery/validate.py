@@ -84,8 +84,13 @@ def quality(session: Session, reference: Reference, text: Text) -> Quality:
 def measurement(folder: Path, io: Io, text: Text, vocabulary: int, *, threads: int, native: bool = True) -> Measurement:
     """Speed and memory of an artifact in a clean child process, reading a real text."""
     tokens = tuple(int(t) for t in text.ids[:1024])
-    chunk = chunk_for(vocabulary)
-    return measure(folder, io, MeasureRequest(tokens=tokens, threads=threads, native=native, chunk_tokens=chunk))
+    prompt = MeasureRequest.prompt_tokens if io.context is None else min(MeasureRequest.prompt_tokens, io.context // 2)
+    generate = MeasureRequest.generate_tokens
+    request = MeasureRequest(
+        prompt, generate if io.context is None else min(generate, io.context - prompt), threads=threads, native=native,
+        tokens=tokens, chunk_tokens=chunk_for(vocabulary),
+    )  # fmt: skip
+    return measure(folder, io, request)
 
 
 def measured(result: Measurement, target: str, weight_bytes_per_token: int) -> Measured:

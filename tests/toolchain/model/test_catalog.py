@@ -101,7 +101,7 @@ def test_a_config_that_names_another_family_is_believed(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "mamba"}')
     said = refusal(folder)
     assert "no known model family; config.json says 'mamba', found 528 values in " in said
-    assert "emb.weight" in said and "blocks.*.att.time_decay x 2" in said
+    assert "blocks.*.att.time_decay x 2" in said
     assert said.endswith("known families: spikegpt, llama, opt, rwkv")
 
 
