@@ -72,12 +72,21 @@ class RecipeEntry:
 
 @dataclass(frozen=True)
 class Bytes:
-    """weights and states as stored; weights_fp32 for the uncompressed model; file is model.onnx + model.onnx.data."""
+    """weights and states as stored; weights_fp32 for the uncompressed model; file is model.onnx + model.onnx.data.
+
+    states_fp32: of the uncompressed model, None where states are stored as it has them.
+    """
 
     weights: int
     weights_fp32: int
     states: int
     file: int
+    states_fp32: int | None = None
+
+    @property
+    def uncompressed(self) -> int:
+        """Weights and states of the uncompressed model: what percentages of memory refer to."""
+        return self.weights_fp32 + (self.states if self.states_fp32 is None else self.states_fp32)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from exporters.manifest import read_manifest
 from toolchain.delivery.validate import artifact_session
 from toolchain.evidence.quality import Reference
 from toolchain.model.catalog import load_model
+from toolchain.model.family import ModelOptions
 from toolchain.model.llama import Llama, LlamaConfig
 from toolchain.model.opt import Opt, OptConfig
 from toolchain.model.rwkv4 import Rwkv4
@@ -86,7 +87,8 @@ def built(
 
 def test_parity_and_sizes(built: tuple[Path, Path]) -> None:
     source, out = built
-    manifest, tree = read_manifest(out), load_model(source).tree
+    manifest = read_manifest(out)
+    tree = load_model(source, options=ModelOptions(manifest.io.context)).tree
     assert manifest.source.family == tree.family
     assert manifest.parity is not None and manifest.parity.top1_agreement > 0.995
     assert manifest.parity.perplexity_ratio == pytest.approx(1, abs=1e-3)
@@ -98,6 +100,7 @@ def test_parity_and_sizes(built: tuple[Path, Path]) -> None:
     assert stored == manifest.bytes.weights == sum(law.values()) + 4 * tree.vector_params
     states = sum(int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in manifest.io.states)
     assert manifest.bytes.states == states
+    assert manifest.bytes.uncompressed == pytest.approx(tree.bytes_fp32, abs=8)
 
 
 def test_validate_and_eval(built: tuple[Path, Path], document: Callable[..., Any]) -> None:

@@ -135,7 +135,7 @@ def _announce(console: Console, delivered: Delivered) -> int:
     manifest = delivered.manifest
     quality, speed, parity = manifest.quality, manifest.measured, manifest.parity
     assert quality is not None and speed is not None and parity is not None
-    whole, stored = manifest.bytes.weights_fp32 + manifest.bytes.states, manifest.bytes.weights + manifest.bytes.states
+    whole, stored = manifest.bytes.uncompressed, manifest.bytes.weights + manifest.bytes.states
     rows = [
         ("weights and states", units.bytes_text(whole), units.bytes_text(stored), f"{stored / whole:.2%} of fp32"),
         (f"perplexity, {quality.tokens} tokens", f"{quality.reference:.3f}", f"{quality.compressed:.3f}",

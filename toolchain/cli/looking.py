@@ -69,7 +69,7 @@ def _inspect_artifact(console: Console, artifact: Path) -> int:
     console.table(str(artifact), ("layer", "format", "method", "bits/weight", "bytes"), rows)
     counts = Counter(e.format for e in manifest.recipe.values())
     b = manifest.bytes
-    share = units.percent((b.weights + b.states) / (b.weights_fp32 + b.states))
+    share = units.percent((b.weights + b.states) / b.uncompressed)
     text = f"{units.bytes_text(b.weights + b.states)} of weights and states, {share} of fp32; " + ", ".join(
         f"{n} x {name}" for name, n in counts.most_common()
     )
