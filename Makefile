@@ -5,8 +5,21 @@ BIN := $(VENV)/bin
 SAMPLE := samples/spikegpt-6m
 INSTALLED := $(VENV)/.installed
 SOURCES := $(shell find exporters/native -name '*.cc' -o -name '*.h' -o -name CMakeLists.txt)
+NATIVE := build/native
+AARCH64 := $(NATIVE)/linux-aarch64/libslmc_ops.so
+SYSROOT := build/aarch64/sysroot
+SANITIZED := $(NATIVE)/sanitized/libslmc_ops.so
+SANITIZERS := -O1 -g1 -fno-var-tracking -fno-omit-frame-pointer -fno-sanitize-recover=all \
+	-fsanitize=address,signed-integer-overflow,shift,integer-divide-by-zero,bounds \
+	-fno-sanitize-address-use-after-scope --param asan-stack=0 --param asan-instrumentation-with-call-threshold=0
+# Python is not linked to libstdc++, which AddressSanitizer must find at start to see exceptions; it keeps its memory.
+WITH_ASAN = env ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD=$(shell $(CXX) -print-file-name=libasan.so):$(shell $(CXX) -print-file-name=libstdc++.so)
+ELSEWHERE = PYTHONPATH=tests/elsewhere $(BIN)/python -m pytest -q -p elsewhere -p no:cacheprovider \
+	--ignore tests/exporters/native/test_aarch64.py --ignore tests/exporters/native/test_fuzz.py
+CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake
 
-.PHONY: demo test check clean
+.PHONY: demo test check clean native-aarch64 test-aarch64 sanitize fuzz
 
 demo: $(INSTALLED)
 	$(BIN)/slmc build $(SAMPLE) --max-memory 13.5% --max-drop 1% --threads 2 -o demo --force
@@ -21,6 +34,38 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The operators for 64-bit Arm boards; needs Debian's g++-aarch64-linux-gnu.
+native-aarch64: $(AARCH64)
+
+# The operators' tests under emulation; needs Debian's qemu-user, and the network once (build/aarch64 keeps what it got).
+test-aarch64: $(AARCH64) $(SYSROOT)
+	$(BIN)/python -m pytest -q tests/exporters/native/test_aarch64.py tests/targets/test_emulation.py
+
+# The operators' tests with AddressSanitizer and UndefinedBehaviorSanitizer in the kernels; the build takes a while.
+sanitize: $(SANITIZED)
+	$(ELSEWHERE) --operators $< --interpreter "$(WITH_ASAN) $(BIN)/python" tests/exporters/native tests/exporters/ops
+	$(WITH_ASAN) $(ELSEWHERE) --operators $< tests/exporters/ops/test_recurrences.py
+
+# The same with every model that a test runs also in MUTANTS mutated forms.
+MUTANTS := 20
+fuzz: $(SANITIZED)
+	$(ELSEWHERE) --operators $< --interpreter "$(WITH_ASAN) $(BIN)/python" --mutants $(MUTANTS) \
+		tests/exporters/native tests/exporters/ops
+
+$(SANITIZED): $(SOURCES) | $(INSTALLED)
+	$(CMAKE) -S exporters/native -B $(@D) -G Ninja -DCMAKE_BUILD_TYPE=Sanitized -DCMAKE_CXX_FLAGS_SANITIZED="$(SANITIZERS)"
+	$(CMAKE) --build $(@D)
+	touch $@
+
+$(AARCH64): $(SOURCES) exporters/native/aarch64-linux-gnu.cmake | $(INSTALLED)
+	$(CMAKE) -S exporters/native -B $(@D) -G Ninja --toolchain aarch64-linux-gnu.cmake
+	$(CMAKE) --build $(@D)
+	touch $@
+
+$(SYSROOT): targets/sysroot-wheels.txt | $(INSTALLED)
+	rm -rf $@
+	$(BIN)/python -m targets.sysroot $@
 
 $(INSTALLED): pyproject.toml constraints.txt $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,92 +1,72 @@
-"""QLinear beside com.microsoft.MatMulNBits and fp32 MatMul: CPU time on one thread, everything in one process.
+"""QLinear beside com.microsoft.MatMulNBits and fp32 MatMul: every setting, one or two threads, in L2, L3 and DRAM.
 
-    python benchmarks/kernels.py --size 1024 2048 4096 --where dram --tokens 1
-    python benchmarks/kernels.py --size 2048 --where l2 --tokens 128 --only int4-g128
+    python benchmarks/kernels.py --quick
+    python benchmarks/kernels.py --size 1024 2048 4096 --place dram --tokens 1 --threads 1 2
+    python benchmarks/kernels.py --size 2048 --place l2 --tokens 128 --only int4-g128 "4b b128"
 
-A model is a chain of products with square matrices. `dram` and `l3` give every product weights of its own (192 and 12
-MiB in all), `l2` the same weights to all. Runs of all contestants alternate; times are medians per product, so a busy
-machine blurs all alike. GB/s counts codes, scales and zeros once per product; the read bandwidth is numpy's maximum
-over 256 MiB in the same process, alternating with the rest.
+Everything runs in one process and alternates, so a busy machine blurs all alike; times are medians per product
+(timing.py says how they are taken). `of reads` is the bytes of the weights per time over the read bandwidth measured
+meanwhile; `stock / it` the fastest MatMulNBits at the same bits over this; `per byte` our time per byte of weights over
+that of our int4-g128 with the same activations. MatMulNBits with 2 or 8 bits and accuracy level 0 is left out: it
+unpacks the whole matrix at every call.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+import itertools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
-import onnxruntime as ort
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from timing import PLACES, Contestant, Entry, Planes, Reads, Setting, entered, measure, table
 
-from exporters.native_library import library, library_path
+from exporters.native_library import library
 from exporters.ops.signatures import DOMAIN
 
-TOTAL_BYTES = {"dram": 192 << 20, "l3": 12 << 20}
-MIN_PRODUCTS, MAX_PRODUCTS = 8, 600
-PLANE_BITS = {2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """One kind of node: `weights(rng, size)` are its initializers after x, `attributes(size)` the rest."""
-
-    name: str
-    operator: str
-    domain: str
-    weights: Callable[[np.random.Generator, int], list[tuple[str, np.ndarray]]]
-    attributes: Callable[[int], dict[str, int]]
-
-
-@dataclass
-class Entry:
-    contestant: Contestant
-    run: Callable[[], None]
-    bytes_per_product: int
-    products: int
-    where: str
-    times: list[float] = field(default_factory=list)
+PLANE_BITS = {1: (1, 0), 2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
+QUICK = ("int", "4b b128 acc4", "4b b256 acc4", "2b b128", "8b b128", "fp32")
 
 
 def size_of_codes(bits: int) -> float:
     """Root mean square of code - 2^(bits-1), codes uniform."""
-    return float(np.sqrt((4**bits - 1) / 12 + 0.25))
+    return math.sqrt((4**bits - 1) / 12 + 0.25)
 
 
-def integer_planes(bits: int, group: int, zeros: bool) -> Callable[..., list[tuple[str, np.ndarray]]]:
+def integer_planes(bits: int, group: int, zeros: bool = False) -> Callable[[np.random.Generator, int, int], Planes]:
     """Random codes; scales such that a product keeps the size of x."""
 
-    def make(rng: np.random.Generator, size: int) -> list[tuple[str, np.ndarray]]:
+    def make(rng: np.random.Generator, K: int, N: int) -> Planes:
         low, high = PLANE_BITS[bits]
-        groups = -(-size // group)
-        random = lambda b: np.frombuffer(rng.bytes(size * groups * group * b // 8), np.uint8).reshape(size, groups, -1)  # noqa: E731
-        scale = rng.choice([-1, 1], (size, groups)) / (size_of_codes(bits) * np.sqrt(size))
-        planes = [("codes", random(low)), ("scales", scale.astype(np.float16))]
+        groups = -(-K // group)
+
+        def plane(width: int) -> np.ndarray:
+            return np.frombuffer(rng.bytes(N * groups * group * width // 8), np.uint8).reshape(N, groups, -1)
+
+        scale = rng.choice([-1, 1], (N, groups)) / (size_of_codes(bits) * math.sqrt(K))
+        planes = [("codes", plane(low)), ("scales", scale.astype(np.float16))]
         if high or zeros:
-            planes.append(("high", random(high)) if high else ("", np.zeros(0, np.uint8)))
+            planes.append(("high", plane(high)) if high else ("", np.zeros(0, np.uint8)))
         if zeros:
-            planes.append(("zeros", np.full((size, groups), 2 ** (bits - 1), np.uint8)))
+            planes.append(("zeros", np.full((N, groups), 2 ** (bits - 1), np.uint8)))
         return planes
 
     return make
 
 
 def ours(bits: int, group: int, activation_bits: int, zeros: bool = False) -> Contestant:
-    name = f"{'uint' if zeros else 'int'}{bits}-g{group}"
     return Contestant(
-        f"{name} x{activation_bits}",
+        f"{'uint' if zeros else 'int'}{bits}-g{group} x{activation_bits}",
         "QLinear",
         DOMAIN,
         integer_planes(bits, group, zeros),
-        lambda size: {"K": size, "N": size, "bits": bits, "group": group, "activation_bits": activation_bits},
+        lambda K, N: {"K": K, "N": N, "bits": bits, "group": group, "activation_bits": activation_bits},
     )
 
 
 def matmul_nbits(bits: int, block: int, accuracy: int) -> Contestant:
-    def weights(rng: np.random.Generator, size: int) -> list[tuple[str, np.ndarray]]:
-        (_, codes), (_, scales) = integer_planes(bits, block, False)(rng, size)
+    def weights(rng: np.random.Generator, K: int, N: int) -> Planes:
+        (_, codes), (_, scales) = integer_planes(bits, block)(rng, K, N)
         return [("codes", codes), ("scales", scales.astype(np.float32))]
 
     return Contestant(
@@ -94,125 +74,102 @@ def matmul_nbits(bits: int, block: int, accuracy: int) -> Contestant:
         "MatMulNBits",
         "com.microsoft",
         weights,
-        lambda size: {"K": size, "N": size, "bits": bits, "block_size": block, "accuracy_level": accuracy},
+        lambda K, N: {"K": K, "N": N, "bits": bits, "block_size": block, "accuracy_level": accuracy},
     )
 
 
-def dense(rng: np.random.Generator, size: int) -> list[tuple[str, np.ndarray]]:
-    return [("w", (rng.standard_normal((size, size), np.float32) / np.float32(np.sqrt(size))))]
+def dense(rng: np.random.Generator, K: int, N: int) -> Planes:
+    return [("w", rng.standard_normal((K, N), np.float32) / np.float32(math.sqrt(K)))]
 
 
-def half(rng: np.random.Generator, size: int) -> list[tuple[str, np.ndarray]]:
-    return [("w", dense(rng, size)[0][1].astype(np.float16))]
+def half(rng: np.random.Generator, K: int, N: int) -> Planes:
+    return [("w", dense(rng, N, K)[0][1].astype(np.float16))]
+
+
+def nothing(K: int, N: int) -> dict[str, int]:
+    return {}
 
 
 CONTESTANTS = [
-    *(ours(4, group, activation) for activation in (8, 32) for group in (128, 32)),
-    *(ours(bits, 128, activation) for activation in (8, 32) for bits in (2, 3, 5, 6, 8)),
+    *(ours(bits, 128, activation) for activation in (8, 32) for bits in (4, 1, 2, 3, 5, 6, 8)),
+    *(ours(4, 32, activation) for activation in (8, 32)),
     *(ours(4, 128, activation, zeros=True) for activation in (8, 32)),
-    Contestant("half", "HalfLinear", DOMAIN, half, lambda size: {}),
-    *(matmul_nbits(4, block, accuracy) for block in (128, 32) for accuracy in (4, 0)),
-    *(matmul_nbits(bits, 128, 4) for bits in (2, 8)),
-    Contestant("fp32 MatMul", "MatMul", "", dense, lambda size: {}),
+    Contestant("half", "HalfLinear", DOMAIN, half, nothing),
+    *(matmul_nbits(4, block, accuracy) for accuracy in (4, 0) for block in (32, 64, 128, 256)),
+    *(matmul_nbits(2, block, 4) for block in (32, 64, 128)),
+    *(matmul_nbits(8, block, 4) for block in (32, 64, 128, 256)),
+    Contestant("fp32 MatMul", "MatMul", "", dense, nothing),
 ]
 
 
-def chain(contestant: Contestant, size: int, where: str, seed: int) -> tuple[ModelProto, int, int]:
-    """The model, the bytes of one product's weights, the number of products."""
-    rng = np.random.default_rng(seed)
-    first = contestant.weights(rng, size)
-    each = sum(array.nbytes for _, array in first)
-    products = 64 if where == "l2" else min(max(TOTAL_BYTES[where] // each, MIN_PRODUCTS), MAX_PRODUCTS)
-    nodes, initializers = [], []
-    for i in range(products):
-        own = 0 if where == "l2" else i
-        if own == i:
-            arrays = first if i == 0 else contestant.weights(rng, size)
-            initializers += [numpy_helper.from_array(array, f"{name}{i}") for name, array in arrays if name]
-        inputs = [f"x{i}", *(f"{name}{own}" if name else "" for name, _ in first)]
-        attributes = contestant.attributes(size)
-        nodes.append(
-            helper.make_node(contestant.operator, inputs, [f"x{i + 1}"], domain=contestant.domain, **attributes)
-        )
-    io = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, "T", size]) for n in ("x0", f"x{products}")]
-    graph = helper.make_graph(nodes, "chain", io[:1], io[1:], initializers)
-    imports = [helper.make_opsetid(d, v) for d, v in (("", 18), (DOMAIN, 1), ("com.microsoft", 1))]
-    return helper.make_model(graph, opset_imports=imports, ir_version=9), each, products
+def bits_of(contestant: Contestant) -> int:
+    """Of a weight as stored; 0 where it is no integer."""
+    return contestant.attributes(1, 1).get("bits", 0)
 
 
-def entered(contestant: Contestant, size: int, where: str, tokens: int) -> Entry:
-    model, each, products = chain(contestant, size, where, 0)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.register_custom_ops_library(str(library_path()))
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    x = np.random.default_rng(1).standard_normal((1, tokens, size)).astype(np.float32)
-
-    (y,) = session.run(None, {"x0": x})
-    if not 0.01 < float(np.std(y)) < 100:
-        raise RuntimeError(f"{contestant.name}: outputs ran away, standard deviation {np.std(y)}")
-    binding = session.io_binding()
-    binding.bind_cpu_input("x0", x)
-    binding.bind_ortvalue_output(f"x{products}", ort.OrtValue.ortvalue_from_numpy(y))
-
-    def run() -> None:
-        session.run_with_iobinding(binding)
-
-    return Entry(contestant, run, each, products, where)
+def best_stock(entries: list[Entry], bits: int) -> float:
+    return min(
+        (e.us for e in entries if e.contestant.operator == "MatMulNBits" and bits_of(e.contestant) == bits),
+        default=math.nan,
+    )
 
 
-def measure(entries: list[Entry], repeats: int) -> float:
-    """Fills in the times per product; returns the read bandwidth in GB/s."""
-    buffer = np.ones(256 << 20, np.int8)
-    buffer.max()
-    reads = []
-    for entry in entries:
-        entry.run()
-    for _ in range(repeats):
-        for entry in entries:
-            if entry.where == "l2":
-                entry.run()  # brings back what the others pushed out
-            start = time.thread_time_ns()
-            entry.run()
-            entry.times.append((time.thread_time_ns() - start) / entry.products)
-        start = time.thread_time_ns()
-        buffer.max()
-        reads.append(buffer.nbytes / (time.thread_time_ns() - start))
-    return statistics.median(reads)
+def per_byte(entry: Entry, entries: list[Entry]) -> float:
+    """Over int4-g128 with the same activations; not a number for other operators."""
+    twin = f"int4-g128 {entry.contestant.name.split()[-1]}"
+    bases = [e for e in entries if e.contestant.name == twin and entry.contestant.operator == "QLinear"]
+    return bases[0].gbs / entry.gbs if bases else math.nan
 
 
-def report(entries: list[Entry], size: int, where: str, tokens: int, bandwidth: float) -> None:
-    stock = [e for e in entries if e.contestant.operator == "MatMulNBits" and " 4b " in e.contestant.name]
-    best = min((statistics.median(e.times) for e in stock), default=float("nan"))
-    print(f"\n{size} x {size}, {tokens} token(s), weights in {where}; reads {bandwidth:.1f} GB/s")
-    print(f"{'':28}{'us':>9}{'p10':>9}{'GB/s':>8}{'of reads':>10}{'GFLOP/s':>9}{'best 4b MatMulNBits / it':>26}")
-    for entry in entries:
-        us = statistics.median(entry.times) / 1e3
-        low = float(np.percentile(entry.times, 10)) / 1e3
-        rate = entry.bytes_per_product / us / 1e3
-        flops = 2 * size * size * tokens / us / 1e3
-        print(
-            f"{entry.contestant.name:28}{us:9.2f}{low:9.2f}{rate:8.1f}{rate / bandwidth:10.0%}{flops:9.0f}"
-            f"{best / 1e3 / us:26.2f}"
-        )
+def report(entries: list[Entry], reads: Reads) -> str:
+    setting = entries[0].setting
+    rows = []
+    for e in entries:
+        flops = 2 * setting.K * setting.N * setting.tokens / e.us / 1e3
+        figures = [
+            f"{e.us:.2f}",
+            f"{np.percentile(e.times_ns, 10) / 1e3:.2f}",
+            f"{e.gbs:.1f}",
+            f"{e.gbs / reads.gbs:.0%}",
+            f"{flops:.0f}",
+            f"{best_stock(entries, bits_of(e.contestant)) / e.us:.2f}",
+            f"{per_byte(e, entries):.2f}",
+        ]
+        rows.append([e.contestant.name, *(figure.replace("nan", "") for figure in figures)])
+    title = (
+        f"{setting.K} x {setting.N}, {setting.tokens} token(s), {setting.threads} thread(s), weights in "
+        f"{setting.place}; reads {reads.gbs:.1f} GB/s"
+    )
+    return table(title, ["product", "us", "p10", "GB/s", "of reads", "GFLOP/s", "stock / it", "per byte"], rows)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, nargs="+", default=[1024, 2048, 4096])
+    parser.add_argument("--place", choices=PLACES, nargs="+", default=list(PLACES))
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--only", nargs="+", default=[""], help="names that contain one of these")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument(
+        "--isa", type=int, default=-1, help="kernels of this level at most, 0 is portable; default: the best"
+    )
+    parser.add_argument("--quick", action="store_true", help="two minutes: size 1024, fewer contestants and repeats")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.size, arguments.repeats, arguments.only = [1024], 9, list(QUICK)
+    return arguments
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, nargs="+", default=[1024, 2048, 4096])
-    parser.add_argument("--where", choices=["l2", "l3", "dram"], nargs="+", default=["dram"])
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1])
-    parser.add_argument("--only", nargs="+", default=[""], help="names that contain one of these")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--isa", type=int, default=-1, help="0 portable, 1 AVX2, 2 AVX-512; default: the best")
-    arguments = parser.parse_args()
+    arguments = parsed()
     library().slmc_force_isa(arguments.isa)
     contestants = [c for c in CONTESTANTS if any(part in c.name for part in arguments.only)]
-    for size in arguments.size:
-        for where in arguments.where:
-            for tokens in arguments.tokens:
-                entries = [entered(c, size, where, tokens) for c in contestants]
-                report(entries, size, where, tokens, measure(entries, arguments.repeats))
+    settings = itertools.product(arguments.size, arguments.place, arguments.tokens, arguments.threads)
+    for size, place, tokens, threads in settings:
+        with entered(contestants, Setting(size, size, place, tokens, threads)) as entries:
+            reads = measure(entries, arguments.repeats)
+            print(report(entries, reads), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from exporters.errors import SlmcError
 from exporters.manifest import Io, State
+from exporters.ops.event_functions import event_function
 from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
-from exporters.ops.signatures import DOMAIN, VERSION
+from exporters.ops.signatures import DOMAIN, SPARSE_LINEAR, VERSION
+from exporters.ops.sparse_functions import sparse_linear_function
 from exporters.ops.translate import translation_table
 from exporters.states import StateSpec
 
@@ -129,11 +131,18 @@ def _attach_functions(model: onnx_ir.Model) -> None:
             continue
         if node.op_type in plain:
             body = plain[node.op_type]
+        elif node.op_type == SPARSE_LINEAR.name:
+            body = sparse_linear_function({n: node.attributes[n].as_int() for n in SPARSE_LINEAR.ints})
+            node.overload = body.overload
         else:
             bits, group = node.attributes["bits"].as_int(), node.attributes["group"].as_int()
             zeros = len(node.inputs) > 4 and node.inputs[4] is not None
-            make = qlinear_function if node.op_type == "QLinear" else qembedding_function
-            body = make(bits, group, zeros)
+            if node.op_type == "EventLinear":
+                body = event_function(bits, zeros)
+            elif node.op_type == "QLinear":
+                body = qlinear_function(bits, group, zeros, node.attributes["activation_bits"].as_int())
+            else:
+                body = qembedding_function(bits, group, zeros)
             node.overload = body.overload
         attached[body.name, body.overload] = body
     for body in attached.values():

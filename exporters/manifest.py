@@ -64,8 +64,11 @@ class Io:
 
 @dataclass(frozen=True)
 class RecipeEntry:
+    """One layer as stored; activations: fp32, or int8 where its inputs are rounded before the product."""
+
     format: str
     method: str
+    activations: str
     bytes: int
     bits_per_weight: float
 
@@ -247,7 +250,7 @@ def read_manifest(artifact: Path) -> Manifest:
         raise SlmcError(
             f"{path}: schema_version is {version!r}, this slmc reads {SCHEMA_VERSION}; use the slmc that wrote it"
         )
-    manifest: Manifest = parse(Manifest, raw, MANIFEST_NAME)
+    manifest: Manifest = parse(Manifest, raw, str(path))
     for name in manifest.files:
         confined(artifact, name)
     return manifest

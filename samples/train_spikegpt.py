@@ -132,13 +132,14 @@ def firing_rates(model: SpikeGpt, tokens: np.ndarray) -> dict[str, float]:
     counted: dict[str, float] = {}
 
     class Counting(TorchDispatchMode):
-        """Sees every LIF call in order: time-mix, then channel-mix, block by block."""
+        """Sees every layer of neurons in order: time-mix, then channel-mix, block by block."""
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
             result = func(*args, **(kwargs or {}))
-            if func is torch.ops.slmc.lif.default:
+            if func in (torch.ops.slmc.spike_add.default, torch.ops.slmc.gated_spike_add.default):
                 block, part = divmod(len(counted), 2)
-                counted[f"blocks.{block}.{('att', 'ffn')[part]}"] = float(result[0].mean())
+                spikes = (result[0] - args[0]).round()
+                counted[f"blocks.{block}.{('att', 'ffn')[part]}"] = float(spikes.mean())
             return result
 
     with torch.no_grad(), Counting():

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-import tomllib
-import typing
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from exporters.errors import SlmcError
-from exporters.manifest import parse
+from targets.facts import Cpu, read_cpu
 from targets.memory import kib_lines
 
 HOST: Final = "host"
 _FACTS = Path(__file__).resolve().parent / "cpus"
 _ROOT = Path("/")
-_REQUIRED = {"name", "architecture", "model", "isa"}
 
 # The best instruction set first; an entry holds if all its flags are in /proc/cpuinfo.
 _ISA_BY_FLAGS: Final[tuple[tuple[str, frozenset[str]], ...]] = (
@@ -46,30 +42,6 @@ _ARM_PARTS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Cpu:
-    """Facts of one CPU; None for what nobody knows. l1d and l2 as one core sees them, l3 as a whole, in bytes.
-
-    bandwidth_gbs is what one thread reads from memory, in 1e9 bytes per second.
-    """
-
-    name: str
-    architecture: str
-    model: str
-    isa: str
-    cores: int | None = None
-    l1d_bytes: int | None = None
-    l2_bytes: int | None = None
-    l3_bytes: int | None = None
-    memory_bytes: int | None = None
-    bandwidth_gbs: float | None = None
-
-    @property
-    def last_cache_bytes(self) -> int:
-        """The largest cache that is known; 0 if none is."""
-        return max(self.l1d_bytes or 0, self.l2_bytes or 0, self.l3_bytes or 0)
-
-
 def cpu_names() -> tuple[str, ...]:
     """Names that `named_cpu` knows: this machine, then the files shipped."""
     return (HOST, *sorted(path.stem for path in _FACTS.glob("*.toml")))
@@ -88,33 +60,6 @@ def named_cpu(name: str) -> Cpu:
     if name.endswith(".toml"):
         return read_cpu(Path(name))
     raise SlmcError(f"target {name!r} is unknown; known are {', '.join(cpu_names())}, or the path of a .toml file")
-
-
-def read_cpu(path: Path) -> Cpu:
-    """A CPU from its file of facts: the keys are the fields of `Cpu`.
-
-    Raises:
-        SlmcError: no such file, not TOML, a key missing or unknown, a value of another type or not positive.
-    """
-    try:
-        facts = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SlmcError(
-            f"{path}: not a readable target file ({error}); shipped targets are {', '.join(cpu_names())}"
-        ) from error
-    known = {field.name for field in fields(Cpu)}
-    if wrong := sorted(facts.keys() - known):
-        raise SlmcError(f"{path}: unknown key {wrong[0]!r}; allowed are {', '.join(sorted(known))}")
-    if missing := sorted(_REQUIRED - facts.keys()):
-        raise SlmcError(f"{path}: key {missing[0]!r} is missing; needed are {', '.join(sorted(_REQUIRED))}")
-    return Cpu(**{key: _fact(path, key, value) for key, value in facts.items()})
-
-
-def _fact(path: Path, key: str, value: Any) -> Any:
-    fact = parse(typing.get_type_hints(Cpu)[key], value, f"{path}: {key}")
-    if isinstance(fact, (int, float)) and not 0 < fact < float("inf"):
-        raise SlmcError(f"{path}: {key} is {value!r}; it must be positive; leave the key out if it is not known")
-    return fact
 
 
 def probe_cpu(root: Path = _ROOT) -> Cpu:

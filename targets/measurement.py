@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exporters.errors import NotAvailable, SlmcError
 from exporters.manifest import Io, Measured, Percentiles
 from targets.latency import median, percentiles, relative_spread
 from targets.memory import Memory
+from targets.throttling import Conditions, doubts
 
 _MS_PER_S = 1e3
 _GB = 1e9
@@ -15,6 +17,26 @@ _GB = 1e9
 
 CHUNK_LOGITS = 2**20
 """A prompt is read in chunks of at most so many logits (4 MiB), so that they do not swamp the memory measured."""
+
+
+def pieces(tokens: int, context: int | None, chunk: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of the calls that read a text: chunks, none of which crosses a multiple of the context.
+
+    At such a multiple a text goes on from an empty state; what begins there is not predicted.
+    """
+    step = min(chunk, context or chunk)
+    for segment in range(0, tokens, context or max(tokens, 1)):
+        stop = min(tokens, segment + context) if context else tokens
+        for start in range(segment, stop, step):
+            yield start, min(start + step, stop)
+
+
+def fitting_lengths(prompt: int, generate: int, context: int | None) -> tuple[int, int]:
+    """Tokens of prompt and of generation that fit into one context; the prompt takes half of it at most."""
+    if context is None:
+        return prompt, generate
+    prompt = min(prompt, context // 2)
+    return prompt, min(generate, context - prompt)
 
 
 def chunk_for(vocabulary: int) -> int:
@@ -30,6 +52,7 @@ class MeasureRequest:
         depends on what it reads, so real text is the better choice.
     native: whether to use the operator library that serves this machine, if there is one.
     chunk_tokens: a prompt is read in chunks of this many tokens.
+    bandwidth: whether to measure the read bandwidth at the end, which takes some memory of its own.
     budget_s: no further repetition begins after this time; at least one is made.
     timeout_s: the child process is ended after this time.
     """
@@ -42,6 +65,7 @@ class MeasureRequest:
     tokens: tuple[int, ...] = ()
     seed: int = 0
     chunk_tokens: int = 64
+    bandwidth: bool = True
     budget_s: float = 60.0
     timeout_s: float = 600.0
 
@@ -74,6 +98,7 @@ class Measurement:
     load_ms: opening the artifact, file cache as found. first_token_ms: the first call of all, pages still cold.
     prompt_*: one sample per repetition. decode_*: one per generated token.
     reference_*: a fixed piece of work beside each repetition; it varies only if the machine does.
+    generation_uj: what all generated tokens took of the processor's energy counter, other programs included.
     """
 
     cpu: str
@@ -101,6 +126,10 @@ class Measurement:
     read_bandwidth_gbs: float | None
     temperature_before_c: float | None
     temperature_after_c: float | None
+    after_first_token: Memory | None = None
+    before: Conditions | None = None
+    after: Conditions | None = None
+    generation_uj: int | None = None
 
     @property
     def prompt_tps(self) -> float:
@@ -131,6 +160,17 @@ class Measurement:
     def reference_wait(self) -> float:
         """Wall / CPU time of the reference work: 1 on a machine of one's own, 2 if other programs took half of it."""
         return median(self.reference_wall_ms) / median(self.reference_cpu_ms)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What makes these figures less than they seem, in sentences."""
+        return doubts(self)
+
+    @property
+    def uj_per_token(self) -> float | None:
+        """Microjoules of the processor per generated token, measured; None without a counter."""
+        spent = self.generation_uj
+        return None if spent is None or not self.decode_wall_ms else spent / len(self.decode_wall_ms)
 
 
 def to_measured(

@@ -18,8 +18,12 @@ _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 def platform_name() -> str:
     """This machine as artifacts spell it, e.g. 'linux-x86_64', 'linux-aarch64'."""
-    machine = platform.machine().lower()
-    return f"{platform.system().lower()}-{_ARCHITECTURES.get(machine, machine)}"
+    return machine_platform(platform.system(), platform.machine())
+
+
+def machine_platform(system: str, machine: str) -> str:
+    """The same from what a machine calls itself, as `uname -s` and `uname -m`."""
+    return f"{system.lower()}-{_ARCHITECTURES.get(machine.lower(), machine.lower())}"
 
 
 def serving_library(artifact: Path) -> Path | None:

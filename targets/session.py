@@ -202,7 +202,7 @@ def open_session(graph: Path, io: Io, *, native: Path | None, threads: int = 1) 
         raise SlmcError(f"{graph}: no such file; make an artifact with 'slmc build'")
     if threads < 1:
         raise SlmcError(f"threads is {threads}; it must be 1 or more")
-    options = _options(native, threads)
+    options = session_options(native, threads)
     try:
         inference = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except _ORT_ERRORS as error:
@@ -211,7 +211,12 @@ def open_session(graph: Path, io: Io, *, native: Path | None, threads: int = 1) 
     return Session(inference, io, vocabulary, graph)
 
 
-def _options(native: Path | None, threads: int) -> Any:
+def session_options(native: Path | None, threads: int) -> Any:
+    """ONNX Runtime's options for an artifact, its operator library registered.
+
+    Raises:
+        NotAvailable: this ONNX Runtime cannot load the library.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

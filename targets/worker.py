@@ -23,12 +23,15 @@ import onnxruntime as ort
 from exporters.errors import NotAvailable, SlmcError
 from exporters.manifest import Io, parse
 from targets.bandwidth import read_bandwidth_gbs
-from targets.cpu import probe_cpu, temperature_c
+from targets.cpu import probe_cpu
 from targets.latency import Clock, SystemClock, Timed, timed
 from targets.measurement import Job, Measurement, MeasureRequest
 from targets.memory import Memory, weigh
 from targets.native import isa_name, serving_library
+from targets.rapl import counter_uj, spent_uj
+from targets.reference import timed_reference
 from targets.session import Session, open_session
+from targets.throttling import conditions
 
 # The smallest model there is: one Identity from X float [1] to Y float [1], IR version 8, opset 17. Written with
 # onnx.helper; a test reads it with onnx.checker. It makes ONNX Runtime set up all that any model needs.
@@ -45,22 +48,13 @@ def weigh_empty_runtime() -> Memory:
     return weigh()
 
 
-def reference_work() -> None:
-    """A fixed piece of work, some 5 ms of one core: float and integer loops within the first cache, no memory."""
-    real, whole = np.ones(2048, np.float32), np.arange(2048, dtype=np.int32)
-    for _ in range(2500):
-        np.multiply(real, np.float32(0.999), out=real)
-        np.add(real, np.float32(0.001), out=real)
-        np.bitwise_xor(whole, 0x5A5A, out=whole)
-
-
 def measure_model(artifact: Path, graph: str, io: Io, request: MeasureRequest, clock: Clock) -> Measurement:
     """Opens the artifact and times it in this very process.
 
     Every repetition does all three pieces of work in turn (reference, prompt, generation), so that a machine that
     slows down meanwhile slows all of them and not one.
     """
-    baseline, before_c = weigh_empty_runtime(), temperature_c()
+    baseline, before = weigh_empty_runtime(), conditions()
     native = serving_library(artifact) if request.native else None
     opened: list[Session] = []
     load = timed(
@@ -70,12 +64,13 @@ def measure_model(artifact: Path, graph: str, io: Io, request: MeasureRequest, c
     loaded = weigh()
     text = _token_stream(request, session.vocabulary)
     first = timed(clock, functools.partial(session.step, next(text)))
+    after_first_token = weigh()
     gc.disable()
     try:
-        prompts, decodes, references = _repeat(session, request, text, clock)
+        prompts, decodes, references, spent = _repeat(session, request, text, clock)
     finally:
         gc.enable()
-    ended, after_c = weigh(), temperature_c()
+    ended, after = weigh(), conditions()
     cpu = probe_cpu()
     return Measurement(
         cpu=cpu.model,
@@ -100,31 +95,39 @@ def measure_model(artifact: Path, graph: str, io: Io, request: MeasureRequest, c
         loaded=loaded,
         ended=ended,
         state_bytes=session.state_bytes,
-        read_bandwidth_gbs=_bandwidth(cpu.last_cache_bytes, clock),
-        temperature_before_c=before_c,
-        temperature_after_c=after_c,
+        read_bandwidth_gbs=_bandwidth(cpu.last_cache_bytes, clock) if request.bandwidth else None,
+        temperature_before_c=before.temperature_c,
+        temperature_after_c=after.temperature_c,
+        after_first_token=after_first_token,
+        before=before,
+        after=after,
+        generation_uj=spent,
     )
 
 
 def _repeat(
     session: Session, request: MeasureRequest, text: Iterator[int], clock: Clock
-) -> tuple[list[Timed], list[Timed], list[Timed]]:
-    """Samples of prompt processing (per repetition), generation (per token) and the reference (per repetition)."""
+) -> tuple[list[Timed], list[Timed], list[Timed], int | None]:
+    """Samples of prompt processing and the reference (per repetition) and generation (per token); its energy in uJ."""
     prompts: list[Timed] = []
     decodes: list[Timed] = []
     references: list[Timed] = []
+    spent: list[int | None] = []
     _warm_up(session, request, text)
     end = clock.wall_ns() + int(request.budget_s * 1e9)
     for repetition in range(request.repetitions):
         if repetition and clock.wall_ns() > end:
             break
-        references.append(timed(clock, reference_work))
+        references.append(timed_reference(clock))
         session.reset()
         if request.prompt_tokens:
             prompts.append(timed(clock, _prompt(session, request, text)))
+        counter = counter_uj()
         for token in itertools.islice(text, request.generate_tokens):
             decodes.append(timed(clock, functools.partial(session.step, token)))
-    return prompts, decodes, references
+        spent.append(spent_uj(counter, counter_uj()))
+    known = [uj for uj in spent if uj is not None]
+    return prompts, decodes, references, sum(known) if known and len(known) == len(spent) else None
 
 
 def _warm_up(session: Session, request: MeasureRequest, text: Iterator[int]) -> None:
@@ -134,7 +137,7 @@ def _warm_up(session: Session, request: MeasureRequest, text: Iterator[int]) -> 
         _prompt(session, request, text)()
     for token in itertools.islice(text, min(3, request.generate_tokens)):
         session.step(token)
-    reference_work()
+    timed_reference(SystemClock())
 
 
 def _prompt(session: Session, request: MeasureRequest, text: Iterator[int]) -> Callable[[], object]:

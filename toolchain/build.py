@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from toolchain.deliver import Delivered, deliver
 from toolchain.delivery.package import check_output
 from toolchain.delivery.plan import Plan, plan_of
 from toolchain.evidence.quality import Reference
+from toolchain.evidence.zeros import zero_shares
 from toolchain.model.family import ModelOptions
-from toolchain.prepare import Prepared, Progress, gather_evidence, make_evaluator
+from toolchain.prepare import Prepared, Progress, gather_evidence, make_evaluator, pinned_formats
 from toolchain.search.frontier import frontier, select
 from toolchain.search.judge import judged
+from toolchain.search.layout import encoded_layer, with_layouts
 from toolchain.search.search import OutOfTime, search
 from toolchain.search.values import Candidate, SearchResult
 from toolchain.workspace import BEST_PLAN, workspace, write_whole
@@ -68,9 +71,9 @@ def find(prepared: Prepared, folder: Path, progress: Progress, say: Callable[[st
         raise SlmcError(
             f"--max-time {prepared.spec.max_time}: over before anything was evaluated; give more, or --effort quick"
         ) from error
-    plan = _plan(prepared, result)
+    plan = _with_layouts(prepared, _plan(prepared, result))
     write_whole(folder / BEST_PLAN, plan.to_json())
-    encoded = {path: layers.encoded(path, choice) for path, choice in plan.recipe.items()}
+    encoded = {path: encoded_layer(layers, path, choice) for path, choice in plan.recipe.items()}
     return Found(plan, result, encoded, evaluator.reference)
 
 
@@ -90,6 +93,16 @@ def _plan(prepared: Prepared, result: SearchResult) -> Plan:
         max_rss_bytes=prepared.max_rss_bytes,
         cache=ModelOptions(prepared.model.forward.context, prepared.model.kv_cache),
     )  # fmt: skip
+
+
+def _with_layouts(prepared: Prepared, plan: Plan) -> Plan:
+    """The plan with layers input-major where calibration finds their inputs mostly zero."""
+    if prepared.spec.layout == "dense":
+        return plan
+    tree = prepared.model.tree
+    zeros = zero_shares(prepared.model, prepared.calibration.ids)
+    fixed = pinned_formats(prepared.spec.layer, tree)
+    return dataclasses.replace(plan, recipe=with_layouts(plan.recipe, tree, zeros, fixed))
 
 
 class _BestSoFar:

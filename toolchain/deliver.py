@@ -31,6 +31,7 @@ from exporters.manifest import (
 from exporters.ops.layers import Biased, shared_look_up
 from exporters.ops.modules import stored_module
 from targets.session import Session
+from toolchain.compress.recipe import ACTIVATION_BITS, Recipe
 from toolchain.delivery import package
 from toolchain.delivery.plan import Plan, recipe_bytes
 from toolchain.delivery.reports.catalog import REPORTS
@@ -98,7 +99,7 @@ def deliver(
         progress(f"delivery: {step}", next(steps), len(STEPS))
 
     tree, spec = prepared.model.tree, prepared.spec
-    module = stored_model(prepared.model, encoded)
+    module = stored_model(prepared.model, encoded, plan.recipe)
     done("compress")
     staging.mkdir(parents=True)
     carried = cast(LanguageModel, module)
@@ -126,13 +127,14 @@ def deliver(
     return Delivered(spec.output, manifest, report)
 
 
-def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded]) -> nn.Module:
+def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Recipe) -> nn.Module:
     """The model with every layer replaced by a module over its stored planes; vectors are shared with the original."""
     tensors = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
     module = copy.deepcopy(model.module, memo=tensors)
     for layer in model.tree.layers:
+        bits = ACTIVATION_BITS[recipe[layer.path].activations]
         bias = getattr(module.get_submodule(layer.path), "bias", None)
-        stored = stored_module(encoded[layer.path], "linear" if layer.kind == "linear" else "embedding")
+        stored = stored_module(encoded[layer.path], "linear" if layer.kind == "linear" else "embedding", bits)
         module.set_submodule(layer.path, stored if bias is None else Biased(stored, bias))
         if layer.table:
             module.set_submodule(layer.table, shared_look_up(stored, encoded[layer.path]))
@@ -173,7 +175,9 @@ def _manifest(prepared: Prepared, plan: Plan, graph: ExportedGraph, findings: _F
     for layer in tree.layers:
         choice = plan.recipe[layer.path]
         size = prepared.problem.layer_bytes(layer, choice)
-        recipe[layer.path] = RecipeEntry(choice.format, choice.method, size, round(8 * size / layer.params, 4))
+        recipe[layer.path] = RecipeEntry(
+            choice.format, choice.method, choice.activations, size, round(8 * size / layer.params, 4)
+        )
     return Manifest(
         schema_version=SCHEMA_VERSION,
         producer=Producer("slmc", version("slmc")),

@@ -63,6 +63,8 @@ class Prepared:
             "evaluation": self.evaluation.sha256,
             "effort": self.problem.effort.name,
             "method": self.method,
+            "layout": self.spec.layout,
+            "activations": self.problem.activations,
             "seed": self.problem.seed,
             "context": self.model.forward.context,
             "kv_cache": self.model.kv_cache,
@@ -94,8 +96,8 @@ def prepare(spec: Spec) -> Prepared:
     whole = model.tree.bytes_fp32
     max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory is not None else None
     rss = parse_bytes(spec.max_rss, "--max-rss", whole) if spec.max_rss is not None else None
-    options = layer_options(model.tree, formats, _pins(spec.layer, model.tree), method)
-    problem = Problem(model.tree, options, Limits(max_bytes, max_drop), effort, spec.seed)
+    options = layer_options(model.tree, formats, pinned_formats(spec.layer, model.tree), method)
+    problem = Problem(model.tree, options, Limits(max_bytes, max_drop), effort, spec.seed, spec.activations)
     if max_bytes is not None and max_bytes < problem.smallest_bytes:
         raise SlmcError(
             f"--max-memory: {max_bytes} bytes ({max_bytes / whole:.2%} of fp32) is below the smallest possible, "
@@ -107,7 +109,7 @@ def prepare(spec: Spec) -> Prepared:
     )  # fmt: skip
 
 
-def _pins(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:
+def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:
     """Layer path -> format name, from regular expressions; a later one wins."""
     pins: dict[str, str] = {}
     for pattern, name in layers.items():

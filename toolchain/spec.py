@@ -32,6 +32,8 @@ class Spec(BaseModel):
     formats: tuple[str, ...] = ()
     layer: dict[str, str] = Field(default_factory=dict)
     method: str | None = None
+    layout: Literal["auto", "dense"] = "auto"
+    activations: Literal["fp32", "int8", "search"] = "search"
     effort: str = "default"
     max_time: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -8,7 +8,9 @@ import re
 from exporters.errors import SlmcError
 from exporters.formats.base import Format
 from exporters.formats.dense import FP16, FP32, SIGN
+from exporters.formats.event import PREFIX, EventFormat
 from exporters.formats.integer import PLANE_BITS, IntegerFormat
+from exporters.formats.sparse import sparse_named
 
 GROUPS = (16, 32, 64, 128, 256)
 """Group sizes that the kernels and MatMulNBits both know."""
@@ -39,7 +41,7 @@ _INTEGER = re.compile(r"(u?)int([1-9])(?:-g([1-9][0-9]*))?")
 
 
 def format_named(name: str) -> Format:
-    """The format of a name such as fp16, int4-g64, uint2-g32, sign.
+    """The format of a name such as fp16, uint2-g32, sign, event/int4-g64, fp4-g16, 2:4/int4-g64, 1:8/int8+6:8/fp4-g16.
 
     Raises:
         SlmcError: no such format; the text says what is allowed.
@@ -47,13 +49,18 @@ def format_named(name: str) -> Format:
     for fixed in FIXED:
         if fixed.name == name:
             return fixed
-    match = _INTEGER.fullmatch(name)
+    match = _INTEGER.fullmatch(name.removeprefix(PREFIX))
     if match and int(match[2]) in PLANE_BITS and (match[3] is None or int(match[3]) in GROUPS):
-        return IntegerFormat(int(match[2]), int(match[3]) if match[3] else None, not match[1])
+        dense = IntegerFormat(int(match[2]), int(match[3]) if match[3] else None, not match[1])
+        return EventFormat(dense) if name.startswith(PREFIX) else dense
+    sparse = None if name.startswith(PREFIX) else sparse_named(name, format_named)
+    if sparse:
+        return sparse
     raise SlmcError(
         f"unknown format {name!r}; allowed are fp32, fp16, sign, and int or uint with "
         f"{', '.join(map(str, PLANE_BITS))} bits, per row or per group of {', '.join(map(str, GROUPS))} inputs: "
-        "int8, int4-g64, uint2-g32"
+        f"int8, int4-g64, uint2-g32; {PREFIX} before one of these stores it for inputs that are mostly zero; sparse, "
+        "decomposed and four-bit float ones: 2:4/int4-g64, 4:8x16/int4-g64, 1:8/int8+6:8/fp4-g16, fp4-g16"
     )
 
 

@@ -48,6 +48,15 @@ class IntegerFormat:
     def default_zero(self) -> int:
         return int(2 ** (self.bits - 1))
 
+    @property
+    def zero_code(self) -> int:
+        """The code of a weight that is zero, where no zeros are stored."""
+        return self.default_zero
+
+    def steps(self, codes: NDArray[np.generic]) -> Float32:
+        """How many scales a code stands for, where no zeros are stored."""
+        return codes.astype(np.float32) - np.float32(self.default_zero)
+
     def group_size(self, cols: int) -> int:
         """Codes per group, padding included."""
         return self.group or -(-cols // ROW_PADDING) * ROW_PADDING

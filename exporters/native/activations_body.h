@@ -202,7 +202,7 @@ Prepared prepare_bits(const QMatrix& m, const float* x, int64_t tokens, int acti
     }
   } else if (tokens >= V::kProductTokens32) {
     p.way = Prepared::kProduct32;
-  } else {
+  } else if constexpr (V::kFloats) {
     map_chunks<V, bits>(m, arena, &p);
     prepare_decode32<V, bits>(m, arena, &p);
   }

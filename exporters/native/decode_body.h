@@ -1,170 +1,21 @@
 // One token times a quantised matrix, for any vector type V: weights stream once, nothing is written but y.
 //
-// A row is read in chunks of one vector of its low plane. A lane (4 bytes) holds 32 / low codes that follow one
-// another, so it lies in one group, and sums stay in their lanes until the row is done:
-//
-//   integer activations   y[n] = sum over lanes of  (scale_w * scale_x) * (sum code * q - centre * sum q)
-//   float activations     y[n] = sum over lanes of  scale_w * (sum (code - centre) * x)
-//
-// Scales belong to segments: groups, or the pieces of 128 codes of longer ones.
-//
-// Zero points cost one product per group and row:  - scale_w * (zero - centre) * (sum of x over the group).
+// Four rows are read at once, each from its own quarter of the matrix. So memory sees four long streams, which hardware
+// prefetches well and whose page changes do not coincide, instead of one stream in short pieces.
 // Included by one file per instruction set, after its V.
 #pragma once
-#include "elementary.h"
-#include "matrix.h"
+#include "decode_steps.h"
 
 namespace slmc {
 namespace {
-
-template <int I>
-struct Index {
-  static constexpr int value = I;
-};
-
-// body(Index<0>) .. body(Index<N - 1>), so that shifts are immediates.
-template <int N, int I = 0, typename Body>
-SLMC_INLINE void unrolled(const Body& body) {
-  if constexpr (I < N) {
-    body(Index<I>{});
-    unrolled<N, I + 1>(body);
-  }
-}
-
-// Where every lane is a row and its high bits begin at bit `first`: adds those of part j's four codes to their bytes.
-template <typename V, int low, int high, int part, int first>
-SLMC_INLINE typename V::I add_high_by_shifts(typename V::I bytes, typename V::I words) {
-  unrolled<4>([&](auto byte) {
-    constexpr int from = first + high * (byte.value * (8 / low) + part), to = 8 * byte.value + low;
-    const typename V::I mask = V::set(static_cast<int32_t>(((1u << high) - 1) << to));
-    const typename V::I lowered = V::template right<(from > to ? from - to : 0)>(words);
-    const typename V::I moved = V::template left<(to > from ? to - from : 0)>(lowered);
-    bytes = V::or_(bytes, V::and_(moved, mask));
-  });
-  return bytes;
-}
-
-template <typename V, int bits>
-struct Layout {
-  static constexpr int low = low_bits(bits), high = high_bits(bits);
-  static constexpr int per_lane = 32 / low;         // codes
-  static constexpr int parts = 8 / low;             // byte vectors that a chunk of codes unpacks to
-  static constexpr int low_bytes = 4 * V::kLanes;   // of a chunk
-  static constexpr int high_bytes = low_bytes * high / low;
-  static constexpr int codes = per_lane * V::kLanes;
-};
-
-// Where one row's chunk is read, and the factors of its segments: scale_w * scale_x, or scale_w alone.
-struct Cursor {
-  const uint8_t* low;
-  const uint8_t* high;
-  const float* factors;
-};
-
-// `spread`, of the types below: how many segments share a chunk in equal parts, or else
-constexpr int kUneven = 0;   // they do not nest: a table says where every lane lies
-constexpr int kLonger = -1;  // one segment spans a power of two of chunks
-
-// Factors of the segments that the lanes of a chunk lie in.
-template <typename V, int spread>
-SLMC_INLINE typename V::F lane_factors(const float* factors, const int32_t* lane_segment) {
-  if constexpr (spread != kUneven) {
-    return V::template spread_floats<spread == kLonger ? 1 : spread>(factors);
-  } else {
-    alignas(64) float out[V::kLanes];
-    for (int i = 0; i < V::kLanes; ++i) out[i] = factors[lane_segment[i]];
-    return V::load(out);
-  }
-}
-
-template <typename V, int bits, int rows, int spread>
-SLMC_INLINE void step8(const Cursor* at, const int8_t* x, const int32_t* start, const int32_t* lane_segment,
-                       typename V::F* totals) {
-  using L = Layout<V, bits>;
-  typename V::I q[L::parts];
-  unrolled<L::parts>([&](auto j) { q[j.value] = V::load(x + j.value * L::low_bytes); });
-  const typename V::I begin = V::load(start);
-  unrolled<rows>([&](auto r) {
-    typename V::I codes[L::parts];
-    V::template unpack<bits>(at[r.value].low, at[r.value].high, codes);
-    typename V::I sum = begin;
-    unrolled<L::parts>([&](auto j) { sum = V::template dot<bits>(sum, codes[j.value], q[j.value]); });
-    totals[r.value] =
-        V::fma(V::to_float(sum), lane_factors<V, spread>(at[r.value].factors, lane_segment), totals[r.value]);
-  });
-}
-
-template <typename V, int bits, int rows, int spread>
-SLMC_INLINE void step32(const Cursor* at, const float* x, const int32_t* lane_segment, typename V::F* totals) {
-  using L = Layout<V, bits>;
-  typename V::template Words<bits> words[rows];
-  typename V::F sums[rows];
-  unrolled<rows>([&](auto r) {
-    words[r.value].read(at[r.value].low, at[r.value].high);
-    sums[r.value] = V::zero();
-  });
-  unrolled<L::per_lane>([&](auto p) {
-    const typename V::F xs = V::load(x + p.value * V::kLanes);
-    unrolled<rows>(
-        [&](auto r) { sums[r.value] = words[r.value].template multiply<p.value>(xs, sums[r.value]); });
-  });
-  unrolled<rows>([&](auto r) {
-    const typename V::F factor = lane_factors<V, spread>(at[r.value].factors, lane_segment);
-    totals[r.value] = V::fma(sums[r.value], factor, totals[r.value]);
-  });
-}
-
-// total - sum over groups of scale_w * (zero - centre) * sum of x.
-template <typename V>
-SLMC_INLINE typename V::F less_zeros(const uint16_t* scales, const uint8_t* zeros, const float* sums, int64_t groups,
-                                     float centre, typename V::F total) {
-  const typename V::F middle = V::set(centre);
-  for (int64_t g = 0; g < groups; g += V::kLanes) {
-    const int count = groups - g < V::kLanes ? static_cast<int>(groups - g) : V::kLanes;
-    const typename V::F offset = V::sub(V::load_bytes_first(zeros + g, count), middle);
-    const typename V::F scale = V::load_halves_first(scales + g, count);
-    total = V::fnma(V::mul(scale, offset), V::load(sums + g), total);
-  }
-  return total;
-}
-
-// factors[r][s] = scale_w[n + r, group of segment s] * scale_x[s], rows without gaps. scale_x repeats itself behind its
-// end for a vector's length, and as much room lies behind the factors.
-template <typename V>
-__attribute__((noinline)) void fill_factors(const QMatrix& m, const Prepared& p, int64_t t, int64_t n, int64_t rows,
-                                            float* factors) {
-  const int64_t segments = p.segment_count;
-  const auto end_with_zeros = [&] { V::store(factors + rows * segments, V::zero()); };  // short rows read behind
-  const float* scale_x = p.scales + t * (segments + V::kLanes);
-  const uint16_t* scales = m.scales + n * m.groups;
-  if (segments == m.groups) {
-    int64_t phase = 0, i = 0;
-    for (; i + V::kLanes <= rows * segments; i += V::kLanes) {
-      V::store(factors + i, V::mul(V::load_halves(scales + i), V::load(scale_x + phase)));
-      phase += V::kLanes;
-      while (phase >= segments) phase -= segments;
-    }
-    const int left = static_cast<int>(rows * segments - i);
-    V::store(factors + i, V::mul(V::load_halves_first(scales + i, left), V::load(scale_x + phase)));
-    return end_with_zeros();
-  }
-  for (int64_t r = 0; r < rows; ++r, scales += m.groups)
-    for (int64_t g = 0, s = 0; g < m.groups; ++g) {
-      const typename V::F scale = V::set(half_to_float(scales[g]));
-      const int64_t end = (g + 1) * segments / m.groups;
-      for (int64_t i = s; i < end; i += V::kLanes)
-        V::store(factors + r * segments + i, V::mul(scale, V::load(scale_x + i)));
-      s = end;
-    }
-  end_with_zeros();
-}
 
 // What all rows of a matrix have in common.
 struct Walk {
   int64_t row_bytes, high_row_bytes, segments;
   int64_t whole, chunks;        // chunks that lie wholly inside a row, and all
   int64_t low_rest, high_rest;  // bytes behind the whole chunks
-  int64_t low_ahead, high_ahead;
+  int64_t apart;                // rows from each of the rows read at once to the next, as is `factors_apart`
+  int64_t factors_apart;
   int segment_shift;            // chunks per segment, as a power of two
   const int32_t* first_segment;
   const int32_t* lane_segment;
@@ -180,20 +31,18 @@ struct Input {
   const float* sums;
 };
 
-// Where a block of rows begins in the matrix; zeros are null where it is symmetric.
-struct Block {
+// Where a row begins in the matrix; zeros are null where it is symmetric.
+struct Row {
   const uint8_t* low;
   const uint8_t* high;
   const uint16_t* scales;
   const uint8_t* zeros;
 };
 
-// The sums of `rows` rows.
+// The sums of `rows` rows, the first of them given.
 template <typename V, int bits, int rows, int spread, bool integer>
-SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const Block& block, const float* factors, float* out) {
+SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const Row& row, const float* factors, float* out) {
   using L = Layout<V, bits>;
-  const uint8_t* low = block.low;
-  const uint8_t* high = block.high;
   typename V::F totals[rows];
   unrolled<rows>([&](auto r) { totals[r.value] = V::zero(); });
   const auto step = [&](const Cursor* at, int64_t c) __attribute__((always_inline)) {
@@ -210,21 +59,16 @@ SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const Block& blo
   };
   Cursor rows_at[rows];
   unrolled<rows>([&](auto r) {
-    rows_at[r.value] = {low + r.value * walk.row_bytes, high + r.value * walk.high_row_bytes,
-                        factors + r.value * walk.segments};
+    const int64_t down = r.value * walk.apart;
+    rows_at[r.value] = {row.low + down * walk.row_bytes, row.high + down * walk.high_row_bytes,
+                        factors + r.value * walk.factors_apart};
   });
-  // Several rows are several short streams, which hardware does not foresee; asking for the next rows in the order of
-  // memory makes one stream of them.
-  const uint8_t* low_ahead = low + walk.low_ahead;
-  const uint8_t* high_ahead = high + walk.high_ahead;
   for (int64_t c = 0; c < walk.whole; ++c) {
     Cursor at[rows];
     unrolled<rows>([&](auto r) {
-      const Cursor& row = rows_at[r.value];
-      at[r.value] = {row.low + c * L::low_bytes, row.high + c * L::high_bytes, row.factors + segment(c)};
+      const Cursor& begin = rows_at[r.value];
+      at[r.value] = {begin.low + c * L::low_bytes, begin.high + c * L::high_bytes, begin.factors + segment(c)};
     });
-    for (int i = 0; i < rows * L::low_bytes; i += 64) V::prefetch(low_ahead + c * rows * L::low_bytes + i);
-    for (int i = 0; i < rows * L::high_bytes; i += 64) V::prefetch(high_ahead + c * rows * L::high_bytes + i);
     step(at, c);
   }
   if (walk.whole < walk.chunks) {  // the rest of each row, so that nothing behind the last row is touched
@@ -233,75 +77,80 @@ SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const Block& blo
     Cursor at[rows];
     unrolled<rows>([&](auto r) {
       constexpr int i = r.value;
-      std::memcpy(low_rest[i], low + i * walk.row_bytes + walk.whole * L::low_bytes, walk.low_rest);
-      if (L::high)
-        std::memcpy(high_rest[i], high + i * walk.high_row_bytes + walk.whole * L::high_bytes, walk.high_rest);
-      at[i] = {low_rest[i], high_rest[i], factors + i * walk.segments + segment(walk.whole)};
+      const Cursor& begin = rows_at[i];
+      std::memcpy(low_rest[i], begin.low + walk.whole * L::low_bytes, walk.low_rest);
+      if (L::high) std::memcpy(high_rest[i], begin.high + walk.whole * L::high_bytes, walk.high_rest);
+      at[i] = {low_rest[i], high_rest[i], begin.factors + segment(walk.whole)};
     });
     step(at, walk.whole);
   }
-  if (block.zeros)
+  if (row.zeros)
     unrolled<rows>([&](auto r) {
-      const int64_t at = r.value * walk.groups;
-      totals[r.value] = less_zeros<V>(block.scales + at, block.zeros + at, in.sums, walk.groups, walk.centre,
-                                      totals[r.value]);
+      const int64_t at = r.value * walk.apart * walk.groups;
+      totals[r.value] =
+          less_zeros<V>(row.scales + at, row.zeros + at, in.sums, walk.groups, walk.centre, totals[r.value]);
     });
-  if constexpr (rows % 4 == 0)
-    for (int r = 0; r < rows; r += 4) V::sum4(totals + r, out + r);
-  else
-    unrolled<rows>([&](auto r) { out[r.value] = V::sum(totals[r.value]); });
+  if constexpr (rows == 4) {
+    float four[4];
+    V::sum4(totals, four);
+    for (int r = 0; r < 4; ++r) out[r * walk.apart] = four[r];
+  } else {
+    unrolled<rows>([&](auto r) { out[r.value * walk.apart] = V::sum(totals[r.value]); });
+  }
 }
 
 constexpr int kRowsAtOnce = 4;
-constexpr int64_t kPrefetchBytes = 6144;  // between a prefetch and its use
+constexpr int64_t kFactorRows = 32;  // of each quarter that factors are made for together
 
-template <typename V, int bits, int spread, bool integer>
-void decode_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
-  using L = Layout<V, bits>;
+template <typename V>
+Walk walk_of(const QMatrix& m, const Prepared& p, int low_bytes, int high_bytes, int codes) {
   Walk walk{};
   walk.row_bytes = m.row_bytes();
   walk.high_row_bytes = m.high_row_bytes();
   walk.segments = p.segment_count;
-  walk.whole = m.padded() / L::codes;
-  walk.chunks = (m.padded() + L::codes - 1) / L::codes;
-  walk.low_rest = walk.row_bytes - walk.whole * L::low_bytes;
-  walk.high_rest = walk.high_row_bytes - walk.whole * L::high_bytes;
-  const int64_t blocks_ahead = 1 + kPrefetchBytes / (kRowsAtOnce * (walk.row_bytes + walk.high_row_bytes));
-  walk.low_ahead = blocks_ahead * kRowsAtOnce * walk.row_bytes;
-  walk.high_ahead = blocks_ahead * kRowsAtOnce * walk.high_row_bytes;
+  walk.whole = m.padded() / codes;
+  walk.chunks = (m.padded() + codes - 1) / codes;
+  walk.low_rest = walk.row_bytes - walk.whole * low_bytes;
+  walk.high_rest = walk.high_row_bytes - walk.whole * high_bytes;
+  walk.factors_apart = kFactorRows * p.segment_count + V::kLanes;
   walk.segment_shift = p.segment_shift;
   walk.first_segment = p.first_segment;
   walk.lane_segment = p.lane_segment;
   walk.groups = m.groups;
   walk.centre = static_cast<float>(m.centre());
-  float* factors = thread_floats(kRowTile * p.segment_count + 2 * V::kLanes);
-  for (int64_t tile = first; tile < last; tile += kRowTile) {
-    const int64_t end = tile + kRowTile < last ? tile + kRowTile : last;
-    for (int64_t t = 0; t < p.tokens; ++t) {
-      fill_factors<V>(m, p, t, tile, end - tile, factors);
-      const Input in{p.quantised + t * walk.chunks * L::codes, p.start + t * walk.chunks * V::kLanes,
-                     p.padded + t * walk.chunks * L::codes, p.sums + t * (m.groups + V::kLanes)};
-      float* out = y + t * m.N;
-      const auto block = [&](int64_t n) __attribute__((always_inline)) {
-        return Block{m.codes + n * walk.row_bytes, m.high + n * walk.high_row_bytes, m.scales + n * m.groups,
-                     m.zeros ? m.zeros + n * m.groups : nullptr};
-      };
-      const float* row_factors = factors;
-      int64_t n = tile;
-      for (; n + kRowsAtOnce <= end; n += kRowsAtOnce, row_factors += kRowsAtOnce * walk.segments)
-        decode_rows<V, bits, kRowsAtOnce, spread, integer>(walk, in, block(n), row_factors, out + n);
-      for (; n < end; ++n, row_factors += walk.segments)
-        decode_rows<V, bits, 1, spread, integer>(walk, in, block(n), row_factors, out + n);
-    }
-  }
+  return walk;
 }
 
-inline int spread_of(const QMatrix& m, int64_t chunk) {
-  const int64_t segment = m.group < kActivationGroup ? m.group : kActivationGroup;
-  if (m.groups > 1 && m.group % segment != 0) return kUneven;
-  const int64_t chunks = segment / chunk;
-  if (segment > chunk) return segment % chunk == 0 && (chunks & (chunks - 1)) == 0 ? kLonger : kUneven;
-  return chunk % segment == 0 ? static_cast<int>(chunk / segment) : kUneven;
+template <typename V, int bits, int spread, bool integer>
+void decode_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
+  using L = Layout<V, bits>;
+  Walk walk = walk_of<V>(m, p, L::low_bytes, L::high_bytes, L::codes);
+  walk.apart = (last - first) / kRowsAtOnce;
+  float* factors = thread_floats(kRowsAtOnce * walk.factors_apart + V::kLanes);
+  const auto row = [&](int64_t n) __attribute__((always_inline)) {
+    return Row{m.codes + n * walk.row_bytes, m.high + n * walk.high_row_bytes, m.scales + n * m.groups,
+               m.zeros ? m.zeros + n * m.groups : nullptr};
+  };
+  const auto input = [&](int64_t t) __attribute__((always_inline)) {
+    return Input{p.quantised + t * walk.chunks * L::codes, p.start + t * walk.chunks * V::kLanes,
+                 p.padded + t * walk.chunks * L::codes, p.sums + t * (m.groups + V::kLanes)};
+  };
+  for (int64_t n = first; n < first + walk.apart; n += kFactorRows) {
+    const int64_t count = first + walk.apart - n < kFactorRows ? first + walk.apart - n : kFactorRows;
+    for (int64_t t = 0; t < p.tokens; ++t) {
+      for (int64_t r = 0; r < kRowsAtOnce; ++r)
+        fill_factors<V>(m, p, t, n + r * walk.apart, count, factors + r * walk.factors_apart);
+      const Input in = input(t);
+      for (int64_t i = 0; i < count; ++i)
+        decode_rows<V, bits, kRowsAtOnce, spread, integer>(walk, in, row(n + i), factors + i * walk.segments,
+                                                           y + t * m.N + n + i);
+    }
+  }
+  for (int64_t n = first + kRowsAtOnce * walk.apart; n < last; ++n)
+    for (int64_t t = 0; t < p.tokens; ++t) {
+      fill_factors<V>(m, p, t, n, 1, factors);
+      decode_rows<V, bits, 1, spread, integer>(walk, input(t), row(n), factors, y + t * m.N + n);
+    }
 }
 
 template <typename V, int bits, bool integer>

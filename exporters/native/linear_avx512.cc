@@ -1,6 +1,7 @@
 // Products with quantised and float16 matrices on AVX-512 with VNNI and VBMI.
 #include <immintrin.h>
 
+#include "event_kernels.h"
 #include "linear_body.h"
 
 namespace slmc {
@@ -9,6 +10,7 @@ namespace {
 // Sixteen lanes of 32 bits.
 struct Avx512 {
   static constexpr int kLanes = 16;
+  static constexpr bool kFloats = true;
   using I = __m512i;
   using F = __m512;
 
@@ -199,15 +201,10 @@ struct Avx512 {
   static SLMC_INLINE void split(I packed, I mask, I* out) {
     if constexpr (j < 8 / low) {
       if constexpr (j == 0) out[j] = _mm512_and_si512(packed, mask);
-      if constexpr (j > 0) out[j] = _mm512_gf2p8affine_epi64_epi8(packed, _mm512_set1_epi64(shifted(low, j * low)), 0);
+      // not gf2p8affine, which does both at once: it shares its units with the products
+      if constexpr (j > 0) out[j] = _mm512_and_si512(_mm512_srli_epi16(packed, j * low), mask);
       split<low, j + 1>(packed, mask, out);
     }
-  }
-  // The bit matrix that moves bits shift .. shift + width - 1 of every byte to its bottom: a shift and a mask in one.
-  static constexpr int64_t shifted(int width, int shift) {
-    uint64_t matrix = 0;
-    for (int i = 0; i < width; ++i) matrix |= uint64_t{1} << (8 * (7 - i) + i + shift);
-    return static_cast<int64_t>(matrix);
   }
   template <int low, int high, int j>
   static SLMC_INLINE void join(I words, I* out) {
@@ -269,6 +266,11 @@ struct Avx512 {
 
 const LinearKernels& avx512_kernels() {
   static constexpr LinearKernels kernels = kernels_of<Avx512>();
+  return kernels;
+}
+
+const EventKernels& avx512_event_kernels() {
+  static constexpr EventKernels kernels = event_kernels_of<Avx512>();
   return kernels;
 }
 

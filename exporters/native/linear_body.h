@@ -1,4 +1,6 @@
 // The kernels of one vector type V: which way a product goes, and the widths that are compiled.
+//
+// A type that only brings better integer products (V::kFloats is false) leaves the others to V::floats().
 #pragma once
 #include "product_body.h"
 
@@ -7,15 +9,16 @@ namespace {
 
 template <typename V, int bits>
 void multiply_bits(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
-  switch (p.way) {
-    case Prepared::kDecode8: return decode_bits<V, bits, true>(m, p, y, first, last);
-    case Prepared::kProduct8: return product8<V, bits>(m, p, y, first, last);
-    case Prepared::kProduct32:
-      return product32<V>(m.N, m.K, p.x, p.tokens, y, first, last,
-                          [&](FloatPanel<V>& panel, int64_t n, int64_t k0, int64_t k1) {
-                            panel.template fill<bits>(m, n, k0, k1);
-                          });
-    default: return decode_bits<V, bits, false>(m, p, y, first, last);
+  if (p.way == Prepared::kDecode8) return decode_bits<V, bits, true>(m, p, y, first, last);
+  if (p.way == Prepared::kProduct8) return product8<V, bits>(m, p, y, first, last);
+  if constexpr (V::kFloats) {
+    if (p.way == Prepared::kDecode32) return decode_bits<V, bits, false>(m, p, y, first, last);
+    product32<V>(m.N, m.K, p.x, p.tokens, y, first, last,
+                 [&](FloatPanel<V>& panel, int64_t n, int64_t k0, int64_t k1) {
+                   panel.template fill<bits>(m, n, k0, k1);
+                 });
+  } else {
+    V::floats().multiply(m, p, y, first, last);
   }
 }
 
@@ -34,6 +37,8 @@ void multiply(const QMatrix& m, const Prepared& p, float* y, int64_t first, int6
 
 template <typename V>
 Prepared prepare(const QMatrix& m, const float* x, int64_t tokens, int activation_bits, Arena& arena) {
+  if constexpr (!V::kFloats)
+    if (activation_bits != 8) return V::floats().prepare(m, x, tokens, activation_bits, arena);
   switch (m.bits) {
     case 1: return prepare_bits<V, 1>(m, x, tokens, activation_bits, arena);
     case 2: return prepare_bits<V, 2>(m, x, tokens, activation_bits, arena);
@@ -67,7 +72,7 @@ SLMC_INLINE void half_rows(const HalfMatrix& m, const float* x, int64_t n, float
 }
 
 template <typename V>
-void multiply_half(const HalfMatrix& m, const float* x, int64_t tokens, float* y, int64_t first, int64_t last) {
+void half_product(const HalfMatrix& m, const float* x, int64_t tokens, float* y, int64_t first, int64_t last) {
   if (tokens >= V::kProductTokens32)
     return product32<V>(
         m.N, m.K, x, tokens, y, first, last,
@@ -77,6 +82,14 @@ void multiply_half(const HalfMatrix& m, const float* x, int64_t tokens, float* y
     for (int64_t t = 0; t < tokens; ++t) half_rows<V, kRowsAtOnce>(m, x + t * m.K, n, y + t * m.N);
   for (; n < last; ++n)
     for (int64_t t = 0; t < tokens; ++t) half_rows<V, 1>(m, x + t * m.K, n, y + t * m.N);
+}
+
+template <typename V>
+void multiply_half(const HalfMatrix& m, const float* x, int64_t tokens, float* y, int64_t first, int64_t last) {
+  if constexpr (V::kFloats)
+    half_product<V>(m, x, tokens, y, first, last);
+  else
+    V::floats().multiply_half(m, x, tokens, y, first, last);
 }
 
 template <typename V>

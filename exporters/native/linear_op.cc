@@ -13,9 +13,11 @@ const LinearKernels& kernels_for(bool vector_layout) {
   switch (isa()) {
 #if defined(__x86_64__)
     case kWideVector: return avx512_kernels();
-    case kVector: return avx2_kernels();
+    case kVector: return dot_products() == kDot       ? avx_vnni_kernels()
+                         : dot_products() == kDotEvex ? avx512vl_vnni_kernels()
+                                                      : avx2_kernels();
 #elif defined(__aarch64__)
-    case kVector: return neon_kernels();
+    case kVector: return dot_products() == kDot ? neon_dot_kernels() : neon_kernels();
 #endif
     default: return portable_kernels();
   }

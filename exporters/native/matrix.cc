@@ -11,6 +11,12 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr size_t kSmallestBlock = size_t{1} << 16;
 
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kPieceByPiece = true;  // what is read or written beyond a piece shall be seen
+#else
+constexpr bool kPieceByPiece = false;
+#endif
+
 size_t aligned(size_t size) { return (size + kAlignment - 1) / kAlignment * kAlignment; }
 
 // `bits` codes of a whole plane into bytes, added where `shift` puts them.
@@ -55,7 +61,7 @@ void decode_row(const QMatrix& m, int64_t n, int64_t count, float* row) {
 
 // A full arena keeps only its newest block: the call that outgrew the older ones still uses them, the next does not.
 void* Arena::bytes(size_t size) {
-  size = aligned(size);
+  if (!kPieceByPiece) size = aligned(size);
   if (used_ == 0) {
     while (newest_ && newest_->next) {
       Block* older = newest_->next;
@@ -63,9 +69,10 @@ void* Arena::bytes(size_t size) {
       ::operator delete(older, std::align_val_t{kAlignment});
     }
   }
-  if (!newest_ || used_ + size > newest_->size) {
+  if (kPieceByPiece || !newest_ || used_ + size > newest_->size) {
     size_t capacity = newest_ ? 2 * newest_->size : kSmallestBlock;
     while (capacity < size) capacity *= 2;
+    if (kPieceByPiece) capacity = size;
     auto* block = static_cast<Block*>(::operator new(kAlignment + capacity, std::align_val_t{kAlignment}));
     *block = {newest_, capacity};
     newest_ = block;

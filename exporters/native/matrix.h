@@ -98,8 +98,11 @@ constexpr int64_t kRowTile = 32;
 
 const LinearKernels& portable_kernels();
 const LinearKernels& avx2_kernels();
+const LinearKernels& avx_vnni_kernels();
+const LinearKernels& avx512vl_vnni_kernels();
 const LinearKernels& avx512_kernels();
 const LinearKernels& neon_kernels();
+const LinearKernels& neon_dot_kernels();
 
 SLMC_INLINE float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;

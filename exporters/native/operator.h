@@ -129,5 +129,13 @@ Operator lif_operator();
 Operator wkv_operator();
 Operator cached_attention_operator();
 Operator cached_attention_int8_operator();
+Operator sparse_linear_operator();
+Operator shift_mix2_operator();
+Operator shift_mix3_operator();
+Operator gated_wkv_operator();
+Operator spike_add_operator();
+Operator gated_spike_add_operator();
+Operator squared_relu_operator();
+Operator event_linear_operator();
 
 }  // namespace slmc

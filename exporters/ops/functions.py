@@ -6,60 +6,23 @@ from onnx import FunctionProto, parser
 
 from exporters.formats.catalog import GROUPS
 from exporters.formats.integer import PLANE_BITS
+from exporters.ops.activations import ACTIVATION_GROUP, rounding_text
 from exporters.ops.attention_functions import CACHED_ATTENTION, CACHED_ATTENTION_INT8
+from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
 from exporters.ops.signatures import DOMAIN
 
 OPSET = 21
 _HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "com.microsoft" : 1]'
 
-_LIF = """
-Lif <tau, threshold, reset> (drive, membrane) => (spikes, membrane_out) {
-    tau_c = Constant <value_float: float = @tau> ()
-    threshold_c = Constant <value_float: float = @threshold> ()
-    reset_c = Constant <value_float: float = @reset> ()
-    membrane_out, spikes = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1],
-        body = step (float[n, c] v, float[n, c] x) => (float[n, c] v_next, float[n, c] s) {
-            above_reset = Sub(v, reset_c)
-            toward = Sub(x, above_reset)
-            change = Div(toward, tau_c)
-            u = Add(v, change)
-            fires = GreaterOrEqual(u, threshold_c)
-            s = Cast <to = 1> (fires)
-            v_next = Where(fires, reset_c, u)
-        }> (membrane, drive)
-}"""
+_LIF = f"""
+Lif <tau, threshold, reset> (drive, membrane) => (spikes, membrane_out) {{
+    {LIF_STEPS}
+}}"""
 
-_WKV = """
-Wkv (decay, first, key, value, numerator, denominator, exponent) => (y, numerator_out, denominator_out, exponent_out) {
-    numerator_out, denominator_out, exponent_out, y = Scan <num_scan_inputs = 2, scan_input_axes = [1, 1],
-        scan_output_axes = [1],
-        body = step (float[n, c] a, float[n, c] b, float[n, c] m, float[n, c] k, float[n, c] v)
-                => (float[n, c] a_next, float[n, c] b_next, float[n, c] m_next, float[n, c] out) {
-            boosted = Add(first, k)
-            top = Max(m, boosted)
-            past_exponent = Sub(m, top)
-            past = Exp(past_exponent)
-            now_exponent = Sub(boosted, top)
-            now = Exp(now_exponent)
-            past_a = Mul(past, a)
-            now_v = Mul(now, v)
-            above = Add(past_a, now_v)
-            past_b = Mul(past, b)
-            below = Add(past_b, now)
-            out = Div(above, below)
-            decayed = Add(m, decay)
-            m_next = Max(decayed, k)
-            keep_exponent = Sub(decayed, m_next)
-            keep = Exp(keep_exponent)
-            add_exponent = Sub(k, m_next)
-            add = Exp(add_exponent)
-            kept_a = Mul(keep, a)
-            added = Mul(add, v)
-            a_next = Add(kept_a, added)
-            kept_b = Mul(keep, b)
-            b_next = Add(kept_b, add)
-        }> (numerator, denominator, exponent, key, value)
-}"""
+_WKV = f"""
+Wkv (decay, first, key, value, numerator, denominator, exponent) => (y, numerator_out, denominator_out, exponent_out) {{
+    {WKV_STEPS}
+}}"""
 
 _HALF_LINEAR = """
 HalfLinear (x, w) => (y) {
@@ -80,12 +43,10 @@ SignEmbedding <K, N> (tokens, codes) => (y) {
     SLICE
 }"""
 
-_NBITS_LINEAR = """
-QLinear <K, N, bits, group> (x, codes, scales, high, zeros) => (y) {
+_NBITS_PRODUCT = """
     scales32 = Cast <to = 1> (scales)
     y = com.microsoft.MatMulNBits <K: int = @K, N: int = @N, bits: int = @bits, block_size: int = @group,
-        accuracy_level = 0> (x, codes, scales32)
-}"""
+        accuracy_level = {level}> ({x}, codes, scales32)"""
 
 
 def _unpack(source: str, target: str, bits: int) -> str:
@@ -158,18 +119,27 @@ def overload_of(bits: int, group: int, zeros: bool) -> str:
     return "nbits" if direct else f"{'uint' if zeros else 'int'}{bits}"
 
 
-def qlinear_function(bits: int, group: int, zeros: bool) -> FunctionProto:
-    """QLinear for one width; other than 4 bits are decoded (once, at load: the runtime folds constants)."""
+def qlinear_function(bits: int, group: int, zeros: bool, activation_bits: int) -> FunctionProto:
+    """QLinear for one width; other than 4 bits are decoded (once, at load: the runtime folds constants).
+
+    Inputs that are rounded already lose nothing when MatMulNBits rounds them again in the same blocks (level 4).
+    """
     overload = overload_of(bits, group, zeros)
-    if overload == "nbits":
-        return _function(_NBITS_LINEAR, overload)
-    body = f"""
-QLinear <K, N, bits, group> (x, codes, scales, high, zeros) => (y) {{
-    {_decoded(bits, zeros, gather=False)}
+    product = """
     weight_t = Transpose <perm = [1, 0]> (weight)
-    y = MatMul(x, weight_t)
+    y = MatMul({x}, weight_t)"""
+    eight = activation_bits == 8
+    if overload == "nbits":
+        level = 4 if eight and group <= ACTIVATION_GROUP else 0
+        product = _NBITS_PRODUCT.replace("{level}", str(level))
+    else:
+        product = _decoded(bits, zeros, gather=False) + product
+    body = f"""
+QLinear <K, N, bits, group, activation_bits> (x, codes, scales, high, zeros) => (y) {{
+    {rounding_text("x", "x_rounded", group) if eight else ""}
+    {product.replace("{x}", "x_rounded" if eight else "x")}
 }}"""
-    return _function(body, overload)
+    return _function(body, f"{overload}_a8_g{group}" if eight else overload)
 
 
 def qembedding_function(bits: int, group: int, zeros: bool) -> FunctionProto:
@@ -192,4 +162,5 @@ def plain_functions() -> dict[str, FunctionProto]:
         "SignEmbedding": _function(sign),
         "CachedAttention": _function(CACHED_ATTENTION),
         "CachedAttentionInt8": _function(CACHED_ATTENTION_INT8),
+        **{name: _function(text) for name, text in FUSION_BODIES.items()},
     }

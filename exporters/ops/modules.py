@@ -9,9 +9,15 @@ from torch.nn import functional
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
+from exporters.formats.decomposed import DecomposedFormat
 from exporters.formats.dense import FloatFormat, SignFormat
+from exporters.formats.event import EventFormat
+from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
+from exporters.formats.nm import NmFormat
+from exporters.ops.events import EventLinear
 from exporters.ops.products import half_linear, qembedding, qlinear, sign_embedding
+from exporters.ops.sparse_modules import DecomposedLinear, SparseLinear
 
 
 class _Stored(nn.Module):
@@ -81,10 +87,15 @@ class _Integer(_Stored):
 
 
 class IntegerLinear(_Integer):
-    """y = x W^T with W from integer planes."""
+    """y = x W^T with W from integer planes; activation_bits 8 rounds x first, 32 does not."""
+
+    def __init__(self, encoded: Encoded, fmt: IntegerFormat, activation_bits: int) -> None:
+        super().__init__(encoded, fmt)
+        self.activation_bits = activation_bits
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = qlinear(x, self.codes, self.scales, self.high, self.zeros, self.K, self.N, self.bits, self.group)
+        planes = (self.codes, self.scales, self.high, self.zeros)
+        y: Tensor = qlinear(x, *planes, self.K, self.N, self.bits, self.group, self.activation_bits)
         return y
 
 
@@ -98,8 +109,10 @@ class IntegerEmbedding(_Integer):
         return y
 
 
-def stored_module(encoded: Encoded, kind: str) -> nn.Module:
+def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32) -> nn.Module:
     """The module that computes with a stored matrix; kind is 'linear' or 'embedding'.
+
+    activation_bits: of a product of integers, 32 or 8.
 
     Raises:
         SlmcError: the format cannot serve such a layer.
@@ -107,7 +120,9 @@ def stored_module(encoded: Encoded, kind: str) -> nn.Module:
     fmt = format_named(encoded.format)
     match fmt, kind:
         case IntegerFormat(), "linear":
-            return IntegerLinear(encoded, fmt)
+            return IntegerLinear(encoded, fmt, activation_bits)
+        case EventFormat(), "linear":
+            return EventLinear(encoded, fmt)
         case IntegerFormat(), "embedding":
             return IntegerEmbedding(encoded, fmt)
         case FloatFormat(bits=32), "linear":
@@ -118,4 +133,11 @@ def stored_module(encoded: Encoded, kind: str) -> nn.Module:
             return FloatEmbedding(encoded)
         case SignFormat(), "embedding":
             return SignEmbedding(encoded)
-    raise SlmcError(f"format {encoded.format} cannot hold a {kind} layer; sign is for binarised embeddings only")
+        case NmFormat() | Float4Format(), "linear":
+            return SparseLinear(encoded, fmt)
+        case DecomposedFormat(), "linear":
+            return DecomposedLinear(encoded, fmt)
+    raise SlmcError(
+        f"format {encoded.format} cannot hold a {kind} layer; sign is for binarised embeddings only; sparse, "
+        "four-bit float and event/ formats are for linear layers only"
+    )

@@ -9,6 +9,7 @@ from torch.nn import functional
 from exporters.formats.base import Array, Encoded
 from exporters.formats.dense import SIGN
 from exporters.formats.integer import IntegerFormat
+from exporters.ops.activations import rounded_activations
 
 
 def _decoded(
@@ -27,16 +28,21 @@ def _decoded(
 @torch.library.custom_op("slmc::qlinear", mutates_args=())
 def qlinear(
     x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
-    group: int,
+    group: int, activation_bits: int,
 ) -> Tensor:  # fmt: skip
-    """y[..., n] = sum_k x[..., k] w[n, k] with w from integer planes (see exporters.ops.signatures); x [..., K]."""
+    """y[..., n] = sum_k x[..., k] w[n, k] with w from integer planes (see exporters.ops.signatures); x [..., K].
+
+    activation_bits: 32 takes x as it is, 8 rounds it first (see exporters.ops.activations).
+    """
+    if activation_bits == 8:
+        x = rounded_activations(x, group)
     return functional.linear(x, _decoded(codes, scales, high, zeros, K, N, bits, group).to(x.dtype))
 
 
 @qlinear.register_fake
 def _(
     x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
-    group: int,
+    group: int, activation_bits: int,
 ) -> Tensor:  # fmt: skip
     return x.new_empty(*x.shape[:-1], N)
 

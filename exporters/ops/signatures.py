@@ -50,6 +50,12 @@ QLINEAR = Signature(
     "QLinear",  # y[..., n] = sum_k x[..., k] w[n, k]
     (Parameter("x", FLOAT), *_PLANES),
     (Parameter("y", FLOAT),),
+    ints=("K", "N", "bits", "group", "activation_bits"),  # the last 32, or 8: x rounded as in ops/activations.py
+)
+EVENT_LINEAR = Signature(
+    "EventLinear",  # the same with planes input-major, scales and zeros [G, N] (exporters.formats.event)
+    (Parameter("x", FLOAT), *_PLANES),
+    (Parameter("y", FLOAT),),
     ints=("K", "N", "bits", "group"),
 )
 HALF_LINEAR = Signature(
@@ -80,6 +86,18 @@ WKV = Signature(
     tuple(Parameter(n, FLOAT) for n in ("decay", "first", "key", "value", "numerator", "denominator", "exponent")),
     tuple(Parameter(n, FLOAT) for n in ("y", "numerator_out", "denominator_out", "exponent_out")),
 )
+SPARSE_LINEAR = Signature(
+    "SparseLinear",  # QLinear with `kept` of every `period` inputs stored; planes as exporters.formats.nm says
+    (
+        Parameter("x", FLOAT),
+        Parameter("codes", UINT8),
+        Parameter("scales", HALF),
+        Parameter("high", UINT8, optional=True),
+        Parameter("patterns", UINT8, optional=True),  # not there where kept = period
+    ),
+    (Parameter("y", FLOAT),),
+    ints=("K", "N", "bits", "group", "kept", "period", "pattern_rows", "float4", "activation_bits"),
+)
 
 CACHED_ATTENTION = Signature(
     "CachedAttention",  # q, y [1, T, H d]; k, v [1, T, G d]; keys, values [1, G, C, d]; position [1, 1]
@@ -105,4 +123,57 @@ CACHED_ATTENTION_INT8 = Signature(
     floats=("theta", "rotate"),
 )
 
-SIGNATURES = (QLINEAR, HALF_LINEAR, QEMBEDDING, SIGN_EMBEDDING, LIF, WKV, CACHED_ATTENTION, CACHED_ATTENTION_INT8)
+
+def _floats(*names: str) -> tuple[Parameter, ...]:
+    return tuple(Parameter(name, FLOAT) for name in names)
+
+
+SHIFT_MIX2 = Signature(
+    "ShiftMix2",  # x, y [1, T, C]; before [1, C]; weight, bias [C]; mixes [1, 1, C]
+    _floats("x", "before", "weight", "bias", "mix_0", "mix_1"),
+    _floats("y_0", "y_1", "before_out"),
+    floats=("epsilon",),
+)
+SHIFT_MIX3 = Signature(
+    "ShiftMix3",  # likewise
+    _floats("x", "before", "weight", "bias", "mix_0", "mix_1", "mix_2"),
+    _floats("y_0", "y_1", "y_2", "before_out"),
+    floats=("epsilon",),
+)
+GATED_WKV = Signature(
+    "GatedWkv",  # Wkv, then y * sigmoid(receptance)
+    _floats("decay", "first", "key", "value", "receptance", "numerator", "denominator", "exponent"),
+    _floats("y", "numerator_out", "denominator_out", "exponent_out"),
+)
+SPIKE_ADD = Signature(
+    "SpikeAdd",  # residual + the spikes of Lif
+    _floats("residual", "drive", "membrane"),
+    _floats("sum", "membrane_out"),
+    floats=("tau", "threshold", "reset"),
+)
+GATED_SPIKE_ADD = Signature(
+    "GatedSpikeAdd",  # the same with drive * sigmoid(receptance)
+    _floats("residual", "drive", "membrane", "receptance"),
+    _floats("sum", "membrane_out"),
+    floats=("tau", "threshold", "reset"),
+)
+SQUARED_RELU = Signature("SquaredRelu", _floats("x"), _floats("y"))
+
+SIGNATURES = (
+    QLINEAR,
+    HALF_LINEAR,
+    QEMBEDDING,
+    SIGN_EMBEDDING,
+    LIF,
+    WKV,
+    SHIFT_MIX2,
+    SHIFT_MIX3,
+    GATED_WKV,
+    SPIKE_ADD,
+    GATED_SPIKE_ADD,
+    SQUARED_RELU,
+    SPARSE_LINEAR,
+    EVENT_LINEAR,
+    CACHED_ATTENTION,
+    CACHED_ATTENTION_INT8,
+)

@@ -10,17 +10,28 @@ import torch
 from onnx.defs import OpSchema
 
 import exporters.ops.attention
+import exporters.ops.events
+import exporters.ops.fusions
 import exporters.ops.products
-import exporters.ops.recurrences  # noqa: F401  (they define the torch operators)
+import exporters.ops.recurrences
+import exporters.ops.sparse_products  # noqa: F401  (they define the torch operators)
 from exporters.ops.signatures import (
     CACHED_ATTENTION,
     CACHED_ATTENTION_INT8,
     DOMAIN,
+    EVENT_LINEAR,
+    GATED_SPIKE_ADD,
+    GATED_WKV,
     HALF_LINEAR,
     LIF,
     QEMBEDDING,
     QLINEAR,
+    SHIFT_MIX2,
+    SHIFT_MIX3,
     SIGN_EMBEDDING,
+    SPARSE_LINEAR,
+    SPIKE_ADD,
+    SQUARED_RELU,
     VERSION,
     WKV,
     Parameter,
@@ -68,6 +79,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     ops = torch.ops.slmc
     return {
         ops.qlinear.default: _translation(QLINEAR),
+        ops.event_linear.default: _translation(EVENT_LINEAR),
         ops.half_linear.default: _translation(HALF_LINEAR),
         ops.qembedding.default: _translation(QEMBEDDING),
         ops.sign_embedding.default: _translation(SIGN_EMBEDDING),
@@ -75,4 +87,11 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         ops.wkv.default: _translation(WKV),
         ops.cached_attention.default: _translation(CACHED_ATTENTION),
         ops.cached_attention_int8.default: _translation(CACHED_ATTENTION_INT8),
+        ops.shift_mix2.default: _translation(SHIFT_MIX2),
+        ops.shift_mix3.default: _translation(SHIFT_MIX3),
+        ops.gated_wkv.default: _translation(GATED_WKV),
+        ops.spike_add.default: _translation(SPIKE_ADD),
+        ops.gated_spike_add.default: _translation(GATED_SPIKE_ADD),
+        ops.squared_relu.default: _translation(SQUARED_RELU),
+        ops.sparse_linear.default: _translation(SPARSE_LINEAR),
     }

@@ -37,7 +37,10 @@ FULL = Manifest(
     created="2025-01-01T00:00:00Z",
     source=Source("tiny.pth", "spikegpt", "ab" * 32, 1234),
     io=Io("tokens", "logits", (State("state.m", "next.m", (1, 32), "float32", -1e38), State("a", "b", (), "f", 0.0))),
-    recipe={"blocks.0.att.key": RecipeEntry("int4-g64", "nearest", 100, 4.25), "émb": RecipeEntry("sign", "n", 1, 1.0)},
+    recipe={
+        "blocks.0.att.key": RecipeEntry("int4-g64", "nearest", "int8", 100, 4.25),
+        "émb": RecipeEntry("sign", "n", "fp32", 1, 1.0),
+    },
     bytes=Bytes(100, 400, 8, 120),
     quality=Quality("perplexity", "text", "cd" * 32, 500, 10.5, 10.75, 0.02, 0.03, 1.5, 1.25, 0.001, 0.99),
     parity=Parity(1e-5, 1.0, 1.0, 64),

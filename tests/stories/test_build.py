@@ -192,14 +192,15 @@ def test_the_same_tokens_come_out_everywhere(artifact: Path, manifest: Manifest,
     text = read_text(SHIPPED_TEXTS / "calibration.txt", loaded.tokenizer).head(plan.calibration_tokens)
     moments = input_moments(loaded, text.ids)
     make = layer_maker(loaded, moments)
-    stored = {path: make(path, Choice(e.format, e.method)) for path, e in manifest.recipe.items()}
+    recipe = {path: Choice(e.format, e.method, e.activations) for path, e in manifest.recipe.items()}
+    stored = {path: make(path, choice) for path, choice in recipe.items()}
     native = artifact_session(artifact, manifest.io)
     written = greedy_session(native, ids, count)
     assert len(set(written[len(ids) :])) > 3, "a text that repeats one token proves nothing"
     assert greedy_plain(artifact, manifest, ids, count) == written
     stock = open_session(artifact / "model.onnx", manifest.io, native=None)
     assert greedy_session(stock, ids, count) == written
-    assert greedy_torch(stored_model(loaded, stored), ids, count) == written
+    assert greedy_torch(stored_model(loaded, stored, recipe), ids, count) == written
     for flags in ((), ("--no-native",)):
         done = alone(artifact, "-p", PROMPT, "-n", str(count), "--temperature", "0", *flags)
         assert done.returncode == 0, done.stderr

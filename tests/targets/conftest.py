@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.manifest import Io, State
+from exporters.manifest import Bytes, FileEntry, Io, Manifest, Producer, Source, State
+from targets.measurement import Measurement
+from targets.memory import Memory
 
 
 class Toy(NamedTuple):
@@ -90,3 +95,46 @@ def toy(tmp_path: Path) -> Toy:
     # total after each token: (3.5, 1.5), (4.5, 1.5), (4.5, 3.5); 10 before0: -10, 30, 10
     logits = np.array([[-6.5, -8.5, -5.0], [34.5, 31.5, 36.0], [14.5, 13.5, 18.0]], np.float32)
     return Toy(artifact, io, (2, 0, 1), logits)
+
+
+@pytest.fixture
+def packed(toy: Toy) -> Toy:
+    """The toy as an artifact: with a manifest that lists its files, and checksums of all."""
+    files = {path.name: path.read_bytes() for path in sorted(toy.artifact.iterdir())}
+    manifest = Manifest(
+        schema_version=1,
+        producer=Producer("slmc", "0.1.0"),
+        created="2025-01-01T00:00:00+00:00",
+        source=Source("toy", "toy", "ab" * 32, 12),
+        io=toy.io,
+        recipe={},
+        bytes=Bytes(100, 100, 16, sum(map(len, files.values()))),
+        quality=None,
+        parity=None,
+        measured=None,
+        constraints=(),
+        files={name: FileEntry(len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()},
+    )
+    files["manifest.json"] = manifest.to_json().encode()
+    (toy.artifact / "manifest.json").write_bytes(files["manifest.json"])
+    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
+    (toy.artifact / "SHA256SUMS").write_text(sums)
+    return toy
+
+
+def _measurement(**changes: object) -> Measurement:
+    weight = Memory(1, 1, 1, 1, 0, 1)
+    base = Measurement(
+        cpu="c", isa="neon", threads=1, ort_version="1", native_library=None, prompt_tokens=0, generate_tokens=3,
+        chunk_tokens=1, repetitions=2, random_tokens=True, load_ms=1.0, first_token_ms=1.0, prompt_wall_ms=(),
+        prompt_cpu_ms=(), decode_wall_ms=(9.0,) * 6, decode_cpu_ms=(2.0, 4.0, 90.0, 3.0, 3.0, 3.0),
+        reference_wall_ms=(9.0, 9.0), reference_cpu_ms=(8.0, 4.0), baseline=weight, loaded=weight, ended=weight,
+        state_bytes=4, read_bandwidth_gbs=None, temperature_before_c=None, temperature_after_c=None,
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.fixture
+def measurement() -> Callable[..., Measurement]:
+    """Two repetitions of three tokens, with any fields changed: measurement(threads=2)."""
+    return _measurement

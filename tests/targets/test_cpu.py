@@ -8,9 +8,14 @@ import pytest
 
 from exporters.errors import SlmcError
 from targets import cpu
-from targets.cpu import Cpu, cpu_names, isa_from_cpuinfo, named_cpu, probe_cpu, read_cpu, temperature_c
+from targets.cpu import cpu_names, isa_from_cpuinfo, named_cpu, probe_cpu, temperature_c
+from targets.facts import FIGURES, Bandwidth, CostRow, Cpu, read_cpu, to_toml
 
 GOOD = 'name = "mine"\narchitecture = "aarch64"\nmodel = "Some core"\nisa = "neon"\n'
+COST = (
+    'costs = [{operator = "QLinear", format = "int8", rows = 8, cols = 4, threads = 1, activation_bits = 0, '
+    "working_set_bytes = 64, us = 2.5}]\n"
+)
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -27,10 +32,15 @@ def test_every_shipped_target(name):
     assert facts.name == name
     assert facts.isa in {isa for isa, _ in cpu._ISA_BY_FLAGS}
     assert facts.architecture in ("x86_64", "aarch64")
+    stated = {key for key in FIGURES if getattr(facts, key) is not None}
+    assert stated == facts.sources.keys(), "every figure needs a source, and no source without its figure"
 
 
 def test_names():
-    assert cpu_names() == ("host", "raspberry-pi-4", "raspberry-pi-5", "x86-64-v3")
+    assert cpu_names() == (
+        "host", "aarch64-dotprod", "aarch64-generic", "intel-n100", "raspberry-pi-3", "raspberry-pi-4",
+        "raspberry-pi-5", "raspberry-pi-zero-2-w", "x86-64-v2", "x86-64-v3", "x86-64-v4",
+    )  # fmt: skip
 
 
 def test_raspberry_pi_5():
@@ -40,9 +50,7 @@ def test_raspberry_pi_5():
 
 
 def test_unknown_target_lists_the_known():
-    with pytest.raises(
-        SlmcError, match=r"'cray' is unknown; known are host, raspberry-pi-4, raspberry-pi-5, x86-64-v3"
-    ):
+    with pytest.raises(SlmcError, match=r"'cray' is unknown; known are host, aarch64-dotprod, .*, x86-64-v4"):
         named_cpu("cray")
 
 
@@ -56,8 +64,11 @@ def test_target_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("name = ", r"mine\.toml: not a readable target file .*shipped targets are host"),
-        (GOOD + "turbo = 1\n", "unknown key 'turbo'; allowed are architecture, bandwidth_gbs, cores"),
+        ("name = ", r"mine\.toml: not a readable target file .*see 'slmc targets ls'"),
+        (
+            GOOD + "turbo = 1\n",
+            "unknown key 'turbo'; allowed are architecture, bandwidth_gbs, bandwidths, clock_ghz",
+        ),
         (GOOD.replace("isa", "# isa"), "key 'isa' is missing; needed are architecture, isa, model, name"),
         (GOOD + 'cores = "four"\n', r"mine\.toml: cores: expected int, found 'four'"),
         (GOOD + "cores = 0\n", "cores is 0; it must be positive"),
@@ -65,6 +76,27 @@ def test_target_of_ones_own(tmp_path):
         (GOOD + "bandwidth_gbs = nan\n", "bandwidth_gbs is nan; it must be positive"),
         (GOOD + "l2_bytes = 1.5\n", "l2_bytes: expected int, found 1.5"),
         (GOOD + "cores = true\n", "cores: expected int, found True"),
+        (
+            GOOD + "clock_ghz = 1500\n",
+            "clock_ghz is 1500.0; allowed is 0.05 to 10; the unit is GHz, so 1.5",
+        ),
+        (
+            GOOD + "l2_bytes = 512\n",
+            "l2_bytes is 512; .*; the unit is bytes, so 524288 for 512 KiB",
+        ),
+        (GOOD + "l1d_bytes = 32\n", "l1d_bytes is 32; .* the unit is bytes"),
+        (GOOD + "memory_bytes = 512\n", "memory_bytes is 512; .* the unit is bytes"),
+        (GOOD + "bandwidth_gbs = 12800\n", "bandwidth_gbs is 12800.0; .* the unit is GB/s, so 3.6 for 3600 MB/s"),
+        (GOOD + '[sources]\ncores = "a book"\n', "sources.cores names a source, but 'cores' is not stated"),
+        (GOOD + "[sources]\ncores = 4\n", r"sources\.cores: expected str, found 4"),
+        (GOOD + "bandwidths = 5\n", "bandwidths: expected a list, found int"),
+        (GOOD + 'bandwidths = [{level = "L2"}]\n', r"bandwidths\[0\]: missing gbs, threads, working_set_bytes"),
+        (
+            GOOD + 'bandwidths = [{level = "L2", threads = 0, working_set_bytes = 9, gbs = 1.0}]\n',
+            r"bandwidths\[0\]\.threads is 0; it must be finite and 1 or more",
+        ),
+        (GOOD + COST.replace("us = 2.5", "us = -2.5"), r"costs\[0\]\.us is -2.5; it must be"),
+        (GOOD + COST.replace("rows = 8", "row = 8"), r"costs\[0\]: missing rows"),
     ],
 )
 def test_broken_files(tmp_path, text, said):
@@ -134,3 +166,18 @@ def test_temperature_is_that_of_the_hottest_zone(tmp_path):
 def test_this_machine():
     facts = named_cpu("host")
     assert facts.name == "host" and facts.cores is not None and facts.cores >= 1
+
+
+def test_costs_of_ones_own(tmp_path):
+    write(tmp_path, {"mine.toml": GOOD + COST})
+    assert read_cpu(tmp_path / "mine.toml").costs == (CostRow("QLinear", "int8", 8, 4, 1, 0, 64, 2.5),)
+
+
+def test_a_target_survives_its_file(tmp_path):
+    cpu = Cpu(
+        "a \"quoted\" \\ name", "aarch64", "Some\tcore", "neon", clock_ghz=1.5, bandwidth_gbs=3.25,
+        bandwidths=(Bandwidth("L2", 1, 4096, 20.5), Bandwidth("memory", 4, 1 << 26, 3.0)),
+        costs=(CostRow("Add", "", 256, 1, 1, 0, 2048, 0.25),), sources={"clock_ghz": "a book"},
+    )  # fmt: skip
+    write(tmp_path, {"mine.toml": to_toml(cpu)})
+    assert read_cpu(tmp_path / "mine.toml") == cpu

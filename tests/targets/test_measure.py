@@ -16,7 +16,8 @@ import pytest
 from exporters.errors import NotAvailable, SlmcError
 from exporters.manifest import Percentiles, parse
 from targets import bandwidth, worker
-from targets.cpu import Cpu
+from targets.facts import Cpu
+from targets.latency import Timed
 from targets.measure import measure, measure_baseline
 from targets.measurement import Measurement, MeasureRequest, to_measured
 from targets.memory import Memory
@@ -227,7 +228,7 @@ def test_every_repetition_begins_a_text(toy, monkeypatch):
     monkeypatch.setattr(worker.Session, "reset", lambda self: calls.append("reset"))
     monkeypatch.setattr(worker.Session, "prefill", lambda self, tokens, chunk: calls.append(f"{tokens.size}/{chunk}"))
     monkeypatch.setattr(worker.Session, "step", lambda self, token: calls.append("step"))
-    monkeypatch.setattr(worker, "reference_work", lambda: calls.append("reference"))
+    monkeypatch.setattr(worker, "timed_reference", lambda clock: calls.append("reference") or Timed(1, 1))
     request = dataclasses.replace(SMALL, repetitions=2, generate_tokens=1)
     worker.measure_model(toy.artifact, "model.onnx", toy.io, request, ScriptedClock())
     warm_up = ["reset", "6/4", "step", "reference"]

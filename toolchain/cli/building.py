@@ -20,6 +20,7 @@ from toolchain.delivery.plan import check_plan, read_plan
 from toolchain.delivery.reports import units
 from toolchain.evidence.quality import Reference
 from toolchain.forecast import forecast
+from toolchain.latency import forecast_latency
 from toolchain.prepare import Prepared, gather_evidence, prepare
 from toolchain.search.evaluator import layer_maker
 from toolchain.search.problem import Limits
@@ -51,10 +52,14 @@ def build_command(
     check_output(output, force=force or dry_run)
     library_path()  # an artifact brings it: better missed now than after the search
     prepared = _prepared(output, model, config, settings, flags)
+    latency = forecast_latency(prepared)
     if dry_run:
         plan = forecast(prepared)
-        console.result(dataclasses.asdict(plan), plan.text())
-        return 0
+        document = dataclasses.asdict(plan) | {"latency": dataclasses.asdict(latency) if latency else None}
+        console.result(document, "\n".join([plan.text(), *([latency.text()] if latency else [])]))
+        return ConstraintsNotMet.exit_code if latency and latency.out_of_reach else 0
+    if latency:
+        console.note(latency.text())
     with console.working():
         delivered = build(prepared, force=force, resume=resume, progress=console.progress, say=console.note)
     return _announce(console, delivered)

@@ -1,4 +1,4 @@
-"""slmc doctor: versions, kernels, instruction set, and what is missing with the way to get it."""
+"""slmc doctor: versions, kernels, the machine's condition, and what is missing with the way to get it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import click
 from exporters.errors import NotAvailable
 from exporters.native_library import library_path
 from targets.cpu import named_cpu
-from targets.native import isa_name
+from targets.device import advice, device_facts
+from targets.native import LIBRARY_NAME, isa_name
 from toolchain.cli.console import Console
 from toolchain.cli.options import command
 
 PACKAGES = ("slmc", "torch", "onnx", "onnxruntime", "onnxscript", "numpy", "safetensors", "tokenizers")
+
+KERNELS = {"x86_64": ("portable", "avx2", "avx512"), "aarch64": ("portable", "neon")}
+"""What the library of each architecture chooses from when it is loaded: exporters/native/linear_*.cc."""
 
 
 @click.command("doctor")
@@ -36,10 +40,12 @@ def doctor_command(console: Console) -> int:
     except NotAvailable as error:
         document |= {"operators": None, "kernels": None}
         missing.append(str(error))
-    document["cpu"] = named_cpu("host").model
-    rows = [(k, "missing" if v is None else str(v)) for k, v in document.items()]
+    cpu, device = named_cpu("host"), device_facts()
+    document |= {"cpu": cpu.model, "isa": cpu.isa, "cores": cpu.cores} | device
+    rows = [(k, ("not said" if k in device else "missing") if v is None else str(v)) for k, v in document.items()]
     console.table("", ("part", "found"), rows)
-    document["missing"] = missing
-    note = "an artifact runs without the operator library too, on its ONNX functions: slower and with more memory"
-    console.result(document, "\n".join([*missing, note] if missing else ["nothing is missing", note]))
+    document |= {"missing": missing, "advice": list(advice(device))}
+    ours = f"{LIBRARY_NAME} holds kernels for {', '.join(KERNELS.get(cpu.architecture, ('none',)))}"
+    note = f"{ours}; without it an artifact runs on its ONNX functions: slower and with more memory"
+    console.result(document, "\n".join([*(missing or ["nothing is missing"]), *advice(device), note]))
     return NotAvailable.exit_code if missing else 0

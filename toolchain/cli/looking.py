@@ -1,4 +1,4 @@
-"""The commands that show something: inspect, sensitivity, report, targets, schema."""
+"""The commands that show something: inspect, sensitivity, report, schema."""
 
 from __future__ import annotations
 
@@ -14,32 +14,42 @@ import click
 from pydantic import TypeAdapter
 
 from exporters.errors import SlmcError
+from exporters.graph_nodes import Workload, read_workload
 from exporters.manifest import MANIFEST_NAME, Manifest
-from targets.bandwidth import read_bandwidth_gbs
-from targets.cpu import cpu_names, named_cpu
+from targets.cost import predict
+from targets.cpu import named_cpu
+from targets.energy import Activity, estimate_energy
+from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command, model_options, pins, search_options
-from toolchain.delivery.package import check_output_file, open_artifact, read_report
+from toolchain.delivery.package import check_output_file, read_report
 from toolchain.delivery.plan import Plan
 from toolchain.delivery.reports import units
 from toolchain.delivery.reports.catalog import REPORTS, render
 from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow, report_from_json
 from toolchain.delivery.reports.html import render_heatmap
-from toolchain.model.catalog import load_model
-from toolchain.prepare import gather_evidence, make_evaluator, prepare
+from toolchain.evidence.activity import input_activity
+from toolchain.latency import model_workload
+from toolchain.model.catalog import LoadedModel, load_model
+from toolchain.model.text import read_text
+from toolchain.prepare import SHIPPED_TEXTS, gather_evidence, make_evaluator, prepare
 from toolchain.search.sensitivity import sensitivities
 from toolchain.spec import Spec, resolve
+
+ACTIVITY_TOKENS = 512
+"""Tokens of our own text on which the inputs' activity is counted."""
 
 SCHEMAS: dict[str, Any] = {"manifest": Manifest, "plan": Plan, "config": Spec, "report": Report}
 
 
 @click.command("inspect")
 @model_options
+@click.option("--target", help="Also predict time and energy per token there; see 'slmc targets ls'.")
 @command
-def inspect_command(console: Console, model: Path, tokenizer: Path | None) -> int:
+def inspect_command(console: Console, model: Path, tokenizer: Path | None, target: str | None) -> int:
     """Show the hierarchy, shapes, parameters and bytes of a MODEL, or the formats of an artifact."""
     if (model / MANIFEST_NAME).is_file():
-        return _inspect_artifact(console, model)
+        return _inspect_artifact(console, model, target)
     loaded = load_model(model, tokenizer)
     tree = loaded.tree
     rows = [
@@ -54,27 +64,54 @@ def inspect_command(console: Console, model: Path, tokenizer: Path | None) -> in
         "blocks": [{"path": b.path, "layers": [dataclasses.asdict(x) for x in b.layers]} for b in tree.blocks],
     }  # fmt: skip
     total = f"{units.count_text(tree.params)} parameters in {len(tree.layers)} layers and {tree.vector_params} others, "
-    console.result(
-        document, total + f"{units.bytes_text(tree.bytes_fp32)} as fp32 with {tree.state_values} carried values"
-    )
+    total += f"{units.bytes_text(tree.bytes_fp32)} as fp32 with {tree.state_values} carried values"
+    foretold, said = _model_foretold(loaded, target) if target else ({}, "")
+    console.result(document | foretold, total + said)
     return 0
 
 
-def _inspect_artifact(console: Console, artifact: Path) -> int:
+def _inspect_artifact(console: Console, artifact: Path, target: str | None) -> int:
     manifest = open_artifact(artifact)
+    work = read_workload(artifact / "model.onnx")
+    foretold, said = _foretold(work, target, {}) if target else ({}, "")
     rows = [
-        (path, e.format, e.method, f"{e.bits_per_weight:.2f}", units.bytes_text(e.bytes))
+        (path, e.format, e.method, e.activations, f"{e.bits_per_weight:.2f}", units.bytes_text(e.bytes))
         for path, e in manifest.recipe.items()
     ]
-    console.table(str(artifact), ("layer", "format", "method", "bits/weight", "bytes"), rows)
+    console.table(str(artifact), ("layer", "format", "method", "inputs", "bits/weight", "bytes"), rows)
     counts = Counter(e.format for e in manifest.recipe.values())
     b = manifest.bytes
     share = units.percent((b.weights + b.states) / b.uncompressed)
     text = f"{units.bytes_text(b.weights + b.states)} of weights and states, {share} of fp32; " + ", ".join(
         f"{n} x {name}" for name, n in counts.most_common()
     )
-    console.result(dataclasses.asdict(manifest), text)
+    console.result(dataclasses.asdict(manifest) | foretold, text + said)
     return 0
+
+
+def _foretold(work: Workload, target: str, activity: dict[str, Activity]) -> tuple[dict[str, Any], str]:
+    """Time and energy per token on a target: as a document and as text. Neither is measured."""
+    cpu = named_cpu(target)
+    latency, energy = predict(cpu, work), estimate_energy(work, cpu.last_cache_bytes, activity)
+    text = (
+        f"\n{cpu.name}: {latency.decode_ms:.3g} ms per token on one thread, predicted ({latency.basis}), "
+        f"{latency.weight_bytes} bytes read; about {energy.total_uj:.3g} uJ, estimated from published constants"
+    )
+    if activity:
+        text += (
+            f": {energy.macs} multiply-accumulates, {energy.accumulates} synaptic operations of spikes, "
+            f"{energy.skipped} products with zero"
+        )
+    if latency.assumed:
+        text += "\nassumed: " + "; ".join(latency.assumed)
+    return {"predicted": dataclasses.asdict(latency), "energy_estimate": dataclasses.asdict(energy)}, text
+
+
+def _model_foretold(model: LoadedModel, target: str) -> tuple[dict[str, Any], str]:
+    """The same for a model as it is, fp32, with the activity of its inputs on our own text."""
+    work = model_workload(model, dict.fromkeys((layer.path for layer in model.tree.layers), "fp32"))
+    text = read_text(SHIPPED_TEXTS / "calibration.txt", model.tokenizer, model.forward.context).head(ACTIVITY_TOKENS)
+    return _foretold(work, target, input_activity(model, text.ids))
 
 
 @click.command("sensitivity")
@@ -130,41 +167,6 @@ def report_command(console: Console, artifact: Path, kind: str, output: Path | N
         click.echo(text)
     else:
         output.write_text(text, encoding="utf-8")
-    return 0
-
-
-@click.group("targets")
-def targets_group() -> None:
-    """CPU targets: list them, show one."""
-
-
-@targets_group.command("ls")
-@command
-def targets_ls(console: Console) -> int:
-    """Every target's name."""
-    names = cpu_names()
-    console.result(list(names), "\n".join(names))
-    return 0
-
-
-@targets_group.command("show")
-@click.argument("name", default="host")
-@command
-def targets_show(console: Console, name: str) -> int:
-    """The facts of a target; those of this machine are probed."""
-    facts = dataclasses.asdict(named_cpu(name))
-    console.result(facts, "\n".join(f"{k}: {v}" for k, v in facts.items() if v is not None))
-    return 0
-
-
-@targets_group.command("probe")
-@command
-def targets_probe(console: Console) -> int:
-    """This machine's facts, with the read bandwidth of one thread measured."""
-    cpu = named_cpu("host")
-    cpu = dataclasses.replace(cpu, bandwidth_gbs=round(read_bandwidth_gbs(cpu.last_cache_bytes), 2))
-    facts = dataclasses.asdict(cpu)
-    console.result(facts, "\n".join(f"{k}: {v}" for k, v in facts.items() if v is not None))
     return 0
 
 

@@ -16,12 +16,17 @@ COMMANDS = {
     "inspect": ("looking", "inspect_command", "Hierarchy, shapes and bytes of a model, formats of an artifact."),
     "sensitivity": ("looking", "sensitivity_command", "What every layer is expected to lose in every format."),
     "report": ("looking", "report_command", "An artifact's report again: Markdown, HTML or JSON."),
-    "targets": ("looking", "targets_group", "CPU targets: list them, show one, probe this machine."),
+    "targets": ("targeting", "targets_group", "CPU targets: list them, show one, probe this machine."),
     "schema": ("looking", "schema_command", "The JSON Schema of manifest, plan, config or report."),
-    "validate": ("running", "validate_command", "Check an artifact on this machine: files, quality, speed, memory."),
+    "validate": (
+        "validating",
+        "validate_command",
+        "Check an artifact, here or on a device: files, quality, speed, memory.",
+    ),
     "eval": ("running", "eval_command", "Perplexity and bits per byte of a model or artifact on a text."),
-    "bench": ("running", "bench_command", "Speed and memory, with llama-bench's flags and columns."),
+    "bench": ("benching", "bench_command", "Speed and memory, with llama-bench's flags and columns."),
     "generate": ("running", "generate_command", "Write text with an artifact, token by token."),
+    "gate": ("gating", "gate_command", "Has an artifact become worse than a baseline in git? For CI."),
     "doctor": ("doctor", "doctor_command", "What is installed and what is missing."),
 }
 """Command -> module, function and what it does; imported only when it is used, so that help and errors are quick."""

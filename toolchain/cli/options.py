@@ -18,6 +18,7 @@ from toolchain.cli.main import INTERRUPTED
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
+THREADS = click.IntRange(1, 256)
 UNEXPECTED = 1
 
 
@@ -70,7 +71,9 @@ def _explained(error: Exception) -> tuple[str, int]:
     return f"{what}; this is a fault of slmc: repeat with -v for the traceback and report it", UNEXPECTED
 
 
-def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
+def stack(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in this order in the help."""
+
     def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
@@ -79,32 +82,34 @@ def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-model_options = _stack(
+model_options = stack(
     click.argument("model", type=PATH),
     click.option("--tokenizer", type=PATH, help="tokenizer.json, for a bare checkpoint file."),
 )
 
-cache_options = _stack(
+cache_options = stack(
     click.option("--context", type=int, help="Tokens that a key-value cache has room for, for models that have one."),
     click.option("--kv-cache", help="How the compressed model stores keys and values: fp32 or int8."),
 )
 
-text_options = _stack(
+text_options = stack(
     click.option("--calibration", type=PATH, help="Text that methods look at; English prose of our own if not given."),
     click.option("--eval", "eval", type=PATH, help="Text that candidates are judged on; likewise."),
 )
 
-search_options = _stack(
+search_options = stack(
     text_options,
     cache_options,
     click.option("--max-memory", help="Weights and states as stored: 3MB, or 15% of the fp32 model."),
     click.option("--max-drop", help="Relative loss of the metric on the artifact: 1%."),
-    click.option("--max-latency", help="Median time per generated token on this machine: 5ms. Checked at the end."),
+    click.option("--max-latency", help="Median time per generated token: 5ms. Foretold, and checked at the end."),
     click.option("--max-rss", help="Peak memory less that of an empty runtime: 40MB. Checked at the end."),
     click.option("--metric", help="What a drop is a drop of: perplexity."),
     click.option("--formats", multiple=True, help="Formats to choose from, as names or globs: 'int4*'. Repeatable."),
     click.option("--layer", "layer", multiple=True, help="Pin layers: REGEX=FORMAT. Repeatable."),
     click.option("--method", help="nearest, range or gptq; the effort's own if not given."),
+    click.option("--layout", help="auto: input-major where inputs are mostly zero; or dense everywhere."),
+    click.option("--activations", help="Inputs of products: fp32, int8, or search for int8 wherever the limits allow."),
     click.option("--effort", help="quick, default or thorough."),
     click.option("--max-time", help="Time for the whole command: 10m. The best so far is delivered."),
     click.option("--seed", type=int),

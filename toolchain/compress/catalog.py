@@ -7,8 +7,10 @@ from torch import Tensor
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
+from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
 from toolchain.compress.gptq import Gptq
+from toolchain.compress.joint import JointFormat, compress_jointly
 from toolchain.compress.method import Method
 from toolchain.compress.recipe import Choice
 from toolchain.compress.rounding import Nearest, RangeSearch
@@ -29,8 +31,15 @@ def method_named(name: str) -> Method:
 
 
 def compress(weight: Tensor, choice: Choice, hessian: Tensor | None) -> Encoded:
-    """A weight matrix [rows, cols] as its choice stores it; formats without a grid know only nearest rounding."""
-    fmt, method = format_named(choice.format), method_named(choice.method)
+    """A weight matrix [rows, cols] as its choice stores it.
+
+    Sparse, decomposed and four-bit float formats know two ways: with the Hessian, if the method wants it, or nearest.
+    """
+    fmt, method, w = format_named(choice.format), method_named(choice.method), weight.detach().float()
+    if isinstance(fmt, EventFormat):
+        return fmt.from_dense(compress(weight, Choice(fmt.dense.name, choice.method), hessian))
     if isinstance(fmt, IntegerFormat):
-        return method.compress(weight.detach().float(), fmt, hessian)
-    return fmt.encode(weight.detach().float().numpy())
+        return method.compress(w, fmt, hessian)
+    if isinstance(fmt, JointFormat) and method.needs_hessian and hessian is not None:
+        return compress_jointly(w, fmt, hessian)
+    return fmt.encode(w.numpy())

@@ -10,12 +10,12 @@ import uuid
 from pathlib import Path
 
 from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME, FileEntry, Manifest, confined, read_manifest
+from exporters.manifest import MANIFEST_NAME, FileEntry
 from exporters.native_library import library_path
 from targets.native import LIBRARY_NAME, platform_name
-from toolchain.model.weights import file_sha256
+from targets.verify import SUMS_NAME, file_sha256
 
-SUMS_NAME, REPORT_NAME = "SHA256SUMS", "report.json"
+REPORT_NAME = "report.json"
 _RUNNER = Path(__file__).parent / "run_artifact.py"
 
 
@@ -80,34 +80,6 @@ def write_sums(staging: Path) -> dict[str, FileEntry]:
     lines = "".join(f"{entry.sha256}  {name}\n" for name, entry in entries.items())
     (staging / SUMS_NAME).write_text(lines, encoding="utf-8")
     return {name: entry for name, entry in entries.items() if name != MANIFEST_NAME}
-
-
-def verify_files(artifact: Path, manifest: Manifest) -> None:
-    """Check every listed file's presence, size and SHA-256.
-
-    Raises:
-        SlmcError: the first file that is missing or differs.
-    """
-    for name, entry in manifest.files.items():
-        path = confined(artifact, name)
-        if not path.is_file():
-            raise SlmcError(f"{artifact}: {name} is missing; copy the artifact again")
-        size = path.stat().st_size
-        if size != entry.bytes:
-            raise SlmcError(f"{path}: {size} bytes, the manifest says {entry.bytes}; copy the artifact again")
-        if file_sha256(path) != entry.sha256:
-            raise SlmcError(f"{path}: the contents differ from the manifest's SHA-256; copy the artifact again")
-
-
-def open_artifact(artifact: Path) -> Manifest:
-    """An artifact's manifest after every file has been checked.
-
-    Raises:
-        SlmcError: something is missing, altered, or not allowed.
-    """
-    manifest = read_manifest(artifact)
-    verify_files(artifact, manifest)
-    return manifest
 
 
 def read_report(artifact: Path) -> object:

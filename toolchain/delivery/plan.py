@@ -10,9 +10,10 @@ from pathlib import Path
 from exporters.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
+from exporters.formats.integer import IntegerFormat
 from exporters.manifest import parse
 from toolchain.compress.catalog import method_named
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import ACTIVATION_BITS, Choice, Recipe
 from toolchain.delivery.reports.data import Point, SensitivityRow
 from toolchain.model.family import ModelOptions
 from toolchain.model.tree import ModelTree
@@ -107,9 +108,17 @@ def check_recipe(recipe: Recipe, tree: ModelTree, where: str) -> None:
     if recipe.keys() != wanted:
         odd = sorted(recipe.keys() ^ wanted)[:4]
         raise SlmcError(f"{where}: the recipe must name every layer once; missing or unknown: {', '.join(odd)}")
-    for choice in recipe.values():
-        format_named(choice.format)
+    for path, choice in recipe.items():
+        fmt = format_named(choice.format)
         method_named(choice.method)
+        if choice.activations not in ACTIVATION_BITS:
+            allowed = ", ".join(ACTIVATION_BITS)
+            raise SlmcError(f"{where}: unknown activations {choice.activations!r}; allowed are {allowed}")
+        if choice.activations != "fp32" and not isinstance(fmt, IntegerFormat):
+            raise SlmcError(
+                f"{where}: layer {path} cannot have {choice.activations} activations, because its format "
+                f"{choice.format} has no integer product; give it fp32"
+            )
 
 
 def recipe_bytes(recipe: Recipe, tree: ModelTree) -> int:

@@ -13,10 +13,10 @@ from torch import Tensor
 from exporters.manifest import Constraint, Io, Measured, Parity, Quality
 from targets.cpu import named_cpu
 from targets.measure import measure
-from targets.measurement import Measurement, MeasureRequest, chunk_for, to_measured
+from targets.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths, pieces, to_measured
 from targets.native import serving_library
 from targets.session import Session, open_session
-from toolchain.evidence.quality import CHUNK, Reference, bits_per_byte, pieces, stream_logits
+from toolchain.evidence.quality import CHUNK, Reference, bits_per_byte, stream_logits
 from toolchain.model.family import LanguageModel
 from toolchain.model.text import Text
 
@@ -84,12 +84,10 @@ def quality(session: Session, reference: Reference, text: Text) -> Quality:
 def measurement(folder: Path, io: Io, text: Text, vocabulary: int, *, threads: int, native: bool = True) -> Measurement:
     """Speed and memory of an artifact in a clean child process, reading a real text."""
     tokens = tuple(int(t) for t in text.ids[:1024])
-    prompt = MeasureRequest.prompt_tokens if io.context is None else min(MeasureRequest.prompt_tokens, io.context // 2)
-    generate = MeasureRequest.generate_tokens
+    lengths = fitting_lengths(MeasureRequest.prompt_tokens, MeasureRequest.generate_tokens, io.context)
     request = MeasureRequest(
-        prompt, generate if io.context is None else min(generate, io.context - prompt), threads=threads, native=native,
-        tokens=tokens, chunk_tokens=chunk_for(vocabulary),
-    )  # fmt: skip
+        *lengths, threads=threads, native=native, tokens=tokens, chunk_tokens=chunk_for(vocabulary)
+    )
     return measure(folder, io, request)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from exporters.errors import SlmcError
+from targets.measurement import pieces
 from toolchain.model.family import LanguageModel
 
 CHUNK = 512
@@ -42,18 +43,6 @@ class Score:
     kl_mean: float
     top1_agreement: float
     tokens: int
-
-
-def pieces(tokens: int, context: int | None, chunk: int = CHUNK) -> Iterator[tuple[int, int]]:
-    """(start, end) of the calls that read a text: chunks, none of which crosses a multiple of the context.
-
-    At such a multiple a text goes on from an empty state; see toolchain.model.text for how it is cut.
-    """
-    step = min(chunk, context or chunk)
-    for segment in range(0, tokens, context or max(tokens, 1)):
-        stop = min(tokens, segment + context) if context else tokens
-        for start in range(segment, stop, step):
-            yield start, min(start + step, stop)
 
 
 def stream_logits(model: LanguageModel, ids: Tensor, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:

@@ -8,9 +8,12 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
+from exporters.formats.integer import IntegerFormat
+from exporters.ops.activations import rounded_activations
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
@@ -29,19 +32,35 @@ class Student:
         self._original = model
         self._encoded = encoded
         self._now: dict[str, Choice] = {}
+        self._hooks: dict[str, RemovableHandle] = {}
 
     def take(self, recipe: Recipe) -> LanguageModel:
         """The model with exactly these layers compressed, all others as they were."""
         for path in self._now.keys() - recipe.keys():
             self._set(path, self._original.module.get_parameter(f"{path}.weight"))
+            self._take_as_they_are(path)
             del self._now[path]
         for path, choice in recipe.items():
             if self._now.get(path) != choice:
                 encoded = self._encoded(path, choice)
                 weight = torch.from_numpy(format_named(encoded.format).decode(encoded))
                 self._set(path, nn.Parameter(weight, requires_grad=False))
+                self._round_inputs(path, choice, encoded.shape[1])
                 self._now[path] = choice
         return cast(LanguageModel, self.module)
+
+    def _round_inputs(self, path: str, choice: Choice, inputs: int) -> None:
+        self._take_as_they_are(path)
+        fmt = format_named(choice.format)
+        if choice.activations == "int8" and isinstance(fmt, IntegerFormat):
+            group = fmt.group_size(inputs)
+            self._hooks[path] = self.module.get_submodule(path).register_forward_pre_hook(
+                lambda _module, arguments: (rounded_activations(arguments[0], group),)
+            )
+
+    def _take_as_they_are(self, path: str) -> None:
+        if path in self._hooks:
+            self._hooks.pop(path).remove()
 
     def _set(self, path: str, weight: nn.Parameter) -> None:
         self.module.get_submodule(path).weight = weight

@@ -47,10 +47,10 @@ class Block(nn.Module):
         """x [batch, time, width]; the state in the order of STATES_PER_BLOCK."""
         if hasattr(self, "ln0"):
             x = self.ln0(x)
-        drive, att_state = self.att(self.ln1(x), state[0], (state[1], state[2], state[3]))
+        drive, att_state = self.att(x, self.ln1, state[0], (state[1], state[2], state[3]))
         x = x + drive
-        drive, ffn_shift = self.ffn(self.ln2(x), state[4])
-        return x + drive, [*att_state, ffn_shift]
+        value, gate, ffn_shift = self.ffn(x, self.ln2, state[4])
+        return x + torch.sigmoid(gate) * value, [*att_state, ffn_shift]
 
 
 class Rwkv4(nn.Module):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from exporters.errors import SlmcError
-from exporters.ops.recurrences import lif, spike, wkv
+from exporters.ops.fusions import gated_spike_add, gated_wkv, shift_mix2, shift_mix3, spike_add, squared_relu
+from exporters.ops.recurrences import spike
 from exporters.states import StateSpec
 from toolchain.model.family import ModelOptions
 from toolchain.model.tree import Block as TreeBlock
@@ -49,11 +50,6 @@ class SpikeGptConfig:
     dropout: float = 0.0
 
 
-def _shifted(x: Tensor, last: Tensor) -> Tensor:
-    """x one token later: [batch, time, width], its first row the last token of the text before."""
-    return torch.cat([last[:, None], x], 1)[:, :-1]
-
-
 class TimeMix(nn.Module):
     """Attention's place in RWKV-4: sigmoid(r) * wkv(k, v), projected."""
 
@@ -70,15 +66,15 @@ class TimeMix(nn.Module):
         self.receptance = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, shift: Tensor, sums: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """x and the drive of the spikes are [batch, time, width]; also returns the shift and the three WKV states."""
-        before = _shifted(x, shift)
-        change = x - before
-        k = self.key(before + change * self.time_mix_k).to(x.dtype)
-        v = self.value(before + change * self.time_mix_v).to(x.dtype)
-        r = torch.sigmoid(self.receptance(before + change * self.time_mix_r))
-        y, *sums_after = wkv(-torch.exp(self.time_decay), self.time_first, k, v, *sums)
-        return self.output(r * y), [x[:, -1], *sums_after]
+    def forward(
+        self, x: Tensor, norm: nn.LayerNorm, shift: Tensor, sums: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """x [batch, time, width], to be normed; the drive of the spikes, the shift and the three WKV states."""
+        mixes = (self.time_mix_k, self.time_mix_v, self.time_mix_r)
+        for_k, for_v, for_r, shift = shift_mix3(x, shift, norm.weight, norm.bias, *mixes, norm.eps)
+        k, v, r = (y.to(x.dtype) for y in (self.key(for_k), self.value(for_v), self.receptance(for_r)))
+        y, *sums_after = gated_wkv(-torch.exp(self.time_decay), self.time_first, k, v, r, *sums)
+        return self.output(y), [shift, *sums_after]
 
 
 class ChannelMix(nn.Module):
@@ -92,13 +88,11 @@ class ChannelMix(nn.Module):
         self.receptance = nn.Linear(config.width, config.width, bias=False)
         self.value = nn.Linear(config.hidden, config.width, bias=False)
 
-    def forward(self, x: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """x and the drive of the spikes are [batch, time, width]; also returns the shift."""
-        before = _shifted(x, shift)
-        change = x - before
-        k = torch.relu(self.key(before + change * self.time_mix_k))
-        r = torch.sigmoid(self.receptance(before + change * self.time_mix_r))
-        return r * self.value(k * k), x[:, -1]
+    def forward(self, x: Tensor, norm: nn.LayerNorm, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [batch, time, width], to be normed; the drive of the spikes and its gate likewise, and the shift."""
+        mixes = (self.time_mix_k, self.time_mix_r)
+        for_k, for_r, shift = shift_mix2(x, shift, norm.weight, norm.bias, *mixes, norm.eps)
+        return self.value(squared_relu(self.key(for_k))), self.receptance(for_r), shift
 
 
 class Block(nn.Module):
@@ -117,23 +111,22 @@ class Block(nn.Module):
         self.ffn = ChannelMix(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def spikes(self, drive: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
-        """Spikes of a sub-block's drive [batch, time, width], and the membrane after."""
-        config = self.config
-        drive = drive.to(membrane.dtype) * self.shrink if self.shrink != 1.0 else drive.to(membrane.dtype)
-        fired, after = lif(drive, membrane, config.tau, config.threshold, config.reset)
-        return fired, after
+    def driven(self, drive: Tensor, membrane: Tensor) -> Tensor:
+        """A sub-block's drive [batch, time, width] as the neurons receive it."""
+        drive = drive.to(membrane.dtype)
+        return drive * self.shrink if self.shrink != 1.0 else drive
 
     def forward(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """x [batch, time, width]; the state in the order of STATES_PER_BLOCK."""
+        neurons = (self.config.tau, self.config.threshold, self.config.reset)
         if hasattr(self, "ln0"):
             x = self.ln0(x)
-        drive, att_state = self.att(self.ln1(x), state[0], (state[1], state[2], state[3]))
-        spikes, att_membrane = self.spikes(drive, state[4])
-        x = x + spikes
-        drive, ffn_shift = self.ffn(self.ln2(x), state[5])
-        spikes, ffn_membrane = self.spikes(drive, state[6])
-        x = self.dropout(x + spikes)
+        drive, att_state = self.att(x, self.ln1, state[0], (state[1], state[2], state[3]))
+        x, att_membrane = spike_add(x, self.driven(drive, state[4]), state[4], *neurons)
+        drive, gate, ffn_shift = self.ffn(x, self.ln2, state[5])
+        drive, gate = self.driven(drive, state[6]), gate.to(x.dtype)
+        x, ffn_membrane = gated_spike_add(x, drive, state[6], gate, *neurons)
+        x = self.dropout(x)
         return x * 0.5 if self.halve else x, [*att_state, att_membrane, ffn_shift, ffn_membrane]
 
 

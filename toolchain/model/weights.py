@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from exporters.errors import SlmcError
+from targets.verify import file_sha256
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.shards import read_shards
 
@@ -32,12 +32,6 @@ PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _FOREIGN_CODE = re.compile(r"GLOBAL ([A-Za-z_][\w.]*) (?:was not|whose)")
 """How torch names what a pickle wants to call."""
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_weights(folder: Path) -> Path:

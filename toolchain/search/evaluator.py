@@ -10,13 +10,14 @@ from torch import Tensor
 
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
+from exporters.formats.integer import IntegerFormat
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Reference, Score, stream_logits
 from toolchain.evidence.student import Student
 from toolchain.model.catalog import LoadedModel
 from toolchain.search.search import OutOfTime
-from toolchain.search.sensitivity import embedding_loss, expected_loss
+from toolchain.search.sensitivity import activation_loss, embedding_loss, expected_loss
 from toolchain.search.store import Journal, LayerStore
 
 
@@ -64,7 +65,11 @@ class ModelEvaluator:
         layer = self._layers_by_path[path]
         loss = 0.0
         if layer.kind == "linear":
-            loss += expected_loss(error, self._evidence.moments[path], self._evidence.fisher[path])
+            moment, fisher = self._evidence.moments[path], self._evidence.fisher[path]
+            loss, fmt = expected_loss(error, moment, fisher), format_named(encoded.format)
+            if choice.activations == "int8" and isinstance(fmt, IntegerFormat):
+                weight = self._model.weight(path)
+                loss += activation_loss(weight, moment, fisher, fmt.group_size(weight.shape[1]))
         looked_up = path if layer.kind != "linear" else layer.table
         if looked_up:
             even = torch.full((layer.rows,), 1 / layer.rows)

@@ -10,6 +10,7 @@ from exporters.errors import SlmcError
 from exporters.formats.base import Format, bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP32, SIGN
+from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Score
@@ -74,13 +75,18 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """A model to be compressed. options: every layer's choices, many bits first; a pinned layer has one."""
+    """A model to be compressed.
+
+    options: every layer's choices, many bits first; a pinned layer has one. activations: whether products round their
+    inputs: fp32, int8, or search (see activations.py).
+    """
 
     tree: ModelTree
     options: Mapping[str, tuple[Choice, ...]]
     limits: Limits
     effort: Effort
     seed: int
+    activations: str = "fp32"
 
     def layer_bytes(self, layer: Layer, choice: Choice) -> int:
         return bytes_for(format_named(choice.format), layer.rows, layer.cols)
@@ -123,6 +129,10 @@ def layer_options(
 def _choice(fmt: Format, layer: Layer, method: str) -> Choice:
     if fmt.name == SIGN.name and not layer.sign_only:
         raise SlmcError(f"layer {layer.path}: format sign keeps only signs, and this layer needs more; choose another")
-    if not isinstance(fmt, IntegerFormat):
+    if isinstance(fmt, EventFormat) and (layer.kind != "linear" or layer.table):
+        raise SlmcError(
+            f"layer {layer.path}: format {fmt.name} is for linear layers that share no matrix; choose {fmt.dense.name}"
+        )
+    if not isinstance(fmt, IntegerFormat | EventFormat):
         return Choice(fmt.name, "nearest")
-    return Choice(fmt.name, "range" if layer.kind == "embedding" and method == "gptq" else method)
+    return Choice(fmt.name, "range" if layer.kind != "linear" and method == "gptq" else method)

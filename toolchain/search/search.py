@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from toolchain.compress.recipe import Recipe
-from toolchain.search.frontier import frontier, select
+from toolchain.compress.recipe import Choice, Recipe
+from toolchain.search.activations import activation_tier
+from toolchain.search.frontier import frontier, meets, select
 from toolchain.search.judge import judged
 from toolchain.search.problem import Evaluator, Problem
 from toolchain.search.sensitivity import sensitivities
 from toolchain.search.store import recipe_key
-from toolchain.search.tiers import Losses, block_tier, global_tier, module_tier
+from toolchain.search.tiers import block_tier, global_tier, module_tier
 from toolchain.search.values import Candidate, SearchResult
 
 Progress = Callable[[str, int, int], None]
@@ -35,18 +36,28 @@ class Trace:
 
     problem: Problem
     evaluator: Evaluator
-    losses: Losses
+    losses: dict[tuple[str, Choice], float]
     on_candidate: Callable[[Candidate], None]
     candidates: dict[str, Candidate] = field(default_factory=dict)
+
+    def loss(self, path: str, choice: Choice) -> float:
+        """What a layer alone is expected to cost in a choice."""
+        if (path, choice) not in self.losses:
+            self.losses[path, choice] = self.evaluator.loss(path, choice)
+        return self.losses[path, choice]
 
     def attempt(self, recipe: Recipe, tier: str, why: str) -> None:
         key = recipe_key(recipe)
         if key not in self.candidates:
             score = self.evaluator.evaluate(recipe)
-            predicted = sum(self.losses[item] for item in recipe.items())
+            predicted = sum(self.loss(path, choice) for path, choice in recipe.items())
             candidate = Candidate(recipe, self.problem.bytes(recipe), predicted, score, tier, why)
             self.candidates[key] = candidate
             self.on_candidate(candidate)
+
+    def judged_as(self, recipe: Recipe) -> Candidate:
+        """A recipe that was tried, as judged beside all others."""
+        return next(c for c in self.judged if c.recipe == recipe)
 
     @property
     def judged(self) -> tuple[Candidate, ...]:
@@ -59,7 +70,7 @@ def search(
     on_candidate: Callable[[Candidate], None] = lambda candidate: None,
     progress: Progress = lambda stage, done, total: None,
 ) -> SearchResult:
-    """Run every tier; `OutOfTime` from the evaluator ends the search with the best so far.
+    """Run every tier, that of rounded inputs last; `OutOfTime` from the evaluator ends the search with the best so far.
 
     Deterministic: the same problem and the same answers give the same result, so that a journal of answers makes a
     search resumable anywhere.
@@ -69,6 +80,7 @@ def search(
     """
     seen = sensitivities(problem, evaluator, lambda done, total: progress("sensitivity", done, total))
     trace = Trace(problem, evaluator, {(s.layer, s.choice): s.loss for s in seen}, on_candidate)
+    chosen: Recipe | None = None
     try:
         recipes = list(global_tier(problem))
         for i, (recipe, name) in enumerate(recipes):
@@ -76,12 +88,27 @@ def search(
             progress("global tier", i + 1, len(recipes))
         if any(len(options) > 1 for options in problem.options.values()):
             _local_tiers(trace, progress)
+        chosen = _rounded_activations(trace)
     except OutOfTime:
         if not trace.candidates:
             raise
     candidates = trace.judged
     winner, feasible = select(candidates, problem.limits)
+    if chosen is not None and winner.recipe != chosen:
+        winner = next(c for c in candidates if c.recipe == chosen)
+        feasible = meets(winner, problem.limits)
     return SearchResult(winner, feasible, frontier(candidates), candidates, seen)
+
+
+def _rounded_activations(trace: Trace) -> Recipe:
+    """The last tier's recipe, from the winner of the others."""
+    start = select(trace.judged, trace.problem.limits)[0].recipe
+
+    def attempt(recipe: Recipe, why: str) -> Candidate:
+        trace.attempt(recipe, "inputs", why)
+        return trace.judged_as(recipe)
+
+    return activation_tier(trace.problem, lambda: trace.judged_as(start), trace.loss, attempt)
 
 
 def _local_tiers(trace: Trace, progress: Progress) -> None:

@@ -29,11 +29,11 @@ class LayerStore:
     def __init__(self, folder: Path, make: Callable[[str, Choice], Encoded]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._make = folder, make
-        self._memory: dict[tuple[str, Choice], Encoded] = {}
+        self._memory: dict[tuple[str, str, str], Encoded] = {}
         self._held_bytes = 0
 
     def encoded(self, path: str, choice: Choice) -> Encoded:
-        key = (path, choice)
+        key = (path, choice.format, choice.method)  # activations change no weights
         if key in self._memory:
             return self._memory[key]
         name = re.sub(r"[^A-Za-z0-9.-]", "_", f"{path}--{choice.format}--{choice.method}")
@@ -71,7 +71,7 @@ def _read(file: Path, fmt: str) -> Encoded | None:
 
 def recipe_key(recipe: Recipe) -> str:
     """A digest of a recipe, the same whatever the order of its layers."""
-    text = json.dumps(sorted((path, c.format, c.method) for path, c in recipe.items()))
+    text = json.dumps(sorted((path, c.format, c.method, c.activations) for path, c in recipe.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

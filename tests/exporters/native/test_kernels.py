@@ -293,6 +293,19 @@ def test_threads_change_nothing(isa, tokens, activation_bits):
     np.testing.assert_array_equal(qlinear(x, weights, threads=2, activation_bits=activation_bits), alone)
 
 
+@pytest.mark.parametrize("activation_bits", [32, 8])
+@pytest.mark.parametrize("bits", [4, 3])
+def test_every_row_of_every_quarter(isa, bits, activation_bits):
+    """Four rows are read at once, a quarter of the rows apart: none to spare, one to three, many per quarter."""
+    rng = np.random.default_rng(bits)
+    for N in (1, 2, 3, 4, 5, 6, 7, 8, 127, 129, 134, 259):
+        weights = Weights(rng, N, 96, bits, 32, N % 2 == 0)
+        for tokens in (1, 3):
+            x = rng.standard_normal((tokens, 96)).astype(np.float32)
+            seen = quantised(x, 32) if activation_bits == 8 else x
+            close(qlinear(x, weights, activation_bits=activation_bits), seen, weights.w)
+
+
 def test_weights_may_come_at_run_time(isa):
     rng = np.random.default_rng(0)
     weights = Weights(rng, 6, 64, 3, 32, True)
@@ -487,9 +500,13 @@ def test_bad_recurrences_are_refused():
 
 def test_the_instruction_set_is_told():
     library().slmc_isa_name.restype = ctypes.c_char_p
-    library().slmc_force_isa(0)
-    assert (library().slmc_isa_level(), library().slmc_isa_name()) == (0, b"portable")
     library().slmc_force_isa(99)
-    forced = library().slmc_isa_level()
+    names = []
+    for level in range(library().slmc_isa_level() + 1):
+        library().slmc_force_isa(level)
+        assert library().slmc_isa_level() == level
+        names.append(library().slmc_isa_name())
     library().slmc_force_isa(-1)
-    assert library().slmc_isa_level() == forced
+    assert library().slmc_isa_level() == len(names) - 1
+    x86, arm = [b"portable", b"avx2", b"avx2-vnni", b"avx512"], [b"portable", b"neon", b"neon-dotprod"]
+    assert names in (x86[: len(names)], arm[: len(names)])

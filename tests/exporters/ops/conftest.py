@@ -13,10 +13,15 @@ import torch
 from onnx import helper, numpy_helper
 
 import exporters.ops.attention
+import exporters.ops.events
+import exporters.ops.fusions
 import exporters.ops.products
+import exporters.ops.sparse_products
+from exporters.ops.event_functions import event_function
 from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
 from exporters.ops.recurrences import lif_reference, wkv_reference
 from exporters.ops.signatures import DOMAIN, SIGNATURES, VERSION
+from exporters.ops.sparse_functions import sparse_linear_function
 
 Arrays = Mapping[str, np.ndarray]
 Reading = Callable[[str, Arrays, Mapping[str, float]], list[np.ndarray]]
@@ -24,15 +29,29 @@ Reading = Callable[[str, Arrays, Mapping[str, float]], list[np.ndarray]]
 
 BY_NAME = {signature.name: signature for signature in SIGNATURES}
 FED = {
-    "QLinear": 1, "QEmbedding": 1, "HalfLinear": 1, "SignEmbedding": 1, "Lif": 2, "Wkv": 7,
+    "QLinear": 1,
+    "QEmbedding": 1,
+    "HalfLinear": 1,
+    "SignEmbedding": 1,
+    "Lif": 2,
+    "Wkv": 7,
+    "ShiftMix2": 2,
+    "ShiftMix3": 2,
+    "GatedWkv": 8,
+    "SpikeAdd": 3,
+    "GatedSpikeAdd": 4,
+    "SquaredRelu": 1,
+    "SparseLinear": 1,
+    "EventLinear": 1,
     "CachedAttention": 6,
     "CachedAttentionInt8": 8,
-}  # fmt: skip
+}
 """How many of the first inputs change from call to call; the others are weights inside the model."""
 
 KINDS = {"tensor(float)": onnx.TensorProto.FLOAT, "tensor(int8)": onnx.TensorProto.INT8}
 
 REFERENCES: dict[str, Callable[..., Any]] = {
+    "EventLinear": exporters.ops.events.event_linear,
     "QLinear": exporters.ops.products.qlinear,
     "QEmbedding": exporters.ops.products.qembedding,
     "HalfLinear": exporters.ops.products.half_linear,
@@ -41,14 +60,27 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "Wkv": wkv_reference,
     "CachedAttention": exporters.ops.attention.cached_attention,
     "CachedAttentionInt8": exporters.ops.attention.cached_attention_int8,
+    "ShiftMix2": exporters.ops.fusions.shift_mix2,
+    "ShiftMix3": exporters.ops.fusions.shift_mix3,
+    "GatedWkv": exporters.ops.fusions.gated_wkv,
+    "SpikeAdd": exporters.ops.fusions.spike_add,
+    "GatedSpikeAdd": exporters.ops.fusions.gated_spike_add,
+    "SquaredRelu": exporters.ops.fusions.squared_relu,
+    "SparseLinear": exporters.ops.sparse_products.sparse_linear,
 }
 
 
 def body_of(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> onnx.FunctionProto:
+    if operator == "SparseLinear":
+        return sparse_linear_function({name: int(value) for name, value in attributes.items()})
+    if operator == "EventLinear":
+        return event_function(int(attributes["bits"]), "zeros" in inputs)
     if operator not in ("QLinear", "QEmbedding"):
         return plain_functions()[operator]
-    make = qlinear_function if operator == "QLinear" else qembedding_function
-    return make(int(attributes["bits"]), int(attributes["group"]), "zeros" in inputs)
+    bits, group, zeros = int(attributes["bits"]), int(attributes["group"]), "zeros" in inputs
+    if operator == "QEmbedding":
+        return qembedding_function(bits, group, zeros)
+    return qlinear_function(bits, group, zeros, int(attributes["activation_bits"]))
 
 
 def one_node(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> onnx.ModelProto:

@@ -81,7 +81,9 @@ def integer_arguments(name: str) -> tuple[object, ...]:
 def test_torch_finds_the_operators_well_made(name):
     checks = ("test_schema", "test_faketensor")
     arguments = integer_arguments(name)
-    torch.library.opcheck(torch.ops.slmc.qlinear.default, (torch.ones(1, 3, K), *arguments), test_utils=checks)
+    for bits in (32, 8):
+        x = torch.ones(1, 3, K)
+        torch.library.opcheck(torch.ops.slmc.qlinear.default, (x, *arguments, bits), test_utils=checks)
     tokens = torch.tensor([[1, 0]])
     torch.library.opcheck(torch.ops.slmc.qembedding.default, (tokens, *arguments), test_utils=checks)
 

@@ -49,8 +49,18 @@ EIGHT_BITS = {
     "codes": np.stack([hexed("82 00", 1, 32), hexed("82 00", 1, 32)]),
     "scales": np.array([[1], [-1]], np.float16),
 }
+
+
+def sparse_bytes(text: str, length: int) -> np.ndarray:
+    """Bytes of one row written as hexadecimal, zeros behind."""
+    given = bytes.fromhex(text)
+    return np.frombuffer(given + bytes(length - len(given)), np.uint8).reshape(1, length)
+
+
 LIF = {"tau": 2.0, "threshold": 1.0, "reset": 0.0}
 EMPTY = {"numerator": floats([0]), "denominator": floats([0]), "exponent": floats([-1e38])}
+NORMED = {"x": floats([[1, 3], [5, 1]]), "before": floats([1, 1]), "weight": np.array([2, 1], np.float32),
+          "bias": np.array([1, 0], np.float32)}  # fmt: skip
 LN2, LN3 = math.log(2), math.log(3)
 ROOT2, COS1 = math.sqrt(2), math.cos(1)
 # queries ln 3 and 2 ln 3 times the new key's length, which the root of the width divides
@@ -82,12 +92,21 @@ BY_HAND = [
          [floats([[1], [2], [2]]), floats([2]), floats([1]), floats([999])]),
     # 0.5 - 2; 1.5 - 0
     Case("four bits", "QLinear", {"x": floats([1, 2], [3, 0]), **FOUR_BITS}, [floats([-1.5], [1.5])],
-         {"K": 2, "N": 1, "bits": 4, "group": 16}),
+         {"K": 2, "N": 1, "bits": 4, "group": 16, "activation_bits": 32}),
     # 4 - 20
     Case("three bits with zeros", "QLinear", {"x": floats([1, 10]), **THREE_BITS}, [floats([-16])],
-         {"K": 2, "N": 1, "bits": 3, "group": 16}),
+         {"K": 2, "N": 1, "bits": 3, "group": 16, "activation_bits": 32}),
     Case("eight bits", "QLinear", {"x": floats([1, 0], [0, 1]), **EIGHT_BITS}, [floats([2, -2], [-128, 128])],
-         {"K": 2, "N": 2, "bits": 8, "group": 32}),
+         {"K": 2, "N": 2, "bits": 8, "group": 32, "activation_bits": 32}),
+    # outputs 0, 1 are the lowest nibbles of words 0, 1: codes 9, 6 for the first input, 8, 11 for the second:
+    # times scale 0.5, w = [[0.5, 0], [-1, 1.5]]
+    Case("four bits", "EventLinear",
+         {"x": floats([2, -4], [0, 1]), "scales": np.array([[0.5, 0.5]], np.float16),
+          "codes": np.stack([hexed("09 00 00 00 06", 16), hexed("08 00 00 00 0b", 16)])},
+         [floats([1, -8], [0, 1.5])], {"K": 2, "N": 2, "bits": 4, "group": 16}),
+    # steps of 1 and 2: [127, 2.4] is [127, 2], of [254, 3] the 3 is 1.5 steps and goes to the even 2: [254, 4]
+    Case("inputs of eight bits", "QLinear", {"x": floats([127, 2.4], [254, 3], [0, 0]), **FOUR_BITS},
+         [floats([61.5], [123], [0])], {"K": 2, "N": 1, "bits": 4, "group": 16, "activation_bits": 8}),
     # 3 + 8; 1.5 - 4
     Case("half", "HalfLinear", {"x": floats([3, 4]), "w": np.array([[1, 2], [0.5, -1]], np.float16)},
          [floats([11, -2.5])]),
@@ -115,8 +134,34 @@ BY_HAND = [
          [floats([[4, 0, 4.6, 0]]), np.int8([[[[0, 0], [127, 0], [7, 7]]]]), np.int8([[[[127, 0], [127, 0], [7, 7]]]]),
           floats([[1, LN3 / 127, 3]]), floats([[1 / 127, 5 / 127, 3]])],
          {"heads": 2, "theta": 1.0, "rotate": 0.0}),
+    # places 1 and 3 of four (mask 10, rank 4): codes 9 and 6 less 8, scale 0.5: w = [0, 0.5, 0, -1]
+    Case("two of four", "SparseLinear", {"x": floats([9, 1, 9, 2]), "codes": sparse_bytes("09 06", 32),
+                                         "scales": np.array([[0.5]], np.float16), "patterns": sparse_bytes("04", 12)},
+         [floats([-1.5])], {"K": 4, "N": 1, "bits": 4, "group": 128, "kept": 2, "period": 4, "pattern_rows": 1,
+                            "float4": 0, "activation_bits": 32}),
     Case("nine columns", "SignEmbedding", {"tokens": np.array([0]), "codes": hexed("0f 01", 1, 2)},
          [floats([1, 1, 1, 1, -1, -1, -1, -1, 1])], {"K": 9, "N": 1}),
+    # rows of mean 2 and 3, deviation 1 and 2: n = [-1, 1] * [2, 1] + [1, 0] = [-1, 1], then [1, -1] likewise = [3, -1]
+    # from [1, 1] to [-1, 1] to [3, -1], half and all of the way; then none and a quarter
+    Case("two tokens", "ShiftMix2", {**NORMED, "mix_0": floats([[0.5, 1]]), "mix_1": floats([[0, 0.25]])},
+         [floats([[0, 1], [1, -1]]), floats([[1, 1], [-1, 0.5]]), floats([3, -1])], {"epsilon": 0.0}),
+    Case("two tokens", "ShiftMix3", {**NORMED, "mix_0": floats([[0.5, 1]]), "mix_1": floats([[0, 0.25]]),
+                                     "mix_2": floats([[1, 0]])},
+         [floats([[0, 1], [1, -1]]), floats([[1, 1], [-1, 0.5]]), floats([[-1, 1], [3, 1]]), floats([3, -1])],
+         {"epsilon": 0.0}),
+    # as Wkv from nothing; gates 1 / (1 + 1) and 1 / (1 + 1 / 3)
+    Case("from nothing", "GatedWkv", {"decay": floats(-LN2), "first": floats(LN3), "key": floats([[0], [LN2]]),
+                                      "value": floats([[1], [4]]), "receptance": floats([[0], [LN3]]), **EMPTY},
+         [floats([[0.5], [75 / 28]]), floats([4.25]), floats([1.25]), floats([LN2])]),
+    # as Lif with one spike
+    Case("one spike", "SpikeAdd", {"residual": floats([[10], [20], [-1]]), "drive": floats([[1], [2], [1]]),
+                                   "membrane": floats([0])},
+         [floats([[10], [21], [-1]]), floats([0.5])], LIF),
+    # the same, driven by 2 / 2, 8 / 4 and 4 / 3 * 3 / 4
+    Case("one spike", "GatedSpikeAdd", {"residual": floats([[10], [20], [-1]]), "drive": floats([[2], [8], [4 / 3]]),
+                                        "membrane": floats([0]), "receptance": floats([[0], [-LN3], [LN3]])},
+         [floats([[10], [21], [-1]]), floats([0.5])], LIF),
+    Case("both signs", "SquaredRelu", {"x": floats([-2, 0, 3])}, [floats([0, 0, 9])]),
 ]  # fmt: skip
 
 
@@ -186,9 +231,34 @@ def close(y: np.ndarray, x: np.ndarray, weight: np.ndarray) -> bool:
 def test_qlinear(reading, bits, zeros, K, group):
     matrix = random_matrix(9, K, bits, group, zeros)
     x = np.random.default_rng(K).normal(0, 1, (1, 3, K)).astype(np.float32)
-    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes)
+    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes | {"activation_bits": 32})
     assert y.shape == (1, 3, 9) and y.dtype == np.float32
     assert close(y, x, matrix.weight)
+
+
+def rounded(x: np.ndarray, group: int) -> np.ndarray:
+    """x [..., K] to 127 steps either way of zero, block by block from the start of each group."""
+    result = np.zeros_like(x)
+    for start in range(0, x.shape[-1], group):
+        for first in range(start, min(start + group, x.shape[-1]), 128):
+            block = x[..., first : min(first + 128, start + group)]
+            largest = np.abs(block).max(-1, keepdims=True)
+            steps = np.rint(block * (np.float32(127) / np.where(largest > 0, largest, 1)))
+            result[..., first : first + block.shape[-1]] = steps * (largest / np.float32(127))
+    return result
+
+
+@widths
+@with_zeros
+@layouts
+def test_qlinear_of_rounded_inputs(reading, bits, zeros, K, group):
+    matrix = random_matrix(9, K, bits, group, zeros)
+    x = np.random.default_rng(K).normal(0, 1, (1, 3, K)).astype(np.float32)
+    x[0, 1] *= 100
+    x[0, 2, :16] = 0
+    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes | {"activation_bits": 8})
+    assert y.shape == (1, 3, 9) and y.dtype == np.float32
+    assert close(y, rounded(x, group), matrix.weight) and not close(y, x, matrix.weight)
 
 
 @widths

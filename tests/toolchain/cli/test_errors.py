@@ -219,8 +219,10 @@ def test_plans_that_are_none(tiny_model: Path, artifact: Path, fails: Fails, tmp
         (json.dumps(good | {"effort": "lazy"}), ("lazy",)),
         (json.dumps(good | {"surprise": 1}), ("surprise",)),
         (json.dumps(good | {"recipe": {k: v for k, v in recipe.items() if k != "head"}}), ("head",)),
-        (json.dumps(good | {"recipe": recipe | {"head": {"format": "int99", "method": "range"}}}), ("int99",)),
-        (json.dumps(good | {"recipe": recipe | {"head": {"format": "int8", "method": "magic"}}}), ("magic",)),
+        (json.dumps(good | {"recipe": recipe | {"head": recipe["head"] | {"format": "int99"}}}), ("int99",)),
+        (json.dumps(good | {"recipe": recipe | {"head": recipe["head"] | {"method": "magic"}}}), ("magic",)),
+        (json.dumps(good | {"recipe": recipe | {"head": recipe["head"] | {"activations": "int3"}}}), ("int3", "fp32")),
+        (json.dumps(good | {"recipe": recipe | {"emb": recipe["emb"] | {"activations": "int8"}}}), ("emb", "sign")),
     ):
         plan.write_text(raw)
         fails(command, 2, *words)

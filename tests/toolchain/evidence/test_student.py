@@ -106,6 +106,24 @@ def test_the_student_computes_with_its_own_weights(spiking: LoadedModel, layers:
     assert torch.equal(spiking.forward(ids, spiking.forward.initial_state())[0], original)
 
 
+def test_inputs_are_rounded_where_the_choice_says_so(spiking: LoadedModel, layers: Layers, token_ids: Any) -> None:
+    ids = token_ids(20, 13)[None]
+    student, seen = Student(spiking, layers), []
+    as_it_is = student.take({"head": INT4})
+    plain = as_it_is(ids, as_it_is.initial_state())[0]
+    taken = student.take({"head": Choice("int4-g16", "nearest", "int8")})
+    handle = student.module.get_submodule("head").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    logits = taken(ids, taken.initial_state())[0]
+    handle.remove()
+    steps = seen[0] / seen[0].abs().amax(-1, keepdim=True) * 127  # its width is less than one block
+    assert torch.allclose(steps, steps.round(), atol=1e-3) and not torch.equal(steps, steps.sign() * 127)
+    assert torch.allclose(logits, seen[0] @ student.module.get_parameter("head.weight").T, atol=1e-5)
+    assert 1e-5 < float((logits - plain).abs().max() / plain.abs().max()) < 0.02
+    for recipe in ({"head": INT4}, {"head": Choice("fp16", "nearest", "int8")}, {}):
+        taken = student.take(recipe)  # floats have no integer products
+        assert not student.module.get_submodule("head")._forward_pre_hooks
+
+
 def test_signs_are_exact_for_a_binarised_embedding(spiking: LoadedModel, layers: Layers, token_ids: Any) -> None:
     ids = token_ids(40, 13)[None]
     original = spiking.forward(ids, spiking.forward.initial_state())[0]

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from exporters.errors import SlmcError
-from toolchain.model.spikegpt import STATES_PER_BLOCK, Block, SpikeGpt, SpikeGptConfig, SpikeGptFamily
+from exporters.ops import fusions, recurrences
+from toolchain.model.spikegpt import STATES_PER_BLOCK, SpikeGpt, SpikeGptConfig, SpikeGptFamily
 
 Float64 = NDArray[np.float64]
 TOLERANCE = 1e-9
@@ -158,14 +159,14 @@ def test_the_membrane_time_constant_is_heeded() -> None:
 def test_neurons_fire_sometimes_and_not_always(monkeypatch: pytest.MonkeyPatch) -> None:
     model = lively(SpikeGptConfig(5, 8, 20, 13))
     rates: list[float] = []
-    original = Block.spikes
+    original = recurrences.lif
 
-    def counted(block: Block, drive: torch.Tensor, membrane: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        fired, after = original(block, drive, membrane)
+    def counted(drive: torch.Tensor, *state: object) -> tuple[torch.Tensor, torch.Tensor]:
+        fired, after = original(drive, *state)
         rates.append(float(fired.mean()))
         return fired, after
 
-    monkeypatch.setattr(Block, "spikes", counted)
+    monkeypatch.setattr(fusions, "lif", counted)
     model(tokens_of(model.config), model.initial_state(2))
     assert len(rates) == 10
     assert 0.02 < sum(rates) / len(rates) < 0.9

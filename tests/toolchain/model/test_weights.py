@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from exporters.errors import SlmcError
-from toolchain.model.weights import file_sha256, find_weights, read_checkpoint
+from toolchain.model.weights import find_weights, read_checkpoint
 
 Tensors = dict[str, Tensor]
 
@@ -56,11 +56,6 @@ def test_every_kind_of_file_gives_its_tensors(tmp_path: Path, tensors: Tensors, 
 def test_a_state_dict_inside_a_training_checkpoint_is_found(tmp_path: Path, tensors: Tensors, wrapper: str) -> None:
     torch.save({wrapper: tensors, "epoch": 3, "loss": 2.5}, tmp_path / "m.pth")
     assert read_checkpoint(tmp_path / "m.pth").tensors.keys() == tensors.keys()
-
-
-def test_sha256_of_known_bytes(tmp_path: Path) -> None:
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 @pytest.mark.parametrize("zipped", [True, False])

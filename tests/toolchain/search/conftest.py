@@ -50,11 +50,14 @@ def problem() -> ProblemMaker:
 class FakeEvaluator:
     """Losses that fall by four per bit and add up; measured with a noise that depends on the recipe alone.
 
-    time: evaluations until OutOfTime. calls: recipes that were really evaluated, past the journal.
+    time: evaluations until OutOfTime. calls: recipes that were really evaluated, past the journal. rounding: what
+    inputs of 8 bits cost in a layer of sensitivity 1.
     """
 
-    def __init__(self, journal: Journal | None = None, time: float = math.inf, noise: float = 0.0) -> None:
-        self.journal, self.time, self.noise = journal, time, noise
+    def __init__(
+        self, journal: Journal | None = None, time: float = math.inf, noise: float = 0.0, rounding: float = 0.0
+    ) -> None:
+        self.journal, self.time, self.noise, self.rounding = journal, time, noise, rounding
         self.calls: list[Recipe] = []
         self.scale = 0.6
 
@@ -63,7 +66,8 @@ class FakeEvaluator:
         if fmt.name in ("sign", "fp32"):
             return 0.0
         sensitivity = 10 ** random.Random(path).uniform(-1.5, 1)
-        return sensitivity * 4.0 ** -min(fmt.bits, 11) * random.Random(path + fmt.name).uniform(0.9, 1.1)
+        weights = 4.0 ** -min(fmt.bits, 11) * random.Random(path + fmt.name).uniform(0.9, 1.1)
+        return sensitivity * (weights + (self.rounding if choice.activations == "int8" else 0.0))
 
     def truth(self, recipe: Recipe) -> float:
         """Nats per token that a recipe really loses."""

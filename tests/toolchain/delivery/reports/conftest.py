@@ -107,7 +107,9 @@ def manifest_of(rows: tuple[LayerRow, ...], states_bytes: int) -> Manifest:
         created="2025-11-22T06:30:00+00:00",
         source=Source("spikegpt-stories-7m", "spikegpt", "3f" * 32, 7_210_000),
         io=Io("tokens", "logits", (State("s0", "s0_out", (1, WIDTH), "float32", 0.0),)),
-        recipe={r.path: RecipeEntry(r.format, r.method, r.bytes, r.bytes * 8 / (r.rows * r.cols)) for r in rows},
+        recipe={
+            r.path: RecipeEntry(r.format, r.method, "int8", r.bytes, r.bytes * 8 / (r.rows * r.cols)) for r in rows
+        },
         bytes=Bytes(weights, fp32, states_bytes, weights + 61_000),
         quality=Quality(
             metric="perplexity",

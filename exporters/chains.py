@@ -1,0 +1,248 @@
+"""Chains of one kind of node, as small ONNX models: what a cost table is measured on."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
+
+from exporters.errors import SlmcError
+from exporters.formats.base import Array, Encoded, bytes_for
+from exporters.formats.catalog import format_named
+from exporters.formats.dense import FloatFormat
+from exporters.formats.integer import IntegerFormat
+from exporters.ops.functions import OPSET, plain_functions, qlinear_function
+from exporters.ops.signatures import DOMAIN, LIF, WKV
+
+PAGE_BYTES = 4096
+IR_VERSION = 10
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A model that was written: input x float32 [1, 1, width], and for what its nodes are priced.
+
+    priced: operator, rows, cols of every kind of node in it, each of which occurs `count` times in the graph.
+    working_set_bytes: constants that one run reads.
+    """
+
+    path: Path
+    width: int
+    priced: tuple[tuple[str, int, int], ...]
+    format: str
+    count: int
+    working_set_bytes: int
+
+
+def matrix_operator(format_name: str) -> str:
+    """The operator that multiplies with a matrix in this format.
+
+    Raises:
+        SlmcError: none does.
+    """
+    fmt = format_named(format_name)
+    if isinstance(fmt, IntegerFormat):
+        return "QLinear"
+    if isinstance(fmt, FloatFormat):
+        return "MatMul" if fmt.bits == 32 else "HalfLinear"
+    raise SlmcError(f"format {format_name}: no operator multiplies with it")
+
+
+def write_matrix_chain(path: Path, format_name: str, rows: int, cols: int, working_set_bytes: int) -> Chain:
+    """x [1, 1, cols] through matrices [rows, cols] and, unless square, back through [cols, rows], in turn.
+
+    There are as many different ones as the working set holds, at least one pair, and at least 16 nodes in all. Their
+    values keep the size of x. Weights lie in a mapped file, as an artifact's do.
+
+    Raises:
+        SlmcError: the format serves no matrix product.
+    """
+    operator, fmt = matrix_operator(format_name), format_named(format_name)
+    shapes = [(rows, cols)] if rows == cols else [(rows, cols), (cols, rows)]
+    each = sum(bytes_for(fmt, *shape) for shape in shapes)
+    different = max(1, working_set_bytes // each)
+    count = math.ceil(max(different, 16 // len(shapes)) / different) * different
+    first = [_random_matrix(format_name, *shape) for shape in shapes]
+    nodes: list[NodeProto] = []
+    constants: dict[str, Array] = {}
+    for i in range(count):
+        for j, encoded in enumerate(first):
+            own = i % different
+            inputs = [f"{name}_{own}_{j}" if name in encoded.planes else "" for name in _planes(operator)]
+            if i < different:
+                constants |= {
+                    f"{name}_{own}_{j}": _moved(plane, own, operator) for name, plane in encoded.planes.items()
+                }
+            k = i * len(shapes) + j
+            nodes.append(_matrix_node(operator, encoded, f"x{k}", inputs, f"x{k + 1}"))
+    priced = tuple((operator, *shape) for shape in shapes)
+    return _write(path, nodes, constants, cols, Chain(path, cols, priced, format_name, count, different * each))
+
+
+@functools.lru_cache(maxsize=64)
+def _random_matrix(format_name: str, rows: int, cols: int) -> Encoded:
+    """Weights that keep the size of x; kept, because a probe asks for the same ones again and again."""
+    weight = np.random.default_rng(rows).standard_normal((rows, cols), np.float32) / np.float32(math.sqrt(cols))
+    return format_named(format_name).encode(weight)
+
+
+def _planes(operator: str) -> tuple[str, ...]:
+    return ("codes", "scales", "high", "zeros") if operator == "QLinear" else ("weight",)
+
+
+def _moved(plane: Array, by: int, operator: str) -> Array:
+    """Other weights of the same distribution: the rows in another order. ONNX MatMul wants them transposed."""
+    moved = np.roll(plane, by, axis=0)
+    return np.ascontiguousarray(moved.T) if operator == "MatMul" else moved
+
+
+def _matrix_node(operator: str, encoded: Encoded, x: str, planes: list[str], y: str) -> NodeProto:
+    if operator != "QLinear":
+        return helper.make_node(operator, [x, *planes], [y], domain="" if operator == "MatMul" else DOMAIN)
+    fmt = format_named(encoded.format)
+    assert isinstance(fmt, IntegerFormat)
+    rows, cols = encoded.shape
+    group, zeros = fmt.group_size(cols), "zeros" in encoded.planes
+    while not planes[-1]:
+        planes.pop()
+    return helper.make_node(
+        operator, [x, *planes], [y], domain=DOMAIN, overload=qlinear_function(fmt.bits, group, zeros).overload,
+        K=cols, N=rows, bits=fmt.bits, group=group,
+    )  # fmt: skip
+
+
+def _unary(operator: str) -> Callable[[str, str, int], list[NodeProto]]:
+    return lambda x, y, i: [helper.make_node(operator, [x], [y])]
+
+
+def _binary(operator: str, *constants: str) -> Callable[[str, str, int], list[NodeProto]]:
+    return lambda x, y, i: [helper.make_node(operator, [x, *constants], [y])]
+
+
+def _shift(x: str, y: str, i: int) -> list[NodeProto]:
+    return [
+        helper.make_node("Unsqueeze", ["state", "at1"], [f"u{i}"]),
+        helper.make_node("Concat", [f"u{i}", x], [f"c{i}"], axis=1),
+        helper.make_node("Slice", [f"c{i}", "at1", "end", "at1"], [y]),
+    ]
+
+
+def _last(x: str, y: str, i: int) -> list[NodeProto]:
+    return [
+        helper.make_node("Gather", [x, "last"], [f"g{i}"], axis=1),
+        helper.make_node("Unsqueeze", [f"g{i}", "at1"], [y]),
+    ]
+
+
+def _lif(x: str, y: str, i: int) -> list[NodeProto]:
+    return [
+        helper.make_node(
+            LIF.name, [x, "state"], [y, f"m{i}"], domain=DOMAIN, overload="", tau=2.0, threshold=1.0, reset=0.0
+        )
+    ]
+
+
+def _wkv(x: str, y: str, i: int) -> list[NodeProto]:
+    states = [f"a{i}", f"b{i}", f"e{i}"]
+    inputs = ["decay", "vector", x, x, "state", "state", "state"]
+    return [helper.make_node(WKV.name, inputs, [y, *states], domain=DOMAIN)]
+
+
+PLAIN_NODES: dict[str, tuple[tuple[str, ...], Callable[[str, str, int], list[NodeProto]]]] = {
+    "Add": (("Add",), _binary("Add", "vector")),
+    "Sub": (("Sub",), _binary("Sub", "vector")),
+    "Mul": (("Mul",), _binary("Mul", "ones")),
+    "Relu": (("Relu",), _unary("Relu")),
+    "Sigmoid": (("Sigmoid",), _unary("Sigmoid")),
+    "LayerNormalization": (("LayerNormalization",), _binary("LayerNormalization", "ones", "vector")),
+    "shift": (("Unsqueeze", "Concat", "Slice"), _shift),
+    "last": (("Gather",), _last),
+    "Lif": (("Lif",), _lif),
+    "Wkv": (("Wkv",), _wkv),
+}
+"""Nodes without a matrix: which operators a link of the chain is priced as, and its nodes.
+
+Unsqueeze, Concat and Slice are timed together, a third each; Gather is timed with an Unsqueeze, which is nothing beside
+it.
+"""
+
+
+def write_plain_chain(path: Path, name: str, width: int, count: int = 64) -> Chain:
+    """x [1, 1, width] through so many links of `PLAIN_NODES[name]`."""
+    operators, link = PLAIN_NODES[name]
+    nodes = [node for i in range(count) for node in link(f"x{i}", f"x{i + 1}", i)]
+    random = np.random.default_rng(0)
+    constants: dict[str, Array] = {
+        "vector": random.standard_normal(width, np.float32) / np.float32(8),
+        "ones": np.ones(width, np.float32),
+        "decay": np.full(width, -1, np.float32),
+        "state": np.zeros((1, width), np.float32),
+        "at1": np.array([1], np.int64),
+        "end": np.array([2], np.int64),
+        "last": np.array(-1, np.int64),
+    }
+    used = {name for node in nodes for name in node.input}
+    kept = {name: array for name, array in constants.items() if name in used}
+    priced = tuple((operator, width, 1) for operator in operators)
+    return _write(path, nodes, kept, width, Chain(path, width, priced, "", count, 8 * width))
+
+
+def _write(path: Path, nodes: Sequence[NodeProto], constants: dict[str, Array], width: int, chain: Chain) -> Chain:
+    """Write the model, its larger constants page by page into a file of their own."""
+    data, tensors, offset = path.with_suffix(".data"), [], 0
+    with data.open("wb") as file:
+        for name, array in constants.items():
+            tensor = numpy_helper.from_array(array, name)
+            if array.nbytes >= PAGE_BYTES:
+                offset = -(-offset // PAGE_BYTES) * PAGE_BYTES
+                file.seek(offset)
+                file.write(tensor.raw_data)
+                set_external_data(tensor, data.name, offset, array.nbytes)
+                tensor.ClearField("raw_data")
+                tensor.data_location = TensorProto.EXTERNAL
+                offset += array.nbytes
+            tensors.append(tensor)
+    last = nodes[-1].output[0]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, width]) for name in ("x0", last)]
+    imports = [helper.make_opsetid(d, v) for d, v in (("", OPSET), (DOMAIN, 1), ("com.microsoft", 1))]
+    functions = _functions(nodes)
+    model = helper.make_model(
+        helper.make_graph(list(nodes), "chain", ends[:1], ends[1:], tensors), opset_imports=imports,
+        ir_version=IR_VERSION, functions=list(functions.values()),
+    )  # fmt: skip
+    path.write_bytes(model.SerializeToString())
+    return chain
+
+
+def _functions(nodes: Sequence[NodeProto]) -> dict[tuple[str, str], FunctionProto]:
+    """Bodies of our operators, so that a runtime without the library can be probed too."""
+    plain = plain_functions()
+    found: dict[tuple[str, str], FunctionProto] = {}
+    for node in nodes:
+        key = (node.op_type, node.overload)
+        if node.domain == DOMAIN and key not in found:
+            values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            zeros = len(node.input) > 4
+            found[key] = plain.get(node.op_type) or qlinear_function(values["bits"], values["group"], zeros)
+    return found
+
+
+def states_model(states: int, width: int) -> bytes:
+    """tokens int64 [1, T] to logits [1, T, width], gathered from a table; beside it t0 = Relu(s0) [1, width] ..."""
+    table = numpy_helper.from_array(np.ones((width, width), np.float32), "table")
+    nodes = [helper.make_node("Gather", ["table", "tokens"], ["logits"])]
+    nodes += [helper.make_node("Relu", [f"s{i}"], [f"t{i}"]) for i in range(states)]
+    inputs = [helper.make_tensor_value_info("tokens", TensorProto.INT64, [1, "T"])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, "T", width])]
+    for side, letter in ((inputs, "s"), (outputs, "t")):
+        side += [helper.make_tensor_value_info(f"{letter}{i}", TensorProto.FLOAT, [1, width]) for i in range(states)]
+    graph = helper.make_graph(nodes, "states", inputs, outputs, [table])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    result: bytes = model.SerializeToString()
+    return result

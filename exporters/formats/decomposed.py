@@ -1,0 +1,85 @@
+"""Decomposed weights: the sum of a few outliers and many inliers at other places, each N:M in a format of its own.
+
+After SDQ (Jeong et al., arXiv 2406.13868): 1:8/int8+6:8/fp4-g16 is that paper's W7:8-1:8int8-6:8fp4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporters.errors import SlmcError
+from exporters.formats.base import Array, Encoded, Float32, Plane
+from exporters.formats.bits import UInt8
+from exporters.formats.integer import Grid
+from exporters.formats.nm import NmFormat
+from exporters.formats.patterns import Bool
+
+OUTLIERS, INLIERS = "outlier_", "inlier_"
+"""Prefixes of the two parts' planes."""
+
+
+@dataclass(frozen=True)
+class DecomposedFormat:
+    """w = outlier + inlier; at most one of them is not zero, and both have the same period."""
+
+    outliers: NmFormat
+    inliers: NmFormat
+
+    @property
+    def name(self) -> str:
+        return f"{self.outliers.name}+{self.inliers.name}"
+
+    @property
+    def bits(self) -> int:
+        return self.inliers.bits
+
+    @property
+    def parts(self) -> tuple[tuple[str, NmFormat], ...]:
+        return (OUTLIERS, self.outliers), (INLIERS, self.inliers)
+
+    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
+        return {p + n: plane for p, fmt in self.parts for n, plane in fmt.planes_for(rows, cols).items()}
+
+    def throughput(self) -> float:
+        """Products per time beside 16-bit ones on hardware that skips zeros: 1 / sum N/M * bits/16 (SDQ, section 5)."""
+        return 1 / sum(fmt.kept / fmt.period * fmt.bits / 16 for _, fmt in self.parts)
+
+    def store(self, outlier: tuple[Bool, UInt8, Grid], inlier: tuple[Bool, UInt8, Grid]) -> Encoded:
+        """Planes of two parts, each its mask [rows, cols], codes [rows, cols] and grid.
+
+        Raises:
+            SlmcError: the masks overlap, or one keeps more than its part allows.
+        """
+        if (outlier[0] & inlier[0]).any():
+            raise SlmcError(f"format {self.name}: a weight is both outlier and inlier; their places must be disjoint")
+        return self._joined(self.outliers.store(*outlier), self.inliers.store(*inlier))
+
+    def _joined(self, outlier: Encoded, inlier: Encoded) -> Encoded:
+        planes: dict[str, Array] = {OUTLIERS + n: plane for n, plane in outlier.planes.items()}
+        return Encoded(self.name, outlier.shape, planes | {INLIERS + n: plane for n, plane in inlier.planes.items()})
+
+    def encode(self, weight: Float32) -> Encoded:
+        """The largest of every period become outliers, the next largest inliers, each rounded to the nearest."""
+        magnitude = np.abs(weight)
+        outlying = self.outliers.largest_mask(magnitude)
+        staying = self.inliers.largest_mask(np.where(outlying, np.float32(-1), magnitude)) & ~outlying
+        parts = []
+        for fmt, mask in ((self.outliers, outlying), (self.inliers, staying)):
+            part = np.where(mask, weight, np.float32(0))
+            grid = fmt.nearest_grid(part)
+            parts.append((mask, fmt.codes(part, grid), grid))
+        return self.store(parts[0], parts[1])
+
+    def part(self, encoded: Encoded, prefix: str) -> Encoded:
+        """One part as its own format stores it; prefix is OUTLIERS or INLIERS."""
+        fmt = dict(self.parts)[prefix]
+        planes = {n.removeprefix(prefix): p for n, p in encoded.planes.items() if n.startswith(prefix)}
+        return Encoded(fmt.name, encoded.shape, planes)
+
+    def decode(self, encoded: Encoded) -> Float32:
+        weight: Float32 = sum(
+            (fmt.decode(self.part(encoded, prefix)) for prefix, fmt in self.parts), np.zeros((1, 1), np.float32)
+        )
+        return weight

@@ -1,0 +1,112 @@
+"""Integer formats stored input-major, for layers whose inputs are mostly zero: a product reads only the rows in use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.formats.base import Array, Encoded, Float32, Plane
+from exporters.formats.bits import UInt8, pack, unpack
+from exporters.formats.integer import PLANE_BITS, Grid, IntegerFormat
+
+PREFIX = "event/"
+
+BLOCK_WORDS = 16
+"""Words of 32 bits, of the plane `codes`, whose outputs are interleaved."""
+
+LEAST_WORDS = 4
+"""The words of a row are padded to a multiple of this many."""
+
+
+def row_words(rows: int, low_bits: int) -> int:
+    """Words of 32 bits that the low codes of so many outputs take."""
+    per_word = 32 // low_bits
+    return -(-rows // (LEAST_WORDS * per_word)) * LEAST_WORDS
+
+
+def stored_order(rows: int, low_bits: int) -> NDArray[np.int64]:
+    """The output that every stored code of a row belongs to, padding (>= rows) included.
+
+    Place p of word i is output p * words + i of its block of `words` = 16 words (of what is left, in the last block),
+    so that a vector of words unpacks to vectors of outputs that follow one another.
+    """
+    per_word, words = 32 // low_bits, row_words(rows, low_bits)
+    blocks = []
+    for first in range(0, words, BLOCK_WORDS):
+        outputs = np.arange(first * per_word, min(first + BLOCK_WORDS, words) * per_word)
+        blocks.append(outputs.reshape(per_word, -1).T.ravel())
+    return np.concatenate(blocks)
+
+
+@dataclass(frozen=True)
+class EventFormat:
+    """The codes, scales and zeros of a dense integer format, one row per input.
+
+    codes, high: uint8 [cols, bytes of a row]; scales, zeros: [groups, rows]. Inputs are not padded.
+    """
+
+    dense: IntegerFormat
+
+    @property
+    def name(self) -> str:
+        return PREFIX + self.dense.name
+
+    @property
+    def bits(self) -> int:
+        return self.dense.bits
+
+    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
+        low, high = PLANE_BITS[self.bits]
+        words, groups, byte = row_words(rows, low), self.dense.groups(cols), np.dtype(np.uint8)
+        planes = {"codes": Plane((cols, 4 * words), byte), "scales": Plane((groups, rows), np.dtype(np.float16))}
+        if high:
+            planes["high"] = Plane((cols, 4 * words * high // low), byte)
+        if not self.dense.symmetric:
+            planes["zeros"] = Plane((groups, rows), byte)
+        return planes
+
+    def from_dense(self, encoded: Encoded) -> Encoded:
+        """The same matrix, input-major."""
+        rows, cols = encoded.shape
+        low, high = PLANE_BITS[self.bits]
+        order = stored_order(rows, low)
+
+        def rearranged(name: str, bits: int) -> UInt8:
+            dense = unpack(encoded.planes[name].astype(np.uint8).reshape(rows, -1), bits)[:, :cols]
+            padded = np.zeros((order.size, cols), np.uint8)
+            padded[:rows] = dense
+            return pack(np.ascontiguousarray(padded[order].T), bits)
+
+        planes: dict[str, Array] = {
+            "codes": rearranged("codes", low),
+            "scales": np.ascontiguousarray(encoded.planes["scales"].T),
+        }
+        if high:
+            planes["high"] = rearranged("high", high)
+        if "zeros" in encoded.planes:
+            planes["zeros"] = np.ascontiguousarray(encoded.planes["zeros"].T)
+        return Encoded(self.name, encoded.shape, planes)
+
+    def to_dense(self, encoded: Encoded) -> Encoded:
+        """The same matrix in the dense format."""
+        rows = encoded.shape[0]
+        low, high = PLANE_BITS[self.bits]
+        place = np.argsort(stored_order(rows, low))[:rows]
+
+        def codes(name: str, bits: int) -> UInt8:
+            return unpack(encoded.planes[name].astype(np.uint8), bits)[:, place].T
+
+        joined = codes("codes", low)
+        if high:
+            joined = joined | codes("high", high) << np.uint8(low)
+        scales = encoded.planes["scales"].T.astype(np.float32)
+        zeros = encoded.planes["zeros"].T.astype(np.float32) if "zeros" in encoded.planes else None
+        return self.dense.store(joined, Grid(scales, zeros))
+
+    def encode(self, weight: Float32) -> Encoded:
+        return self.from_dense(self.dense.encode(weight))
+
+    def decode(self, encoded: Encoded) -> Float32:
+        return self.dense.decode(self.to_dense(encoded))

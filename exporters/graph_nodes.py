@@ -1,0 +1,122 @@
+"""What an ONNX graph computes for one token, node by node, as plain values that a cost model can price."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import GraphProto, NodeProto, TensorProto
+
+from exporters.errors import SlmcError
+
+_BITS: dict[int, int] = {TensorProto.FLOAT: 32, TensorProto.FLOAT16: 16, TensorProto.UINT8: 8, TensorProto.INT64: 64}
+_EMBEDDINGS = ("Gather", "QEmbedding", "SignEmbedding")
+"""Operators that read one row of their first large initializer and not all of it."""
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """One node: rows x cols is outputs x inputs of a matrix, or width x 1 of anything else.
+
+    format: of a matrix, as formats.catalog spells it; '' without one. nbytes: constant bytes that one token reads.
+    activation_bits: the attribute of that name, 0 if the operator has none. layer: the path of a matrix in the model.
+    """
+
+    operator: str
+    format: str
+    rows: int
+    cols: int
+    nbytes: int
+    activation_bits: int = 0
+    layer: str = ""
+
+    @property
+    def is_matrix(self) -> bool:
+        return self.cols > 1
+
+    @property
+    def weights(self) -> int:
+        """Multiply-accumulates of a matrix for one token; elements of anything else."""
+        return self.rows * self.cols
+
+
+@dataclass(frozen=True)
+class Workload:
+    """All that one token asks for; states: how many recurrent states go in and come out."""
+
+    nodes: tuple[GraphNode, ...]
+    states: int
+    state_bytes: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """Constant bytes that one token reads."""
+        return sum(node.nbytes for node in self.nodes)
+
+
+def read_workload(graph: Path) -> Workload:
+    """The nodes of model.onnx for one token; its data file is not read.
+
+    Raises:
+        SlmcError: no ONNX graph.
+    """
+    try:
+        model = onnx.load(str(graph), load_external_data=False)
+    except Exception as error:  # protobuf's errors share no base
+        raise SlmcError(f"{graph}: no ONNX model ({error}); copy or build the artifact again") from error
+    return workload(model.graph)
+
+
+def workload(graph: GraphProto) -> Workload:
+    """The same for a graph in memory: its shapes must have been inferred, as torch's exporter does."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    widths = {value.name: _static_elements(value) for value in (*graph.value_info, *graph.output, *graph.input)}
+    states = [value for value in graph.input if value.name not in constants][1:]
+    nodes = tuple(_node(node, constants, widths) for node in graph.node)
+    return Workload(nodes, len(states), 4 * sum(_static_elements(value) for value in states))
+
+
+def _node(node: NodeProto, constants: dict[str, TensorProto], widths: dict[str, int]) -> GraphNode:
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    tensors = [constants[name] for name in node.input if name in constants]
+    nbytes = sum(_nbytes(tensor) for tensor in tensors)
+    width = max((widths.get(name, 1) for name in node.output), default=1)
+    matrix = _matrix(node, tensors, attributes)
+    if node.op_type in _EMBEDDINGS and tensors and len(tensors[0].dims) > 1:
+        return GraphNode(node.op_type, "", width, 1, nbytes // max(tensors[0].dims[0], 1))
+    if matrix is None:
+        return GraphNode(node.op_type, "", width, 1, nbytes)
+    rows, cols = matrix
+    zeros = len(node.input) > 4 and bool(node.input[4])
+    layer = next((tensor.name.rpartition(".")[0] for tensor in tensors if len(tensor.dims) > 1), "")
+    bits = attributes.get("activation_bits", 0)
+    return GraphNode(node.op_type, _format(node, attributes, cols, zeros), rows, cols, nbytes, bits, layer)
+
+
+def _matrix(node: NodeProto, tensors: list[TensorProto], attributes: dict[str, object]) -> tuple[int, int] | None:
+    """Outputs and inputs of the matrix that the node multiplies with, if there is one."""
+    if isinstance(attributes.get("N"), int) and isinstance(attributes.get("K"), int):
+        return int(str(attributes["N"])), int(str(attributes["K"]))
+    flat = [tensor for tensor in tensors if len(tensor.dims) == 2]
+    if node.op_type == "MatMul" and flat:
+        return flat[0].dims[1], flat[0].dims[0]
+    return (flat[0].dims[0], flat[0].dims[1]) if node.op_type.endswith("Linear") and flat else None
+
+
+def _format(node: NodeProto, attributes: dict[str, object], cols: int, zeros: bool) -> str:
+    bits, group = attributes.get("bits"), attributes.get("group")
+    if not isinstance(bits, int) or not isinstance(group, int):
+        return {"MatMul": "fp32", "HalfLinear": "fp16"}.get(node.op_type, "")
+    pattern = f"{attributes['kept']}:{attributes['period']}/" if {"kept", "period"} <= attributes.keys() else ""
+    return f"{pattern}{'u' if zeros else ''}int{bits}" + (f"-g{group}" if group < cols else "")
+
+
+def _nbytes(tensor: TensorProto) -> int:
+    return int(math.prod(tensor.dims)) * _BITS.get(tensor.data_type, 32) // 8
+
+
+def _static_elements(value: onnx.ValueInfoProto) -> int:
+    """Elements for one token: the product of all dimensions that are numbers."""
+    return math.prod(d.dim_value for d in value.type.tensor_type.shape.dim if d.dim_value > 0)

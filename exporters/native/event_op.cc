@@ -1,0 +1,197 @@
+// EventLinear: y[..., n] = sum_k x[..., k] w[n, k] over an input-major matrix, where inputs that are zero cost nothing.
+//
+// Its optional attribute activation_bits means what QLinear's does: 8 rounds x per token and per min(group, 128) inputs.
+// An input that is infinite or not a number reaches every output of its token, as it does in a dense product.
+#include <cmath>
+
+#include "events.h"
+#include "isa.h"
+#include "operator.h"
+
+namespace slmc {
+namespace {
+
+constexpr int64_t kLargest = int64_t{1} << 31;
+constexpr int64_t kWorthThreads = 1 << 19;  // weights in use; waking a second core for less does not pay
+constexpr int64_t kTaskWords = 128;         // a task's piece of a row: half a kilobyte
+constexpr int64_t kManyTokens = 8;
+constexpr double kDenseShare = 0.4;         // of inputs in use, from where on many tokens are a dense product
+
+const EventKernels& kernels() {
+  switch (isa()) {
+#if defined(__x86_64__)
+    case kWideVector: return avx512_event_kernels();
+    case kVector: return avx2_event_kernels();
+#elif defined(__aarch64__)
+    case kVector: return neon_event_kernels();
+#endif
+    default: return portable_event_kernels();
+  }
+}
+
+Arena& call_arena() {
+  static thread_local Arena arena;
+  arena.reset();
+  return arena;
+}
+
+// x [K] rounded to 127 steps of its largest, per min(group, 128) inputs of a group.
+void round_to_grid(const EventMatrix& m, const float* x, float* rounded) {
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer, ties to even
+  for (int64_t g = 0; g < m.groups; ++g) {
+    const int64_t end = (g + 1) * m.group < m.K ? (g + 1) * m.group : m.K;
+    for (int64_t k = g * m.group; k < end; k += kActivationGroup) {
+      const int64_t stop = k + kActivationGroup < end ? k + kActivationGroup : end;
+      float largest = 0;
+      for (int64_t i = k; i < stop; ++i) largest = larger(std::fabs(x[i]), largest);
+      const float step = largest / 127.0f, inverse = largest > 0 ? 127.0f / largest : 0.0f;
+      for (int64_t i = k; i < stop; ++i) rounded[i] = ((x[i] * inverse + kMagic) - kMagic) * step;
+    }
+  }
+}
+
+// Lists one token's inputs; room for K indices, groups + 1 beginnings and groups sums.
+Events list_events(const EventMatrix& m, const float* x, int32_t* index, int32_t* first, float* sums) {
+  int32_t count = 0;
+  for (int64_t g = 0; g < m.groups; ++g) {
+    const int64_t end = (g + 1) * m.group < m.K ? (g + 1) * m.group : m.K;
+    first[g] = count;
+    for (int64_t k = g * m.group; k < end; ++k) {
+      index[count] = static_cast<int32_t>(k);
+      count += x[k] != 0;
+    }
+    if (!m.zeros) continue;
+    sums[g] = 0;
+    for (int32_t i = first[g]; i < count; ++i) sums[g] += x[index[i]];
+  }
+  first[m.groups] = count;
+  const float spike = count ? x[index[0]] : 0;
+  bool same = std::isfinite(spike);
+  for (int32_t i = 0; i < count && same; ++i) same = x[index[i]] == spike;
+  return {x, index, first, m.zeros ? sums : nullptr, same ? spike : 0};
+}
+
+class EventLinear : public Kernel {
+ public:
+  explicit EventLinear(const Node& node) : activation_bits_(node.integer_or("activation_bits", 32)) {
+    EventMatrix& m = matrix_;
+    m.K = positive(node, "K");
+    m.N = positive(node, "N");
+    m.group = positive(node, "group");
+    const int64_t bits = node.integer("bits");
+    if (bits < 2 || bits > 8 || bits == 7)
+      throw Refusal("attribute bits = " + std::to_string(bits) + "; known are 2 .. 6 and 8");
+    if (activation_bits_ != 32 && activation_bits_ != 8)
+      throw Refusal("attribute activation_bits = " + std::to_string(activation_bits_) + "; known are 8 and 32");
+    m.bits = static_cast<int>(bits);
+    m.groups = (m.K + m.group - 1) / m.group;
+    for (size_t plane = 1; plane <= 4; ++plane) {
+      Tensor tensor;
+      constant_[plane] = node.constant(plane, &tensor);
+      if (constant_[plane]) set(&m, plane, tensor);
+    }
+  }
+
+  void compute(const Call& call) override {
+    EventMatrix m = matrix_;
+    for (size_t plane = 1; plane <= 4; ++plane)
+      if (!constant_[plane]) set(&m, plane, call.input(plane));
+    const Tensor input = call.input(0);
+    if (input.shape.rank == 0 || input.shape.last() != m.K)
+      throw Refusal("input 'x' is " + input.shape.text() + ", expected [..., " + std::to_string(m.K) + "]");
+    const int64_t tokens = input.shape.count() / m.K;
+    Shape shape = input.shape;
+    shape.dims[shape.rank - 1] = m.N;
+    float* y = static_cast<float*>(call.output(0, shape));
+    if (tokens > 0) multiply(call, m, input.as<float>(), tokens, y);
+  }
+
+ private:
+  void multiply(const Call& call, const EventMatrix& m, const float* x, int64_t tokens, float* y) const {
+    Arena& arena = call_arena();
+    if (activation_bits_ == 8) {
+      float* rounded = arena.take<float>(tokens * m.K);
+      for (int64_t t = 0; t < tokens; ++t) round_to_grid(m, x + t * m.K, rounded + t * m.K);
+      x = rounded;
+    }
+    auto* events = arena.take<Events>(tokens);
+    int64_t active = 0;
+    for (int64_t t = 0; t < tokens; ++t) {
+      auto* index = arena.take<int32_t>(m.K + 1);  // one more: what is written last may not count
+      auto* first = arena.take<int32_t>(m.groups + 1);
+      events[t] = list_events(m, x + t * m.K, index, first, arena.take<float>(m.groups));
+      active += first[m.groups];
+    }
+    const bool dense = tokens >= kManyTokens && static_cast<double>(active) > kDenseShare * static_cast<double>(tokens * m.K);
+    over_words(call, m, active * m.N, [&](int64_t begin, int64_t end) {
+      if (dense) return kernels().product(m, x, tokens, y, begin, end);
+      for (int64_t t = 0; t < tokens; ++t) kernels().multiply(m, events[t], y + t * m.N, begin, end);
+    });
+  }
+
+  // Runs body(first, last) over the words, in parallel where much is to do.
+  template <typename Body>
+  static void over_words(const Call& call, const EventMatrix& m, int64_t work, const Body& body) {
+    const int64_t words = m.words();
+    if (work < kWorthThreads) return body(int64_t{0}, words);
+    call.parallel(static_cast<size_t>((words + kTaskWords - 1) / kTaskWords), [&](size_t task) {
+      const int64_t begin = static_cast<int64_t>(task) * kTaskWords, end = begin + kTaskWords;
+      body(begin, end < words ? end : words);
+    });
+  }
+
+  static int64_t positive(const Node& node, const char* name) {
+    const int64_t value = node.integer(name);
+    if (value <= 0 || value >= kLargest)
+      throw Refusal(std::string("attribute ") + name + " = " + std::to_string(value) + " is not in 1 .. 2^31 - 1");
+    return value;
+  }
+
+  static void set(EventMatrix* m, size_t plane, const Tensor& tensor) {
+    const bool has_high = high_bits(m->bits) > 0;
+    if (plane == 3 && !has_high) {
+      if (tensor.data) throw Refusal("input 'high' is for 3, 5 and 6 bits, not for " + std::to_string(m->bits));
+      return;
+    }
+    if (plane == 4 && !tensor.data) return;
+    if (plane == 1) {
+      expect_shape(tensor, {m->K, m->row_bytes()}, "codes");
+      m->codes = tensor.as<uint8_t>();
+    } else if (plane == 2) {
+      expect_shape(tensor, {m->groups, m->N}, "scales");
+      m->scales = tensor.as<uint16_t>();
+    } else if (plane == 3) {
+      expect_shape(tensor, {m->K, m->high_row_bytes()}, "high");
+      m->high = tensor.as<uint8_t>();
+    } else {
+      expect_shape(tensor, {m->groups, m->N}, "zeros");
+      m->zeros = tensor.as<uint8_t>();
+    }
+  }
+
+  EventMatrix matrix_;
+  int64_t activation_bits_;
+  bool constant_[5] = {};
+};
+
+}  // namespace
+
+Operator event_linear_operator() {
+  return {"EventLinear",
+          {{"x", ort::kFloat},
+           {"codes", ort::kUint8},
+           {"scales", ort::kFloat16},
+           {"high", ort::kUint8, ort::kOptional},
+           {"zeros", ort::kUint8, ort::kOptional}},
+          {{"y", ort::kFloat}},
+          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<EventLinear>(node); },
+          [](const Inference& inference) {
+            SymbolicShape shape = inference.input(0);
+            if (shape.dims.empty()) return;
+            shape.dims.back() = inference.integer("N");
+            shape.symbols.back() = nullptr;
+            inference.output(0, shape, ort::kFloat);
+          }};
+}
+
+}  // namespace slmc

@@ -1,0 +1,133 @@
+// The elementwise steps between products, several in one pass over memory; every instruction set gives the same result.
+#include "fusions.h"
+
+#include "elementary.h"
+
+namespace {
+
+using slmc::exponential;
+using slmc::larger;
+
+SLMC_INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+// The sum of term(0) .. term(count - 1), in lanes of its own so that the order is the same on every machine.
+template <typename Term>
+SLMC_INLINE float lane_sum(int64_t count, const Term& term) {
+  constexpr int kLanes = 16;
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += term(i + lane);
+  for (; i < count; ++i) lanes[i % kLanes] += term(i);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+  return lanes[0];
+}
+
+struct Moments {
+  float mean, inverse;
+};
+
+SLMC_INLINE Moments moments(const float* x, int64_t channels, float epsilon) {
+  const float count = static_cast<float>(channels);
+  const float mean = lane_sum(channels, [&](int64_t c) { return x[c]; }) / count;
+  const float variance = lane_sum(channels, [&](int64_t c) { return (x[c] - mean) * (x[c] - mean); }) / count;
+  return {mean, 1.0f / std::sqrt(variance + epsilon)};
+}
+
+template <int count>
+SLMC_INLINE void shift_mix(const float* x, const float* weight, const float* bias, const float* const* mixes,
+                           float* const* outs, float* before, int64_t time, int64_t channels, float epsilon) {
+  for (int64_t t = 0; t < time; ++t) {
+    const float* row = x + t * channels;
+    const Moments of = moments(row, channels, epsilon);
+    SLMC_LANES
+    for (int64_t c = 0; c < channels; ++c) {
+      const float n = (row[c] - of.mean) * of.inverse * weight[c] + bias[c];
+      const float old = before[c];
+      const float change = n - old;
+      before[c] = n;
+      outs[0][t * channels + c] = old + change * mixes[0][c];
+      if (count > 1) outs[1][t * channels + c] = old + change * mixes[1][c];
+      if (count > 2) outs[2][t * channels + c] = old + change * mixes[2][c];
+    }
+  }
+}
+
+template <bool gated>
+SLMC_INLINE void spike_add(const float* residual, const float* drive, const float* receptance, float* membrane,
+                           float* sum, const slmc::Lif& neurons, const slmc::Recurrence& range) {
+  const float tau = neurons.tau, threshold = neurons.threshold, reset = neurons.reset;
+  for (int64_t t = 0; t < range.time; ++t) {
+    const int64_t at = t * range.channels;
+    SLMC_LANES
+    for (int64_t c = range.first; c < range.last; ++c) {
+      const float x = gated ? sigmoid(receptance[at + c]) * drive[at + c] : drive[at + c];
+      const float v = membrane[c];
+      const float u = v + (x - (v - reset)) / tau;
+      const bool fires = u >= threshold;
+      sum[at + c] = residual[at + c] + (fires ? 1.0f : 0.0f);
+      membrane[c] = fires ? reset : u;
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+SLMC_MULTIARCH void slmc_layer_norm_f32(const float* x, const float* weight, const float* bias, float* n,
+                                        int64_t channels, float epsilon) {
+  const Moments of = moments(x, channels, epsilon);
+  SLMC_LANES
+  for (int64_t c = 0; c < channels; ++c) n[c] = (x[c] - of.mean) * of.inverse * weight[c] + bias[c];
+}
+
+SLMC_MULTIARCH void slmc_shift_mix_f32(const float* x, const float* weight, const float* bias,
+                                       const float* const* mixes, float* const* outs, int count, float* before,
+                                       int64_t time, int64_t channels, float epsilon) {
+  if (count == 2) shift_mix<2>(x, weight, bias, mixes, outs, before, time, channels, epsilon);
+  if (count == 3) shift_mix<3>(x, weight, bias, mixes, outs, before, time, channels, epsilon);
+}
+
+SLMC_MULTIARCH void slmc_gated_wkv_f32(const float* w, const float* u, const float* key, const float* value,
+                                       const float* receptance, float* a, float* b, float* m, float* y,
+                                       const slmc::Recurrence& range) {
+  for (int64_t t = 0; t < range.time; ++t) {
+    const int64_t at = t * range.channels;
+    SLMC_LANES
+    for (int64_t c = range.first; c < range.last; ++c) {
+      const float k = key[at + c], v = value[at + c];
+      const float first = u[c] + k;
+      const float top = larger(m[c], first);
+      const float past = exponential(m[c] - top);
+      const float now = exponential(first - top);
+      const float average = (past * a[c] + now * v) / (past * b[c] + now);
+      y[at + c] = sigmoid(receptance[at + c]) * average;
+      const float decayed = m[c] + w[c];
+      const float next = larger(decayed, k);
+      const float keep = exponential(decayed - next);
+      const float add = exponential(k - next);
+      a[c] = keep * a[c] + add * v;
+      b[c] = keep * b[c] + add;
+      m[c] = next;
+    }
+  }
+}
+
+SLMC_MULTIARCH void slmc_spike_add_f32(const float* residual, const float* drive, const float* receptance,
+                                       float* membrane, float* sum, const slmc::Lif& neurons,
+                                       const slmc::Recurrence& range) {
+  if (receptance) return spike_add<true>(residual, drive, receptance, membrane, sum, neurons, range);
+  spike_add<false>(residual, drive, nullptr, membrane, sum, neurons, range);
+}
+
+SLMC_MULTIARCH void slmc_squared_relu_f32(const float* x, float* y, int64_t count) {
+  SLMC_LANES
+  for (int64_t i = 0; i < count; ++i) {
+    const float above = larger(x[i], 0.0f);
+    y[i] = above * above;
+  }
+}
+
+}  // extern "C"

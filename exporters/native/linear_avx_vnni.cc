@@ -1,0 +1,12 @@
+// Products on AVX2 with AVX-VNNI: processors without AVX-512 that have integer products of bytes.
+#define SLMC_VPDPBUSD "%{vex%} vpdpbusd"
+#include "avx2_vector.h"
+
+namespace slmc {
+
+const LinearKernels& avx_vnni_kernels() {
+  static constexpr LinearKernels kernels = kernels_of<Avx2>();
+  return kernels;
+}
+
+}  // namespace slmc

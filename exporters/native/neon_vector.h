@@ -1,0 +1,209 @@
+// Four lanes of 32 bits: NEON. Compiled with dot products (-march=...+dotprod) its integer products use them; their
+// floating-point products are the plain ones.
+#pragma once
+#include <arm_neon.h>
+
+#include "linear_body.h"
+
+namespace slmc {
+namespace {
+
+struct Neon {
+  static constexpr int kLanes = 4;
+  using I = int32x4_t;
+  using F = float32x4_t;
+
+  static constexpr int kRowVectors8 = 2, kTokens8 = 4;    // 16 sums of 32 registers
+  static constexpr int kRowVectors32 = 4, kTokens32 = 4;  // likewise
+  static constexpr int kProductTokens8 = 8, kProductTokens32 = 8;
+
+  static SLMC_INLINE I load(const uint8_t* p) { return vreinterpretq_s32_u8(vld1q_u8(p)); }
+  static SLMC_INLINE I load(const int8_t* p) { return vreinterpretq_s32_s8(vld1q_s8(p)); }
+  static SLMC_INLINE I load(const int32_t* p) { return vld1q_s32(p); }
+  static SLMC_INLINE F load(const float* p) { return vld1q_f32(p); }
+  static SLMC_INLINE void store(float* p, F v) { vst1q_f32(p, v); }
+  static SLMC_INLINE void store(int32_t* p, I v) { vst1q_s32(p, v); }
+  static SLMC_INLINE void store(uint8_t* p, I v) { vst1q_u8(p, vreinterpretq_u8_s32(v)); }
+  static SLMC_INLINE F load_first(const float* p, int count) {
+    float copy[kLanes] = {};
+    std::memcpy(copy, p, static_cast<size_t>(count) * sizeof *p);
+    return load(copy);
+  }
+  static SLMC_INLINE void store_first(float* p, F v, int count) {
+    float copy[kLanes];
+    store(copy, v);
+    std::memcpy(p, copy, static_cast<size_t>(count) * sizeof *p);
+  }
+
+  static SLMC_INLINE F zero() { return vdupq_n_f32(0); }
+  static SLMC_INLINE F set(float v) { return vdupq_n_f32(v); }
+  static SLMC_INLINE I set(int32_t v) { return vdupq_n_s32(v); }
+  static SLMC_INLINE F add(F a, F b) { return vaddq_f32(a, b); }
+  static SLMC_INLINE I add(I a, I b) { return vaddq_s32(a, b); }
+  static SLMC_INLINE F sub(F a, F b) { return vsubq_f32(a, b); }
+  static SLMC_INLINE F mul(F a, F b) { return vmulq_f32(a, b); }
+  static SLMC_INLINE F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+  static SLMC_INLINE F fnma(F a, F b, F c) { return vfmsq_f32(c, a, b); }
+  static SLMC_INLINE F to_float(I v) { return vcvtq_f32_s32(v); }
+  static SLMC_INLINE I round(F v) { return vcvtnq_s32_f32(v); }
+  static SLMC_INLINE I and_(I a, I b) { return vandq_s32(a, b); }
+  static SLMC_INLINE I or_(I a, I b) { return vorrq_s32(a, b); }
+  template <int n>
+  static SLMC_INLINE I right(I v) {
+    if constexpr (n == 0) return v;
+    else return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(v), n));
+  }
+  template <int n>
+  static SLMC_INLINE I left(I v) {
+    if constexpr (n == 0) return v;
+    else return vshlq_n_s32(v, n);
+  }
+  static SLMC_INLINE F max_abs(F a, F b) { return vmaxq_f32(a, vabsq_f32(b)); }
+  static SLMC_INLINE float sum(F v) { return vaddvq_f32(v); }
+  static SLMC_INLINE int32_t sum(I v) { return vaddvq_s32(v); }
+  static SLMC_INLINE float largest(F v) { return vmaxvq_f32(v); }
+  // out[i] = sum of v[i]
+  static SLMC_INLINE void sum4(const F* v, float* out) {
+    store(out, vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3])));
+  }
+
+  static SLMC_INLINE float half(uint16_t v) {
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(v))), 0);
+  }
+  static SLMC_INLINE F load_halves(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+  static SLMC_INLINE F load_halves_first(const uint16_t* p, int count) {
+    uint16_t copy[kLanes] = {};
+    std::memcpy(copy, p, static_cast<size_t>(count) * sizeof *p);
+    return load_halves(copy);
+  }
+  static SLMC_INLINE F load_bytes_first(const uint8_t* p, int count) {
+    uint8_t copy[8] = {};
+    std::memcpy(copy, p, static_cast<size_t>(count));
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vld1_u8(copy)))));
+  }
+  static SLMC_INLINE F low_half(I v) { return vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(vreinterpretq_u32_s32(v)))); }
+  static SLMC_INLINE void store_bytes(int8_t* p, I v) {
+    const int16x4_t words = vqmovn_s32(v);
+    int8_t copy[8];
+    vst1_s8(copy, vqmovn_s16(vcombine_s16(words, words)));
+    std::memcpy(p, copy, kLanes);
+  }
+  static SLMC_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+  static SLMC_INLINE I ones() { return vreinterpretq_s32_s8(vdupq_n_s8(1)); }
+  static SLMC_INLINE I broadcast(const int8_t* p) {
+    int32_t four;
+    std::memcpy(&four, p, sizeof four);
+    return set(four);
+  }
+
+  // `count` floats, each to 4 / count lanes
+  template <int count>
+  static SLMC_INLINE F spread_floats(const float* p) {
+    if constexpr (count == 1) return vld1q_dup_f32(p);
+    if constexpr (count == 4) return load(p);
+    const float32x2_t both = vld1_f32(p);
+    return vcombine_f32(vdup_lane_f32(both, 0), vdup_lane_f32(both, 1));
+  }
+
+#if defined(__ARM_FEATURE_DOTPROD)
+  static constexpr bool kFloats = false;
+  static const LinearKernels& floats() { return neon_kernels(); }
+#else
+  static constexpr bool kFloats = true;
+#endif
+  // signed bytes times signed bytes, so codes of 8 bits come less 128
+  static constexpr bool kSignedCodes8 = true;
+  static SLMC_INLINE I flip_signs(I codes) { return veorq_s32(codes, vreinterpretq_s32_u8(vdupq_n_u8(128))); }
+  template <int bits>
+  static SLMC_INLINE I dot(I sum, I codes, I x) {
+    const int8x16_t a = vreinterpretq_s8_s32(codes), b = vreinterpretq_s8_s32(x);
+#if defined(__ARM_FEATURE_DOTPROD)
+    return vdotq_s32(sum, a, b);
+#else
+    const int32x4_t first = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
+    const int32x4_t second = vpaddlq_s16(vmull_s8(vget_high_s8(a), vget_high_s8(b)));
+    return vaddq_s32(sum, vpaddq_s32(first, second));
+#endif
+  }
+
+  // out[j * 16 + i] = in[i * parts + j] for 16 * parts bytes
+  template <int parts>
+  static SLMC_INLINE void order(const int8_t* in, int8_t* out) {
+    for (int j = 0; j < parts; ++j)
+      for (int i = 0; i < 16; ++i) out[j * 16 + i] = in[i * parts + j];
+  }
+
+  // 16 bytes at `offset` of 4 rows: out[d] = word d of every row
+  static SLMC_INLINE void transpose(const uint8_t* const* rows, int64_t offset, I* out) {
+    const I a = load(rows[0] + offset), b = load(rows[1] + offset);
+    const I c = load(rows[2] + offset), d = load(rows[3] + offset);
+    const int64x2_t ab0 = vreinterpretq_s64_s32(vzip1q_s32(a, b)), ab1 = vreinterpretq_s64_s32(vzip2q_s32(a, b));
+    const int64x2_t cd0 = vreinterpretq_s64_s32(vzip1q_s32(c, d)), cd1 = vreinterpretq_s64_s32(vzip2q_s32(c, d));
+    out[0] = vreinterpretq_s32_s64(vzip1q_s64(ab0, cd0));
+    out[1] = vreinterpretq_s32_s64(vzip2q_s64(ab0, cd0));
+    out[2] = vreinterpretq_s32_s64(vzip1q_s64(ab1, cd1));
+    out[3] = vreinterpretq_s32_s64(vzip2q_s64(ab1, cd1));
+  }
+
+  template <int low, int high, int part, int first>
+  static SLMC_INLINE I add_high_rows(I bytes, I words) {
+    return add_high_by_shifts<Neon, low, high, part, first>(bytes, words);
+  }
+
+  // The plane's codes as bytes: part j of a chunk has every (8 / low)th code, beginning with j.
+  template <int bits>
+  static SLMC_INLINE void unpack(const uint8_t* low_plane, const uint8_t* high_plane, I* out) {
+    constexpr int low = low_bits(bits), high = high_bits(bits), in_high = high * 4 / low;  // bytes of a lane up there
+    const uint8x16_t packed = vld1q_u8(low_plane);
+    if constexpr (low == 8) {
+      out[0] = flip_signs(vreinterpretq_s32_u8(packed));
+      return;
+    }
+    uint8x16_t spread = vdupq_n_u8(0);  // every byte sees the byte of the high plane that has its bits
+    if constexpr (high > 0) {
+      uint8_t bytes[16] = {}, which[16];
+      std::memcpy(bytes, high_plane, 4 * in_high);
+      for (int i = 0; i < 16; ++i) which[i] = static_cast<uint8_t>(i * in_high / 4);
+      spread = vqtbl1q_u8(vld1q_u8(bytes), vld1q_u8(which));
+    }
+    unrolled<8 / low>([&](auto j) {
+      int8_t down[16], up[16];
+      for (int i = 0; i < 16; ++i) {
+        down[i] = static_cast<int8_t>(-low * j.value);
+        up[i] = static_cast<int8_t>(low - high * (i % 4 * (8 / low) + j.value) % 8);
+      }
+      uint8x16_t codes = vandq_u8(vshlq_u8(packed, vld1q_s8(down)), vdupq_n_u8((1 << low) - 1));
+      if constexpr (high > 0)
+        codes = vorrq_u8(codes, vandq_u8(vshlq_u8(spread, vld1q_s8(up)), vdupq_n_u8(((1 << high) - 1) << low)));
+      out[j.value] = vreinterpretq_s32_u8(codes);
+    });
+  }
+
+  // A chunk's codes as lanes of words; multiply<p> adds x times (code p of each lane - centre).
+  template <int bits>
+  struct Words {
+    static constexpr int low = low_bits(bits), high = high_bits(bits), centre = 1 << (bits - 1);
+    I words, more;
+
+    SLMC_INLINE void read(const uint8_t* low_plane, const uint8_t* high_plane) {
+      words = load(low_plane);
+      if constexpr (high > 0) {
+        constexpr int bytes = high * 4 / low;
+        int32_t of_lane[kLanes];
+        for (int i = 0; i < kLanes; ++i)
+          of_lane[i] = bytes == 1 ? high_plane[i] : high_plane[2 * i] | high_plane[2 * i + 1] << 8;
+        more = load(of_lane);
+      }
+    }
+
+    template <int p>
+    SLMC_INLINE F multiply(F x, F sum) const {
+      I code = and_(right<low * p>(words), Neon::set((1 << low) - 1));
+      if constexpr (high > 0) code = or_(code, left<low>(and_(right<high * p>(more), Neon::set((1 << high) - 1))));
+      return fma(sub(to_float(code), Neon::set(static_cast<float>(centre))), x, sum);
+    }
+  };
+};
+
+}  // namespace
+}  // namespace slmc

@@ -1,0 +1,101 @@
+// Decoding of sparse rows in plain C++: patterns to masks, masks and codes to bytes.
+#include "sparse.h"
+
+#include <algorithm>
+
+namespace slmc {
+namespace {
+
+constexpr int kMostRankBits = 11;
+
+// `bits` codes of one unit's plane into bytes, added where `shift` puts them.
+void unpack_unit(const uint8_t* plane, int bits, int64_t bytes, int shift, uint8_t* out) {
+  const int mask = (1 << bits) - 1;
+  for (int j = 0; j < 8 / bits; ++j)
+    for (int64_t i = 0; i < bytes; ++i) {
+      const int code = ((plane[i] >> (j * bits)) & mask) << shift;
+      out[j * bytes + i] = static_cast<uint8_t>(shift ? out[j * bytes + i] | code : code);
+    }
+}
+
+}  // namespace
+
+PatternTable::PatternTable(int kept, int period) : width(period < 8 ? 8 : period) {
+  std::vector<uint16_t> ranked;
+  for (int mask = 0; mask < 1 << period; ++mask)
+    if (__builtin_popcount(static_cast<unsigned>(mask)) == kept) ranked.push_back(static_cast<uint16_t>(mask));
+  int rank_bits = 0;
+  while (size_t{1} << rank_bits < ranked.size()) ++rank_bits;
+  if (rank_bits > kMostRankBits) {
+    field_bits = width;
+    return;
+  }
+  ranked.resize(size_t{1} << rank_bits, ranked[0]);
+  field_bits = rank_bits * width / period;
+  if (width == period) masks = ranked;
+  if (width > period)
+    for (const uint16_t second : ranked)
+      for (const uint16_t first : ranked) masks.push_back(static_cast<uint16_t>(first | second << period));
+  for (int i = 0; i < 64; ++i) {
+    spread[i] = static_cast<uint8_t>((i / 8 * field_bits + i % 8) % 64);
+    offsets[i] = static_cast<uint8_t>(i % 8 * field_bits);
+  }
+  for (int i = 0; i < 128; ++i) found[i] = static_cast<uint8_t>(masks[i % masks.size()]);
+}
+
+void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t count, uint8_t* masks) {
+  if (table.masks.empty()) {
+    std::memcpy(masks, fields, count * kMaskBytes);
+    return;
+  }
+  const int bits = table.field_bits, bytes = table.width / 8;
+  const uint32_t mask = (1u << bits) - 1;
+  const int64_t eights = count * kMaskBytes / (8 * bytes);  // eight fields are `bits` bytes
+  for (int64_t e = 0; e < eights; ++e) {
+    uint8_t copy[16] = {};
+    std::memcpy(copy, fields + e * bits, bits);
+    for (int f = 0; f < 8; ++f) {
+      uint32_t word;
+      std::memcpy(&word, copy + f * bits / 8, sizeof word);
+      const uint16_t found = table.masks[(word >> (f * bits % 8)) & mask];
+      std::memcpy(masks + (e * 8 + f) * bytes, &found, bytes);  // little endian, as every machine that this runs on
+    }
+  }
+}
+
+void masks_of_row(const SparseMatrix& m, int64_t n, uint8_t* masks) {
+  const int64_t bytes = m.table->unit_bytes();
+  if (m.pattern_rows > 1)
+    return decode_patterns(*m.table, m.patterns + n / m.pattern_rows * m.units * bytes, m.units, masks);
+  const Strip strip = m.strip(m.patterns, n, bytes);
+  for (int64_t u = 0; u < m.units; ++u)
+    decode_patterns(*m.table, strip.first + u * strip.stride, 1, masks + u * kMaskBytes);
+}
+
+void decode_sparse_row(const SparseMatrix& m, int64_t n, const uint8_t* masks, uint8_t* row) {
+  const int low = low_bits(m.bits), high = high_bits(m.bits);
+  const Strip codes = m.strip(m.codes, n, m.code_bytes());
+  const Strip above = m.strip(m.high, n, m.high_bytes());
+  uint8_t steps[256];  // 128 + step of every code
+  for (int i = 0; i < 1 << m.bits; ++i)
+    steps[i] = static_cast<uint8_t>(128 + (m.float4 ? kFloat4Steps[i] : i - (1 << (m.bits - 1))));
+  uint8_t unit[kUnitInputs];
+  for (int64_t u = 0; u < m.units; ++u, row += kUnitInputs) {
+    unpack_unit(codes.first + u * codes.stride, low, m.code_bytes(), 0, unit);
+    if (high) unpack_unit(above.first + u * above.stride, high, m.high_bytes(), low, unit);
+    for (int64_t i = 0; i < m.kept; ++i) unit[i] = steps[unit[i]];
+    if (!masks) {
+      std::memcpy(row, unit, kUnitInputs);
+      continue;
+    }
+    std::memset(row, 128, kUnitInputs);
+    const uint8_t* next = unit;
+    for (int half = 0; half < 2; ++half) {
+      uint64_t mask;
+      std::memcpy(&mask, masks + u * kMaskBytes + 8 * half, sizeof mask);
+      for (; mask && next < unit + m.kept; mask &= mask - 1) row[64 * half + __builtin_ctzll(mask)] = *next++;
+    }
+  }
+}
+
+}  // namespace slmc

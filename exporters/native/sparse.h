@@ -1,0 +1,84 @@
+// N:M and four-bit float matrices as stored (exporters/formats/nm.py, units.py, patterns.py), and their kernels.
+//
+//   w[n, k] = scales[n, g] * step(code[n, k]) where k is kept, else 0;  g = k / group
+//
+// Rows are padded to units of 128 inputs. A unit keeps `kept` codes in the inputs' order; in a plane of b bits byte i
+// holds codes i, i + L, i + 2 L, ... with L = kept * b / 8. Four rows form a tile, whose bytes go unit by unit, row by
+// row; rows behind the last whole tile follow one after another.
+#pragma once
+#include <vector>
+
+#include "matrix.h"
+
+namespace slmc {
+
+constexpr int64_t kUnitInputs = 128;
+constexpr int kTileRows = 4;
+constexpr int kMaskBytes = kUnitInputs / 8;  // of a unit
+
+// What the fields of a pattern plane stand for.
+struct PatternTable {
+  int width = 0;       // inputs of a field, 8 or 16
+  int field_bits = 0;
+  std::vector<uint16_t> masks;  // of every field; empty where fields are the masks themselves
+  // For vectors of fields of 8 inputs: where each word's bytes lie, its fields' first bits, the masks, repeated.
+  alignas(64) uint8_t spread[64] = {}, offsets[64] = {}, found[128] = {};
+
+  PatternTable() = default;
+  PatternTable(int kept, int period);
+  int64_t unit_bytes() const { return kUnitInputs / width * field_bits / 8; }
+};
+
+// One row's bytes of a tiled plane.
+struct Strip {
+  const uint8_t* first;
+  int64_t stride;  // from unit to unit
+};
+
+struct SparseMatrix {
+  const uint8_t* codes = nullptr;
+  const uint8_t* high = nullptr;      // null but for 3, 5 and 6 bits
+  const uint8_t* patterns = nullptr;  // null where everything is kept
+  const uint16_t* scales = nullptr;   // float16 [N, groups]
+  const PatternTable* table = nullptr;
+  int64_t N = 0, K = 0, group = 0, groups = 0, units = 0;
+  int64_t kept = 0;  // of a unit
+  int64_t pattern_rows = 1;
+  int bits = 0;
+  bool float4 = false;
+
+  SLMC_INLINE int64_t padded() const { return units * kUnitInputs; }
+  SLMC_INLINE int64_t code_bytes() const { return kept * low_bits(bits) / 8; }  // of a unit
+  SLMC_INLINE int64_t high_bytes() const { return kept * high_bits(bits) / 8; }
+  SLMC_INLINE Strip strip(const uint8_t* plane, int64_t n, int64_t unit_bytes) const {
+    const int64_t whole = N / kTileRows * kTileRows;
+    if (n >= whole) return {plane + n * units * unit_bytes, unit_bytes};
+    const int64_t tile = n / kTileRows * kTileRows;
+    return {plane + tile * units * unit_bytes + (n - tile) * unit_bytes, kTileRows * unit_bytes};
+  }
+};
+
+// Steps of a four-bit float's codes: e2m1 in halves.
+constexpr int8_t kFloat4Steps[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+// The masks of `count` units from their fields: kMaskBytes each, bit 0 of byte 0 for the first input.
+void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t count, uint8_t* masks);
+
+// Row n as bytes, 128 + step of every input [padded]; masks as of that row's units.
+void decode_sparse_row(const SparseMatrix& m, int64_t n, const uint8_t* masks, uint8_t* row);
+
+// The masks of row n, [units * kMaskBytes]; for matrices with patterns.
+void masks_of_row(const SparseMatrix& m, int64_t n, uint8_t* masks);
+
+// One or a few tokens, activations rounded to 8 bits.
+struct SparseInput;
+struct SparseKernels {
+  // Null where this matrix has no such kernel.
+  const SparseInput* (*prepare)(const SparseMatrix&, const float* x, int64_t tokens, Arena&);
+  // Output features first .. last, `first` a multiple of 16. Called from several threads.
+  void (*multiply)(const SparseMatrix&, const SparseInput&, float* y, int64_t first, int64_t last);
+};
+
+const SparseKernels& avx512_sparse_kernels();
+
+}  // namespace slmc

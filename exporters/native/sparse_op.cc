@@ -1,0 +1,212 @@
+// SparseLinear: y[..., n] = sum_k x[..., k] w[n, k] with an N:M or four-bit float matrix w.
+//
+// One token whose activations are rounded to 8 bits meets the stored codes directly where the processor has a kernel for
+// that. Otherwise a tile of rows is decoded to 8 bits per weight, then multiplied by the dense kernels: the more tokens,
+// the less decoding weighs.
+#include "isa.h"
+#include "operator.h"
+#include "sparse.h"
+
+namespace slmc {
+namespace {
+
+constexpr const char* kNames[] = {"codes", "scales", "high", "patterns"};
+constexpr int64_t kLargest = int64_t{1} << 31;
+constexpr int64_t kDirectTokens = 8;  // from here on decoding once is cheaper than reading codes for every token
+constexpr int64_t kWorthThreads = 1 << 20;  // products of weights and tokens; waking a second core for less does not pay
+constexpr int64_t kWorkPerTask = 1 << 18;
+
+const LinearKernels& dense_kernels(bool vector_layout) {
+  if (!vector_layout) return portable_kernels();
+  switch (isa()) {
+#if defined(__x86_64__)
+    case kWideVector: return avx512_kernels();
+    case kVector: return avx2_kernels();
+#elif defined(__aarch64__)
+    case kVector: return neon_kernels();
+#endif
+    default: return portable_kernels();
+  }
+}
+
+const SparseKernels* direct_kernels() {
+#if defined(__x86_64__)
+  static const bool expands = __builtin_cpu_supports("avx512vbmi2");
+  if (expands && isa() == kWideVector) return &avx512_sparse_kernels();
+#endif
+  return nullptr;
+}
+
+Arena& call_arena() {
+  static thread_local Arena arena;
+  arena.reset();
+  return arena;
+}
+
+uint8_t* thread_bytes(int64_t count) {
+  static thread_local Arena arena;
+  arena.reset();
+  return arena.take<uint8_t>(count);
+}
+
+void expect(bool holds, const std::string& otherwise) {
+  if (!holds) throw Refusal(otherwise);
+}
+
+std::string listed(const char* attribute, int64_t value) {
+  return std::string("attribute ") + attribute + " = " + std::to_string(value);
+}
+
+class SparseLinear : public Kernel {
+ public:
+  explicit SparseLinear(const Node& node) : activation_bits_(node.integer_or("activation_bits", 32)) {
+    read_attributes(node);
+    for (const Plane plane : {kCodes, kScales, kHigh, kPatterns}) {
+      Tensor tensor;
+      constant_[plane] = node.constant(1 + plane, &tensor);
+      if (constant_[plane]) set(&matrix_, plane, tensor);
+    }
+  }
+
+  void compute(const Call& call) override {
+    SparseMatrix m = matrix_;
+    for (const Plane plane : {kCodes, kScales, kHigh, kPatterns})
+      if (!constant_[plane]) set(&m, plane, call.input(1 + plane));
+    m.table = &table_;
+    const Tensor x = call.input(0);
+    if (x.shape.rank == 0 || x.shape.last() != m.K)
+      throw Refusal("input 'x' is " + x.shape.text() + ", expected [..., " + std::to_string(m.K) + "]");
+    Shape shape = x.shape;
+    shape.dims[shape.rank - 1] = m.N;
+    auto* y = static_cast<float*>(call.output(0, shape));
+    const int64_t tokens = x.shape.count() / m.K;
+    if (tokens == 0) return;
+    const SparseKernels* direct = direct_kernels();
+    if (direct && activation_bits_ == 8 && tokens < kDirectTokens) {
+      if (const SparseInput* input = direct->prepare(m, x.as<float>(), tokens, call_arena()))
+        return over_features(call, m, tokens, [&](int64_t first, int64_t last) {
+          direct->multiply(m, *input, y, first, last);
+        });
+    }
+    decode_and_multiply(call, m, x.as<float>(), tokens, y);
+  }
+
+ private:
+  enum Plane { kCodes, kScales, kHigh, kPatterns, kPlanes };
+
+  void read_attributes(const Node& node) {
+    SparseMatrix& m = matrix_;
+    m.K = node.integer("K");
+    m.N = node.integer("N");
+    m.group = node.integer("group");
+    m.pattern_rows = node.integer("pattern_rows");
+    const int64_t bits = node.integer("bits"), kept = node.integer("kept"), period = node.integer("period");
+    const int64_t float4 = node.integer("float4");
+    expect(m.K > 0 && m.K < kLargest, listed("K", m.K) + " is not in 1 .. 2^31 - 1");
+    expect(m.N > 0 && m.N < kLargest, listed("N", m.N) + " is not in 1 .. 2^31 - 1");
+    expect(bits >= 2 && bits <= 8 && bits != 7, listed("bits", bits) + "; known are 2 .. 6 and 8");
+    expect(m.group > 0 && m.group < kLargest && m.group % 16 == 0 && (m.group <= 128 ? 128 % m.group : m.group % 128) == 0,
+           listed("group", m.group) + "; known are 16, 32, 64 and multiples of 128");
+    expect(period == 4 || period == 8 || period == 16, listed("period", period) + "; known are 4, 8 and 16");
+    expect(kept > 0 && kept <= period, listed("kept", kept) + " is not in 1 .. " + std::to_string(period));
+    expect(m.pattern_rows == 1 || m.pattern_rows == 16, listed("pattern_rows", m.pattern_rows) + "; known are 1 and 16");
+    expect(float4 == 0 || (float4 == 1 && bits == 4), listed("float4", float4) + "; known are 0 and, for 4 bits, 1");
+    expect(activation_bits_ == 32 || activation_bits_ == 8,
+           listed("activation_bits", activation_bits_) + "; known are 8 and 32");
+    m.bits = static_cast<int>(bits);
+    m.float4 = float4 == 1;
+    m.groups = (m.K + m.group - 1) / m.group;
+    m.units = (m.K + kUnitInputs - 1) / kUnitInputs;
+    m.kept = kUnitInputs * kept / period;
+    if (kept < period) table_ = PatternTable(static_cast<int>(kept), static_cast<int>(period));
+  }
+
+  void set(SparseMatrix* m, Plane plane, const Tensor& tensor) const {
+    if ((plane == kHigh && high_bits(m->bits) == 0) || (plane == kPatterns && table_.width == 0)) {
+      expect(!tensor.data, std::string("input '") + kNames[plane] + "' is not for this matrix");
+      return;
+    }
+    Shape law{m->N, m->groups};
+    if (plane == kCodes) law = {m->N, m->units * m->code_bytes()};
+    if (plane == kHigh) law = {m->N, m->units * m->high_bytes()};
+    if (plane == kPatterns)
+      law = {(m->N + m->pattern_rows - 1) / m->pattern_rows, m->units * table_.unit_bytes()};
+    expect_shape(tensor, law, kNames[plane]);
+    if (plane == kCodes) m->codes = tensor.as<uint8_t>();
+    if (plane == kScales) m->scales = tensor.as<uint16_t>();
+    if (plane == kHigh) m->high = tensor.as<uint8_t>();
+    if (plane == kPatterns) m->patterns = tensor.as<uint8_t>();
+  }
+
+  // Runs body(first, last) over the output features, in parallel where the product is large.
+  template <typename Body>
+  static void over_features(const Call& call, const SparseMatrix& m, int64_t tokens, const Body& body) {
+    const int64_t tiles = (m.N + kRowTile - 1) / kRowTile, work = m.N * m.K * tokens;
+    if (work < kWorthThreads) return body(0, m.N);
+    const int64_t wanted = work / kWorkPerTask;
+    const int64_t per_task = wanted >= tiles ? 1 : (tiles + wanted - 1) / wanted;
+    call.parallel((tiles + per_task - 1) / per_task, [&](size_t task) {
+      const int64_t first = static_cast<int64_t>(task) * per_task * kRowTile;
+      const int64_t last = first + per_task * kRowTile;
+      body(first, last < m.N ? last : m.N);
+    });
+  }
+
+  void decode_and_multiply(const Call& call, const SparseMatrix& m, const float* x, int64_t tokens, float* y) const {
+    QMatrix dense;
+    dense.scales = m.scales;
+    dense.N = m.N;
+    dense.K = m.K;
+    dense.groups = m.groups;
+    dense.group = m.group;
+    dense.bits = 8;
+    const LinearKernels& kernels = dense_kernels(m.group % 32 == 0);
+    const Prepared prepared = kernels.prepare(dense, x, tokens, static_cast<int>(activation_bits_), call_arena());
+    over_features(call, m, tokens, [&](int64_t first, int64_t last) {
+      const int64_t row_bytes = dense.row_bytes(), common = row_bytes < m.padded() ? row_bytes : m.padded();
+      uint8_t* rows = thread_bytes(kRowTile * row_bytes + m.padded() + m.units * kMaskBytes);
+      uint8_t* row = rows + kRowTile * row_bytes;
+      uint8_t* masks = row + m.padded();
+      for (int64_t tile = first; tile < last; tile += kRowTile) {
+        const int64_t end = tile + kRowTile < last ? tile + kRowTile : last;
+        for (int64_t n = tile; n < end; ++n) {
+          if (m.patterns && (n == tile || n % m.pattern_rows == 0)) masks_of_row(m, n, masks);
+          decode_sparse_row(m, n, m.patterns ? masks : nullptr, row);
+          uint8_t* to = rows + (n - tile) * row_bytes;
+          std::memcpy(to, row, common);
+          std::memset(to + common, 128, row_bytes - common);
+        }
+        QMatrix part = dense;  // rows 0 .. end of a smaller matrix; its output keeps the stride of the whole
+        part.codes = rows - tile * row_bytes;
+        kernels.multiply(part, prepared, y, tile, end);
+      }
+    });
+  }
+
+  SparseMatrix matrix_;
+  PatternTable table_;
+  int64_t activation_bits_;
+  bool constant_[kPlanes] = {};
+};
+
+}  // namespace
+
+Operator sparse_linear_operator() {
+  return {"SparseLinear",
+          {{"x", ort::kFloat},
+           {"codes", ort::kUint8},
+           {"scales", ort::kFloat16},
+           {"high", ort::kUint8, ort::kOptional},
+           {"patterns", ort::kUint8, ort::kOptional}},
+          {{"y", ort::kFloat}},
+          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<SparseLinear>(node); },
+          [](const Inference& inference) {
+            SymbolicShape shape = inference.input(0);
+            if (shape.dims.empty()) return;
+            shape.dims.back() = inference.integer("N");
+            shape.symbols.back() = nullptr;
+            inference.output(0, shape, ort::kFloat);
+          }};
+}
+
+}  // namespace slmc

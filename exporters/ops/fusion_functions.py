@@ -1,0 +1,103 @@
+"""Texts of the ONNX function bodies of the fused operators: standard operators, LIF and WKV stepped by Scan."""
+
+from __future__ import annotations
+
+LIF_STEPS = """
+    tau_c = Constant <value_float: float = @tau> ()
+    threshold_c = Constant <value_float: float = @threshold> ()
+    reset_c = Constant <value_float: float = @reset> ()
+    membrane_out, spikes = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1],
+        body = step (float[n, c] v, float[n, c] x) => (float[n, c] v_next, float[n, c] s) {
+            above_reset = Sub(v, reset_c)
+            toward = Sub(x, above_reset)
+            change = Div(toward, tau_c)
+            u = Add(v, change)
+            fires = GreaterOrEqual(u, threshold_c)
+            s = Cast <to = 1> (fires)
+            v_next = Where(fires, reset_c, u)
+        }> (membrane, drive)"""
+"""drive [n, T, c] and membrane [n, c] to spikes and membrane_out."""
+
+WKV_STEPS = """
+    numerator_out, denominator_out, exponent_out, y = Scan <num_scan_inputs = 2, scan_input_axes = [1, 1],
+        scan_output_axes = [1],
+        body = step (float[n, c] a, float[n, c] b, float[n, c] m, float[n, c] k, float[n, c] v)
+                => (float[n, c] a_next, float[n, c] b_next, float[n, c] m_next, float[n, c] out) {
+            boosted = Add(first, k)
+            top = Max(m, boosted)
+            past_exponent = Sub(m, top)
+            past = Exp(past_exponent)
+            now_exponent = Sub(boosted, top)
+            now = Exp(now_exponent)
+            past_a = Mul(past, a)
+            now_v = Mul(now, v)
+            above = Add(past_a, now_v)
+            past_b = Mul(past, b)
+            below = Add(past_b, now)
+            out = Div(above, below)
+            decayed = Add(m, decay)
+            m_next = Max(decayed, k)
+            keep_exponent = Sub(decayed, m_next)
+            keep = Exp(keep_exponent)
+            add_exponent = Sub(k, m_next)
+            add = Exp(add_exponent)
+            kept_a = Mul(keep, a)
+            added = Mul(add, v)
+            a_next = Add(kept_a, added)
+            kept_b = Mul(keep, b)
+            b_next = Add(kept_b, add)
+        }> (numerator, denominator, exponent, key, value)"""
+"""key, value [n, T, c] and the three states [n, c] to y and the states after."""
+
+
+def _shift_mix(count: int) -> str:
+    """Text of ShiftMix2 or ShiftMix3."""
+    mixes = range(count)
+    text = f"""
+ShiftMix{count} <epsilon> (x, before, weight, bias, {", ".join(f"mix_{i}" for i in mixes)})
+        => ({", ".join(f"y_{i}" for i in mixes)}, before_out) {{
+    zero = Constant <value_ints: ints = [0]> ()
+    one = Constant <value_ints: ints = [1]> ()
+    last = Constant <value_ints: ints = [-1]> ()
+    all = Constant <value_ints: ints = [9223372036854775807]> ()
+    n = LayerNormalization <axis = -1, epsilon: float = @epsilon> (x, weight, bias)
+    row_before = Unsqueeze(before, one)
+    rows = Concat <axis = 1> (row_before, n)
+    old = Slice(rows, zero, last, one)
+    row_after = Slice(rows, last, all, one)
+    before_out = Squeeze(row_after, one)
+    change = Sub(n, old)"""
+    for i in mixes:
+        text += f"\n    part_{i} = Mul(change, mix_{i})\n    y_{i} = Add(old, part_{i})"
+    return text + "\n}"
+
+
+FUSION_BODIES = {
+    "ShiftMix2": _shift_mix(2),
+    "ShiftMix3": _shift_mix(3),
+    "GatedWkv": f"""
+GatedWkv (decay, first, key, value, receptance, numerator, denominator, exponent)
+        => (gated, numerator_out, denominator_out, exponent_out) {{
+    {WKV_STEPS}
+    gate = Sigmoid(receptance)
+    gated = Mul(gate, y)
+}}""",
+    "SpikeAdd": f"""
+SpikeAdd <tau, threshold, reset> (residual, drive, membrane) => (sum, membrane_out) {{
+    {LIF_STEPS}
+    sum = Add(residual, spikes)
+}}""",
+    "GatedSpikeAdd": f"""
+GatedSpikeAdd <tau, threshold, reset> (residual, ungated, membrane, receptance) => (sum, membrane_out) {{
+    gate = Sigmoid(receptance)
+    drive = Mul(gate, ungated)
+    {LIF_STEPS}
+    sum = Add(residual, spikes)
+}}""",
+    "SquaredRelu": """
+SquaredRelu (x) => (y) {
+    above = Relu(x)
+    y = Mul(above, above)
+}""",
+}
+"""Text of the body by operator."""

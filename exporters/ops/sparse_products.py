@@ -1,0 +1,58 @@
+"""Products with sparse and four-bit float matrices as torch operators, decoded by their format."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from exporters.formats.base import Array, Encoded
+from exporters.formats.float4 import Float4Format
+from exporters.formats.integer import IntegerFormat
+from exporters.formats.nm import NmFormat
+
+ACTIVATION_BLOCK = 128
+"""Inputs that share a scale where activations are rounded to 8 bits, or a group where that is smaller."""
+
+
+def rounded_activations(x: Tensor, group: int) -> Tensor:
+    """x [..., K] as activation_bits = 8 sees it: s * rint(x / s) with s = max |x| / 127 per token and block.
+
+    Blocks are 128 inputs, or a group where that is smaller; larger groups are multiples of 128.
+    """
+    block = min(group, ACTIVATION_BLOCK)
+    missing = -x.shape[-1] % block
+    blocks = functional.pad(x, (0, missing)).reshape(*x.shape[:-1], -(-x.shape[-1] // block), block)
+    largest = blocks.abs().amax(-1, keepdim=True)
+    inverse = torch.where(largest > 0, 127.0 / largest, torch.zeros_like(largest))
+    seen: Tensor = torch.round(blocks * inverse) * (largest / 127.0)
+    return seen.flatten(-2)[..., : x.shape[-1]]
+
+
+def _decoded(planes: dict[str, Array], K: int, N: int, group: int, bits: int, pattern: tuple[int, int, int],
+             float4: bool) -> Tensor:  # fmt: skip
+    values = Float4Format(group) if float4 else IntegerFormat(bits, group, True)
+    kept, period, pattern_rows = pattern
+    fmt = values if kept == period else NmFormat(kept, period, values, pattern_rows)
+    return torch.from_numpy(fmt.decode(Encoded(fmt.name, (N, K), planes)))
+
+
+@torch.library.custom_op("slmc::sparse_linear", mutates_args=())
+def sparse_linear(
+    x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, patterns: Tensor | None, K: int, N: int, bits: int,
+    group: int, kept: int, period: int, pattern_rows: int, float4: int, activation_bits: int,
+) -> Tensor:  # fmt: skip
+    """y[..., n] = sum_k x[..., k] w[n, k] with w from sparse planes (see exporters.ops.signatures); x [..., K]."""
+    named = {"codes": codes, "scales": scales, "high": high, "patterns": patterns}
+    planes: dict[str, Array] = {n: plane.numpy() for n, plane in named.items() if plane is not None}
+    weight = _decoded(planes, K, N, group, bits, (kept, period, pattern_rows), bool(float4))
+    seen = rounded_activations(x, group) if activation_bits == 8 else x
+    return functional.linear(seen, weight.to(x.dtype))
+
+
+@sparse_linear.register_fake
+def _(
+    x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, patterns: Tensor | None, K: int, N: int, bits: int,
+    group: int, kept: int, period: int, pattern_rows: int, float4: int, activation_bits: int,
+) -> Tensor:  # fmt: skip
+    return x.new_empty(*x.shape[:-1], N)

@@ -1,0 +1,154 @@
+"""What a model predicts for given token ids, without torch: the same figures on every machine that runs it.
+
+    loss_t = log sum_v exp(logits_t[v]) - logits_t[ids_(t+1)]      perplexity = exp(mean loss)
+
+Run as a program it is the child process for another machine: a job as JSON on stdin, one JSON document on stdout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from exporters.errors import SlmcError
+from exporters.manifest import Io, parse
+from targets.measurement import chunk_for, pieces
+from targets.native import isa_name, serving_library
+from targets.session import Session, open_session
+
+WORST_LOSS = 700.0
+"""Nats per token that a broken model is said to lose: exp of it is still a number."""
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What to read: token ids [n], n of 2 or more; the first `single_tokens` of them, one context at most, also one by
+    one."""
+
+    tokens: tuple[int, ...]
+    single_tokens: int = 0
+    native: bool = True
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    artifact: str
+    graph: str
+    io: Io
+    request: EvaluationRequest
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was predicted: losses [n - 1] in nats, best tokens [n]. With a context, no loss of what begins a new one.
+
+    token_by_token_top1: share of tokens where reading one by one gives the same best token; None if nobody asked.
+    """
+
+    losses: tuple[float, ...]
+    best: tuple[int, ...]
+    token_by_token_top1: float | None
+    native_library: str | None
+    isa: str
+    ort_version: str
+    context: int | None = None
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(sum(self.losses) / len(self.losses), WORST_LOSS))
+
+    def agreement(self, best: tuple[int, ...]) -> float:
+        """Share of equal best tokens, over the length of the shorter list."""
+        pairs = list(zip(self.best, best, strict=False))
+        return sum(a == b for a, b in pairs) / len(pairs)
+
+    def head(self, tokens: int) -> Evaluation:
+        """The same over the first so many tokens."""
+        return dataclasses.replace(self, losses=self.losses[: predicted(tokens, self.context)], best=self.best[:tokens])
+
+
+def evaluate(artifact: Path, graph: str, io: Io, request: EvaluationRequest) -> Evaluation:
+    """Open an artifact and read the text.
+
+    Raises:
+        SlmcError, NotAvailable: as `open_session`; fewer than two tokens.
+    """
+    if len(request.tokens) < 2:
+        raise SlmcError(f"{len(request.tokens)} tokens predict nothing; give 2 or more")
+    native = serving_library(artifact) if request.native else None
+    session = open_session(artifact / graph, io, native=native, threads=request.threads)
+    ids = np.array(request.tokens, np.int64)
+    losses, best = read_text(session, ids)
+    count = min(request.single_tokens, io.context or request.single_tokens)
+    single = one_by_one(session, ids[:count]) if count else None
+    return Evaluation(
+        losses=tuple(losses.tolist()),
+        best=tuple(best.tolist()),
+        token_by_token_top1=None if single is None else float((single == best[: len(single)]).mean()),
+        native_library=None if native is None else str(native),
+        isa=isa_name(native),
+        ort_version=ort.__version__,
+        context=io.context,
+    )
+
+
+def read_text(session: Session, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Losses and best tokens of an `Evaluation` for ids [n], in chunks that keep the logits small."""
+    context, losses, best = session.io.context, [], []
+    session.reset()
+    for start, end in pieces(len(ids), context, chunk_for(session.vocabulary)):
+        if context and start % context == 0:
+            session.reset()
+        logits = session.run(ids[None, start:end])[0].astype(np.float64)
+        best.append(logits.argmax(-1))
+        following = ids[start + 1 : end if context and end % context == 0 else end + 1]
+        losses.append(_losses(logits[: len(following)], following))
+    return np.concatenate(losses), np.concatenate(best)
+
+
+def predicted(tokens: int, context: int | None) -> int:
+    """How many of so many tokens are predicted: all but the first of every context."""
+    return tokens - math.ceil(tokens / context) if context else max(tokens - 1, 0)
+
+
+def _losses(logits: npt.NDArray[np.float64], ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Nats of ids [t] under logits [t, V]; a loss that is no number, or infinite, is the worst one."""
+    top = logits.max(-1, keepdims=True, initial=-np.inf)
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = np.log(np.exp(logits - top).sum(-1)) + top[:, 0]
+        losses = total - np.take_along_axis(logits, ids[:, None], -1)[:, 0]
+    bounded: npt.NDArray[np.float64] = np.minimum(np.nan_to_num(losses, nan=WORST_LOSS, posinf=WORST_LOSS), WORST_LOSS)
+    return bounded
+
+
+def one_by_one(session: Session, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Best tokens [n] when ids [n] are read one at a time, as in generation."""
+    session.reset()
+    return np.array([session.step(int(token)).argmax() for token in ids])
+
+
+def answer(job_json: str) -> dict[str, Any]:
+    """The document for stdout: {'evaluation': ...} or {'error': {kind, text}}."""
+    try:
+        job: EvaluationJob = parse(EvaluationJob, json.loads(job_json), "job")
+        return {"evaluation": dataclasses.asdict(evaluate(Path(job.artifact), job.graph, job.io, job.request))}
+    except SlmcError as error:
+        return {"error": {"kind": type(error).__name__, "text": str(error)}}
+
+
+def main() -> None:
+    json.dump(answer(sys.stdin.read()), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""SparseLinear in torch, as an ONNX function and as a kernel, against plain numpy on what the format decodes to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from exporters.formats.catalog import format_named
+from exporters.formats.decomposed import DecomposedFormat
+from exporters.formats.nm import NmFormat
+from exporters.ops.modules import stored_module
+from exporters.ops.sparse_modules import SparseLinear
+
+NAMES = ("2:4/int4-g64", "1:4/int8", "3:4/int6-g32", "4:8/int4-g128", "6:8/int4-g64", "1:8/int8", "7:8/int3-g256",
+         "5:8/int2-g16", "2:8/int5", "4:8x16/int4-g64", "2:4x16/int8", "1:16/int4", "3:16/int4-g32", "8:16/int4-g64",
+         "4:16x16/int6-g16", "15:16/int2", "6:8/fp4-g16", "4:8x16/fp4-g32", "fp4-g16", "fp4-g32")  # fmt: skip
+ATTRIBUTES = ("K", "N", "bits", "group", "kept", "period", "pattern_rows", "float4")
+
+
+def rounded(x: np.ndarray, group: int) -> np.ndarray:
+    """What activation_bits = 8 sees, block by block."""
+    out = np.zeros(x.shape, np.float64)
+    block = min(group, 128)
+    for k in range(0, x.shape[-1], block):
+        part = x[..., k : k + block]
+        largest = np.abs(part).max(-1, keepdims=True)
+        inverse = np.where(largest > 0, np.float32(127) / np.where(largest > 0, largest, 1), np.float32(0))
+        out[..., k : k + block] = np.rint(part * inverse).astype(np.float64) * (largest / np.float32(127))
+    return out
+
+
+def case(name: str, rows: int, cols: int, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, int], np.ndarray]:
+    """Planes and attributes of a random matrix, and what it decodes to."""
+    rng = np.random.default_rng(seed)
+    fmt = format_named(name)
+    encoded = fmt.encode(rng.standard_normal((rows, cols)).astype(np.float32))
+    module = stored_module(encoded, "linear")
+    assert isinstance(module, SparseLinear)
+    attributes = {n: getattr(module, n) for n in ATTRIBUTES}
+    return dict(encoded.planes), attributes, fmt.decode(encoded).astype(np.float64)
+
+
+@pytest.mark.parametrize("activation_bits", [32, 8])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_reading_multiplies_alike(reading, name, activation_bits):
+    for rows, cols in [(1, 1), (5, 70), (19, 129), (37, 640)]:
+        planes, attributes, weight = case(name, rows, cols)
+        rng = np.random.default_rng(1)
+        for shape in [(1, 1, cols), (1, 0, cols), (11, cols), (1, 3, cols)]:
+            x = rng.standard_normal(shape).astype(np.float32)
+            seen = rounded(x, attributes["group"]) if activation_bits == 8 else x
+            inputs = {"x": x, **planes}
+            (y,) = reading("SparseLinear", inputs, attributes | {"activation_bits": activation_bits})
+            assert y.shape == (*shape[:-1], rows) and y.dtype == np.float32
+            expected = seen.astype(np.float64) @ weight.T
+            allowed = 4e-6 * (np.abs(seen) @ np.abs(weight).T) + 1e-6
+            assert (np.abs(y - expected) <= allowed).all(), np.abs(y - expected).max()
+            if activation_bits == 8 and (rows, cols) != (37, 640):
+                break
+
+
+@pytest.mark.parametrize("name", ["2:4/int4-g64", "4:8x16/int4-g64", "fp4-g16", "1:8/int8+6:8/fp4-g16"])
+def test_modules_compute_what_their_format_decodes_to(name):
+    rng = np.random.default_rng(0)
+    fmt = format_named(name)
+    encoded = fmt.encode(rng.standard_normal((19, 70)).astype(np.float32))
+    x = rng.standard_normal((2, 70)).astype(np.float32)
+    y = stored_module(encoded, "linear")(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(y, x @ fmt.decode(encoded).T, rtol=1e-5, atol=1e-5)
+
+
+def test_parts_of_a_decomposed_format_are_its_own():
+    fmt = format_named("1:8/int8+6:8/fp4-g16")
+    assert isinstance(fmt, DecomposedFormat) and isinstance(fmt.outliers, NmFormat)
+    assert (fmt.outliers.name, fmt.inliers.name) == ("1:8/int8", "6:8/fp4-g16")

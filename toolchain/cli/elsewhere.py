@@ -1,0 +1,147 @@
+"""--on and the limits of a smaller device: options that commands share, and the machine that they lead to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import click
+
+from exporters.errors import SlmcError
+from exporters.manifest import Io, Manifest
+from targets.evaluation import Evaluation, EvaluationRequest, evaluate
+from targets.limits import refuse_by_forecast
+from targets.measure import measure
+from targets.measurement import Measurement, MeasureRequest
+from targets.remote import MODEL, Device, LimitFound, Limits
+from targets.transport import ALLOWED, LOCAL, EmulatedPython, parse_transport
+from toolchain.cli.console import Console
+from toolchain.cli.options import stack
+from toolchain.limits import parse_bytes
+
+EMULATED_PYTHON: EmulatedPython | None = None
+"""What `--on qemu-aarch64` starts; without one it has to be named with --remote-python."""
+
+elsewhere_options = stack(
+    click.option("--on", help=f"Where to run: {ALLOWED}. Here, if not given."),
+    click.option("--remote-python", help="The Python to use there, with numpy, onnxruntime and tokenizers."),
+    click.option("--remote-dir", default="", help="Folder there for temporary files; its own if not given."),
+    click.option("--ssh", help="The ssh program with options of your own: 'ssh -F FILE'."),
+    click.option("--limit-memory", help="Run as on a device with so much memory: 64MB."),
+    click.option("--limit-cores", type=click.IntRange(1, 256), help="Run as on a device with so many cores."),
+    click.option("--force", is_flag=True, help="Run it even if by forecast it does not fit."),
+)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What `elsewhere_options` gave."""
+
+    on: str | None = None
+    remote_python: str | None = None
+    remote_dir: str = ""
+    ssh: str | None = None
+    limit_memory: str | None = None
+    limit_cores: int | None = None
+    force: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        if self.limit_memory is None:
+            return Limits(None, self.limit_cores)
+        if "%" in self.limit_memory:
+            raise SlmcError(f"--limit-memory {self.limit_memory!r}: percent of what? give bytes, as 64MB")
+        return Limits(parse_bytes(self.limit_memory, "--limit-memory", 0), self.limit_cores)
+
+
+class Site(Protocol):
+    """Where an artifact runs."""
+
+    @property
+    def name(self) -> str | None:
+        """The transport's; None for here."""
+
+    @property
+    def speed_counts(self) -> bool:
+        """Whether times measured there mean anything."""
+
+    @property
+    def limit(self) -> LimitFound | None:
+        """What became of the limit on memory so far."""
+
+    def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        """What the model predicts there."""
+
+    def measure(self, request: MeasureRequest) -> Measurement:
+        """Speed and memory there."""
+
+
+class Here:
+    """This very machine, as it is."""
+
+    name = None
+    speed_counts = True
+    limit = None
+
+    def __init__(self, artifact: Path, io: Io) -> None:
+        self._artifact, self._io = artifact, io
+
+    def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        return evaluate(self._artifact, MODEL, self._io, request)
+
+    def measure(self, request: MeasureRequest) -> Measurement:
+        return measure(self._artifact, self._io, request)
+
+
+class There:
+    """A device that the artifact was sent to."""
+
+    def __init__(self, device: Device, limits: Limits) -> None:
+        self.name, self.speed_counts = device.transport.name, device.transport.speed_counts
+        self._device, self._limits = device, limits
+        self.limit: LimitFound | None = None
+
+    def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        evaluation, self.limit = self._device.evaluate(request, self._limits)
+        return evaluation
+
+    def measure(self, request: MeasureRequest) -> Measurement:
+        measurement, self.limit = self._device.measure(request, self._limits)
+        return measurement
+
+
+@contextlib.contextmanager
+def site(
+    place: Elsewhere, console: Console, artifact: Path, manifest: Manifest, *, native: bool, speed: bool
+) -> Iterator[Site]:
+    """The machine that the options name, with the artifact, whose files have been checked, on it.
+
+    Args:
+        native: whether its compiled operators are wanted.
+        speed: whether nothing but speed is asked for, which an emulator cannot tell.
+
+    Raises:
+        SlmcError, NotAvailable, ConstraintsNotMet: the options are wrong, the machine cannot be used, it is too small.
+    """
+    limits = place.limits
+    if not place.force:
+        refuse_by_forecast(manifest, limits.memory_bytes)
+    if place.on is None and limits == Limits():
+        yield Here(artifact, manifest.io)
+        return
+    transport = parse_transport(
+        place.on or LOCAL, python=place.remote_python, ssh=place.ssh, emulated_python=EMULATED_PYTHON
+    )
+    if speed and not transport.speed_counts:
+        raise SlmcError(
+            f"--on {place.on}: an emulator says nothing about speed; use 'slmc validate' for what it can tell"
+        )
+    with Device(transport, place=place.remote_dir) as device:
+        console.detail(f"{transport.name}: Python {device.facts.python}, {device.platform}, {device.facts.packages}")
+        console.progress(f"{transport.name}: sending", 0, 1)
+        device.send(artifact, manifest, native=native)
+        console.progress(f"{transport.name}: sending", 1, 1)
+        yield There(device, limits)

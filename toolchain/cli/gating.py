@@ -1,0 +1,164 @@
+"""slmc gate: has an artifact become worse than the baseline that is kept in git?"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exporters.errors import SlmcError
+from exporters.manifest import MANIFEST_NAME, Manifest, Producer
+from targets.measurement import Measurement
+from targets.verify import open_artifact
+from toolchain.cli.console import Console
+from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
+from toolchain.cli.options import PATH, THREADS, command
+from toolchain.cli.validating import artifact_text, predictions, reference_model
+from toolchain.delivery.package import check_output_file, now
+from toolchain.delivery.validate import artifact_session
+from toolchain.gate.checks import FAILED, PASSED, Check, Compared, Tolerances, parse_tolerances, run_checks
+from toolchain.gate.observe import TEXT_TOKENS, figures, measure_speed, read, speed
+from toolchain.gate.render import annotation_lines, benchmark_json, junit, markdown
+from toolchain.gate.values import ARTIFACT, MODEL, SCHEMA_VERSION, Baseline, packed, read_baseline, unpacked
+from toolchain.model.text import Text
+
+GATE_FAILED = 3
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+@click.command("gate")
+@click.argument("artifact", type=PATH)
+@click.option("--baseline", "baseline_path", type=PATH, required=True, help="The file in git that it is compared with.")
+@click.option("--update-baseline", is_flag=True, help="Write the baseline from this artifact on this machine.")
+@click.option("--reference", type=PATH, help="With --update-baseline: the model that it was made from.")
+@click.option("--tokenizer", type=PATH, help="tokenizer.json of the reference, if that is a bare checkpoint.")
+@click.option("--data", type=PATH, help="Text to read; the same one as for the baseline.")
+@click.option("--threads", type=THREADS, default=1)
+@click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
+@click.option("--tolerance", "tolerances", multiple=True, help="How much worse: latency=10%. Repeatable.")
+@click.option("--junit", "junit_path", type=PATH, help="Write JUnit XML to this file.")
+@click.option("--summary", type=PATH, help="Add a Markdown table to this file; GITHUB_STEP_SUMMARY otherwise.")
+@click.option("--annotations", "annotate", is_flag=True, help="Print GitHub's ::error lines, ten at most.")
+@click.option("--benchmark-json", "chart_path", type=PATH, help="Write github-action-benchmark's JSON to this file.")
+@elsewhere_options
+@command
+def gate_command(
+    console: Console, artifact: Path, baseline_path: Path, update_baseline: bool, reference: Path | None,
+    tokenizer: Path | None, data: Path | None, threads: int, no_native: bool, tolerances: tuple[str, ...],
+    junit_path: Path | None, summary: Path | None, annotate: bool, chart_path: Path | None, **place: Any,
+) -> int:  # fmt: skip
+    """Compare an ARTIFACT with a baseline: size, layers, quality, parity, memory, latency; exit code 3 if worse."""
+    where, allowed = Elsewhere(**place), parse_tolerances(tolerances)
+    if reference is not None and not update_baseline:
+        raise SlmcError("--reference is for --update-baseline: the baseline keeps what it needs of the model")
+    summary = summary or _step_summary()
+    for path in (junit_path, chart_path):
+        if path is not None:
+            check_output_file(path, force=True)
+    run = _Run(console, where, artifact, data, threads, not no_native)
+    if update_baseline:
+        check_output_file(baseline_path, force=True)
+        baseline = _new_baseline(run, reference, tokenizer)
+        baseline_path.write_text(baseline.to_json(), encoding="utf-8")
+        console.result({"baseline": str(baseline_path)}, f"{baseline_path}: written; commit it")
+        return 0
+    checks = _checks(run, read_baseline(baseline_path), baseline_path, allowed)
+    for path, text in ((junit_path, junit(artifact.name, checks)), (chart_path, benchmark_json(artifact.name, checks))):
+        if path is not None:
+            path.write_text(text, encoding="utf-8")
+    if summary is not None:
+        with summary.open("a", encoding="utf-8") as file:
+            file.write(markdown(artifact.name, checks))
+    return _say(console, artifact, baseline_path, checks, annotate=annotate)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is run, and how."""
+
+    console: Console
+    where: Elsewhere
+    artifact: Path
+    data: Path | None
+    threads: int
+    native: bool
+
+    def text(self, manifest: Manifest) -> Text:
+        vocabulary = artifact_session(self.artifact, manifest.io, native=self.native).vocabulary
+        return artifact_text(self.artifact, manifest, self.data, vocabulary).head(TEXT_TOKENS)
+
+    def visit(self, manifest: Manifest) -> AbstractContextManager[Site]:
+        return site(self.where, self.console, self.artifact, manifest, native=self.native, speed=True)
+
+    def measure(self, there: Site, text: Text, context: int | None) -> tuple[Measurement, ...]:
+        return measure_speed(
+            there, text, context, threads=self.threads, native=self.native, progress=self.console.progress
+        )
+
+
+def _new_baseline(run: _Run, reference: Path | None, tokenizer: Path | None) -> Baseline:
+    """The artifact as it is today; its best tokens, or the fp32 model's, are what agreement is counted against."""
+    manifest = open_artifact(run.artifact)
+    text = run.text(manifest)
+    model = reference_model(reference, tokenizer, run.artifact, manifest) if reference else None
+    with run.visit(manifest) as there:
+        own, stock = read(there, text, threads=run.threads, native=run.native)
+        tokens = own.best if model is None else tuple(predictions(model.forward, text.ids)[1].tolist())
+        found = figures(manifest, text, own, stock, tokens, run.measure(there, text, manifest.io.context))
+    producer, whose = Producer("slmc", version("slmc")), ARTIFACT if model is None else MODEL
+    return Baseline(SCHEMA_VERSION, producer, now(), run.artifact.name, whose, packed(tokens), found)
+
+
+def _checks(run: _Run, baseline: Baseline, path: Path, allowed: Tolerances) -> tuple[Check, ...]:
+    try:
+        manifest = open_artifact(run.artifact)
+    except SlmcError as error:
+        if not (run.artifact / MANIFEST_NAME).is_file():
+            raise
+        return (Check("files", FAILED, "", "", str(error)),)
+    text, before = run.text(manifest), baseline.figures
+    if (text.sha256, len(text.ids)) != (before.text.sha256, before.text.tokens):
+        raise SlmcError(
+            f"{path}: written with {before.text.tokens} tokens of {before.text.name}, not with those of {text.name} as "
+            "this artifact's tokenizer splits it; give that text with --data, or write the baseline again"
+        )
+    with run.visit(manifest) as there:
+        own, stock = read(there, text, threads=run.threads, native=run.native)
+        found = figures(
+            manifest,
+            text,
+            own,
+            stock,
+            unpacked(baseline.reference_tokens, path),
+            run.measure(there, text, manifest.io.context),
+        )
+        compared = Compared(before, found, allowed, again=lambda: speed(run.measure(there, text, manifest.io.context)))
+        return (Check("files", PASSED, "", "", "all listed, unaltered, and no others"), *run_checks(compared))
+
+
+def _say(console: Console, artifact: Path, baseline: Path, checks: Sequence[Check], *, annotate: bool) -> int:
+    failed = [check.name for check in checks if check.status == FAILED]
+    rows = [(c.name, c.status, c.before, c.now, c.why) for c in checks]
+    console.table(f"{artifact} against {baseline}", ("check", "", "before", "now", "why"), rows)
+    if annotate:
+        for line in annotation_lines(artifact.name, checks):
+            click.echo(line, err=console.as_json)
+    document = {
+        "artifact": str(artifact), "baseline": str(baseline), "failed": failed,
+        "checks": [dataclasses.asdict(check) for check in checks],
+    }  # fmt: skip
+    console.result(document, f"worse than the baseline: {', '.join(failed)}" if failed else "no regression")
+    return GATE_FAILED if failed else 0
+
+
+def _step_summary() -> Path | None:
+    """Where a GitHub workflow collects summaries; None elsewhere."""
+    path = os.environ.get(STEP_SUMMARY)
+    return Path(path) if path else None

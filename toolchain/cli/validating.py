@@ -1,0 +1,160 @@
+"""slmc validate: an artifact's files, both ways to run it, quality, speed and memory, here or on another machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+
+from exporters.errors import SlmcError
+from exporters.manifest import Manifest
+from targets.evaluation import WORST_LOSS, Evaluation, EvaluationRequest
+from targets.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths
+from targets.transport import EMULATED
+from targets.verify import open_artifact
+from toolchain.cli.console import Console
+from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
+from toolchain.cli.options import PATH, THREADS, command
+from toolchain.delivery.validate import artifact_session, session_logits
+from toolchain.evidence.quality import Reference, bits_per_byte, standard_error, stream_logits
+from toolchain.model.catalog import LoadedModel, load_model
+from toolchain.model.family import LanguageModel, ModelOptions
+from toolchain.model.text import UNUSED_ROWS, Text, read_text, read_tokenizer
+from toolchain.prepare import SHIPPED_TEXTS
+
+TEXT_TOKENS, STOCK_TOKENS, SINGLE_TOKENS = 8192, 2048, 256
+"""Tokens that are read for quality, on plain ONNX Runtime, and one by one, unless --tokens says less."""
+
+EMULATED_TOKENS = 256
+"""Tokens that an emulator, which is slow, reads unless --tokens says otherwise."""
+
+
+@click.command("validate")
+@click.argument("artifact", type=PATH)
+@click.option("--reference", type=PATH, help="The model that it was made from: compare with it.")
+@click.option("--tokenizer", type=PATH, help="tokenizer.json of the reference, if that is a bare checkpoint.")
+@click.option("--data", type=PATH, help="Text to read.")
+@click.option("--tokens", type=click.IntRange(min=2), help="Read so many tokens of it at most.")
+@click.option("--threads", type=THREADS, default=1)
+@click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
+@elsewhere_options
+@command
+def validate_command(
+    console: Console, artifact: Path, reference: Path | None, tokenizer: Path | None, data: Path | None,
+    tokens: int | None, threads: int, no_native: bool, **place: Any,
+) -> int:  # fmt: skip
+    """Check an ARTIFACT, here or --on another machine: files, both ways to run it, quality, speed and memory."""
+    manifest = open_artifact(artifact)
+    count = tokens or (EMULATED_TOKENS if place["on"] == EMULATED else TEXT_TOKENS)
+    vocabulary = artifact_session(artifact, manifest.io).vocabulary
+    text = artifact_text(artifact, manifest, data, vocabulary).head(count)
+    model = reference_model(reference, tokenizer, artifact, manifest) if reference else None
+    with site(Elsewhere(**place), console, artifact, manifest, native=not no_native, speed=False) as where:
+        document: dict[str, Any] = {} if where.name is None else {"on": where.name}
+        document |= {"files": "ok"} | _predictions(where, text, threads, native=not no_native, model=model)
+        if where.speed_counts:
+            read, chunk = tuple(int(t) for t in text.ids[:1024]), chunk_for(vocabulary)
+            lengths = fitting_lengths(MeasureRequest.prompt_tokens, MeasureRequest.generate_tokens, manifest.io.context)
+            request = MeasureRequest(
+                *lengths, tokens=read, threads=threads, native=not no_native, chunk_tokens=chunk, bandwidth=False
+            )
+            document |= _speed(where.measure(request))
+        else:
+            document["speed"] = "not reported: emulated"
+        if where.limit is not None:
+            document |= {
+                "limit_memory_bytes": where.limit.limit_bytes,
+                "limit_memory_peak_bytes": where.limit.peak_bytes,
+                "limit_method": where.limit.method,
+            }
+    if model is not None and where.name is None:
+        session = artifact_session(artifact, manifest.io, native=not no_native, threads=threads)
+        document["kl_mean"] = Reference(model.forward, text.ids).score(session_logits(session, text.ids)).kl_mean
+    rows = [(k, f"{v:.6g}" if isinstance(v, float) else str(v)) for k, v in document.items()]
+    console.table(str(artifact), (f"measured {'here' if where.name is None else 'there'}", "value"), rows)
+    console.result(document, "valid")
+    return 0
+
+
+def artifact_text(artifact: Path, manifest: Manifest, data: Path | None, vocabulary: int) -> Text:
+    """A text, the shipped one if none is given, as an artifact's tokenizer splits it and its context cuts it."""
+    tokenizer = read_tokenizer(artifact / "tokenizer.json", vocabulary, UNUSED_ROWS)
+    return read_text(data or SHIPPED_TEXTS / "evaluation.txt", tokenizer, manifest.io.context)
+
+
+def reference_model(path: Path, tokenizer: Path | None, artifact: Path, manifest: Manifest) -> LoadedModel:
+    """The model that an artifact was made from.
+
+    Raises:
+        SlmcError: it is another one, or none.
+    """
+    model = load_model(path, tokenizer, ModelOptions(context=manifest.io.context))
+    if model.sha256 != manifest.source.sha256:
+        raise SlmcError(f"{path}: not the model that {artifact} was made from (SHA-256 differs)")
+    return model
+
+
+def _predictions(where: Site, text: Text, threads: int, *, native: bool, model: LoadedModel | None) -> dict[str, Any]:
+    """Quality of the artifact as it runs there, and whether its ways to run agree."""
+    tokens = tuple(int(t) for t in text.ids)
+    read = where.evaluate(EvaluationRequest(tokens, min(SINGLE_TOKENS, len(tokens)), native, threads))
+    short = tokens[:STOCK_TOKENS]
+    stock = where.evaluate(EvaluationRequest(short, 0, False, threads)) if native else read.head(len(short))
+    document: dict[str, Any] = {
+        "dataset": text.name,
+        "tokens": len(read.losses),
+        "perplexity": read.perplexity,
+        "bits_per_byte": bits_per_byte(read.perplexity, len(read.losses), text.n_bytes),
+        "token_by_token_top1": read.token_by_token_top1,
+        "stock_runtime_top1": stock.agreement(read.best),
+        "stock_runtime_perplexity_ratio": stock.perplexity / read.head(len(short)).perplexity,
+    }
+    return document if model is None else document | _beside(model, read, text)
+
+
+def _beside(model: LoadedModel, read: Evaluation, text: Text) -> dict[str, Any]:
+    """The artifact's losses and best tokens beside the fp32 model's."""
+    losses, best = predictions(model.forward, text.ids)
+    difference = torch.tensor(read.losses, dtype=torch.float64) - losses
+    perplexity = math.exp(min(float(losses.mean()), WORST_LOSS))
+    return {
+        "reference_perplexity": perplexity,
+        "relative_drop": read.perplexity / perplexity - 1,
+        "standard_error": standard_error(difference),
+        "reference_bits_per_byte": bits_per_byte(perplexity, len(losses), text.n_bytes),
+        "top1_agreement": read.agreement(tuple(best.tolist())),
+    }
+
+
+def predictions(model: LanguageModel, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses float64 in nats and best tokens int64 [n] of a torch model over token ids [n], as of an Evaluation."""
+    losses, best = [], []
+    for start, logits in stream_logits(model, ids):
+        end = start + len(logits)
+        following = ids[start + 1 : end if model.context and end % model.context == 0 else end + 1]
+        log_probs = torch.log_softmax(logits[: len(following)].double(), -1)
+        losses.append(-log_probs.gather(1, following[:, None])[:, 0])
+        best.append(logits.argmax(-1))
+    return torch.cat(losses), torch.cat(best)
+
+
+def _speed(m: Measurement) -> dict[str, Any]:
+    return {
+        "load_ms": m.load_ms,
+        "prompt_tps": m.prompt_tps,
+        "decode_tps": m.decode_tps,
+        **{f"decode_{k}_ms": v for k, v in dataclasses.asdict(m.decode_ms).items()},
+        "rss_peak_bytes": m.ended.peak_bytes,
+        "rss_after_load_bytes": m.loaded.rss_bytes,
+        "rss_baseline_bytes": m.baseline.rss_bytes,
+        "private_bytes": m.ended.private_bytes,
+        "file_backed_bytes": m.ended.file_backed_bytes,
+        "native": m.native_library is not None,
+        "isa": m.isa,
+        "ort_version": m.ort_version,
+    }

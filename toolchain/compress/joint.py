@@ -1,0 +1,171 @@
+"""Pruning, decomposition and rounding in one pass over the Hessian, each error made good by the columns still free.
+
+Fixing column j at a value c, which is zero where the weight is pruned and a value of its part's grid elsewhere, costs
+(w_j - c)^2 / U_jj^2 and moves the columns k > j by -(w_j - c) / U_jj * U_jk: pruning and rounding are the same step
+(SparseGPT, Frantar and Alistarh, arXiv 2301.00774, section 3). SDQ's decomposition (arXiv 2406.13868) chooses its
+outliers in the same place, so that no part of the error is left without an answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from exporters.formats.base import Encoded
+from exporters.formats.decomposed import DecomposedFormat
+from exporters.formats.float4 import Float4Format
+from exporters.formats.integer import Grid, IntegerFormat
+from exporters.formats.nm import NmFormat
+from toolchain.compress.gptq import Gptq, inverse_factor
+from toolchain.compress.grids import grouped, search_grid
+from toolchain.compress.masks import in_groups, per_pattern
+from toolchain.compress.values import fit_float4, round_values
+
+BLOCK = 128
+"""Columns whose updates are kept apart before the rest of the matrix follows; a multiple of every period."""
+
+JointFormat = NmFormat | DecomposedFormat | Float4Format
+
+PRUNED = 0
+"""In an array of kinds; 1 is the first part of a format, 2 the second."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One set of stored values: their format (None: any number, so that only pruning is left), and how many of every
+    period it keeps."""
+
+    values: IntegerFormat | Float4Format | None
+    kept: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a format asks of a pass: its parts, the most important weights going to the first; rows of one pattern."""
+
+    parts: tuple[Part, ...]
+    period: int
+    pattern_rows: int = 1
+
+    def kinds(self, score: Tensor) -> Tensor:
+        """The part of every weight, int8 [rows, cols], PRUNED where it has none; score [rows, cols] >= 0."""
+        rows, cols = score.shape
+        summed = per_pattern(in_groups(score, self.period, -1.0), self.pattern_rows)
+        order = summed.sort(dim=-1, descending=True, stable=True).indices
+        kinds = torch.zeros(summed.shape, dtype=torch.int8)
+        first = 0
+        for number, part in enumerate(self.parts, 1):
+            kinds.scatter_(-1, order[..., first : first + part.kept], number)
+            first += part.kept
+        return kinds.flatten(1)[:, :cols].repeat_interleave(self.pattern_rows, 0)[:rows]
+
+
+def layout_of(fmt: JointFormat) -> Layout:
+    if isinstance(fmt, NmFormat):
+        return Layout((Part(fmt.values, fmt.kept),), fmt.period, fmt.pattern_rows)
+    if isinstance(fmt, DecomposedFormat):
+        outliers, inliers = fmt.outliers, fmt.inliers
+        return Layout((Part(outliers.values, outliers.kept), Part(inliers.values, inliers.kept)), outliers.period)
+    return Layout((Part(fmt, 1),), 1)
+
+
+def prune(weight: Tensor, layout: Layout, hessian: Tensor, kinds: Tensor | None = None) -> Tensor:
+    """SparseGPT without rounding: the matrix [rows, cols] with zeros where its layout's only part keeps nothing."""
+    run = _Pass(weight, layout, inverse_factor(hessian, Gptq.damping), kinds)
+    run.all_columns()
+    return run.values
+
+
+def compress_jointly(weight: Tensor, fmt: JointFormat, hessian: Tensor, kinds: Tensor | None = None) -> Encoded:
+    """A matrix [rows, cols] float32 in a sparse, decomposed or four-bit float format.
+
+    Args:
+        hessian: mean of x x^T, [cols, cols].
+        kinds: which part every weight goes to, int8 [rows, cols]; chosen on the way by w^2 / U_jj^2 if not given.
+    """
+    run = _Pass(weight, layout_of(fmt), inverse_factor(hessian, Gptq.damping), kinds)
+    run.all_columns()
+    codes, grids = run.codes.to(torch.uint8).numpy(), [Grid(s.numpy(), None) for s in run.scales]
+    masks = [(run.kinds == i + 1).numpy() for i in range(len(grids))]
+    if isinstance(fmt, NmFormat):
+        return fmt.store(masks[0], codes, grids[0])
+    if isinstance(fmt, DecomposedFormat):
+        return fmt.store((masks[0], codes, grids[0]), (masks[1], codes, grids[1]))
+    return fmt.store(codes, grids[0])
+
+
+class _Pass:
+    """One walk over the columns of a matrix."""
+
+    def __init__(self, weight: Tensor, layout: Layout, factor: Tensor, kinds: Tensor | None) -> None:
+        rows, cols = weight.shape
+        self.weight, self.layout, self.factor = weight.clone(), layout, factor
+        self.importance = factor.diagonal().square().reciprocal()
+        self.given = kinds is not None
+        self.kinds = torch.zeros(rows, cols, dtype=torch.int8) if kinds is None else kinds
+        self.codes, self.values = torch.zeros(rows, cols), torch.zeros(rows, cols)
+        self.sizes = [(part.values and part.values.group) or cols for part in layout.parts]
+        self.scales = [torch.ones(rows, -(-cols // size)) for size in self.sizes]
+
+    def all_columns(self) -> None:
+        cols = self.weight.shape[1]
+        for start in range(0, cols, BLOCK):
+            end = min(start + BLOCK, cols)
+            errors = self._block(start, end)
+            self.weight[:, end:] -= errors @ self.factor[start:end, end:]
+
+    def _block(self, start: int, end: int) -> Tensor:
+        """Fix the columns of a block; their scaled errors [rows, columns]."""
+        block = self.weight[:, start:end].t().contiguous()  # [columns, rows]: a column is contiguous
+        errors = torch.empty_like(block)
+        for j in range(end - start):
+            self._begin(start + j, block[j:])
+            value = self._fixed(start + j, block[j])
+            errors[j] = (block[j] - value) / self.factor[start + j, start + j]
+            block[j + 1 :].addr_(self.factor[start + j, start + j + 1 : end], errors[j], alpha=-1)
+        return errors.t()
+
+    def _begin(self, at: int, rest: Tensor) -> None:
+        """Grids of the groups and parts of the period that begin at a column; rest: the block from there on."""
+        for number, size in enumerate(self.sizes):
+            if at % size == 0:
+                self._fit(number, at, self._current(at, size, rest))
+        if not self.given and at % self.layout.period == 0:
+            now = self._current(at, self.layout.period, rest)
+            score = now.square() * self.importance[at : at + now.shape[1]]
+            self.kinds[:, at : at + now.shape[1]] = self.layout.kinds(score)
+
+    def _current(self, at: int, count: int, rest: Tensor) -> Tensor:
+        """`count` columns from `at` on as they are now, [rows, count]; columns behind the block wait for its end."""
+        inside = rest[:count].t()
+        behind = self.weight[:, at + inside.shape[1] : at + count]
+        return torch.cat([inside, behind], 1) if behind.shape[1] else inside
+
+    def _fit(self, number: int, at: int, weights: Tensor) -> None:
+        """The grid of one part for one group, by the weights that would go to that part now."""
+        importance = self.importance[at : at + weights.shape[1]]
+        kinds = self.kinds[:, at : at + weights.shape[1]]
+        if not self.given:
+            kinds = self.layout.kinds(weights.square() * importance)
+        own = torch.where(kinds == number + 1, weights, 0.0)
+        values = self.layout.parts[number].values
+        if values is None:
+            return
+        if isinstance(values, IntegerFormat):
+            scales = search_grid(grouped(own, values), values, grouped(importance[None], values))[0][:, 0]
+        else:
+            scales = fit_float4(own, importance)
+        self.scales[number][:, at // self.sizes[number]] = scales
+
+    def _fixed(self, at: int, column: Tensor) -> Tensor:
+        """The values [rows] that a column gets, its codes noted."""
+        kinds, value, codes = self.kinds[:, at], torch.zeros_like(column), torch.zeros_like(column)
+        for number, part in enumerate(self.layout.parts):
+            scales = self.scales[number][:, at // self.sizes[number]]
+            own_codes, own_values = round_values(column, scales, part.values) if part.values else (codes, column)
+            mine = kinds == number + 1
+            value, codes = torch.where(mine, own_values, value), torch.where(mine, own_codes, codes)
+        self.codes[:, at], self.values[:, at] = codes, value
+        return value

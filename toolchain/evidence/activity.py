@@ -1,0 +1,43 @@
+"""How active a model is: which share of every layer's inputs is not zero on a text, and whether they are spikes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from targets.energy import Activity
+from toolchain.evidence.quality import stream_logits
+from toolchain.model.catalog import LoadedModel
+
+
+class _Counter:
+    """Nonzero inputs and all inputs of one layer; whether each seen so far is 0 or 1."""
+
+    def __init__(self) -> None:
+        self.nonzero = self.total = 0
+        self.binary = True
+
+    def add(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x: Tensor = inputs[0]
+        self.nonzero += int(torch.count_nonzero(x))
+        self.total += x.numel()
+        self.binary = self.binary and bool(((x == 0) | (x == 1)).all())
+
+
+def input_activity(model: LoadedModel, ids: Tensor) -> dict[str, Activity]:
+    """Activity of every linear layer's inputs over token ids int64 [n] of the fp32 model, by layer path."""
+    counters: dict[str, _Counter] = {}
+    hooks = []
+    for layer in model.tree.layers:
+        if layer.kind == "linear":
+            counters[layer.path] = _Counter()
+            hooks.append(model.module.get_submodule(layer.path).register_forward_pre_hook(counters[layer.path].add))
+    try:
+        for _ in stream_logits(model.forward, ids):
+            pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {path: Activity(c.nonzero / max(1, c.total), c.binary) for path, c in counters.items()}

@@ -1,0 +1,110 @@
+"""The gate's look at an artifact: it reads the text, and is measured in several processes one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from exporters.manifest import Manifest
+from targets import reference
+from targets.evaluation import Evaluation, EvaluationRequest
+from targets.measurement import Measurement, MeasureRequest, fitting_lengths
+from targets.verify import file_sha256
+from toolchain.gate.values import Figures, LayerSize, Machine, Predictions, Sizes, Speed, TextRead
+from toolchain.model.text import Text
+
+TEXT_TOKENS, STOCK_TOKENS, SINGLE_TOKENS = 8192, 2048, 256
+"""Tokens that are read for quality, on plain ONNX Runtime, and one by one."""
+
+PROCESSES = 5
+PROMPT, POSITIONS, ROUNDS = 64, 64, 24
+"""A process reads the same prompt and then the same tokens one by one, so many times, always from the beginning."""
+
+Progress = Callable[[str, int, int], None]
+
+
+class Site(Protocol):
+    """Where the artifact runs."""
+
+    def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        """What the model predicts."""
+
+    def measure(self, request: MeasureRequest) -> Measurement:
+        """Speed and memory, in a process of its own."""
+
+
+def read(site: Site, text: Text, *, threads: int, native: bool) -> tuple[Evaluation, Evaluation]:
+    """The text as the artifact reads it, and its beginning on plain ONNX Runtime."""
+    tokens = tuple(int(t) for t in text.ids)
+    own = site.evaluate(EvaluationRequest(tokens, min(SINGLE_TOKENS, len(tokens)), native, threads))
+    short = tokens[:STOCK_TOKENS]
+    return own, site.evaluate(EvaluationRequest(short, 0, False, threads)) if native else own.head(len(short))
+
+
+def measure_speed(
+    site: Site, text: Text, context: int | None, *, threads: int, native: bool, progress: Progress
+) -> tuple[Measurement, ...]:
+    """The artifact in PROCESSES processes, which share nothing: their difference is what chance does."""
+    prompt, positions = fitting_lengths(PROMPT, POSITIONS, context)
+    request = MeasureRequest(
+        prompt_tokens=prompt, generate_tokens=positions, repetitions=ROUNDS, threads=threads, native=native,
+        tokens=tuple(int(t) for t in text.ids[: prompt + positions]), bandwidth=False,
+    )  # fmt: skip
+    found = []
+    for number in range(PROCESSES):
+        found.append(site.measure(request))
+        progress("measurement", number + 1, PROCESSES)
+    return tuple(found)
+
+
+def speed(measurements: Sequence[Measurement]) -> Speed:
+    """Every process's time per token, by the least of each position.
+
+        time = mean over positions of (min over rounds of CPU time)
+
+    All rounds compute the same at a position, so what one of them takes longer is the machine's doing, not the
+    artifact's. The mean keeps tokens that take longer than others. The reference work is the least of all processes:
+    the CPU is the same, and only its clock should count.
+    """
+    times = [token_cpu_ms(m) for m in measurements]
+    return Speed(tuple(times), min(min(m.reference_cpu_ms) for m in measurements))
+
+
+def token_cpu_ms(measurement: Measurement) -> float:
+    """The equation above for one process."""
+    samples = np.array(measurement.decode_cpu_ms).reshape(-1, measurement.generate_tokens)
+    return float(samples.min(0).mean())
+
+
+def figures(
+    manifest: Manifest, text: Text, own: Evaluation, stock: Evaluation, reference_tokens: tuple[int, ...],
+    measurements: Sequence[Measurement],
+) -> Figures:  # fmt: skip
+    """All that the gate compares."""
+    first, single = measurements[0], own.token_by_token_top1
+    files = [entry.bytes for name, entry in manifest.files.items() if name in ("model.onnx", "model.onnx.data")]
+    return Figures(
+        sizes=Sizes(manifest.bytes.weights, manifest.bytes.states, sum(files)),
+        layers={path: LayerSize(entry.format, entry.bytes) for path, entry in manifest.recipe.items()},
+        text=TextRead(text.name, text.sha256, len(text.ids)),
+        machine=Machine(
+            cpu=first.cpu,
+            isa=first.isa,
+            threads=first.threads,
+            ort_version=first.ort_version,
+            native=first.native_library is not None,
+            # Told by its source, which is also what a device is sent.
+            reference_work=file_sha256(Path(reference.__file__))[:12],
+        ),
+        predictions=Predictions(
+            own.perplexity,
+            own.agreement(reference_tokens),
+            1.0 if single is None else single,
+            stock.agreement(own.best),
+        ),
+        model_memory_bytes=tuple(m.ended.peak_bytes - m.baseline.rss_bytes for m in measurements),
+        speed=speed(measurements),
+    )

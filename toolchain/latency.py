@@ -1,0 +1,146 @@
+"""Time per token and energy foretold before anything is compressed: the model's own work, priced on the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from exporters.chains import matrix_operator
+from exporters.errors import NotAvailable, SlmcError
+from exporters.formats.base import bytes_for
+from exporters.formats.catalog import format_named
+from exporters.graph_nodes import GraphNode, Workload
+from targets.cost import Prediction, predict
+from targets.cpu import named_cpu
+from toolchain.model.catalog import LoadedModel
+from toolchain.prepare import Prepared
+
+MARGIN = 0.2
+"""A forecast may be wrong by so much (benchmarks/latency_model.py): only beyond it a limit counts as out of reach."""
+
+_OPERATORS = {
+    "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "relu": "Relu", "sigmoid": "Sigmoid",
+    "native_layer_norm": "LayerNormalization", "layer_norm": "LayerNormalization", "cat": "Concat", "slice": "Slice",
+    "select": "Gather",
+    "unsqueeze": "Unsqueeze", "lif": "Lif", "wkv": "Wkv",
+}  # fmt: skip
+"""torch's operators -> those of the exported graph; others keep their name and get the price of any plain node."""
+
+_NOTHING = {
+    "detach", "view", "_unsafe_view", "t", "transpose", "alias", "clone", "mm", "addmm", "bmm", "matmul", "linear",
+    "embedding", "expand", "_to_copy", "to", "dropout", "lift_fresh", "empty", "empty_like", "copy_", "zeros",
+}  # fmt: skip
+"""Operators that become no node of their own, and the products, which are counted as layers."""
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Every operator that one forward pass calls, except what depends on parameters alone: that is folded at export."""
+
+    def __init__(self, constants: list[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.nodes: list[GraphNode] = []
+        self._constant = {id(t) for t in constants}
+        self._kept: list[Any] = []  # an id must not be given to another tensor meanwhile
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        outputs = [
+            t for t in (result if isinstance(result, (tuple, list)) else [result]) if isinstance(t, torch.Tensor)
+        ]
+        inputs = [t for a in args for t in (a if isinstance(a, (tuple, list)) else [a]) if isinstance(t, torch.Tensor)]
+        self._kept += [*outputs, *inputs]
+        if inputs and all(id(t) in self._constant for t in inputs):
+            self._constant |= {id(t) for t in outputs}
+            return result
+        name = func.__name__.split(".")[0]
+        if name not in _NOTHING and outputs:
+            parameters = sum(4 * t.numel() for t in inputs if id(t) in self._constant)
+            self.nodes.append(GraphNode(_OPERATORS.get(name, name), "", max(t.numel() for t in outputs), 1, parameters))
+        return result
+
+
+def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
+    """The tensors among values and in lists and tuples of them."""
+    flat = [t for value in values for t in (value if isinstance(value, (tuple, list)) else [value])]
+    return [t for t in flat if isinstance(t, torch.Tensor)]
+
+
+def model_workload(model: LoadedModel, formats: Mapping[str, str]) -> Workload:
+    """What one token of a model asks for, with every layer in the named format: one forward pass, and the tree."""
+    module = model.module
+    recorder = _Recorder([*module.parameters(), *module.buffers()])
+    with torch.inference_mode(), recorder:
+        model.forward(torch.zeros(1, 1, dtype=torch.int64), model.forward.initial_state(1))
+    nodes = list(recorder.nodes)
+    for layer in model.tree.layers:
+        name = formats[layer.path]
+        size = bytes_for(format_named(name), layer.rows, layer.cols)
+        if layer.kind != "linear":
+            nodes.append(GraphNode("Gather", "", layer.cols, 1, size // layer.rows))
+        else:
+            nodes.append(_matrix(name, layer.rows, layer.cols, layer.path))
+    specs = model.forward.state_specs()
+    return Workload(tuple(nodes), len(specs), sum(s.nbytes for s in specs))
+
+
+@dataclass(frozen=True)
+class LatencyForecast:
+    """The least time per token that any choice of formats reaches on the target, predicted; limit in ms."""
+
+    target: str
+    fastest: Prediction
+    limit_ms: float | None
+
+    @property
+    def out_of_reach(self) -> bool:
+        return self.limit_ms is not None and self.fastest.decode_ms > self.limit_ms * (1 + MARGIN)
+
+    def text(self) -> str:
+        how = "from measured costs" if self.fastest.basis == "measured costs" else "estimated"
+        limit = "" if self.limit_ms is None else f" of at most {self.limit_ms:g} ms"
+        verdict = ": out of reach by this forecast; the artifact's measurement decides" if self.out_of_reach else ""
+        return f"{self.target}: {self.fastest.decode_ms:.3g} ms per token at best, predicted {how}{limit}{verdict}"
+
+
+def forecast_latency(prepared: Prepared) -> LatencyForecast | None:
+    """The forecast of a build; None where the target says too little for one.
+
+    Every layer is priced alone in each of its formats and takes the fastest.
+    """
+    cpu, model, options = named_cpu(prepared.spec.target), prepared.model, prepared.problem.options
+    smallest = {p: min((c.format for c in o), key=lambda f: format_named(f).bits) for p, o in options.items()}
+    try:
+        base = model_workload(model, smallest)
+        fastest: dict[tuple[int, int, frozenset[str]], str] = {}
+        for layer in model.tree.layers:
+            formats = frozenset(c.format for c in options[layer.path])
+            key = (layer.rows, layer.cols, formats)
+            if layer.kind == "linear" and key not in fastest:
+                times = {f: predict(cpu, _alone(base, f, *key[:2]), prepared.spec.threads).decode_ms for f in formats}
+                fastest[key] = min(sorted(times), key=times.__getitem__)
+            if layer.kind == "linear":
+                smallest[layer.path] = fastest[key]
+        found = predict(cpu, model_workload(model, smallest), prepared.spec.threads)
+    except NotAvailable:
+        return None
+    return LatencyForecast(cpu.name, found, prepared.max_latency_ms)
+
+
+def _alone(base: Workload, format_name: str, rows: int, cols: int) -> Workload:
+    """One matrix, with the rest of the model's bytes beside it, so that it comes from the same cache."""
+    node = _matrix(format_name, rows, cols)
+    return Workload((node,), 0, max(base.weight_bytes - node.nbytes, 0) // 2)
+
+
+def _matrix(format_name: str, rows: int, cols: int, layer: str = "") -> GraphNode:
+    """A matrix in a format; one that no chain can measure yet is priced by its bits."""
+    try:
+        operator = matrix_operator(format_name)
+    except SlmcError:
+        operator = "Linear"
+    size = bytes_for(format_named(format_name), rows, cols)
+    return GraphNode(operator, format_name, rows, cols, size, layer=layer)

@@ -1,0 +1,81 @@
+"""The last tier: which products round their inputs to 8 bits, as many as the limits allow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from exporters.formats.catalog import format_named
+from exporters.formats.integer import IntegerFormat
+from toolchain.compress.recipe import Choice, Recipe
+from toolchain.search.frontier import meets
+from toolchain.search.problem import Problem
+from toolchain.search.values import Candidate
+
+ACTIVATIONS = ("fp32", "int8", "search")
+"""What a user may ask for: no product, every product, or as many as the limits allow."""
+
+FREE_DROP = 1e-3
+"""Without a drop limit, or where it is missed anyway, rounding may raise the drop's upper bound so much: a guess."""
+
+BISECTIONS = 4
+"""Recipes tried between all products and none."""
+
+Attempt = Callable[[Recipe, str], Candidate]
+"""Evaluates a recipe, given why, and returns it as judged."""
+
+
+def rounded(recipe: Recipe, paths: Sequence[str]) -> Recipe:
+    """The recipe with the inputs of these layers rounded to 8 bits."""
+    return recipe | {path: dataclasses.replace(recipe[path], activations="int8") for path in paths}
+
+
+def products(problem: Problem, recipe: Recipe) -> list[str]:
+    """The layers whose product can take rounded inputs: linear ones of integers."""
+    linear = (layer.path for layer in problem.tree.layers if layer.kind == "linear")
+    return [path for path in linear if isinstance(format_named(recipe[path].format), IntegerFormat)]
+
+
+def activation_tier(
+    problem: Problem, winner: Callable[[], Candidate], loss: Callable[[str, Choice], float], attempt: Attempt
+) -> Recipe:
+    """The winner's recipe with inputs rounded wherever that keeps what the winner keeps.
+
+    All products first; if that is too much, those that are expected to lose most keep their inputs, the fewest that
+    bisection finds.
+
+    Args:
+        winner: the best candidate so far, as judged beside everything tried: it moves a little with each attempt.
+        loss: what a layer is expected to cost in a choice.
+    """
+    start = winner().recipe
+    paths = products(problem, start)
+    if problem.activations == "fp32" or not paths:
+        return start
+
+    def costs(path: str) -> float:
+        return loss(path, dataclasses.replace(start[path], activations="int8")) - loss(path, start[path])
+
+    ranked = sorted(paths, key=costs)
+    every = attempt(rounded(start, ranked), f"int8 inputs in all {len(ranked)} products")
+    if problem.activations == "int8" or _keeps(every, winner(), problem):
+        return every.recipe
+    best, few, many = start, 0, len(ranked)
+    for _ in range(BISECTIONS):
+        count = (few + many) // 2
+        if count in (few, many):
+            break
+        tried = attempt(rounded(start, ranked[:count]), f"int8 inputs in {count} products")
+        if _keeps(tried, winner(), problem):
+            best, few = tried.recipe, count
+        else:
+            many = count
+    return best
+
+
+def _keeps(candidate: Candidate, winner: Candidate, problem: Problem) -> bool:
+    """Whether a candidate keeps the limits as surely as the winner does, or costs next to nothing where none holds."""
+    limits = problem.limits
+    if limits.max_drop is None or not meets(winner, limits):
+        return candidate.upper <= winner.upper + FREE_DROP
+    return meets(candidate, limits, surely=meets(winner, limits, surely=True))

@@ -1,0 +1,55 @@
+"""The last step of a search: layers whose inputs are mostly zero turn input-major, in no more bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+
+from exporters.formats.base import Encoded, bytes_for
+from exporters.formats.catalog import format_named
+from exporters.formats.event import EventFormat
+from exporters.formats.integer import IntegerFormat
+from toolchain.compress.recipe import Choice, Recipe
+from toolchain.model.tree import Layer, ModelTree
+from toolchain.search.store import LayerStore
+
+LEAST_ZEROS = 0.6
+"""From this share of zeros on a product that skips them beats both dense ones, weights from DRAM; in a cache the
+dense one with 8-bit activations is beaten later (benchmarks/event_kernels.py shows where on a machine)."""
+
+
+def with_layouts(recipe: Recipe, tree: ModelTree, zeros: Mapping[str, float], fixed: Collection[str]) -> Recipe:
+    """The recipe with dense integer formats exchanged for their event twins where inputs are mostly zero.
+
+    A matrix that tokens are looked up in as well stays as it is: its rows are read one by one.
+
+    A product that skips zeros reads its inputs as they are: it gains nothing from rounding them.
+
+    Args:
+        zeros: share of zero inputs by layer path; a layer that is not there stays as it is.
+        fixed: layers whose format the user chose.
+    """
+    return recipe | {
+        layer.path: dataclasses.replace(recipe[layer.path], format=twin.name, activations="fp32")
+        for layer in tree.layers
+        if layer.path not in fixed and not layer.table and zeros.get(layer.path, 0.0) >= LEAST_ZEROS
+        for twin in _twins(layer, recipe[layer.path])
+    }
+
+
+def _twins(layer: Layer, choice: Choice) -> list[EventFormat]:
+    """The input-major format that holds the same matrix in no more bytes, or none."""
+    fmt = format_named(choice.format)
+    if not isinstance(fmt, IntegerFormat):
+        return []
+    twin = EventFormat(fmt)
+    fits = bytes_for(twin, layer.rows, layer.cols) <= bytes_for(fmt, layer.rows, layer.cols)
+    return [twin] if fits else []
+
+
+def encoded_layer(layers: LayerStore, path: str, choice: Choice) -> Encoded:
+    """A layer as its choice stores it; an event layout is made of the dense codes that the search has paid for."""
+    fmt = format_named(choice.format)
+    if isinstance(fmt, EventFormat):
+        return fmt.from_dense(layers.encoded(path, dataclasses.replace(choice, format=fmt.dense.name)))
+    return layers.encoded(path, choice)

@@ -1,0 +1,37 @@
+"""What stands in for a layer's weight while it is tuned: a module that gives the weight, and stores it at the end."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from exporters.formats.base import Encoded
+from exporters.formats.dense import FP16
+
+
+class Learner(nn.Module):
+    """A weight [rows, cols] behind parameters: `latent`, and `scales` if there are any."""
+
+    latent: nn.Parameter
+    scales: nn.ParameterList
+
+    def stored(self) -> Encoded:
+        """The matrix in its format."""
+        raise NotImplementedError
+
+
+class Masked(Learner):
+    """A pruned matrix in float16, whose kept weights learn."""
+
+    def __init__(self, weight: Tensor, mask: Tensor) -> None:
+        """weight [rows, cols] float32; mask bool [rows, cols]."""
+        super().__init__()
+        self.latent, self.scales = nn.Parameter(weight * mask), nn.ParameterList()
+        self.mask = mask
+
+    def forward(self) -> Tensor:
+        return self.latent * self.mask
+
+    @torch.no_grad()
+    def stored(self) -> Encoded:
+        return FP16.encode((self.latent * self.mask).numpy())
