@@ -31,6 +31,7 @@ from targets.latency import low_decile, median
 from targets.measure import measure
 from targets.measurement import MeasureRequest
 from targets.probe import quiet_reference_us
+from toolchain.compress.recipe import Choice
 from toolchain.deliver import stored_model
 from toolchain.model.catalog import LoadedModel, load_model
 
@@ -42,10 +43,14 @@ MIXES = {
 }
 """Name -> formats that the layers take in turn."""
 UNIFORM = ("fp32", "fp16", "int8", "int6-g64", "int4-g32", "int4-g64", "uint4-g64", "int2-g64")
-CASES = [("6m", name) for name in (*UNIFORM, "int8+int4-g64", "fp16+int2-g64")] + [
-    ("27m", name) for name in ("fp16", "int8", "int4-g64", "int3-g64", "int2-g64", "int8+int4-g64", "int5+int3-g64")
-]
+SMALL = (*UNIFORM, "int8+int4-g64", "fp16+int2-g64", "int4-g64 x8")
+LARGE = (
+    "fp16", "int8", "int4-g64", "int3-g64", "int2-g64", "int8+int4-g64", "int5+int3-g64", "int4-g64 x8", "int8 x8",
+)  # fmt: skip
+CASES = [("6m", name) for name in SMALL] + [("27m", name) for name in LARGE]
 BAR = 0.2
+ROUNDED = " x8"
+"""Behind a name: products round their inputs to 8 bits."""
 
 
 def model_of(size: str, work: Path) -> LoadedModel:
@@ -64,17 +69,19 @@ def model_of(size: str, work: Path) -> LoadedModel:
 
 def export(model: LoadedModel, name: str, folder: Path) -> None:
     """The artifact's graph and its io.json, whole or not at all."""
-    formats, encoded = MIXES.get(name, (name,)), {}
+    plain, rounded = name.removesuffix(ROUNDED), name.endswith(ROUNDED)
+    formats, encoded, recipe = MIXES.get(plain, (plain,)), {}, {}
     size = 4 * model.tree.vector_params
     for i, layer in enumerate(model.tree.layers):
         fmt = format_named("sign" if layer.sign_only else formats[i % len(formats)])
         weight = model.module.get_submodule(layer.path).weight.detach().float().numpy()
         encoded[layer.path] = fmt.encode(weight)
         size += bytes_for(fmt, layer.rows, layer.cols)
+        recipe[layer.path] = Choice(fmt.name, "nearest", "int8" if rounded else "fp32")
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    graph = export_graph(stored_model(model, encoded), model.forward.state_specs(), partial, size)
+    graph = export_graph(stored_model(model, encoded, recipe), model.forward.state_specs(), partial, size)
     (partial / "io.json").write_text(json.dumps(asdict(graph.io)))
     partial.rename(folder)
 

@@ -18,7 +18,7 @@ from exporters.formats.catalog import format_named
 from exporters.formats.dense import FloatFormat
 from exporters.formats.integer import IntegerFormat
 from exporters.ops.functions import OPSET, plain_functions, qlinear_function
-from exporters.ops.signatures import DOMAIN, LIF, WKV
+from exporters.ops.signatures import DOMAIN, GATED_SPIKE_ADD, GATED_WKV, LIF, SHIFT_MIX2, SHIFT_MIX3, SPIKE_ADD, WKV
 
 PAGE_BYTES = 4096
 IR_VERSION = 10
@@ -29,7 +29,7 @@ class Chain:
     """A model that was written: input x float32 [1, 1, width], and for what its nodes are priced.
 
     priced: operator, rows, cols of every kind of node in it, each of which occurs `count` times in the graph.
-    working_set_bytes: constants that one run reads.
+    working_set_bytes: constants that one run reads. activation_bits: of the products, 0 where there is no choice.
     """
 
     path: Path
@@ -38,6 +38,7 @@ class Chain:
     format: str
     count: int
     working_set_bytes: int
+    activation_bits: int = 0
 
 
 def matrix_operator(format_name: str) -> str:
@@ -54,7 +55,14 @@ def matrix_operator(format_name: str) -> str:
     raise SlmcError(f"format {format_name}: no operator multiplies with it")
 
 
-def write_matrix_chain(path: Path, format_name: str, rows: int, cols: int, working_set_bytes: int) -> Chain:
+def activation_widths(format_name: str) -> tuple[int, ...]:
+    """The activation_bits that the operator of a format can be given; 0 where it has no such attribute."""
+    return (32, 8) if matrix_operator(format_name) == "QLinear" else (0,)
+
+
+def write_matrix_chain(
+    path: Path, format_name: str, rows: int, cols: int, working_set_bytes: int, activation_bits: int = 0
+) -> Chain:
     """x [1, 1, cols] through matrices [rows, cols] and, unless square, back through [cols, rows], in turn.
 
     There are as many different ones as the working set holds, at least one pair, and at least 16 nodes in all. Their
@@ -80,9 +88,10 @@ def write_matrix_chain(path: Path, format_name: str, rows: int, cols: int, worki
                     f"{name}_{own}_{j}": _moved(plane, own, operator) for name, plane in encoded.planes.items()
                 }
             k = i * len(shapes) + j
-            nodes.append(_matrix_node(operator, encoded, f"x{k}", inputs, f"x{k + 1}"))
+            nodes.append(_matrix_node(operator, encoded, f"x{k}", inputs, f"x{k + 1}", activation_bits))
     priced = tuple((operator, *shape) for shape in shapes)
-    return _write(path, nodes, constants, cols, Chain(path, cols, priced, format_name, count, different * each))
+    chain = Chain(path, cols, priced, format_name, count, different * each, activation_bits)
+    return _write(path, nodes, constants, cols, chain)
 
 
 @functools.lru_cache(maxsize=64)
@@ -102,18 +111,19 @@ def _moved(plane: Array, by: int, operator: str) -> Array:
     return np.ascontiguousarray(moved.T) if operator == "MatMul" else moved
 
 
-def _matrix_node(operator: str, encoded: Encoded, x: str, planes: list[str], y: str) -> NodeProto:
+def _matrix_node(operator: str, encoded: Encoded, x: str, planes: list[str], y: str, activation_bits: int) -> NodeProto:
     if operator != "QLinear":
         return helper.make_node(operator, [x, *planes], [y], domain="" if operator == "MatMul" else DOMAIN)
     fmt = format_named(encoded.format)
     assert isinstance(fmt, IntegerFormat)
     rows, cols = encoded.shape
     group, zeros = fmt.group_size(cols), "zeros" in encoded.planes
+    body = qlinear_function(fmt.bits, group, zeros, activation_bits)
     while not planes[-1]:
         planes.pop()
     return helper.make_node(
-        operator, [x, *planes], [y], domain=DOMAIN, overload=qlinear_function(fmt.bits, group, zeros).overload,
-        K=cols, N=rows, bits=fmt.bits, group=group,
+        operator, [x, *planes], [y], domain=DOMAIN, overload=body.overload,
+        K=cols, N=rows, bits=fmt.bits, group=group, activation_bits=activation_bits,
     )  # fmt: skip
 
 
@@ -140,18 +150,43 @@ def _last(x: str, y: str, i: int) -> list[NodeProto]:
     ]
 
 
+def _neuron(operator: str, inputs: list[str], outputs: list[str]) -> list[NodeProto]:
+    return [helper.make_node(operator, inputs, outputs, domain=DOMAIN, overload="", tau=2.0, threshold=1.0, reset=0.0)]
+
+
 def _lif(x: str, y: str, i: int) -> list[NodeProto]:
-    return [
-        helper.make_node(
-            LIF.name, [x, "state"], [y, f"m{i}"], domain=DOMAIN, overload="", tau=2.0, threshold=1.0, reset=0.0
-        )
-    ]
+    return _neuron(LIF.name, [x, "state"], [y, f"m{i}"])
 
 
 def _wkv(x: str, y: str, i: int) -> list[NodeProto]:
     states = [f"a{i}", f"b{i}", f"e{i}"]
     inputs = ["decay", "vector", x, x, "state", "state", "state"]
     return [helper.make_node(WKV.name, inputs, [y, *states], domain=DOMAIN)]
+
+
+def _shift_mix(mixes: int) -> Callable[[str, str, int], list[NodeProto]]:
+    name = {2: SHIFT_MIX2.name, 3: SHIFT_MIX3.name}[mixes]
+
+    def link(x: str, y: str, i: int) -> list[NodeProto]:
+        outputs = [y, *(f"y{j}_{i}" for j in range(1, mixes)), f"n{i}"]
+        inputs = [x, "state", "ones", "vector", *["mix"] * mixes]
+        return [helper.make_node(name, inputs, outputs, domain=DOMAIN, epsilon=1e-5)]
+
+    return link
+
+
+def _gated_wkv(x: str, y: str, i: int) -> list[NodeProto]:
+    states = [f"a{i}", f"b{i}", f"e{i}"]
+    inputs = ["decay", "vector", x, x, x, "state", "state", "state"]
+    return [helper.make_node(GATED_WKV.name, inputs, [y, *states], domain=DOMAIN)]
+
+
+def _spike_add(x: str, y: str, i: int) -> list[NodeProto]:
+    return _neuron(SPIKE_ADD.name, [x, x, "state"], [y, f"m{i}"])
+
+
+def _gated_spike_add(x: str, y: str, i: int) -> list[NodeProto]:
+    return _neuron(GATED_SPIKE_ADD.name, [x, x, "state", x], [y, f"m{i}"])
 
 
 PLAIN_NODES: dict[str, tuple[tuple[str, ...], Callable[[str, str, int], list[NodeProto]]]] = {
@@ -165,6 +200,11 @@ PLAIN_NODES: dict[str, tuple[tuple[str, ...], Callable[[str, str, int], list[Nod
     "last": (("Gather",), _last),
     "Lif": (("Lif",), _lif),
     "Wkv": (("Wkv",), _wkv),
+    "ShiftMix2": (("ShiftMix2",), _shift_mix(2)),
+    "ShiftMix3": (("ShiftMix3",), _shift_mix(3)),
+    "GatedWkv": (("GatedWkv",), _gated_wkv),
+    "SpikeAdd": (("SpikeAdd",), _spike_add),
+    "GatedSpikeAdd": (("GatedSpikeAdd",), _gated_spike_add),
 }
 """Nodes without a matrix: which operators a link of the chain is priced as, and its nodes.
 
@@ -181,6 +221,7 @@ def write_plain_chain(path: Path, name: str, width: int, count: int = 64) -> Cha
     constants: dict[str, Array] = {
         "vector": random.standard_normal(width, np.float32) / np.float32(8),
         "ones": np.ones(width, np.float32),
+        "mix": np.full((1, 1, width), 0.5, np.float32),
         "decay": np.full(width, -1, np.float32),
         "state": np.zeros((1, width), np.float32),
         "at1": np.array([1], np.int64),
@@ -229,7 +270,9 @@ def _functions(nodes: Sequence[NodeProto]) -> dict[tuple[str, str], FunctionProt
         if node.domain == DOMAIN and key not in found:
             values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             zeros = len(node.input) > 4
-            found[key] = plain.get(node.op_type) or qlinear_function(values["bits"], values["group"], zeros)
+            found[key] = plain.get(node.op_type) or qlinear_function(
+                values["bits"], values["group"], zeros, values["activation_bits"]
+            )
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from exporters.chains import PLAIN_NODES, Chain, states_model, write_matrix_chain, write_plain_chain
+from exporters.chains import PLAIN_NODES, Chain, activation_widths, states_model, write_matrix_chain, write_plain_chain
 from exporters.errors import SlmcError
 from exporters.formats.catalog import formats_matching
 from exporters.manifest import Io, State
@@ -158,11 +158,14 @@ def _jobs(plan: Plan, sets: Sequence[tuple[str, int]]) -> Iterator[Callable[[Pat
     """Every shape from the second cache, and one shape from farther away."""
     near = next(size for level, size in sets if level == "L2")
     for fmt in formats_matching(plan.formats):
-        for rows, cols in plan.shapes:
-            yield lambda path, f=fmt.name, r=rows, c=cols: write_matrix_chain(path, f, r, c, near)  # type: ignore[misc]
-        rows, cols = max((shape for shape in plan.shapes if max(shape) <= 1024), key=lambda s: s[0] * s[1])
-        for size in (size for level, size in sets if level in ("L3", "memory")):
-            yield lambda path, f=fmt.name, r=rows, c=cols, s=size: write_matrix_chain(path, f, r, c, s)  # type: ignore[misc]
+        largest = max((shape for shape in plan.shapes if max(shape) <= 1024), key=lambda s: s[0] * s[1])
+        far = [(*largest, size) for level, size in sets if level in ("L3", "memory")]
+        for bits in activation_widths(fmt.name):
+            for rows, cols, size in [*((r, c, near) for r, c in plan.shapes), *far]:
+                yield functools.partial(
+                    write_matrix_chain, format_name=fmt.name, rows=rows, cols=cols, working_set_bytes=size,
+                    activation_bits=bits,
+                )  # fmt: skip
     for name in PLAIN_NODES:
         for width in plan.widths:
             yield lambda path, n=name, w=width: write_plain_chain(path, n, w)  # type: ignore[misc]
@@ -171,7 +174,8 @@ def _jobs(plan: Plan, sets: Sequence[tuple[str, int]]) -> Iterator[Callable[[Pat
 def _priced(chain: Chain, threads: int, samples_us: Sequence[float]) -> Iterator[CostRow]:
     us = low_decile(samples_us) / (chain.count * len(chain.priced))
     for operator, rows, cols in chain.priced:
-        yield CostRow(operator, chain.format, rows, cols, threads, 0, chain.working_set_bytes, round(us, 4))
+        bits, size = chain.activation_bits, chain.working_set_bytes
+        yield CostRow(operator, chain.format, rows, cols, threads, bits, size, round(us, 4))
 
 
 def _opened(path: Path, width: int, threads: int) -> Callable[[], object]:

@@ -23,6 +23,7 @@ from toolchain.search.judge import judged
 from toolchain.search.layout import encoded_layer, with_layouts
 from toolchain.search.search import OutOfTime, search
 from toolchain.search.values import Candidate, SearchResult
+from toolchain.tuning.stage import tuned
 from toolchain.workspace import BEST_PLAN, workspace, write_whole
 
 
@@ -51,8 +52,11 @@ def build(
     check_output(output, force=force)
     with workspace(output, prepared.inputs(), resume=resume) as folder:
         found = find(prepared, folder, progress, say)
+        encoded = found.encoded
+        if found.plan.tune:
+            prepared, encoded = tuned(prepared, encoded, found.plan.tune, folder, progress, say)
         staging = fresh_staging(folder)
-        return deliver(prepared, found.plan, found.encoded, found.reference, staging, force=force, progress=progress)
+        return deliver(prepared, found.plan, encoded, found.reference, staging, force=force, progress=progress)
 
 
 def find(prepared: Prepared, folder: Path, progress: Progress, say: Callable[[str], None]) -> Found:
@@ -90,7 +94,7 @@ def _plan(prepared: Prepared, result: SearchResult) -> Plan:
         result, prepared.problem.limits, model_sha256=prepared.model.sha256,
         calibration_sha256=prepared.calibration.sha256, calibration_tokens=len(prepared.calibration.ids),
         seed=prepared.problem.seed, effort=prepared.problem.effort.name, max_latency_ms=prepared.max_latency_ms,
-        max_rss_bytes=prepared.max_rss_bytes,
+        max_rss_bytes=prepared.max_rss_bytes, tune=prepared.spec.tune,
         cache=ModelOptions(prepared.model.forward.context, prepared.model.kv_cache),
     )  # fmt: skip
 

@@ -105,7 +105,7 @@ def deliver(
     carried = cast(LanguageModel, module)
     weight_bytes = recipe_bytes(plan.recipe, tree)
     graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context)
-    package.add_companions(staging, prepared.model.tokenizer_path)
+    package.add_companions(staging, prepared.model.tokenizer_path, prepared.libraries)
     done("export")
     session = artifact_session(staging, graph.io, threads=spec.threads)
     agreement = parity(session, carried, prepared.evaluation.ids)
@@ -175,8 +175,9 @@ def _manifest(prepared: Prepared, plan: Plan, graph: ExportedGraph, findings: _F
     for layer in tree.layers:
         choice = plan.recipe[layer.path]
         size = prepared.problem.layer_bytes(layer, choice)
+        method = f"{choice.method}+tuned" if plan.tune and layer.kind == "linear" else choice.method
         recipe[layer.path] = RecipeEntry(
-            choice.format, choice.method, choice.activations, size, round(8 * size / layer.params, 4)
+            choice.format, method, choice.activations, size, round(8 * size / layer.params, 4)
         )
     return Manifest(
         schema_version=SCHEMA_VERSION,

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from exporters.chains import matrix_operator
+from exporters.chains import activation_widths, matrix_operator
 from exporters.errors import NotAvailable, SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.graph_nodes import GraphNode, Workload
 from targets.cost import Prediction, predict
 from targets.cpu import named_cpu
-from toolchain.model.catalog import LoadedModel
+from toolchain.model.catalog import LoadedModel, stored_states
+from toolchain.model.family import ModelOptions
 from toolchain.prepare import Prepared
 
 MARGIN = 0.2
@@ -26,7 +27,8 @@ _OPERATORS = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "relu": "Relu", "sigmoid": "Sigmoid",
     "native_layer_norm": "LayerNormalization", "layer_norm": "LayerNormalization", "cat": "Concat", "slice": "Slice",
     "select": "Gather",
-    "unsqueeze": "Unsqueeze", "lif": "Lif", "wkv": "Wkv",
+    "unsqueeze": "Unsqueeze", "lif": "Lif", "wkv": "Wkv", "shift_mix2": "ShiftMix2", "shift_mix3": "ShiftMix3",
+    "gated_wkv": "GatedWkv", "spike_add": "SpikeAdd", "gated_spike_add": "GatedSpikeAdd", "squared_relu": "SquaredRelu",
 }  # fmt: skip
 """torch's operators -> those of the exported graph; others keep their name and get the price of any plain node."""
 
@@ -83,7 +85,7 @@ def model_workload(model: LoadedModel, formats: Mapping[str, str]) -> Workload:
             nodes.append(GraphNode("Gather", "", layer.cols, 1, size // layer.rows))
         else:
             nodes.append(_matrix(name, layer.rows, layer.cols, layer.path))
-    specs = model.forward.state_specs()
+    specs = stored_states(module, ModelOptions(kv_cache=model.kv_cache))
     return Workload(tuple(nodes), len(specs), sum(s.nbytes for s in specs))
 
 
@@ -143,4 +145,5 @@ def _matrix(format_name: str, rows: int, cols: int, layer: str = "") -> GraphNod
     except SlmcError:
         operator = "Linear"
     size = bytes_for(format_named(format_name), rows, cols)
-    return GraphNode(operator, format_name, rows, cols, size, layer=layer)
+    bits = activation_widths(format_name)[0] if operator == "QLinear" else 0
+    return GraphNode(operator, format_name, rows, cols, size, bits, layer)

@@ -18,6 +18,7 @@ from exporters.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
 from targets.cpu import named_cpu
 from toolchain.compress.catalog import method_named
+from toolchain.delivery.operators import operator_libraries
 from toolchain.evidence.calibration import input_moments
 from toolchain.evidence.fisher import output_fisher
 from toolchain.limits import parse_bytes, parse_seconds, parse_share
@@ -53,6 +54,7 @@ class Prepared:
     max_latency_ms: float | None
     max_rss_bytes: int | None
     max_time_s: float | None
+    libraries: Mapping[str, Path]
 
     def inputs(self) -> dict[str, Any]:
         """What the result depends on: a resumed build must have the same."""
@@ -63,6 +65,7 @@ class Prepared:
             "evaluation": self.evaluation.sha256,
             "effort": self.problem.effort.name,
             "method": self.method,
+            "tune": self.spec.tune,
             "layout": self.spec.layout,
             "activations": self.problem.activations,
             "seed": self.problem.seed,
@@ -73,6 +76,10 @@ class Prepared:
             "max_drop": limits.max_drop,
             "options": {path: [c.format for c in options] for path, options in self.problem.options.items()},
         }
+
+
+def calibration_path(spec: Spec) -> Path:
+    return spec.calibration or SHIPPED_TEXTS / "calibration.txt"
 
 
 def prepare(spec: Spec) -> Prepared:
@@ -91,7 +98,7 @@ def prepare(spec: Spec) -> Prepared:
     torch.set_num_threads(spec.threads)
     model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache))
     context = model.forward.context
-    calibration = read_text(spec.calibration or SHIPPED_TEXTS / "calibration.txt", model.tokenizer, context)
+    calibration = read_text(calibration_path(spec), model.tokenizer, context)
     evaluation = read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer, context)
     whole = model.tree.bytes_fp32
     max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory is not None else None
@@ -105,7 +112,7 @@ def prepare(spec: Spec) -> Prepared:
         )
     return Prepared(
         spec, model, calibration.head(effort.calibration_tokens), evaluation.head(effort.evaluation_tokens), problem,
-        method, latency_ms, rss, max_time_s,
+        method, latency_ms, rss, max_time_s, operator_libraries(spec.native),
     )  # fmt: skip
 
 

@@ -34,11 +34,13 @@ class Spec(BaseModel):
     method: str | None = None
     layout: Literal["auto", "dense"] = "auto"
     activations: Literal["fp32", "int8", "search"] = "search"
+    tune: int = Field(default=0, ge=0, le=100_000)
     effort: str = "default"
     max_time: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: int = Field(default=1, ge=1, le=256)
     target: str = "host"
+    native: tuple[Path, ...] = ()
 
 
 def resolve(flags: Mapping[str, Any], file: Path | None, settings: Sequence[str]) -> Spec:

@@ -6,7 +6,7 @@ from onnx import FunctionProto, parser
 
 from exporters.formats.catalog import GROUPS
 from exporters.formats.integer import PLANE_BITS
-from exporters.ops.activations import ACTIVATION_GROUP, rounding_text
+from exporters.ops.activation_functions import ACTIVATION_GROUP, rounding_text
 from exporters.ops.attention_functions import CACHED_ATTENTION, CACHED_ATTENTION_INT8
 from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
 from exporters.ops.signatures import DOMAIN

@@ -20,9 +20,15 @@ from torch import nn
 from exporters.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
+from exporters.graph_nodes import read_workload
 from exporters.manifest import read_manifest
+from toolchain.compress.catalog import compress
+from toolchain.compress.recipe import Choice
 from toolchain.delivery.validate import artifact_session
+from toolchain.evidence.activity import input_activity
 from toolchain.evidence.quality import Reference
+from toolchain.evidence.zeros import zero_shares
+from toolchain.latency import model_workload
 from toolchain.model.catalog import load_model
 from toolchain.model.family import ModelOptions
 from toolchain.model.llama import Llama, LlamaConfig
@@ -30,6 +36,7 @@ from toolchain.model.opt import Opt, OptConfig
 from toolchain.model.rwkv4 import Rwkv4
 from toolchain.model.spikegpt import SpikeGptConfig
 from toolchain.prepare import SHIPPED_TEXTS
+from toolchain.tuning.distil import Schedule, tune
 
 VOCABULARY, CONTEXT = 300, 48
 QUICK = ("--effort", "quick", "--formats", "int4-g32", "--formats", "int8", "--max-time", "5m")
@@ -131,6 +138,51 @@ def test_bench(built: tuple[Path, Path], document: Callable[..., Any]) -> None:
     rows = document("bench", built[1], "-p", "24", "-n", "8", "-r", "2")
     assert [(r["n_prompt"], r["n_gen"]) for r in rows] == [(24, 0), (0, 8)]
     assert all(r["avg_ts"] > 0 and r["native"] for r in rows)
+
+
+def test_gate(
+    built: tuple[Path, Path], slmc: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A baseline is written and kept to; latency of so little work is not what is tried here."""
+    monkeypatch.setattr("toolchain.gate.observe.ROUNDS", 2)
+    monkeypatch.setattr("toolchain.gate.observe.PROCESSES", 2)
+    source, out = built
+    gate = ("gate", out, "--baseline", tmp_path / "baseline.json")
+    written = slmc(*gate, "--update-baseline", "--reference", source)
+    assert written.exit_code == 0, written.stderr
+    kept = slmc(*gate, "--tolerance", "latency=1000%", "--tolerance", "memory=100%")
+    assert kept.exit_code == 0, kept.stdout + kept.stderr
+
+
+def test_work_foretold_is_that_of_the_graph(built: tuple[Path, Path]) -> None:
+    """Every matrix once, the one of a tied head too, and the bytes of the states, of rounded caches too."""
+    source, out = built
+    manifest = read_manifest(out)
+    options = ModelOptions(manifest.io.context, "int8" if "llama" in str(source) else "fp32")
+    model = load_model(source, options=options)
+    foretold = model_workload(model, {path: entry.format for path, entry in manifest.recipe.items()})
+    exported = read_workload(out / "model.onnx")
+    linear = [x.path for x in model.tree.layers if x.kind == "linear"]
+    found = [sorted((n.rows, n.cols) for n in w.nodes if n.is_matrix) for w in (foretold, exported)]
+    assert found[0] == found[1] and len(found[0]) == len(linear)
+    assert (foretold.states, foretold.state_bytes) == (exported.states, exported.state_bytes)
+    activity = input_activity(model, torch.arange(100))
+    assert set(activity) == set(linear) == set(zero_shares(model, torch.arange(100)))
+
+
+def test_tuning_keeps_formats_and_tied_matrices(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """Latent weights of every linear layer learn, over more text than a context holds."""
+    model = load_model(built[0], options=ModelOptions(read_manifest(built[1]).io.context))
+    encoded = {x.path: compress(model.weight(x.path), Choice("int4-g32", "range"), None) for x in model.tree.layers}
+    ids = torch.randint(0, VOCABULARY, (1000,), generator=torch.Generator().manual_seed(9))
+    schedule = Schedule(steps=24, streams=4, window=32, rate=2e-3, scale_rate=2e-4)
+    tuned = tune(model, encoded, ids, schedule, tmp_path / "state.pt")
+    assert {p: (e.format, e.nbytes) for p, e in tuned.encoded.items()} == {
+        p: (e.format, e.nbytes) for p, e in encoded.items()
+    }
+    matrices = {f"{path}.weight" for x in model.tree.layers for path in (x.path, x.table) if path}
+    assert not matrices & set(tuned.vectors)
+    assert np.mean(tuned.losses[-5:]) < np.mean(tuned.losses[:5])
 
 
 def test_a_story_goes_on_until_the_context_is_full(built: tuple[Path, Path], document: Callable[..., Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from exporters.chains import PLAIN_NODES, matrix_operator, write_matrix_chain, write_plain_chain
+from exporters.chains import PLAIN_NODES, activation_widths, matrix_operator, write_matrix_chain, write_plain_chain
 from exporters.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
@@ -23,7 +23,7 @@ TINY = Plan(("int4-g64", "fp32"), ((64, 64), (128, 64), (128, 128)), (64, 128), 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_has_a_chain_that_runs(name, tmp_path):
-    chain = write_matrix_chain(tmp_path / "chain.onnx", name, 192, 256, 1 << 19)
+    chain = write_matrix_chain(tmp_path / "chain.onnx", name, 192, 256, 1 << 19, activation_widths(name)[-1])
     onnx.checker.check_model(str(chain.path))
     each = sum(bytes_for(format_named(name), *shape) for shape in ((192, 256), (256, 192)))
     assert chain.working_set_bytes == ((1 << 19) // each) * each
@@ -73,7 +73,7 @@ def test_a_probed_target_predicts(monkeypatch, tmp_path):
     assert read_cpu(tmp_path / "here.toml") == cpu
     assert {"costs", "bandwidths", "bandwidth_gbs"} <= cpu.sources.keys()
     assert all(row.us > 0 for row in cpu.costs)
-    work = read_workload(write_matrix_chain(tmp_path / "chain.onnx", "int4-g64", 128, 128, 1 << 14).path)
+    work = read_workload(write_matrix_chain(tmp_path / "chain.onnx", "int4-g64", 128, 128, 1 << 14, 8).path)
     found = predict(cpu, work)
     assert found.basis == "measured costs" and found.decode_ms > 0 and found.assumed == ()
 
@@ -87,5 +87,5 @@ def test_no_graph(tmp_path: Path):
 @pytest.mark.parametrize("name", ["int4-g64", "int8", "fp16"])
 def test_chains_run_without_the_library_too(name, tmp_path, monkeypatch):
     monkeypatch.setattr(probe, "serving_library", lambda artifact: None)
-    chain = write_matrix_chain(tmp_path / "chain.onnx", name, 64, 64, 1 << 12)
+    chain = write_matrix_chain(tmp_path / "chain.onnx", name, 64, 64, 1 << 12, activation_widths(name)[0])
     probe._opened(chain.path, chain.width, 1)()

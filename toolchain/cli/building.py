@@ -26,6 +26,7 @@ from toolchain.search.evaluator import layer_maker
 from toolchain.search.problem import Limits
 from toolchain.search.store import LayerStore
 from toolchain.spec import resolve
+from toolchain.tuning.stage import tuned
 from toolchain.workspace import workspace, write_whole
 
 
@@ -101,6 +102,7 @@ def search_command(
 @click.option("-o", "--output", type=PATH, required=True, help="The artifact's folder.")
 @text_options
 @click.option("--threads", type=int)
+@click.option("--native", multiple=True, type=PATH, help="libslmc_ops.so of another platform, to go along. Repeatable.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted export stopped.")
 @command
@@ -129,6 +131,8 @@ def export_command(
         layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
         encoded = {path: layers.encoded(path, choice) for path, choice in plan.recipe.items()}
         reference = Reference(prepared.model.forward, prepared.evaluation.ids)
+        if plan.tune:
+            prepared, encoded = tuned(prepared, encoded, plan.tune, folder, console.progress, console.note)
         delivered = deliver(
             prepared, plan, encoded, reference, fresh_staging(folder), force=force, progress=console.progress
         )

@@ -12,18 +12,19 @@ import click
 
 from exporters.errors import SlmcError
 from exporters.manifest import Io, Manifest
+from targets.emulation import emulated_python
 from targets.evaluation import Evaluation, EvaluationRequest, evaluate
 from targets.limits import refuse_by_forecast
 from targets.measure import measure
 from targets.measurement import Measurement, MeasureRequest
 from targets.remote import MODEL, Device, LimitFound, Limits
-from targets.transport import ALLOWED, LOCAL, EmulatedPython, parse_transport
+from targets.transport import ALLOWED, LOCAL, parse_transport
 from toolchain.cli.console import Console
 from toolchain.cli.options import stack
 from toolchain.limits import parse_bytes
 
-EMULATED_PYTHON: EmulatedPython | None = None
-"""What `--on qemu-aarch64` starts; without one it has to be named with --remote-python."""
+SYSROOT = Path.home() / ".cache" / "slmc" / "aarch64"
+"""Where `python -m targets.sysroot` puts the emulated Python that `--on qemu-aarch64` starts."""
 
 elsewhere_options = stack(
     click.option("--on", help=f"Where to run: {ALLOWED}. Here, if not given."),
@@ -133,7 +134,7 @@ def site(
         yield Here(artifact, manifest.io)
         return
     transport = parse_transport(
-        place.on or LOCAL, python=place.remote_python, ssh=place.ssh, emulated_python=EMULATED_PYTHON
+        place.on or LOCAL, python=place.remote_python, ssh=place.ssh, emulated_python=lambda: emulated_python(SYSROOT)
     )
     if speed and not transport.speed_counts:
         raise SlmcError(

@@ -110,10 +110,14 @@ search_options = stack(
     click.option("--method", help="nearest, range or gptq; the effort's own if not given."),
     click.option("--layout", help="auto: input-major where inputs are mostly zero; or dense everywhere."),
     click.option("--activations", help="Inputs of products: fp32, int8, or search for int8 wherever the limits allow."),
+    click.option("--tune", type=int, help="Steps of end-to-end tuning of what the search chose; 200 is a good start."),
     click.option("--effort", help="quick, default or thorough."),
     click.option("--max-time", help="Time for the whole command: 10m. The best so far is delivered."),
     click.option("--seed", type=int),
     click.option("--threads", type=int),
+    click.option(
+        "--native", multiple=True, type=PATH, help="libslmc_ops.so of another platform, to go along. Repeatable."
+    ),
     click.option("--target", help="What it is built for; see 'slmc targets ls'."),
     click.option("-c", "--config", type=PATH, help="YAML file with the same keys."),
     click.option("--set", "settings", multiple=True, help="KEY=VALUE over the file. Repeatable."),

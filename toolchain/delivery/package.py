@@ -7,12 +7,12 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME, FileEntry
-from exporters.native_library import library_path
-from targets.native import LIBRARY_NAME, platform_name
+from targets.native import LIBRARY_NAME
 from targets.verify import SUMS_NAME, file_sha256
 
 REPORT_NAME = "report.json"
@@ -61,13 +61,14 @@ def _check_place(output: Path, *, force: bool) -> None:
         raise SlmcError(f"{output}: {standing} cannot be written ({error.strerror}); choose another output") from error
 
 
-def add_companions(staging: Path, tokenizer: Path) -> None:
-    """The tokenizer, run.py, and the compiled operators of this platform."""
+def add_companions(staging: Path, tokenizer: Path, libraries: Mapping[str, Path]) -> None:
+    """The tokenizer, run.py, and the compiled operators by platform."""
     shutil.copyfile(tokenizer, staging / "tokenizer.json")
     shutil.copyfile(_RUNNER, staging / "run.py")
-    native = staging / "native" / platform_name()
-    native.mkdir(parents=True)
-    shutil.copyfile(library_path(), native / LIBRARY_NAME)
+    for platform, library in libraries.items():
+        native = staging / "native" / platform
+        native.mkdir(parents=True)
+        shutil.copyfile(library, native / LIBRARY_NAME)
 
 
 def write_sums(staging: Path) -> dict[str, FileEntry]:

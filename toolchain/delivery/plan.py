@@ -30,7 +30,8 @@ class Plan:
 
     max_bytes, max_drop: what the search kept to. max_latency_ms, max_rss_bytes: limits for the finished artifact.
     feasible: whether the search believes that the former are met. calibration_tokens: how much of the calibration text
-    the methods saw; the recipe's codes depend on it. context, kv_cache: of the key-value cache, where there is one.
+    the methods saw; the recipe's codes depend on it. tune: steps of end-to-end tuning after compression.
+    context, kv_cache: of the key-value cache, where there is one.
     """
 
     plan_version: int
@@ -44,6 +45,7 @@ class Plan:
     max_drop: float | None
     max_latency_ms: float | None
     max_rss_bytes: int | None
+    tune: int
     feasible: bool
     recipe: dict[str, Choice]
     points: tuple[Point, ...]
@@ -57,7 +59,7 @@ class Plan:
 
 def plan_of(
     result: SearchResult, limits: Limits, *, model_sha256: str, calibration_sha256: str, calibration_tokens: int,
-    seed: int, effort: str, max_latency_ms: float | None = None, max_rss_bytes: int | None = None,
+    seed: int, effort: str, max_latency_ms: float | None = None, max_rss_bytes: int | None = None, tune: int = 0,
     cache: ModelOptions | None = None,
 ) -> Plan:  # fmt: skip
     """The plan that a finished search amounts to."""
@@ -70,7 +72,7 @@ def plan_of(
     rows = tuple(SensitivityRow(s.layer, s.choice.format, s.loss, s.bytes) for s in result.sensitivities)
     return Plan(
         PLAN_VERSION, model_sha256, calibration_sha256, calibration_tokens, seed, effort, OBJECTIVE, limits.max_bytes,
-        limits.max_drop, max_latency_ms, max_rss_bytes, result.feasible, result.winner.recipe, points, rows,
+        limits.max_drop, max_latency_ms, max_rss_bytes, tune, result.feasible, result.winner.recipe, points, rows,
         cache.context, cache.kv_cache,
     )  # fmt: skip
 

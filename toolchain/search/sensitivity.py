@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from exporters.ops.activations import ACTIVATION_GROUP
+from exporters.ops.activation_functions import ACTIVATION_GROUP
 from toolchain.search.problem import Evaluator, Problem
 from toolchain.search.values import Sensitivity
 

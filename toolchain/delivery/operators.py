@@ -1,0 +1,53 @@
+"""Operator libraries for other machines than this one: which platform a compiled file is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from exporters.errors import SlmcError
+from exporters.native_library import library_path
+from targets.native import platform_name
+
+ELF_MACHINES = {0x3E: "linux-x86_64", 0xB7: "linux-aarch64"}
+"""e_machine of an ELF header -> the platform as artifacts spell it."""
+
+_HEADER_BYTES = 20
+
+
+def elf_platform(path: Path) -> str:
+    """The platform that a shared library was compiled for.
+
+    Raises:
+        SlmcError: it cannot be read, is no 64-bit little-endian ELF file, or is for a machine without operators.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError as error:
+        raise SlmcError(
+            f"--native {path}: cannot be read ({error.strerror}); 'make native-aarch64' builds one"
+        ) from error
+    if len(header) < _HEADER_BYTES or header[:6] != b"\x7fELF\x02\x01":
+        raise SlmcError(f"--native {path}: no compiled library (a 64-bit ELF file); give a libslmc_ops.so")
+    machine = int.from_bytes(header[18:20], "little")
+    if machine not in ELF_MACHINES:
+        allowed = ", ".join(ELF_MACHINES.values())
+        raise SlmcError(f"--native {path}: compiled for ELF machine {machine:#x}; allowed are {allowed}")
+    return ELF_MACHINES[machine]
+
+
+def operator_libraries(more: Sequence[Path]) -> dict[str, Path]:
+    """Platform -> library: this machine's own, and the given ones.
+
+    Raises:
+        SlmcError: one is no library, or two are for the same platform.
+        NotAvailable: this installation has no compiled operators.
+    """
+    libraries = {platform_name(): library_path()}
+    for path in more:
+        platform = elf_platform(path)
+        if platform in libraries:
+            raise SlmcError(f"--native {path}: a second library for {platform}, beside {libraries[platform]}; give one")
+        libraries[platform] = path
+    return libraries

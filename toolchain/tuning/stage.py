@@ -1,0 +1,69 @@
+"""Tuning as a stage of a build: what the search chose learns from the fp32 model before it is delivered."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from exporters.formats.base import Encoded
+from exporters.formats.catalog import format_named
+from exporters.formats.event import EventFormat
+from toolchain.model.catalog import LoadedModel
+from toolchain.model.text import read_text
+from toolchain.prepare import Prepared, Progress, calibration_path
+from toolchain.tuning.distil import Schedule, tune
+
+CHECKPOINT = "tuning.pt"
+"""In the work folder: where an interrupted tuning stood."""
+
+
+def tuned(
+    prepared: Prepared, encoded: Mapping[str, Encoded], steps: int, folder: Path, progress: Progress,
+    say: Callable[[str], None],
+) -> tuple[Prepared, dict[str, Encoded]]:  # fmt: skip
+    """The same formats after `steps` steps of distillation over the whole calibration text.
+
+    Returns:
+        What was prepared, its model's vectors (norms, mixes, biases) as they have been learned; and every layer.
+
+    Raises:
+        SlmcError: the calibration text is too short, or the loss is not finite.
+    """
+    schedule = Schedule(steps)
+    text = read_text(calibration_path(prepared.spec), prepared.model.tokenizer, prepared.model.forward.context)
+    passes = schedule.tokens / max(1, len(text.ids))
+    say(
+        f"tuning: {steps} steps of {schedule.tokens // steps} tokens, {passes:.1f} times the calibration text; "
+        "each costs about four times a forward pass over them"
+    )
+    dense = {path: _dense(e) for path, e in encoded.items()}
+    result = tune(
+        prepared.model, dense, text.ids, schedule, folder / CHECKPOINT,
+        lambda done, total: progress("tuning", done, total),
+    )  # fmt: skip
+    layers = {path: _like(result.encoded[path], encoded[path]) for path in encoded}
+    return dataclasses.replace(prepared, model=with_vectors(prepared.model, result.vectors)), layers
+
+
+def _dense(encoded: Encoded) -> Encoded:
+    fmt = format_named(encoded.format)
+    return fmt.to_dense(encoded) if isinstance(fmt, EventFormat) else encoded
+
+
+def _like(encoded: Encoded, before: Encoded) -> Encoded:
+    fmt = format_named(before.format)
+    return fmt.from_dense(encoded) if isinstance(fmt, EventFormat) else encoded
+
+
+def with_vectors(model: LoadedModel, vectors: Mapping[str, Tensor]) -> LoadedModel:
+    """A model with other vectors, by parameter name; all else is shared with the original."""
+    shared = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
+    module = copy.deepcopy(model.module, memo=shared)
+    for name, vector in vectors.items():
+        holder, _, parameter = name.rpartition(".")
+        setattr(module.get_submodule(holder), parameter, nn.Parameter(vector, requires_grad=False))
+    return dataclasses.replace(model, module=module)
