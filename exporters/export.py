@@ -24,6 +24,7 @@ from exporters.ops.functions import OPSET, plain_functions, qembedding_function,
 from exporters.ops.signatures import DOMAIN, SPARSE_LINEAR, VERSION
 from exporters.ops.sparse_functions import sparse_linear_function
 from exporters.ops.translate import translation_table
+from exporters.states import StateSpec
 
 GRAPH_NAME, DATA_NAME = "model.onnx", "model.onnx.data"
 INLINE_BYTES = 64
@@ -51,26 +52,29 @@ class _FlatState(nn.Module):
         return logits, *after
 
 
-def graph_io(state_specs: list[tuple[str, int, float]]) -> Io:
-    """Names of inputs and outputs for states given as (name, width, initial value)."""
-    states = tuple(State(f"state.{n}", f"next.{n}", (1, width), "float32", fill) for n, width, fill in state_specs)
-    return Io("tokens", "logits", states)
+def graph_io(state_specs: list[StateSpec], context: int | None = None) -> Io:
+    """Names of inputs and outputs; context is the most tokens that fit, None without a limit."""
+    states = tuple(
+        State(f"state.{s.name}", f"next.{s.name}", (1, *s.shape), s.dtype, s.fill, s.in_place) for s in state_specs
+    )
+    return Io("tokens", "logits", states, context)
 
 
 def export_graph(
-    model: nn.Module, state_specs: list[tuple[str, int, float]], folder: Path, weight_bytes: int
+    model: nn.Module, state_specs: list[StateSpec], folder: Path, weight_bytes: int, context: int | None = None
 ) -> ExportedGraph:
     """Write a model (float32, batch 1, tokens of any length >= 1) into an existing folder.
 
     Args:
-        model: tokens int64 [1, T] and states, each [1, width], to logits [1, T, V] and states.
-        state_specs: name, width and initial value of every state, in order.
+        model: tokens int64 [1, T] and states, each [1, *shape], to logits [1, T, V] and states.
+        state_specs: every state, in order.
         weight_bytes: what the size law says that all weights take; the written file must agree.
+        context: the most tokens that the states have room for, None without a limit.
 
     Raises:
         SlmcError: torch cannot trace the model, or the files do not have the size that their tensors ask for.
     """
-    io = graph_io(state_specs)
+    io = graph_io(state_specs, context)
     program = _trace(model, io)
     _tidy(program)
     _attach_functions(program)
@@ -83,7 +87,7 @@ def export_graph(
 
 def _trace(model: nn.Module, io: Io) -> onnx_ir.Model:
     tokens = torch.zeros(1, 4, dtype=torch.int64)
-    states = [torch.full(s.shape, s.fill) for s in io.states]
+    states = [torch.full(s.shape, s.fill, dtype=getattr(torch, s.dtype)) for s in io.states]
     shapes: tuple[Any, ...] = ({1: torch.export.Dim("T", min=1)}, tuple(None for _ in states))
     with warnings.catch_warnings(), _quiet("torch.onnx"), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -155,6 +159,7 @@ def _tidy(model: onnx_ir.Model) -> None:
     torch's optimizer would do the same and also merge equal weights, against the size law.
     """
     fold_constants(model)
+    _share_initializers(model)
     PassManager(
         [
             passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -169,6 +174,19 @@ def _tidy(model: onnx_ir.Model) -> None:
     for name, value in list(model.graph.initializers.items()):
         if name.startswith("model."):
             value.name = name.removeprefix("model.")
+
+
+def _share_initializers(model: onnx_ir.Model) -> None:
+    """One initializer for planes that two modules hold in common; equal planes that are stored twice stay two."""
+    first: dict[tuple[int, tuple[int, ...]], onnx_ir.Value] = {}
+    for name, value in list(model.graph.initializers.items()):
+        raw = getattr(value.const_value, "raw", None)
+        if not isinstance(raw, Tensor) or raw.numel() == 0:
+            continue
+        kept = first.setdefault((raw.data_ptr(), tuple(raw.shape)), value)
+        if kept is not value:
+            value.replace_all_uses_with(kept)
+            del model.graph.initializers[name]
 
 
 def _check_size(model: onnx_ir.Model, weight_bytes: int) -> None:

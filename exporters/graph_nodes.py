@@ -11,7 +11,13 @@ from onnx import GraphProto, NodeProto, TensorProto
 
 from exporters.errors import SlmcError
 
-_BITS: dict[int, int] = {TensorProto.FLOAT: 32, TensorProto.FLOAT16: 16, TensorProto.UINT8: 8, TensorProto.INT64: 64}
+_BITS: dict[int, int] = {
+    TensorProto.FLOAT: 32,
+    TensorProto.FLOAT16: 16,
+    TensorProto.UINT8: 8,
+    TensorProto.INT8: 8,
+    TensorProto.INT64: 64,
+}
 _EMBEDDINGS = ("Gather", "QEmbedding", "SignEmbedding")
 """Operators that read one row of their first large initializer and not all of it."""
 
@@ -75,7 +81,7 @@ def workload(graph: GraphProto) -> Workload:
     widths = {value.name: _static_elements(value) for value in (*graph.value_info, *graph.output, *graph.input)}
     states = [value for value in graph.input if value.name not in constants][1:]
     nodes = tuple(_node(node, constants, widths) for node in graph.node)
-    return Workload(nodes, len(states), 4 * sum(_static_elements(value) for value in states))
+    return Workload(nodes, len(states), sum(_state_bytes(value) for value in states))
 
 
 def _node(node: NodeProto, constants: dict[str, TensorProto], widths: dict[str, int]) -> GraphNode:
@@ -125,6 +131,10 @@ def _integer(bits: int, group: int, cols: int) -> str:
 
 def _nbytes(tensor: TensorProto) -> int:
     return int(math.prod(tensor.dims)) * _BITS.get(tensor.data_type, 32) // 8
+
+
+def _state_bytes(value: onnx.ValueInfoProto) -> int:
+    return _static_elements(value) * _BITS.get(value.type.tensor_type.elem_type, 32) // 8
 
 
 def _static_elements(value: onnx.ValueInfoProto) -> int:

@@ -36,22 +36,30 @@ class Source:
 
 @dataclass(frozen=True)
 class State:
-    """One recurrent state: graph input and output, and the value that every entry starts with."""
+    """One recurrent state: graph input and output, and the value that every entry starts with.
+
+    in_place: input and output may be the same memory.
+    """
 
     input: str
     output: str
     shape: tuple[int, ...]
     dtype: str
     fill: float
+    in_place: bool = False
 
 
 @dataclass(frozen=True)
 class Io:
-    """Names of the graph's inputs and outputs: tokens int64 [1, T], logits float32 [1, T, V]."""
+    """Names of the graph's inputs and outputs: tokens int64 [1, T], logits float32 [1, T, V].
+
+    context: the most tokens of one text that the states have room for; None without a limit.
+    """
 
     tokens: str
     logits: str
     states: tuple[State, ...]
+    context: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +75,21 @@ class RecipeEntry:
 
 @dataclass(frozen=True)
 class Bytes:
-    """weights and states as stored; weights_fp32 for the uncompressed model; file is model.onnx + model.onnx.data."""
+    """weights and states as stored; weights_fp32 for the uncompressed model; file is model.onnx + model.onnx.data.
+
+    states_fp32: of the uncompressed model, None where states are stored as it has them.
+    """
 
     weights: int
     weights_fp32: int
     states: int
     file: int
+    states_fp32: int | None = None
+
+    @property
+    def uncompressed(self) -> int:
+        """Weights and states of the uncompressed model: what percentages of memory refer to."""
+        return self.weights_fp32 + (self.states if self.states_fp32 is None else self.states_fp32)
 
 
 @dataclass(frozen=True)
@@ -207,11 +224,12 @@ def _parse_dataclass(kind: type[T], value: Any, where: str) -> T:
     if not isinstance(value, dict):
         raise SlmcError(f"{where}: expected an object, found {type(value).__name__}")
     hints = typing.get_type_hints(kind)
-    missing, unknown = sorted(hints.keys() - value.keys()), sorted(value.keys() - hints.keys())
+    optional = {f.name for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}  # type: ignore[arg-type]
+    missing, unknown = sorted(hints.keys() - value.keys() - optional), sorted(value.keys() - hints.keys())
     if missing or unknown:
         found = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(unknown)}"
         raise SlmcError(f"{where}: {found}; write the artifact again with this version of slmc")
-    return kind(**{name: parse(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+    return kind(**{name: parse(hint, value[name], f"{where}.{name}") for name, hint in hints.items() if name in value})
 
 
 def read_manifest(artifact: Path) -> Manifest:

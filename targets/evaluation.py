@@ -21,7 +21,7 @@ import onnxruntime as ort
 
 from exporters.errors import SlmcError
 from exporters.manifest import Io, parse
-from targets.measurement import chunk_for
+from targets.measurement import chunk_for, pieces
 from targets.native import isa_name, serving_library
 from targets.session import Session, open_session
 
@@ -31,7 +31,8 @@ WORST_LOSS = 700.0
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What to read: token ids [n], n of 2 or more; the first `single_tokens` of them also one by one."""
+    """What to read: token ids [n], n of 2 or more; the first `single_tokens` of them, one context at most, also one by
+    one."""
 
     tokens: tuple[int, ...]
     single_tokens: int = 0
@@ -49,7 +50,7 @@ class EvaluationJob:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was predicted: losses [n - 1] in nats, best tokens [n].
+    """What was predicted: losses [n - 1] in nats, best tokens [n]. With a context, no loss of what begins a new one.
 
     token_by_token_top1: share of tokens where reading one by one gives the same best token; None if nobody asked.
     """
@@ -60,6 +61,7 @@ class Evaluation:
     native_library: str | None
     isa: str
     ort_version: str
+    context: int | None = None
 
     @property
     def perplexity(self) -> float:
@@ -72,7 +74,7 @@ class Evaluation:
 
     def head(self, tokens: int) -> Evaluation:
         """The same over the first so many tokens."""
-        return dataclasses.replace(self, losses=self.losses[: tokens - 1], best=self.best[:tokens])
+        return dataclasses.replace(self, losses=self.losses[: predicted(tokens, self.context)], best=self.best[:tokens])
 
 
 def evaluate(artifact: Path, graph: str, io: Io, request: EvaluationRequest) -> Evaluation:
@@ -87,7 +89,8 @@ def evaluate(artifact: Path, graph: str, io: Io, request: EvaluationRequest) -> 
     session = open_session(artifact / graph, io, native=native, threads=request.threads)
     ids = np.array(request.tokens, np.int64)
     losses, best = read_text(session, ids)
-    single = one_by_one(session, ids[: request.single_tokens]) if request.single_tokens else None
+    count = min(request.single_tokens, io.context or request.single_tokens)
+    single = one_by_one(session, ids[:count]) if count else None
     return Evaluation(
         losses=tuple(losses.tolist()),
         best=tuple(best.tolist()),
@@ -95,19 +98,27 @@ def evaluate(artifact: Path, graph: str, io: Io, request: EvaluationRequest) -> 
         native_library=None if native is None else str(native),
         isa=isa_name(native),
         ort_version=ort.__version__,
+        context=io.context,
     )
 
 
 def read_text(session: Session, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Losses [n - 1] in nats and best tokens [n] for ids [n], in chunks that keep the logits small."""
+    """Losses and best tokens of an `Evaluation` for ids [n], in chunks that keep the logits small."""
+    context, losses, best = session.io.context, [], []
     session.reset()
-    chunk, losses, best = chunk_for(session.vocabulary), [], []
-    for start in range(0, len(ids), chunk):
-        logits = session.run(ids[None, start : start + chunk])[0].astype(np.float64)
+    for start, end in pieces(len(ids), context, chunk_for(session.vocabulary)):
+        if context and start % context == 0:
+            session.reset()
+        logits = session.run(ids[None, start:end])[0].astype(np.float64)
         best.append(logits.argmax(-1))
-        following = ids[start + 1 : start + 1 + len(logits)]
+        following = ids[start + 1 : end if context and end % context == 0 else end + 1]
         losses.append(_losses(logits[: len(following)], following))
     return np.concatenate(losses), np.concatenate(best)
+
+
+def predicted(tokens: int, context: int | None) -> int:
+    """How many of so many tokens are predicted: all but the first of every context."""
+    return tokens - math.ceil(tokens / context) if context else max(tokens - 1, 0)
 
 
 def _losses(logits: npt.NDArray[np.float64], ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

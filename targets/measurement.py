@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exporters.errors import NotAvailable, SlmcError
@@ -16,6 +17,26 @@ _GB = 1e9
 
 CHUNK_LOGITS = 2**20
 """A prompt is read in chunks of at most so many logits (4 MiB), so that they do not swamp the memory measured."""
+
+
+def pieces(tokens: int, context: int | None, chunk: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of the calls that read a text: chunks, none of which crosses a multiple of the context.
+
+    At such a multiple a text goes on from an empty state; what begins there is not predicted.
+    """
+    step = min(chunk, context or chunk)
+    for segment in range(0, tokens, context or max(tokens, 1)):
+        stop = min(tokens, segment + context) if context else tokens
+        for start in range(segment, stop, step):
+            yield start, min(start + step, stop)
+
+
+def fitting_lengths(prompt: int, generate: int, context: int | None) -> tuple[int, int]:
+    """Tokens of prompt and of generation that fit into one context; the prompt takes half of it at most."""
+    if context is None:
+        return prompt, generate
+    prompt = min(prompt, context // 2)
+    return prompt, min(generate, context - prompt)
 
 
 def chunk_for(vocabulary: int) -> int:

@@ -42,10 +42,16 @@ _ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
 
 @dataclass(frozen=True)
 class _StateMemory:
-    """All states in one block of bytes, and ONNX Runtime's view of each; nothing is copied between the two."""
+    """States in one block of bytes, and views of each, NumPy's and ONNX Runtime's; nothing is copied between them."""
 
-    block: npt.NDArray[np.uint8]
+    states: tuple[State, ...]
+    views: tuple[npt.NDArray[Any], ...]
     values: tuple[Any, ...]
+
+    def refill(self) -> None:
+        """Every entry of every state at its fill value."""
+        for state, view in zip(self.states, self.views, strict=True):
+            view.fill(state.fill)
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,10 @@ class _Slot:
 class Session:
     """One model in one place of a text. Not for use by two threads at once.
 
-    The states live in two blocks of memory. Two IO bindings are made once: one reads block 0 and writes block 1, the
-    other the reverse. A call takes them in turn, so that no state is ever copied or bound again. (With 42
-    states of 256 floats, binding them anew costs 45-80 us per token more than this, feeding numpy arrays 55-105 us.)
+    States that a call may overwrite (caches) are input and output at once. The others live in two blocks of memory:
+    of two IO bindings, made once, one reads block 0 and writes block 1, the other the reverse. A call takes them in
+    turn, so that no state is ever copied or bound again. (With 42 states of 256 floats, binding them anew costs
+    45-80 us per token more than this, feeding numpy arrays 55-105 us.)
     """
 
     def __init__(self, inference: Any, io: Io, vocabulary: int, graph: Path) -> None:
@@ -72,25 +79,34 @@ class Session:
         self.state_bytes = sum(_state_bytes(state) for state in io.states)
         self._graph = graph
         self._inference = inference
-        memories = (_state_memory(io.states), _state_memory(io.states))
-        self._blocks = (memories[0].block, memories[1].block)
-        self._initial = memories[0].block.copy()
+        moving = [s for s in io.states if not s.in_place]
+        self._memories = (_state_memory(moving), _state_memory(moving))
+        self._held = _state_memory([s for s in io.states if s.in_place])
         self._step_slot = _slot(1, vocabulary)
-        self._bindings = tuple(self._bind_states(memories[now], memories[1 - now]) for now in (0, 1))
+        self._bindings = tuple(self._bind_states(self._memories[now], self._memories[1 - now]) for now in (0, 1))
         for binding in self._bindings:
             self._bind_slot(binding, self._step_slot)
-        self._now = 0
+        self._now, self._read = 0, 0
+
+    @property
+    def room(self) -> int | None:
+        """How many more tokens of this text the states have room for; None without a limit."""
+        return None if self.io.context is None else self.io.context - self._read
 
     def reset(self) -> None:
         """Sets every entry of every state to its fill value: the beginning of a text."""
-        self._blocks[self._now][:] = self._initial
+        self._memories[self._now].refill()
+        self._held.refill()
+        self._read = 0
 
     def step(self, token: int) -> Logits:
         """The next token's logits [V], as an array of the caller's own, after `token`."""
         if not 0 <= token < self.vocabulary:
             raise self._bad_token(token)
+        self._check_room(1)
         self._step_slot.tokens[0, 0] = token
         self._call()
+        self._read += 1
         logits: Logits = self._step_slot.logits[0, 0].copy()
         return logits
 
@@ -125,6 +141,7 @@ class Session:
         self._bind_slot(binding, slot)
         try:
             self._call()
+            self._read += slot.tokens.shape[1]
         finally:
             # A binding owns what is bound to it: without this a long prompt's logits would stay in memory.
             self._bind_slot(binding, self._step_slot)
@@ -138,7 +155,9 @@ class Session:
 
     def _bind_states(self, read: _StateMemory, write: _StateMemory) -> Any:
         binding = self._inference.io_binding()
-        for state, before, after in zip(self.io.states, read.values, write.values, strict=True):
+        pairs = [*zip(read.states, read.values, write.values, strict=True),
+                 *zip(self._held.states, self._held.values, self._held.values, strict=True)]  # fmt: skip
+        for state, before, after in pairs:
             binding.bind_ortvalue_input(state.input, before)
             binding.bind_ortvalue_output(state.output, after)
         return binding
@@ -156,6 +175,14 @@ class Session:
         for token in (int(tokens.min()), int(tokens.max())):
             if not 0 <= token < self.vocabulary:
                 raise self._bad_token(token)
+        self._check_room(tokens.shape[1])
+
+    def _check_room(self, tokens: int) -> None:
+        if self.room is not None and tokens > self.room:
+            raise SlmcError(
+                f"{self._graph}: {self._read + tokens} tokens do not fit into its context of {self.io.context}; begin "
+                "a new text, or build it with a larger --context"
+            )
 
     def _bad_token(self, token: int) -> SlmcError:
         return SlmcError(
@@ -261,13 +288,14 @@ def _state_memory(states: Sequence[State]) -> _StateMemory:
     raw = np.zeros(sum(sizes) + _ALIGNMENT_BYTES, np.uint8)
     first = -raw.ctypes.data % _ALIGNMENT_BYTES
     block = raw[first : first + sum(sizes)]
-    values, offset = [], 0
+    views, values, offset = [], [], 0
     for state, size in zip(states, sizes, strict=True):
         view = block[offset : offset + _state_bytes(state)].view(state.dtype).reshape(state.shape)
         view.fill(state.fill)
+        views.append(view)
         values.append(ort.OrtValue.ortvalue_from_numpy(view))
         offset += size
-    return _StateMemory(block, tuple(values))
+    return _StateMemory(tuple(states), tuple(views), tuple(values))
 
 
 def _state_bytes(state: State) -> int:

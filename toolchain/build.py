@@ -16,6 +16,7 @@ from toolchain.delivery.package import check_output
 from toolchain.delivery.plan import Plan, plan_of
 from toolchain.evidence.quality import Reference
 from toolchain.evidence.zeros import zero_shares
+from toolchain.model.family import ModelOptions
 from toolchain.prepare import Prepared, Progress, gather_evidence, make_evaluator, pinned_formats
 from toolchain.search.frontier import frontier, select
 from toolchain.search.judge import judged
@@ -94,6 +95,7 @@ def _plan(prepared: Prepared, result: SearchResult) -> Plan:
         calibration_sha256=prepared.calibration.sha256, calibration_tokens=len(prepared.calibration.ids),
         seed=prepared.problem.seed, effort=prepared.problem.effort.name, max_latency_ms=prepared.max_latency_ms,
         max_rss_bytes=prepared.max_rss_bytes, tune=prepared.spec.tune,
+        cache=ModelOptions(prepared.model.forward.context, prepared.model.kv_cache),
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from exporters.manifest import (
     RecipeEntry,
     Source,
 )
+from exporters.ops.layers import Biased, shared_look_up
 from exporters.ops.modules import stored_module
 from targets.session import Session
 from toolchain.compress.recipe import ACTIVATION_BITS, Recipe
@@ -45,6 +46,7 @@ from toolchain.delivery.validate import (
 )
 from toolchain.evidence.quality import Reference
 from toolchain.generate import generate
+from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
 from toolchain.model.tree import ModelTree
@@ -101,11 +103,13 @@ def deliver(
     module = stored_model(prepared.model, encoded, plan.recipe)
     done("compress")
     staging.mkdir(parents=True)
-    graph = export_graph(module, prepared.model.forward.state_specs(), staging, recipe_bytes(plan.recipe, tree))
+    carried = cast(LanguageModel, module)
+    weight_bytes = recipe_bytes(plan.recipe, tree)
+    graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context)
     package.add_companions(staging, prepared.model.tokenizer_path, prepared.libraries)
     done("export")
     session = artifact_session(staging, graph.io, threads=spec.threads)
-    agreement = parity(session, cast(LanguageModel, module), prepared.evaluation.ids)
+    agreement = parity(session, carried, prepared.evaluation.ids)
     done("parity")
     found = quality(session, reference, prepared.evaluation)
     sample = "".join(_sample(session, prepared))
@@ -130,7 +134,13 @@ def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Rec
     module = copy.deepcopy(model.module, memo=tensors)
     for layer in model.tree.layers:
         bits = ACTIVATION_BITS[recipe[layer.path].activations]
-        module.set_submodule(layer.path, stored_module(encoded[layer.path], layer.kind, bits))
+        bias = getattr(module.get_submodule(layer.path), "bias", None)
+        stored = stored_module(encoded[layer.path], "linear" if layer.kind == "linear" else "embedding", bits)
+        module.set_submodule(layer.path, stored if bias is None else Biased(stored, bias))
+        if layer.table:
+            module.set_submodule(layer.table, shared_look_up(stored, encoded[layer.path]))
+    if isinstance(module, CachedModel):
+        module.kv_cache = model.kv_cache
     return module.eval()
 
 
@@ -139,7 +149,7 @@ def bytes_per_token(tree: ModelTree, encoded: Mapping[str, Encoded]) -> int:
     total = 4 * tree.vector_params
     for layer in tree.layers:
         size = encoded[layer.path].nbytes
-        total += size // layer.rows if layer.kind == "embedding" else size
+        total += size if layer.kind == "linear" else size // layer.rows
     return total
 
 
@@ -161,7 +171,7 @@ def _constraints(prepared: Prepared, stored_bytes: int, findings: _Findings) -> 
 
 def _manifest(prepared: Prepared, plan: Plan, graph: ExportedGraph, findings: _Findings) -> Manifest:
     model, tree = prepared.model, prepared.model.tree
-    weights, states = recipe_bytes(plan.recipe, tree), 4 * tree.state_values
+    weights, states = recipe_bytes(plan.recipe, tree), tree.stored_state_bytes
     recipe = {}
     for layer in tree.layers:
         choice = plan.recipe[layer.path]
@@ -177,7 +187,13 @@ def _manifest(prepared: Prepared, plan: Plan, graph: ExportedGraph, findings: _F
         source=Source(model.name, tree.family, model.sha256, tree.params),
         io=graph.io,
         recipe=recipe,
-        bytes=Bytes(weights, 4 * tree.params, states, graph.graph_bytes + graph.data_bytes),
+        bytes=Bytes(
+            weights,
+            4 * tree.params,
+            states,
+            graph.graph_bytes + graph.data_bytes,
+            None if model.kv_cache == "fp32" else 4 * tree.state_values,
+        ),
         quality=findings.quality,
         parity=findings.parity,
         measured=findings.measured,

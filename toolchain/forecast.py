@@ -53,7 +53,7 @@ def forecast(prepared: Prepared) -> Forecast:
     rounding = sum(
         ROUNDING_FLOPS * layer.params * layer.cols / flops * len(problem.options[layer.path]) for layer in tree.layers
     )
-    vocabulary = prepared.model.tokenizer.get_vocab_size(with_added_tokens=True)
+    vocabulary = tree.vocabulary
     moments = sum(4 * layer.cols**2 for layer in tree.layers if layer.kind == "linear")
     logits = 4 * vocabulary * len(prepared.evaluation.ids)
     stored = sum(

@@ -15,14 +15,14 @@ from toolchain.delivery.run_artifact import pick
 def generate(
     session: Session, tokenizer: Tokenizer, prompt: str, tokens: int, *, temperature: float, top_k: int, seed: int
 ) -> Iterator[str]:
-    """Pieces of text, the prompt first; whole characters only."""
+    """Pieces of text, the prompt first; whole characters only. Ends early where the context is full."""
     random = np.random.default_rng(seed)
     session.reset()
-    written: list[int] = tokenizer.encode(prompt, add_special_tokens=False).ids or [0]
+    written: list[int] = tokenizer.encode(prompt).ids or [0]
     shown: str = tokenizer.decode(written)
     yield shown
     logits: NDArray[np.float32] = session.prefill(np.array([written], np.int64))
-    for _ in range(tokens):
+    for _ in range(tokens if session.room is None else min(tokens, session.room)):
         written.append(pick(logits, temperature, top_k, random))
         text: str = tokenizer.decode(written)
         if not text.endswith("\ufffd"):

@@ -16,7 +16,8 @@ from exporters.formats.catalog import format_named
 from exporters.graph_nodes import GraphNode, Workload
 from targets.cost import Prediction, predict
 from targets.cpu import named_cpu
-from toolchain.model.catalog import LoadedModel
+from toolchain.model.catalog import LoadedModel, stored_states
+from toolchain.model.family import ModelOptions
 from toolchain.prepare import Prepared
 
 MARGIN = 0.2
@@ -80,12 +81,12 @@ def model_workload(model: LoadedModel, formats: Mapping[str, str]) -> Workload:
     for layer in model.tree.layers:
         name = formats[layer.path]
         size = bytes_for(format_named(name), layer.rows, layer.cols)
-        if layer.kind == "embedding":
+        if layer.kind != "linear":
             nodes.append(GraphNode("Gather", "", layer.cols, 1, size // layer.rows))
         else:
             nodes.append(_matrix(name, layer.rows, layer.cols, layer.path))
-    specs = model.forward.state_specs()
-    return Workload(tuple(nodes), len(specs), 4 * sum(width for _, width, _ in specs))
+    specs = stored_states(module, ModelOptions(kv_cache=model.kv_cache))
+    return Workload(tuple(nodes), len(specs), sum(s.nbytes for s in specs))
 
 
 @dataclass(frozen=True)

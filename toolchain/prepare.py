@@ -23,6 +23,7 @@ from toolchain.evidence.calibration import input_moments
 from toolchain.evidence.fisher import output_fisher
 from toolchain.limits import parse_bytes, parse_seconds, parse_share
 from toolchain.model.catalog import LoadedModel, load_model
+from toolchain.model.family import ModelOptions
 from toolchain.model.text import Text, read_text
 from toolchain.model.tree import ModelTree
 from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
@@ -68,6 +69,8 @@ class Prepared:
             "layout": self.spec.layout,
             "activations": self.problem.activations,
             "seed": self.problem.seed,
+            "context": self.model.forward.context,
+            "kv_cache": self.model.kv_cache,
             "slmc": version("slmc"),
             "max_bytes": limits.max_bytes,
             "max_drop": limits.max_drop,
@@ -93,9 +96,10 @@ def prepare(spec: Spec) -> Prepared:
     max_time_s = parse_seconds(spec.max_time, "--max-time") if spec.max_time is not None else None
     max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None
     torch.set_num_threads(spec.threads)
-    model = load_model(spec.model, spec.tokenizer)
-    calibration = read_text(calibration_path(spec), model.tokenizer)
-    evaluation = read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer)
+    model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache))
+    context = model.forward.context
+    calibration = read_text(calibration_path(spec), model.tokenizer, context)
+    evaluation = read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer, context)
     whole = model.tree.bytes_fp32
     max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory is not None else None
     rss = parse_bytes(spec.max_rss, "--max-rss", whole) if spec.max_rss is not None else None
@@ -132,7 +136,7 @@ def gather_evidence(prepared: Prepared, folder: Path, progress: Progress) -> Evi
     """Input moments and output Fisher of every layer, from the calibration text; kept in the work folder."""
     model, ids = prepared.model, prepared.calibration.ids
     file = folder / "evidence.safetensors"
-    frequency = token_frequency(ids, model.tokenizer.get_vocab_size(with_added_tokens=True))
+    frequency = token_frequency(ids, model.tree.vocabulary)
     stored = _stored_evidence(file)
     if stored is None:
         moments = input_moments(model, ids, lambda done, total: progress("calibration", done, total))

@@ -23,6 +23,8 @@ const std::vector<ort::CustomOp*>& operators() {
       registered(squared_relu_operator()),
       registered(event_linear_operator()),
       registered(sparse_linear_operator()),
+      registered(cached_attention_operator()),
+      registered(cached_attention_int8_operator()),
   };
   return all;
 }

@@ -127,6 +127,8 @@ Operator qembedding_operator();
 Operator sign_embedding_operator();
 Operator lif_operator();
 Operator wkv_operator();
+Operator cached_attention_operator();
+Operator cached_attention_int8_operator();
 Operator sparse_linear_operator();
 Operator shift_mix2_operator();
 Operator shift_mix3_operator();

@@ -21,7 +21,7 @@ struct ShapeContext;
 struct Attribute;
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
-enum ElementType : int { kFloat = 1, kUint8 = 2, kInt64 = 7, kFloat16 = 10 };
+enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt64 = 7, kFloat16 = 10 };
 enum Presence : int { kRequired = 0, kOptional = 1 };
 enum AttributeType : int { kInt = 1 };
 

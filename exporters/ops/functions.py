@@ -7,6 +7,7 @@ from onnx import FunctionProto, parser
 from exporters.formats.catalog import GROUPS
 from exporters.formats.integer import PLANE_BITS
 from exporters.ops.activation_functions import ACTIVATION_GROUP, rounding_text
+from exporters.ops.attention_functions import CACHED_ATTENTION, CACHED_ATTENTION_INT8
 from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
 from exporters.ops.signatures import DOMAIN
 
@@ -159,5 +160,7 @@ def plain_functions() -> dict[str, FunctionProto]:
         "Wkv": _function(_WKV),
         "HalfLinear": _function(_HALF_LINEAR),
         "SignEmbedding": _function(sign),
+        "CachedAttention": _function(CACHED_ATTENTION),
+        "CachedAttentionInt8": _function(CACHED_ATTENTION_INT8),
         **{name: _function(text) for name, text in FUSION_BODIES.items()},
     }

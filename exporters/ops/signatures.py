@@ -16,6 +16,7 @@ DOMAIN = "ai.slmc"
 VERSION = 1
 
 FLOAT, HALF, UINT8, INT64 = "tensor(float)", "tensor(float16)", "tensor(uint8)", "tensor(int64)"
+INT8 = "tensor(int8)"
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,30 @@ SPARSE_LINEAR = Signature(
     ints=("K", "N", "bits", "group", "kept", "period", "pattern_rows", "float4", "activation_bits"),
 )
 
+CACHED_ATTENTION = Signature(
+    "CachedAttention",  # q, y [1, T, H d]; k, v [1, T, G d]; keys, values [1, G, C, d]; position [1, 1]
+    (*(Parameter(n, FLOAT) for n in ("q", "k", "v", "keys", "values")), Parameter("position", INT64)),
+    tuple(Parameter(n, FLOAT) for n in ("y", "keys_out", "values_out")),
+    ints=("heads",),
+    floats=("theta", "rotate"),
+)
+CACHED_ATTENTION_INT8 = Signature(
+    "CachedAttentionInt8",  # the same with key[s] = key_scales[s] * keys[s]; scales [1, G, C]
+    (
+        *(Parameter(n, FLOAT) for n in ("q", "k", "v")),
+        *(Parameter(n, INT8) for n in ("keys", "values")),
+        *(Parameter(n, FLOAT) for n in ("key_scales", "value_scales")),
+        Parameter("position", INT64),
+    ),
+    (
+        Parameter("y", FLOAT),
+        *(Parameter(n, INT8) for n in ("keys_out", "values_out")),
+        *(Parameter(n, FLOAT) for n in ("key_scales_out", "value_scales_out")),
+    ),
+    ints=("heads",),
+    floats=("theta", "rotate"),
+)
+
 
 def _floats(*names: str) -> tuple[Parameter, ...]:
     return tuple(Parameter(name, FLOAT) for name in names)
@@ -149,4 +174,6 @@ SIGNATURES = (
     SQUARED_RELU,
     SPARSE_LINEAR,
     EVENT_LINEAR,
+    CACHED_ATTENTION,
+    CACHED_ATTENTION_INT8,
 )

@@ -9,12 +9,15 @@ import onnxscript
 import torch
 from onnx.defs import OpSchema
 
+import exporters.ops.attention
 import exporters.ops.events
 import exporters.ops.fusions
 import exporters.ops.products
 import exporters.ops.recurrences
 import exporters.ops.sparse_products  # noqa: F401  (they define the torch operators)
 from exporters.ops.signatures import (
+    CACHED_ATTENTION,
+    CACHED_ATTENTION_INT8,
     DOMAIN,
     EVENT_LINEAR,
     GATED_SPIKE_ADD,
@@ -82,6 +85,8 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         ops.sign_embedding.default: _translation(SIGN_EMBEDDING),
         ops.lif.default: _translation(LIF),
         ops.wkv.default: _translation(WKV),
+        ops.cached_attention.default: _translation(CACHED_ATTENTION),
+        ops.cached_attention_int8.default: _translation(CACHED_ATTENTION_INT8),
         ops.shift_mix2.default: _translation(SHIFT_MIX2),
         ops.shift_mix3.default: _translation(SHIFT_MIX3),
         ops.gated_wkv.default: _translation(GATED_WKV),

@@ -21,6 +21,7 @@ from exporters.formats.catalog import format_named
 from exporters.manifest import State
 from exporters.ops.modules import stored_module
 from exporters.ops.signatures import DOMAIN
+from exporters.states import StateSpec
 from toolchain.model.spikegpt import EXPONENT_START, SpikeGpt, SpikeGptConfig, SpikeGptFamily
 
 LAYERS, WIDTH, VOCABULARY = 2, 32, 40
@@ -120,7 +121,7 @@ def test_the_model_is_worth_comparing(tiny):
     """Neurons fire and rest, and the past changes what comes next: otherwise agreement would say little."""
     logits, after = expected(tiny.model, TOKENS)
     membranes = np.concatenate(
-        [s for s, (n, _, _) in zip(after, tiny.model.state_specs(), strict=True) if "membr" in n]
+        [s for s, spec in zip(after, tiny.model.state_specs(), strict=True) if "membr" in spec.name]
     )
     assert 0.02 < (membranes == 0).mean() < 0.9
     alone, _ = expected(tiny.model, TOKENS[:, -1:])
@@ -177,7 +178,7 @@ class Counting(nn.Module):
 
 def test_a_model_by_hand(tmp_path):
     """Rows 0, 2, 1 of k / 4: 0 .25 .5; 1.5 1.75 2; .75 1 1.25; the state starts at 10."""
-    exported = export_graph(Counting(), [("total", 3, 10.0)], tmp_path, Counting.LAW)
+    exported = export_graph(Counting(), [StateSpec("total", (3,), 10.0)], tmp_path, Counting.LAW)
     assert (exported.data_bytes, exported.io.states[0].fill) == (300, 10.0)
     run = Runner(tmp_path, exported)
     np.testing.assert_array_equal(run(np.array([[0, 2]])), [[[10, 10.25, 10.5], [11.5, 12, 12.5]]])
@@ -212,11 +213,13 @@ def test_inputs_and_outputs(tiny):
 
 
 def test_io_by_hand():
-    io = graph_io([("a", 3, 0.0), ("b.c", 4, EXPONENT_START)])
-    assert (io.tokens, io.logits) == ("tokens", "logits")
+    cache = StateSpec("k", (2, 5), 0.0, "int8", in_place=True)
+    io = graph_io([StateSpec("a", (3,)), StateSpec("b.c", (4,), EXPONENT_START), cache], 5)
+    assert (io.tokens, io.logits, io.context) == ("tokens", "logits", 5)
     assert io.states == (
         State("state.a", "next.a", (1, 3), "float32", 0.0),
         State("state.b.c", "next.b.c", (1, 4), "float32", -1e38),
+        State("state.k", "next.k", (1, 2, 5), "int8", 0.0, in_place=True),
     )
 
 
@@ -297,12 +300,12 @@ class Silent(nn.Module):
 )
 def test_a_module_that_cannot_be_traced(tmp_path, module):
     with pytest.raises(SlmcError, match="torch could not turn the model into a graph: ") as error:
-        export_graph(module, [("a", 2, 0.0)], tmp_path, 0)
+        export_graph(module, [StateSpec("a", (2,))], tmp_path, 0)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_another_size_than_the_law_says(tmp_path):
     with pytest.raises(SlmcError, match=f"the graph holds {Counting.LAW} bytes of weights, the size law says 3000"):
-        export_graph(Counting(), [("total", 3, 0.0)], tmp_path, 3000)
+        export_graph(Counting(), [StateSpec("total", (3,))], tmp_path, 3000)
     assert not list(tmp_path.iterdir())

@@ -35,6 +35,15 @@ def test_chunks_change_nothing(toy, monkeypatch):
     assert len(whole.losses) == 6 and len(whole.best) == 7 and whole.token_by_token_top1 is None
 
 
+def test_a_context_begins_from_an_empty_state_and_unpredicted(toy):
+    """Two and a half contexts of 3: the text (2, 0, 1) twice, then 2 alone, of which nothing is predicted."""
+    io = dataclasses.replace(toy.io, context=3)
+    found = evaluate(toy.artifact, "model.onnx", io, EvaluationRequest((*toy.tokens, *toy.tokens, 2), 7, native=False))
+    assert found.losses == pytest.approx([loss(toy.logits[0], 0), loss(toy.logits[1], 1)] * 2, rel=1e-6)
+    assert found.best == (2,) * 7 and found.token_by_token_top1 == 1.0 and found.context == 3
+    assert [len(found.head(n).losses) for n in range(1, 8)] == [0, 1, 2, 2, 3, 4, 4]
+
+
 def test_agreement_and_head():
     found = Evaluation((1.0, 2.0, 3.0), (5, 6, 7, 8), None, None, "avx2", "1.24")
     assert found.agreement((5, 0, 7)) == pytest.approx(2 / 3)

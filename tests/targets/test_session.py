@@ -236,3 +236,40 @@ def test_an_artifact_may_be_moved(toy, tmp_path: Path):
     moved = shutil.move(toy.artifact, tmp_path / "elsewhere with spaces")
     session = open_session(Path(moved) / "model.onnx", toy.io, native=None)
     np.testing.assert_array_equal(session.step(2), toy.logits[0])
+
+
+def test_a_text_ends_with_its_context(toy):
+    io = dataclasses.replace(toy.io, context=3)
+    session = open_session(toy.artifact / "model.onnx", io, native=None)
+    assert opened(toy).room is None and session.room == 3
+    np.testing.assert_array_equal(session.run(np.array([[2, 0]])), toy.logits[None, :2])
+    with pytest.raises(SlmcError, match="4 tokens do not fit into its context of 3; begin a new text"):
+        session.run(np.array([[1, 1]]))
+    np.testing.assert_array_equal(session.step(1), toy.logits[2])
+    with pytest.raises(SlmcError, match="4 tokens do not fit into its context of 3"):
+        session.step(1)
+    session.reset()
+    assert session.room == 3
+    np.testing.assert_array_equal(session.prefill(np.array([toy.tokens]), 2), toy.logits[2])
+
+
+def test_a_state_in_place_is_one_memory(tmp_path):
+    """The doubled state is read by nothing else, so that it may be overwritten."""
+    nodes = [
+        helper.make_node("Add", ["sum_in", "sum_in"], ["sum_out"]),
+        helper.make_node("Cast", ["tokens"], ["t"], to=1),
+        helper.make_node("Unsqueeze", ["t", "two"], ["t3"]),
+        helper.make_node("Mul", ["t3", "sum_out"], ["logits_one"]),
+        helper.make_node("Concat", ["logits_one", "t3"], ["logits"], axis=2),
+    ]
+    info = helper.make_tensor_value_info
+    inputs = [info("tokens", 7, [1, "T"]), info("sum_in", 1, [1])]
+    outputs = [info("logits", 1, [1, "T", 2]), info("sum_out", 1, [1])]
+    graph = helper.make_graph(nodes, "doubling", inputs, outputs, [helper.make_tensor("two", 7, [1], [2])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "model.onnx")
+    state = State("sum_in", "sum_out", (1,), "float32", 3.0, in_place=True)
+    session = open_session(tmp_path / "model.onnx", Io("tokens", "logits", (state,)), native=None)
+    assert [session.step(1).tolist() for _ in range(3)] == [[6, 1], [12, 1], [24, 1]]
+    session.reset()
+    assert session.step(1).tolist() == [6, 1]

@@ -113,7 +113,8 @@ def export_command(
     check_output(output, force=force)
     library_path()  # as for build
     plan = read_plan(plan_path)
-    prepared = _prepared(output, model, None, (), flags | {"effort": plan.effort, "seed": plan.seed})
+    planned = {"effort": plan.effort, "seed": plan.seed, "context": plan.context, "kv_cache": plan.kv_cache}
+    prepared = _prepared(output, model, None, (), flags | planned)
     check_plan(plan, prepared.model.tree, prepared.model.sha256, str(plan_path))
     prepared = dataclasses.replace(
         prepared,
@@ -143,7 +144,7 @@ def _announce(console: Console, delivered: Delivered) -> int:
     manifest = delivered.manifest
     quality, speed, parity = manifest.quality, manifest.measured, manifest.parity
     assert quality is not None and speed is not None and parity is not None
-    whole, stored = manifest.bytes.weights_fp32 + manifest.bytes.states, manifest.bytes.weights + manifest.bytes.states
+    whole, stored = manifest.bytes.uncompressed, manifest.bytes.weights + manifest.bytes.states
     rows = [
         ("weights and states", units.bytes_text(whole), units.bytes_text(stored), f"{stored / whole:.2%} of fp32"),
         (f"perplexity, {quality.tokens} tokens", f"{quality.reference:.3f}", f"{quality.compressed:.3f}",

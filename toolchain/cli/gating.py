@@ -92,13 +92,15 @@ class _Run:
 
     def text(self, manifest: Manifest) -> Text:
         vocabulary = artifact_session(self.artifact, manifest.io, native=self.native).vocabulary
-        return artifact_text(self.artifact, self.data, vocabulary).head(TEXT_TOKENS)
+        return artifact_text(self.artifact, manifest, self.data, vocabulary).head(TEXT_TOKENS)
 
     def visit(self, manifest: Manifest) -> AbstractContextManager[Site]:
         return site(self.where, self.console, self.artifact, manifest, native=self.native, speed=True)
 
-    def measure(self, there: Site, text: Text) -> tuple[Measurement, ...]:
-        return measure_speed(there, text, threads=self.threads, native=self.native, progress=self.console.progress)
+    def measure(self, there: Site, text: Text, context: int | None) -> tuple[Measurement, ...]:
+        return measure_speed(
+            there, text, context, threads=self.threads, native=self.native, progress=self.console.progress
+        )
 
 
 def _new_baseline(run: _Run, reference: Path | None, tokenizer: Path | None) -> Baseline:
@@ -109,7 +111,7 @@ def _new_baseline(run: _Run, reference: Path | None, tokenizer: Path | None) -> 
     with run.visit(manifest) as there:
         own, stock = read(there, text, threads=run.threads, native=run.native)
         tokens = own.best if model is None else tuple(predictions(model.forward, text.ids)[1].tolist())
-        found = figures(manifest, text, own, stock, tokens, run.measure(there, text))
+        found = figures(manifest, text, own, stock, tokens, run.measure(there, text, manifest.io.context))
     producer, whose = Producer("slmc", version("slmc")), ARTIFACT if model is None else MODEL
     return Baseline(SCHEMA_VERSION, producer, now(), run.artifact.name, whose, packed(tokens), found)
 
@@ -129,8 +131,15 @@ def _checks(run: _Run, baseline: Baseline, path: Path, allowed: Tolerances) -> t
         )
     with run.visit(manifest) as there:
         own, stock = read(there, text, threads=run.threads, native=run.native)
-        found = figures(manifest, text, own, stock, unpacked(baseline.reference_tokens, path), run.measure(there, text))
-        compared = Compared(before, found, allowed, again=lambda: speed(run.measure(there, text)))
+        found = figures(
+            manifest,
+            text,
+            own,
+            stock,
+            unpacked(baseline.reference_tokens, path),
+            run.measure(there, text, manifest.io.context),
+        )
+        compared = Compared(before, found, allowed, again=lambda: speed(run.measure(there, text, manifest.io.context)))
         return (Check("files", PASSED, "", "", "all listed, unaltered, and no others"), *run_checks(compared))
 
 

@@ -81,7 +81,7 @@ def _inspect_artifact(console: Console, artifact: Path, target: str | None) -> i
     console.table(str(artifact), ("layer", "format", "method", "inputs", "bits/weight", "bytes"), rows)
     counts = Counter(e.format for e in manifest.recipe.values())
     b = manifest.bytes
-    share = units.percent((b.weights + b.states) / (b.weights_fp32 + b.states))
+    share = units.percent((b.weights + b.states) / b.uncompressed)
     text = f"{units.bytes_text(b.weights + b.states)} of weights and states, {share} of fp32; " + ", ".join(
         f"{n} x {name}" for name, n in counts.most_common()
     )
@@ -110,7 +110,7 @@ def _foretold(work: Workload, target: str, activity: dict[str, Activity]) -> tup
 def _model_foretold(model: LoadedModel, target: str) -> tuple[dict[str, Any], str]:
     """The same for a model as it is, fp32, with the activity of its inputs on our own text."""
     work = model_workload(model, dict.fromkeys((layer.path for layer in model.tree.layers), "fp32"))
-    text = read_text(SHIPPED_TEXTS / "calibration.txt", model.tokenizer).head(ACTIVITY_TOKENS)
+    text = read_text(SHIPPED_TEXTS / "calibration.txt", model.tokenizer, model.forward.context).head(ACTIVITY_TOKENS)
     return _foretold(work, target, input_activity(model, text.ids))
 
 

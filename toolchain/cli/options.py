@@ -87,6 +87,11 @@ model_options = stack(
     click.option("--tokenizer", type=PATH, help="tokenizer.json, for a bare checkpoint file."),
 )
 
+cache_options = stack(
+    click.option("--context", type=int, help="Tokens that a key-value cache has room for, for models that have one."),
+    click.option("--kv-cache", help="How the compressed model stores keys and values: fp32 or int8."),
+)
+
 text_options = stack(
     click.option("--calibration", type=PATH, help="Text that methods look at; English prose of our own if not given."),
     click.option("--eval", "eval", type=PATH, help="Text that candidates are judged on; likewise."),
@@ -94,6 +99,7 @@ text_options = stack(
 
 search_options = stack(
     text_options,
+    cache_options,
     click.option("--max-memory", help="Weights and states as stored: 3MB, or 15% of the fp32 model."),
     click.option("--max-drop", help="Relative loss of the metric on the artifact: 1%."),
     click.option("--max-latency", help="Median time per generated token: 5ms. Foretold, and checked at the end."),

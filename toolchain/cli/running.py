@@ -9,21 +9,17 @@ from typing import Any
 import click
 
 from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME, Manifest
+from exporters.manifest import MANIFEST_NAME
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, THREADS, command
+from toolchain.cli.validating import artifact_text
 from toolchain.delivery.validate import artifact_session
 from toolchain.evidence.quality import Reference, Score, bits_per_byte, stream_logits
 from toolchain.generate import generate
 from toolchain.model.catalog import load_model
-from toolchain.model.text import Text, read_text, read_tokenizer
-from toolchain.prepare import SHIPPED_TEXTS
-
-
-def _text_for(artifact: Path, manifest: Manifest, data: Path | None, vocabulary: int) -> Text:
-    tokenizer = read_tokenizer(artifact / "tokenizer.json", vocabulary)
-    return read_text(data or SHIPPED_TEXTS / "evaluation.txt", tokenizer)
+from toolchain.model.family import ModelOptions
+from toolchain.model.text import UNUSED_ROWS, Text, read_text, read_tokenizer
 
 
 class _AsModel:
@@ -32,7 +28,12 @@ class _AsModel:
     def __init__(self, session: Any) -> None:
         self._session = session
 
-    def state_specs(self) -> list[tuple[str, int, float]]:
+    @property
+    def context(self) -> int | None:
+        context: int | None = self._session.io.context
+        return context
+
+    def state_specs(self) -> list[Any]:
         return []
 
     def initial_state(self, batch: int = 1) -> list[Any]:
@@ -82,7 +83,12 @@ def eval_command(
             "bits_per_byte": bits_per_byte(own.perplexity, len(text.ids) - 1, text.n_bytes),
         }  # fmt: skip
     else:
-        other, same = _reader(reference, data, tokenizer, native=not no_native)
+        other, same = _reader(reference, data, tokenizer, native=not no_native, context=model.context)
+        if other.context != model.context:
+            raise SlmcError(
+                f"{reference}: its context is {other.context}, that of {subject} {model.context}; they read {data} in "
+                "other pieces and cannot be compared"
+            )
         if not same.head(len(text.ids)).ids.equal(text.ids):
             raise SlmcError(f"{reference}: its tokenizer splits {data} otherwise; the two cannot be compared")
         document = _score_rows(Reference(other, text.ids).score(stream_logits(model, text.ids)), text)
@@ -93,14 +99,16 @@ def eval_command(
     return 0
 
 
-def _reader(path: Path, data: Path, tokenizer: Path | None, *, native: bool) -> tuple[Any, Text]:
-    """A model or artifact as a language model, and the text as it reads it."""
+def _reader(
+    path: Path, data: Path, tokenizer: Path | None, *, native: bool, context: int | None = None
+) -> tuple[Any, Text]:
+    """A model (with a context of that size) or artifact as a language model, and the text as it reads it."""
     if (path / MANIFEST_NAME).is_file():
         manifest = open_artifact(path)
         session = artifact_session(path, manifest.io, native=native)
-        return _AsModel(session), _text_for(path, manifest, data, session.vocabulary)
-    loaded = load_model(path, tokenizer)
-    return loaded.forward, read_text(data, loaded.tokenizer)
+        return _AsModel(session), artifact_text(path, manifest, data, session.vocabulary)
+    loaded = load_model(path, tokenizer, ModelOptions(context))
+    return loaded.forward, read_text(data, loaded.tokenizer, loaded.forward.context)
 
 
 @click.command("generate")
@@ -129,7 +137,7 @@ def generate_command(
         raise SlmcError(f"-p {prompt!r}: not UTF-8 text; give plain text")
     manifest = open_artifact(artifact)
     session = artifact_session(artifact, manifest.io, threads=threads)
-    tokenizer = read_tokenizer(artifact / "tokenizer.json", session.vocabulary)
+    tokenizer = read_tokenizer(artifact / "tokenizer.json", session.vocabulary, UNUSED_ROWS)
     pieces = []
     for piece in generate(session, tokenizer, prompt, tokens, temperature=temperature, top_k=top_k, seed=seed):
         pieces.append(piece)

@@ -14,7 +14,7 @@ from torch import Tensor
 from exporters.errors import SlmcError
 from exporters.manifest import Manifest
 from targets.evaluation import WORST_LOSS, Evaluation, EvaluationRequest
-from targets.measurement import Measurement, MeasureRequest, chunk_for
+from targets.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths
 from targets.transport import EMULATED
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
@@ -23,8 +23,8 @@ from toolchain.cli.options import PATH, THREADS, command
 from toolchain.delivery.validate import artifact_session, session_logits
 from toolchain.evidence.quality import Reference, bits_per_byte, standard_error, stream_logits
 from toolchain.model.catalog import LoadedModel, load_model
-from toolchain.model.family import LanguageModel
-from toolchain.model.text import Text, read_text, read_tokenizer
+from toolchain.model.family import LanguageModel, ModelOptions
+from toolchain.model.text import UNUSED_ROWS, Text, read_text, read_tokenizer
 from toolchain.prepare import SHIPPED_TEXTS
 
 TEXT_TOKENS, STOCK_TOKENS, SINGLE_TOKENS = 8192, 2048, 256
@@ -52,15 +52,16 @@ def validate_command(
     manifest = open_artifact(artifact)
     count = tokens or (EMULATED_TOKENS if place["on"] == EMULATED else TEXT_TOKENS)
     vocabulary = artifact_session(artifact, manifest.io).vocabulary
-    text = artifact_text(artifact, data, vocabulary).head(count)
+    text = artifact_text(artifact, manifest, data, vocabulary).head(count)
     model = reference_model(reference, tokenizer, artifact, manifest) if reference else None
     with site(Elsewhere(**place), console, artifact, manifest, native=not no_native, speed=False) as where:
         document: dict[str, Any] = {} if where.name is None else {"on": where.name}
         document |= {"files": "ok"} | _predictions(where, text, threads, native=not no_native, model=model)
         if where.speed_counts:
             read, chunk = tuple(int(t) for t in text.ids[:1024]), chunk_for(vocabulary)
+            lengths = fitting_lengths(MeasureRequest.prompt_tokens, MeasureRequest.generate_tokens, manifest.io.context)
             request = MeasureRequest(
-                tokens=read, threads=threads, native=not no_native, chunk_tokens=chunk, bandwidth=False
+                *lengths, tokens=read, threads=threads, native=not no_native, chunk_tokens=chunk, bandwidth=False
             )
             document |= _speed(where.measure(request))
         else:
@@ -80,9 +81,10 @@ def validate_command(
     return 0
 
 
-def artifact_text(artifact: Path, data: Path | None, vocabulary: int) -> Text:
-    """A text, the shipped one if none is given, as an artifact's tokenizer splits it."""
-    return read_text(data or SHIPPED_TEXTS / "evaluation.txt", read_tokenizer(artifact / "tokenizer.json", vocabulary))
+def artifact_text(artifact: Path, manifest: Manifest, data: Path | None, vocabulary: int) -> Text:
+    """A text, the shipped one if none is given, as an artifact's tokenizer splits it and its context cuts it."""
+    tokenizer = read_tokenizer(artifact / "tokenizer.json", vocabulary, UNUSED_ROWS)
+    return read_text(data or SHIPPED_TEXTS / "evaluation.txt", tokenizer, manifest.io.context)
 
 
 def reference_model(path: Path, tokenizer: Path | None, artifact: Path, manifest: Manifest) -> LoadedModel:
@@ -91,7 +93,7 @@ def reference_model(path: Path, tokenizer: Path | None, artifact: Path, manifest
     Raises:
         SlmcError: it is another one, or none.
     """
-    model = load_model(path, tokenizer)
+    model = load_model(path, tokenizer, ModelOptions(context=manifest.io.context))
     if model.sha256 != manifest.source.sha256:
         raise SlmcError(f"{path}: not the model that {artifact} was made from (SHA-256 differs)")
     return model
@@ -130,10 +132,11 @@ def _beside(model: LoadedModel, read: Evaluation, text: Text) -> dict[str, Any]:
 
 
 def predictions(model: LanguageModel, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses float64 [n - 1] in nats and best tokens int64 [n] of a torch model over token ids [n]."""
+    """Losses float64 in nats and best tokens int64 [n] of a torch model over token ids [n], as of an Evaluation."""
     losses, best = [], []
     for start, logits in stream_logits(model, ids):
-        following = ids[start + 1 : start + 1 + len(logits)]
+        end = start + len(logits)
+        following = ids[start + 1 : end if model.context and end % model.context == 0 else end + 1]
         log_probs = torch.log_softmax(logits[: len(following)].double(), -1)
         losses.append(-log_probs.gather(1, following[:, None])[:, 0])
         best.append(logits.argmax(-1))

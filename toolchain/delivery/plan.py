@@ -15,6 +15,7 @@ from exporters.manifest import parse
 from toolchain.compress.catalog import method_named
 from toolchain.compress.recipe import ACTIVATION_BITS, Choice, Recipe
 from toolchain.delivery.reports.data import Point, SensitivityRow
+from toolchain.model.family import ModelOptions
 from toolchain.model.tree import ModelTree
 from toolchain.search.frontier import OBJECTIVE
 from toolchain.search.problem import Limits
@@ -30,6 +31,7 @@ class Plan:
     max_bytes, max_drop: what the search kept to. max_latency_ms, max_rss_bytes: limits for the finished artifact.
     feasible: whether the search believes that the former are met. calibration_tokens: how much of the calibration text
     the methods saw; the recipe's codes depend on it. tune: steps of end-to-end tuning after compression.
+    context, kv_cache: of the key-value cache, where there is one.
     """
 
     plan_version: int
@@ -48,6 +50,8 @@ class Plan:
     recipe: dict[str, Choice]
     points: tuple[Point, ...]
     sensitivities: tuple[SensitivityRow, ...]
+    context: int | None = None
+    kv_cache: str = "fp32"
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -56,6 +60,7 @@ class Plan:
 def plan_of(
     result: SearchResult, limits: Limits, *, model_sha256: str, calibration_sha256: str, calibration_tokens: int,
     seed: int, effort: str, max_latency_ms: float | None = None, max_rss_bytes: int | None = None, tune: int = 0,
+    cache: ModelOptions | None = None,
 ) -> Plan:  # fmt: skip
     """The plan that a finished search amounts to."""
     on_frontier = {id(c) for c in result.frontier}
@@ -63,10 +68,12 @@ def plan_of(
         Point(c.bytes, c.drop, c.upper, c.score.kl_mean, c.tier, c.why, id(c) in on_frontier, c is result.winner)
         for c in result.trace
     )
+    cache = cache or ModelOptions()
     rows = tuple(SensitivityRow(s.layer, s.choice.format, s.loss, s.bytes) for s in result.sensitivities)
     return Plan(
         PLAN_VERSION, model_sha256, calibration_sha256, calibration_tokens, seed, effort, OBJECTIVE, limits.max_bytes,
         limits.max_drop, max_latency_ms, max_rss_bytes, tune, result.feasible, result.winner.recipe, points, rows,
+        cache.context, cache.kv_cache,
     )  # fmt: skip
 
 

@@ -54,13 +54,18 @@ def main() -> None:
     io = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))["io"]
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))
     session = open_session(not args.no_native, args.threads)
-    state = {s["input"]: np.full(s["shape"], s["fill"], np.float32) for s in io["states"]}
+    state = {s["input"]: np.full(s["shape"], s["fill"], s["dtype"]) for s in io["states"]}
     names = [io["logits"], *(s["output"] for s in io["states"])]
     random = np.random.default_rng(args.seed)
-    ids = tokenizer.encode(args.prompt, add_special_tokens=False).ids or [0]
+    ids = tokenizer.encode(args.prompt).ids or [0]
+    room = io["context"] - len(ids) if io["context"] else args.tokens
+    if room < 0:
+        sys.exit(f"error: the prompt has {len(ids)} tokens, and the context is {io['context']}; shorten it")
+    if args.tokens > room:
+        print(f"only {room} tokens fit into the context after this prompt", file=sys.stderr)
     shown, written, fresh, seconds = tokenizer.decode(ids), list(ids), ids, 0.0
     print(shown, end="", flush=True)
-    for _ in range(args.tokens):
+    for _ in range(min(args.tokens, room)):
         began = time.perf_counter()
         logits, *after = session.run(names, {io["tokens"]: np.array([fresh], np.int64), **state})
         seconds += time.perf_counter() - began

@@ -13,10 +13,10 @@ from torch import Tensor
 from exporters.manifest import Constraint, Io, Measured, Parity, Quality
 from targets.cpu import named_cpu
 from targets.measure import measure
-from targets.measurement import Measurement, MeasureRequest, chunk_for, to_measured
+from targets.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths, pieces, to_measured
 from targets.native import serving_library
 from targets.session import Session, open_session
-from toolchain.evidence.quality import CHUNK, Reference, bits_per_byte
+from toolchain.evidence.quality import CHUNK, Reference, bits_per_byte, stream_logits
 from toolchain.model.family import LanguageModel
 from toolchain.model.text import Text
 
@@ -32,9 +32,12 @@ def artifact_session(folder: Path, io: Io, *, native: bool = True, threads: int 
 
 def session_logits(session: Session, ids: Tensor, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
     """(position, logits [t, V]) over token ids [n], as toolchain.evidence.quality.stream_logits gives them."""
+    context = session.io.context
     session.reset()
-    for start in range(0, len(ids), chunk):
-        yield start, torch.from_numpy(session.run(ids[None, start : start + chunk].numpy())[0])
+    for start, end in pieces(len(ids), context, chunk):
+        if context and start % context == 0:
+            session.reset()
+        yield start, torch.from_numpy(session.run(ids[None, start:end].numpy())[0])
 
 
 def parity(session: Session, compressed: LanguageModel, ids: Tensor) -> Parity:
@@ -43,11 +46,8 @@ def parity(session: Session, compressed: LanguageModel, ids: Tensor) -> Parity:
     reference = Reference(compressed, ids[:count])
     worst = 0.0
     chunks = list(session_logits(session, ids[:count]))
-    state = compressed.initial_state(1)
-    with torch.inference_mode():
-        for start, logits in chunks:
-            expected, state = compressed(ids[None, start : min(start + CHUNK, count)], state)
-            worst = max(worst, float((expected[0] - logits).abs().max()))
+    for (_, logits), (_, expected) in zip(chunks, stream_logits(compressed, ids[:count]), strict=True):
+        worst = max(worst, float((expected - logits).abs().max()))
     score = reference.score(chunks)
     return Parity(worst, score.top1_agreement, 1 + score.relative_drop, count)
 
@@ -84,8 +84,11 @@ def quality(session: Session, reference: Reference, text: Text) -> Quality:
 def measurement(folder: Path, io: Io, text: Text, vocabulary: int, *, threads: int, native: bool = True) -> Measurement:
     """Speed and memory of an artifact in a clean child process, reading a real text."""
     tokens = tuple(int(t) for t in text.ids[:1024])
-    chunk = chunk_for(vocabulary)
-    return measure(folder, io, MeasureRequest(tokens=tokens, threads=threads, native=native, chunk_tokens=chunk))
+    lengths = fitting_lengths(MeasureRequest.prompt_tokens, MeasureRequest.generate_tokens, io.context)
+    request = MeasureRequest(
+        *lengths, threads=threads, native=native, tokens=tokens, chunk_tokens=chunk_for(vocabulary)
+    )
+    return measure(folder, io, request)
 
 
 def measured(result: Measurement, target: str, weight_bytes_per_token: int) -> Measured:

@@ -39,7 +39,8 @@ def output_fisher(
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Tensor]:
-    """F = mean over tokens of (d loss / d output)^2, float32 [rows], for every layer ([cols] of an embedding).
+    """F = mean over tokens of (d loss / d output)^2, float32 [rows], for every layer ([cols] of an embedding,
+    also of one that shares a linear layer's matrix).
 
     The loss is -log p of a token drawn from the model's own prediction (the true Fisher, not the empirical one), in
     nats, summed over tokens; spikes are differentiated by their surrogate. A layer whose weights change by E then
@@ -53,22 +54,36 @@ def output_fisher(
     hooks = []
     for layer in model.tree.layers:
         watched[layer.path] = _OutputGradient(layer.rows if layer.kind == "linear" else layer.cols)
-        hooks.append(model.module.get_submodule(layer.path).register_forward_hook(watched[layer.path].watch))
-    streams = min(STREAMS, max(1, len(ids) // WINDOW))
-    text = ids[: len(ids) // streams * streams].view(streams, -1)
+        if layer.table:
+            watched[layer.table] = _OutputGradient(layer.cols)
+    for path, gradient in watched.items():
+        hooks.append(model.module.get_submodule(path).register_forward_hook(gradient.watch))
     generator = torch.Generator().manual_seed(seed)
-    state, tokens = model.forward.initial_state(streams), 0
+    texts = _streams(ids, model.forward.context)
+    state, tokens, total = model.forward.initial_state(0), 0, sum(text.numel() for text in texts)
     try:
-        for start in range(0, text.shape[1], WINDOW):
-            piece = text[:, start : start + WINDOW]
+        for piece, fresh in ((p, i == 0) for text in texts for i, p in enumerate(torch.split(text, WINDOW, 1))):
+            state = model.forward.initial_state(len(piece)) if fresh else state
             logits, after = model.forward(piece, state)
             drawn = torch.multinomial(torch.softmax(logits.detach().flatten(0, 1), -1), 1, generator=generator)[:, 0]
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), drawn, reduction="sum")
             loss.backward()  # type: ignore[no-untyped-call]
             state = [s.detach() for s in after]
             tokens += piece.numel()
-            progress(start + WINDOW, text.shape[1])
+            progress(tokens, total)
     finally:
         for hook in hooks:
             hook.remove()
     return {path: gradient.sum / tokens for path, gradient in watched.items()}
+
+
+def _streams(ids: Tensor, context: int | None) -> list[Tensor]:
+    """Token ids int64 [n] as texts [streams, time] that are read one after the other, each from an empty state.
+
+    Without a context there is one text; with one, every row is a context of its own, and what fills none is left out.
+    """
+    if context is None:
+        streams = min(STREAMS, max(1, len(ids) // WINDOW))
+        return [ids[: len(ids) // streams * streams].view(streams, -1)]
+    whole = ids[: len(ids) // context * context].view(-1, context) if len(ids) >= context else ids[None]
+    return list(torch.split(whole, STREAMS))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from exporters.errors import SlmcError
+from targets.measurement import pieces
 from toolchain.model.family import LanguageModel
 
 CHUNK = 512
@@ -45,12 +46,14 @@ class Score:
 
 
 def stream_logits(model: LanguageModel, ids: Tensor, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
-    """(position, logits [t, V]) over token ids [n], the state carried from chunk to chunk."""
+    """(position, logits [t, V]) over token ids [n], the state carried from chunk to chunk within a context."""
     state = model.initial_state(1)
-    for start in range(0, len(ids), chunk):
+    for start, end in pieces(len(ids), model.context, chunk):
+        if model.context and start and start % model.context == 0:
+            state = model.initial_state(1)
         # The mode ends before the yield: an abandoned generator would leave it on in its caller.
         with torch.inference_mode():
-            logits, state = model(ids[None, start : start + chunk], state)
+            logits, state = model(ids[None, start:end], state)
         yield start, logits[0]
 
 
@@ -79,8 +82,11 @@ class Reference:
         return _exp(float(self.losses.double().mean()))
 
     def _losses(self, start: int, log_probs: Tensor) -> Tensor:
-        """Nats of every next token that the chunk predicts."""
+        """Nats of every next token that the chunk predicts; what begins a new context is not predicted."""
         targets = self.ids[start + 1 : start + 1 + len(log_probs)]
+        context = self.model.context
+        if context and (start + len(log_probs)) % context == 0:
+            targets = targets[: len(log_probs) - 1]
         return -log_probs[: len(targets)].gather(1, targets[:, None])[:, 0]
 
     def _chunks(self) -> Iterator[Tensor]:

@@ -15,6 +15,7 @@ from exporters.formats.catalog import format_named
 from exporters.formats.integer import IntegerFormat
 from exporters.ops.activations import rounded_activations
 from toolchain.compress.recipe import Choice, Recipe
+from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
 
@@ -25,6 +26,9 @@ class Student:
     def __init__(self, model: LoadedModel, encoded: Callable[[str, Choice], Encoded]) -> None:
         shared = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
         self.module = copy.deepcopy(model.module, memo=shared)
+        if isinstance(self.module, CachedModel):
+            self.module.kv_cache = model.kv_cache
+        self._tables = {layer.path: layer.table for layer in model.tree.layers if layer.table}
         self._original = model
         self._encoded = encoded
         self._now: dict[str, Choice] = {}
@@ -60,3 +64,5 @@ class Student:
 
     def _set(self, path: str, weight: nn.Parameter) -> None:
         self.module.get_submodule(path).weight = weight
+        if path in self._tables:
+            self.module.get_submodule(self._tables[path]).weight = weight

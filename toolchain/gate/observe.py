@@ -11,7 +11,7 @@ import numpy as np
 from exporters.manifest import Manifest
 from targets import reference
 from targets.evaluation import Evaluation, EvaluationRequest
-from targets.measurement import Measurement, MeasureRequest
+from targets.measurement import Measurement, MeasureRequest, fitting_lengths
 from targets.verify import file_sha256
 from toolchain.gate.values import Figures, LayerSize, Machine, Predictions, Sizes, Speed, TextRead
 from toolchain.model.text import Text
@@ -44,11 +44,14 @@ def read(site: Site, text: Text, *, threads: int, native: bool) -> tuple[Evaluat
     return own, site.evaluate(EvaluationRequest(short, 0, False, threads)) if native else own.head(len(short))
 
 
-def measure_speed(site: Site, text: Text, *, threads: int, native: bool, progress: Progress) -> tuple[Measurement, ...]:
+def measure_speed(
+    site: Site, text: Text, context: int | None, *, threads: int, native: bool, progress: Progress
+) -> tuple[Measurement, ...]:
     """The artifact in PROCESSES processes, which share nothing: their difference is what chance does."""
+    prompt, positions = fitting_lengths(PROMPT, POSITIONS, context)
     request = MeasureRequest(
-        prompt_tokens=PROMPT, generate_tokens=POSITIONS, repetitions=ROUNDS, threads=threads, native=native,
-        tokens=tuple(int(t) for t in text.ids[: PROMPT + POSITIONS]), bandwidth=False,
+        prompt_tokens=prompt, generate_tokens=positions, repetitions=ROUNDS, threads=threads, native=native,
+        tokens=tuple(int(t) for t in text.ids[: prompt + positions]), bandwidth=False,
     )  # fmt: skip
     found = []
     for number in range(PROCESSES):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
+import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,18 +17,32 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from exporters.errors import SlmcError
-from toolchain.model.family import Family, LanguageModel
+from exporters.states import StateSpec
+from toolchain.model.cache import CachedModel
+from toolchain.model.checkpoint import Checkpoint
+from toolchain.model.family import Family, LanguageModel, ModelOptions
+from toolchain.model.llama import LlamaFamily
+from toolchain.model.opt import OptFamily
+from toolchain.model.rwkv4 import Rwkv4Family
 from toolchain.model.spikegpt import SpikeGptFamily
 from toolchain.model.text import read_tokenizer
 from toolchain.model.tree import ModelTree
-from toolchain.model.weights import Checkpoint, find_weights, is_plain, read_checkpoint
+from toolchain.model.weights import find_weights, is_plain, read_checkpoint
 
-FAMILIES: tuple[Family, ...] = (SpikeGptFamily(),)
+FAMILIES: tuple[Family, ...] = (
+    SpikeGptFamily(),
+    LlamaFamily(),
+    OptFamily(),
+    Rwkv4Family(),
+)
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory (float32, not training), its hierarchy, tokenizer, and where it came from."""
+    """A model in memory (float32, not training), its hierarchy, tokenizer, and where it came from.
+
+    kv_cache: how its compressed twins store keys and values; the model itself keeps them exactly.
+    """
 
     module: nn.Module
     tree: ModelTree
@@ -32,6 +51,7 @@ class LoadedModel:
     folder: Path
     name: str
     sha256: str
+    kv_cache: str = "fp32"
 
     @property
     def forward(self) -> LanguageModel:
@@ -43,7 +63,7 @@ class LoadedModel:
         return self.module.get_parameter(f"{path}.weight").detach()
 
 
-def load_model(path: Path, tokenizer: Path | None = None) -> LoadedModel:
+def load_model(path: Path, tokenizer: Path | None = None, options: ModelOptions | None = None) -> LoadedModel:
     """Open a model directory (config.json, weights, tokenizer.json) or a bare checkpoint with its tokenizer.
 
     Raises:
@@ -51,25 +71,65 @@ def load_model(path: Path, tokenizer: Path | None = None) -> LoadedModel:
     """
     if not path.exists():
         raise SlmcError(f"{path}: no such file or directory; give a model directory or a checkpoint file")
+    options = options or ModelOptions()
     folder = path if path.is_dir() else path.parent
-    config = _read_config(path / "config.json") if path.is_dir() else {}
+    config = _read_config(path / "config.json") if path.is_dir() else _implied_config(path)
     checkpoint = read_checkpoint(find_weights(path) if path.is_dir() else path)
-    shapes = {name: tuple(t.shape) for name, t in checkpoint.tensors.items()}
-    family = next((f for f in FAMILIES if f.recognises(shapes, config)), None)
-    if family is None:
-        some = ", ".join(list(shapes)[:4])
-        known = ", ".join(f.name for f in FAMILIES)
-        raise SlmcError(f"{checkpoint.path}: no known model family; found tensors {some} ...; known families: {known}")
+    family, tensors = _recognised(checkpoint, config)
     try:
-        module = family.build(shapes, config)
+        module = family.build({name: tuple(t.shape) for name, t in tensors.items()}, config, options)
+        if not isinstance(module, CachedModel):
+            _refuse_cache_options(family, options)
     except SlmcError as error:
         raise SlmcError(f"{path}: {error}") from error
-    _fill(module, checkpoint)
+    tree = family.tree(module)
+    _fill(module, tree, Checkpoint(checkpoint.path, tensors, checkpoint.sha256))
     tokenizer_path = tokenizer or folder / "tokenizer.json"
-    vocabulary = module.get_parameter("emb.weight").shape[0]
-    read = read_tokenizer(tokenizer_path, vocabulary)
+    read = read_tokenizer(tokenizer_path, tree.vocabulary, family.unused_rows)
     name = path.resolve().name if path.is_dir() else path.stem
-    return LoadedModel(module, family.tree(module), read, tokenizer_path, folder, name, checkpoint.sha256)
+    tree = dataclasses.replace(tree, state_bytes=sum(s.nbytes for s in stored_states(module, options)))
+    return LoadedModel(module, tree, read, tokenizer_path, folder, name, checkpoint.sha256, options.kv_cache)
+
+
+def stored_states(module: nn.Module, options: ModelOptions) -> list[StateSpec]:
+    """The states as the compressed model carries them."""
+    twin = copy.copy(module)
+    if isinstance(twin, CachedModel):
+        twin.kv_cache = options.kv_cache
+    return cast(LanguageModel, twin).state_specs()
+
+
+def _recognised(checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[Family, dict[str, Tensor]]:
+    """The family that knows these tensors, and the tensors under its own names."""
+    for family in FAMILIES:
+        tensors = {new: t for name, t in checkpoint.tensors.items() if (new := family.rename(name)) is not None}
+        if family.recognises({name: tuple(t.shape) for name, t in tensors.items()}, config):
+            return family, tensors
+    known = ", ".join(f.name for f in FAMILIES)
+    found = found_text(checkpoint, config)
+    raise SlmcError(f"{checkpoint.path}: no known model family; {found}; known families: {known}")
+
+
+def found_text(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str:
+    """What a checkpoint of no known family holds, in a line: its declared type, sizes, and names with numbers as *."""
+    patterns = Counter(re.sub(r"\.[0-9]+\.", ".*.", name) for name in checkpoint.tensors)
+    some = ", ".join(f"{name} x {n}" if n > 1 else name for name, n in list(patterns.items())[:6])
+    params = sum(t.numel() for t in checkpoint.tensors.values())
+    declared = config.get("model_type") or config.get("architectures")
+    said = f"config.json says {declared!r}, " if declared else ""
+    return f"{said}found {params} values in {len(checkpoint.tensors)} tensors: {some}"
+
+
+def _refuse_cache_options(family: Family, options: ModelOptions) -> None:
+    if options.context is not None:
+        raise SlmcError(f"--context: a model of family {family.name} carries a state of fixed size; leave it out")
+    if options.kv_cache != "fp32":
+        raise SlmcError(f"--kv-cache: a model of family {family.name} has no key-value cache; leave it out")
+
+
+def _implied_config(checkpoint: Path) -> dict[str, Any]:
+    """A bare RWKV-4 file differs from a SpikeGPT in nothing but its name: RWKV-4-Pile-169M-20220807-8023.pth."""
+    return {"model_type": "rwkv"} if checkpoint.name.lower().startswith("rwkv-4") else {}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -84,23 +144,43 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _fill(module: nn.Module, checkpoint: Checkpoint) -> None:
+def _fill(module: nn.Module, tree: ModelTree, checkpoint: Checkpoint) -> None:
     """Give an empty module the checkpoint's tensors, as float32, after comparing names and shapes."""
     wanted = {name: tuple(t.shape) for name, t in module.state_dict().items()}
-    missing = sorted(wanted.keys() - checkpoint.tensors.keys())
-    unknown = sorted(checkpoint.tensors.keys() - wanted.keys())
+    tensors = _with_tied(tree, checkpoint)
+    missing = sorted(wanted.keys() - tensors.keys())
+    unknown = sorted(tensors.keys() - wanted.keys())
     if missing or unknown:
         both = (("missing", missing), ("unknown", unknown))
         found = "; ".join(f"{what} {', '.join(names[:4])}" for what, names in both if names)
         raise SlmcError(f"{checkpoint.path}: {len(missing)} tensors missing, {len(unknown)} unknown ({found})")
     for name, shape in wanted.items():
-        tensor = checkpoint.tensors[name]
+        tensor = tensors[name]
         if tuple(tensor.shape) != shape:
             raise SlmcError(f"{checkpoint.path}: {name} has shape {list(tensor.shape)}, expected {list(shape)}")
         if not is_plain(tensor):
             what = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
             raise SlmcError(f"{checkpoint.path}: {name} is no plain float tensor ({what}); save the model as float32")
-    floats = {name: t.to(torch.float32) for name, t in checkpoint.tensors.items()}
+    floats = {name: t.to(torch.float32) for name, t in tensors.items()}
     module.load_state_dict(floats, assign=True)
+    for layer in tree.layers:
+        if layer.table:
+            module.get_submodule(layer.table).weight = module.get_parameter(f"{layer.path}.weight")
     module.eval()
     module.requires_grad_(False)
+
+
+def _with_tied(tree: ModelTree, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The tensors, with those that serve two layers under both names, whichever of the two the file has."""
+    tensors = dict(checkpoint.tensors)
+    for layer in tree.layers:
+        names = [f"{path}.weight" for path in (layer.path, layer.table) if path]
+        held = [tensors[name] for name in names if name in tensors]
+        if len(names) == 2 and held:
+            if len(held) == 2 and not torch.equal(held[0], held[1]):
+                raise SlmcError(
+                    f"{checkpoint.path}: {names[0]} and {names[1]} differ, but the config ties them; set "
+                    "tie_word_embeddings to false"
+                )
+            tensors |= dict.fromkeys(names, held[0])
+    return tensors

@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from exporters.states import StateSpec
 from toolchain.model.tree import ModelTree
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Tensor names to shapes."""
+
+CACHE_FORMATS = ("fp32", "int8")
+"""How keys and values may be stored in a cache."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What the user may say about a model. context: tokens in the key-value cache, None for the family's own choice;
+    kv_cache: how the compressed model stores it, one of CACHE_FORMATS."""
+
+    context: int | None = None
+    kv_cache: str = "fp32"
 
 
 class LanguageModel(Protocol):
     """A causal language model with carried state; also a torch module."""
 
-    def state_specs(self) -> list[tuple[str, int, float]]:
-        """Name, width and initial value of every carried state, in order; each is float [batch, width]."""
+    @property
+    def context(self) -> int | None:
+        """The most tokens of one text that the states have room for; None without a limit."""
         ...
 
-    def initial_state(self, batch: int = 1) -> list[Tensor]: ...
+    def state_specs(self) -> list[StateSpec]:
+        """Every carried state, in order."""
+        ...
+
+    def initial_state(self, batch: int = 1) -> list[Tensor]:
+        """The states before the first token, each [batch, *shape]."""
+        ...
 
     def __call__(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """tokens int64 [batch, time], state -> logits [batch, time, vocabulary], state."""
@@ -30,12 +54,21 @@ class Family(Protocol):
     @property
     def name(self) -> str: ...
 
-    def recognises(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> bool:
-        """Whether a checkpoint with these tensors belongs to the family."""
+    @property
+    def unused_rows(self) -> int:
+        """How many entries of the vocabulary may be without a token: trainers round its size up."""
         ...
 
-    def build(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> nn.Module:
-        """An empty LanguageModel of the right size, its parameters named as in the checkpoint.
+    def rename(self, name: str) -> str | None:
+        """The model's own name of a checkpoint's tensor, of which several are common; None if it is of no use."""
+        ...
+
+    def recognises(self, shapes: Shapes, config: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint with these tensors, renamed, belongs to the family."""
+        ...
+
+    def build(self, shapes: Shapes, config: Mapping[str, Any], options: ModelOptions) -> nn.Module:
+        """An empty LanguageModel of the right size, its parameters named as `rename` says.
 
         Raises:
             SlmcError: tensors are missing or of the wrong shape, or the config says what is not supported.

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from exporters.errors import SlmcError
 from exporters.ops.fusions import gated_spike_add, gated_wkv, shift_mix2, shift_mix3, spike_add, squared_relu
 from exporters.ops.recurrences import spike
+from exporters.states import StateSpec
+from toolchain.model.family import ModelOptions
 from toolchain.model.tree import Block as TreeBlock
 from toolchain.model.tree import Layer, ModelTree
 
@@ -131,6 +133,8 @@ class Block(nn.Module):
 class SpikeGpt(nn.Module):
     """Tokens and state in, logits and state out; parameters named as in the released checkpoints."""
 
+    context: int | None = None
+
     def __init__(self, config: SpikeGptConfig) -> None:
         super().__init__()
         self.config = config
@@ -139,10 +143,10 @@ class SpikeGpt(nn.Module):
         self.ln_out = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
 
-    def state_specs(self) -> list[tuple[str, int, float]]:
-        """Name, width and initial value of every carried state, in order."""
+    def state_specs(self) -> list[StateSpec]:
+        """Every carried state, in order, each [width]."""
         return [
-            (f"blocks.{i}.{name}", self.config.width, EXPONENT_START if name == "wkv_exponent" else 0.0)
+            StateSpec(f"blocks.{i}.{name}", (self.config.width,), EXPONENT_START if name == "wkv_exponent" else 0.0)
             for i in range(self.config.layers)
             for name in STATES_PER_BLOCK
         ]
@@ -150,7 +154,7 @@ class SpikeGpt(nn.Module):
     def initial_state(self, batch: int = 1) -> list[Tensor]:
         """The state before the first token, each [batch, width]."""
         like = self.ln_out.weight
-        return [like.new_full((batch, width), fill) for _, width, fill in self.state_specs()]
+        return [like.new_full((batch, *s.shape), s.fill) for s in self.state_specs()]
 
     def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """tokens [batch, time] -> logits [batch, time, vocabulary] and the state after the last token."""
@@ -193,6 +197,7 @@ class SpikeGptFamily:
     """SpikeGPT checkpoints as released: a flat state dict whose key names and shapes give every size."""
 
     name: str = "spikegpt"
+    unused_rows: int = 0
 
     def recognises(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> bool:
         """RWKV-4 has the same tensors; a config that names another family keeps it from being taken for a SpikeGPT."""
@@ -221,7 +226,12 @@ class SpikeGptFamily:
         options = {f.name: _option(config, f.name, f.default) for f in fields}
         return SpikeGptConfig(**sizes, **options)
 
-    def build(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> nn.Module:
+    def rename(self, name: str) -> str | None:
+        return name
+
+    def build(
+        self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], options: ModelOptions
+    ) -> nn.Module:
         with torch.device("meta"):
             return SpikeGpt(self.config(shapes, config))
 
@@ -236,5 +246,5 @@ class SpikeGptFamily:
             blocks.append(TreeBlock(f"blocks.{i}", layers))
         blocks.append(TreeBlock("head", (Layer("head", "linear", config.vocabulary, config.width),)))
         vectors = sum(p.numel() for p in model.parameters() if p.ndim != 2)
-        states = sum(width for _, width, _ in model.state_specs())
+        states = sum(s.values for s in model.state_specs())
         return ModelTree(self.name, tuple(blocks), vectors, states)

@@ -15,6 +15,9 @@ from exporters.errors import SlmcError
 SHORTEST_TOKENS = 128
 """A text with fewer tokens says nothing about a model."""
 
+UNUSED_ROWS = 1024
+"""So many entries of a vocabulary may be without a token: sizes are rounded up to what trains fast."""
+
 
 @dataclass(frozen=True)
 class Text:
@@ -32,8 +35,8 @@ class Text:
         return Text(self.name, self.ids[:tokens], round(self.n_bytes * tokens / len(self.ids)), self.sha256)
 
 
-def read_tokenizer(path: Path, vocabulary: int) -> Tokenizer:
-    """A tokenizer.json whose vocabulary is the model's.
+def read_tokenizer(path: Path, vocabulary: int, unused: int = 0) -> Tokenizer:
+    """A tokenizer.json whose vocabulary is the model's, of which so many entries at most may have no token.
 
     Raises:
         SlmcError: no such file, not a tokenizer, or of another size.
@@ -45,7 +48,7 @@ def read_tokenizer(path: Path, vocabulary: int) -> Tokenizer:
     except Exception as error:  # the library raises bare Exception
         raise SlmcError(f"{path}: not a tokenizer.json of the tokenizers library ({error})") from error
     size = tokenizer.get_vocab_size(with_added_tokens=True)
-    if size != vocabulary:
+    if not vocabulary - unused <= size <= vocabulary:
         raise SlmcError(f"{path}: the tokenizer has {size} entries, the model's vocabulary {vocabulary}; give its own")
     # A tokenizer.json may ask for both, and a text would silently lose all but its first tokens.
     tokenizer.no_truncation()
@@ -53,8 +56,11 @@ def read_tokenizer(path: Path, vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def read_text(path: Path, tokenizer: Tokenizer) -> Text:
+def read_text(path: Path, tokenizer: Tokenizer, context: int | None = None) -> Text:
     """A UTF-8 text file as tokens.
+
+    With a context the text is cut into pieces of so many tokens, that are read separately, and each begins as the
+    tokenizer begins a text: with <s> or the like, if it has such a token.
 
     Raises:
         SlmcError: no such file, empty, binary, or too short.
@@ -70,7 +76,15 @@ def read_text(path: Path, tokenizer: Tokenizer) -> Text:
         raise SlmcError(f"{path}: a binary file (it holds NUL bytes); give a plain text file")
     if not text.strip():
         raise SlmcError(f"{path}: the text is empty; at least {SHORTEST_TOKENS} tokens are needed")
-    ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
+    ids = torch.tensor(_cut(tokenizer.encode(text, add_special_tokens=False).ids, tokenizer, context))
     if len(ids) < SHORTEST_TOKENS:
         raise SlmcError(f"{path}: {len(ids)} tokens are too few to judge a model; give at least {SHORTEST_TOKENS}")
     return Text(path.name, ids, len(raw), hashlib.sha256(raw).hexdigest())
+
+
+def _cut(ids: list[int], tokenizer: Tokenizer, context: int | None) -> list[int]:
+    beginning: list[int] = tokenizer.encode("").ids[:1]
+    if context is None or not beginning or context == 1:
+        return ids
+    size = context - 1
+    return [token for at in range(0, len(ids), size) for token in (*beginning, *ids[at : at + size])]

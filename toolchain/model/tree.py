@@ -5,19 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
+from exporters.states import StateSpec
+
 
 @dataclass(frozen=True)
 class Layer:
     """One weight matrix [rows, cols]; rows are outputs, or vocabulary entries of an embedding.
 
+    kind: what a row is looked up by, if it is: 'embedding' by token, 'positions' by place in the text.
     sign_only: the model looks at nothing but the signs, so that one bit per weight is exact.
+    table: path of the embedding that shares the matrix of a linear layer, which is then stored once.
     """
 
     path: str
-    kind: Literal["linear", "embedding"]
+    kind: Literal["linear", "embedding", "positions"]
     rows: int
     cols: int
     sign_only: bool = False
+    table: str | None = None
 
     @property
     def params(self) -> int:
@@ -41,12 +48,14 @@ class ModelTree:
     """A whole network.
 
     vector_params: values outside the layers (norms, mixes, decays). state_values: values carried from token to token.
+    state_bytes: of these as stored, where they are not all float32.
     """
 
     family: str
     blocks: tuple[Block, ...]
     vector_params: int
     state_values: int
+    state_bytes: int | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -63,9 +72,54 @@ class ModelTree:
 
     @property
     def fixed_bytes(self) -> int:
-        """What no format changes: vectors and states stay fp32."""
-        return 4 * (self.vector_params + self.state_values)
+        """What no format changes: vectors, which stay fp32, and states."""
+        return 4 * self.vector_params + self.stored_state_bytes
+
+    @property
+    def stored_state_bytes(self) -> int:
+        return 4 * self.state_values if self.state_bytes is None else self.state_bytes
+
+    @property
+    def vocabulary(self) -> int:
+        """Entries of the table that tokens are looked up in."""
+        return next(layer.rows for layer in self.layers if layer.kind == "embedding" or layer.table)
 
     def block_of(self, path: str) -> str:
         """The path of the block that holds a layer."""
         return next(block.path for block in self.blocks for layer in block.layers if layer.path == path)
+
+
+def grown_tree(
+    family: str, model: nn.Module, states: list[StateSpec], *, blocks: str = "layers", head: str = "lm_head",
+    positions: str | None = None, tied: str | None = None,
+) -> ModelTree:  # fmt: skip
+    """The hierarchy of a model by its modules: tables first, then `blocks`.0, `blocks`.1 ..., then what follows them.
+
+    Args:
+        states: what it carries.
+        head: path of the linear layer that gives the logits.
+        positions: path of the table of positions, if there is one.
+        tied: path of the embedding whose matrix is the head's too.
+    """
+    outside: dict[str, list[Layer]] = {"emb": [], "head": []}
+    numbered: dict[str, list[Layer]] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and path != tied:
+            kind: Literal["positions", "embedding"] = "positions" if path == positions else "embedding"
+            outside["emb"].append(Layer(path, kind, module.num_embeddings, module.embedding_dim))
+        elif isinstance(module, nn.Linear):
+            table = tied if path == head else None
+            layer = Layer(path, "linear", module.out_features, module.in_features, table=table)
+            if path.startswith(f"{blocks}."):
+                numbered.setdefault(".".join(path.split(".")[:2]), []).append(layer)
+            else:
+                outside["head"].append(layer)
+    found = {"emb": outside["emb"], **numbered, "head": outside["head"]}
+    held = {f"{path}.weight" for some in found.values() for layer in some for path in (layer.path, layer.table)}
+    return ModelTree(
+        family,
+        tuple(Block(path, tuple(layers)) for path, layers in found.items() if layers),
+        sum(p.numel() for name, p in model.named_parameters(remove_duplicate=False) if name not in held),
+        sum(s.values for s in states),
+        sum(s.nbytes for s in states),
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -15,8 +14,17 @@ from torch import Tensor
 
 from exporters.errors import SlmcError
 from targets.verify import file_sha256
+from toolchain.model.checkpoint import Checkpoint
+from toolchain.model.shards import read_shards
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.pt")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model.pth",
+    "model.pt",
+)
 """Names that are looked for in a model directory, in this order; after them any single .pth."""
 
 PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -24,15 +32,6 @@ PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _FOREIGN_CODE = re.compile(r"GLOBAL ([A-Za-z_][\w.]*) (?:was not|whose)")
 """How torch names what a pickle wants to call."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The tensors of one file by name, and the file's SHA-256."""
-
-    path: Path
-    tensors: Mapping[str, Tensor]
-    sha256: str
 
 
 def find_weights(folder: Path) -> Path:
@@ -52,11 +51,13 @@ def find_weights(folder: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Every tensor of a checkpoint file, memory-mapped where the format allows it.
+    """Every tensor of a checkpoint file, or of an index's shards, memory-mapped where the format allows it.
 
     Raises:
         SlmcError: the file is truncated, no checkpoint, wants to run code, or holds numbers that are not finite.
     """
+    if path.name.endswith(".index.json"):
+        return read_shards(path, read_checkpoint)
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     for name, tensor in tensors.items():
         if is_plain(tensor) and not torch.isfinite(tensor).all():

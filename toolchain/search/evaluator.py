@@ -46,6 +46,7 @@ class ModelEvaluator:
         """text: token ids int64 [n] to evaluate on; time_left: seconds, asked before each evaluation."""
         self._model, self._evidence, self._text = model, evidence, text
         self._layers, self._journal, self._time_left = layers, journal, time_left
+        self._layers_by_path = {layer.path: layer for layer in model.tree.layers}
         self._student = Student(model, layers.encoded)
         self._reference: Reference | None = None
 
@@ -61,14 +62,20 @@ class ModelEvaluator:
     def loss(self, path: str, choice: Choice) -> float:
         encoded = self._layers.encoded(path, choice)
         error = torch.from_numpy(format_named(encoded.format).decode(encoded)) - self._model.weight(path)
-        if path in self._evidence.moments:
+        layer = self._layers_by_path[path]
+        loss = 0.0
+        if layer.kind == "linear":
             moment, fisher = self._evidence.moments[path], self._evidence.fisher[path]
             loss, fmt = expected_loss(error, moment, fisher), format_named(encoded.format)
             if choice.activations == "int8" and isinstance(fmt, IntegerFormat):
                 weight = self._model.weight(path)
                 loss += activation_loss(weight, moment, fisher, fmt.group_size(weight.shape[1]))
-            return loss
-        return embedding_loss(error, self._evidence.frequency, self._evidence.fisher[path])
+        looked_up = path if layer.kind != "linear" else layer.table
+        if looked_up:
+            even = torch.full((layer.rows,), 1 / layer.rows)
+            frequency = even if layer.kind == "positions" else self._evidence.frequency
+            loss += embedding_loss(error, frequency, self._evidence.fisher[looked_up])
+        return loss
 
     def _run(self, recipe: Recipe) -> Score:
         if self._time_left() <= 0:

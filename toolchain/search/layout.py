@@ -21,7 +21,8 @@ dense one with 8-bit activations is beaten later (benchmarks/event_kernels.py sh
 def with_layouts(recipe: Recipe, tree: ModelTree, zeros: Mapping[str, float], fixed: Collection[str]) -> Recipe:
     """The recipe with dense integer formats exchanged for their event twins where inputs are mostly zero.
 
-    Activations stay as the search chose and judged them; those that round to zero cost nothing either.
+    A matrix that tokens are looked up in as well stays as it is: its rows are read one by one. Activations stay as the
+    search chose and judged them; those that round to zero cost nothing either.
 
     Args:
         zeros: share of zero inputs by layer path; a layer that is not there stays as it is.
@@ -30,7 +31,7 @@ def with_layouts(recipe: Recipe, tree: ModelTree, zeros: Mapping[str, float], fi
     return recipe | {
         layer.path: dataclasses.replace(recipe[layer.path], format=twin.name)
         for layer in tree.layers
-        if layer.path not in fixed and zeros.get(layer.path, 0.0) >= LEAST_ZEROS
+        if layer.path not in fixed and not layer.table and zeros.get(layer.path, 0.0) >= LEAST_ZEROS
         for twin in _twins(layer, recipe[layer.path])
     }
 

@@ -129,8 +129,10 @@ def layer_options(
 def _choice(fmt: Format, layer: Layer, method: str) -> Choice:
     if fmt.name == SIGN.name and not layer.sign_only:
         raise SlmcError(f"layer {layer.path}: format sign keeps only signs, and this layer needs more; choose another")
-    if isinstance(fmt, EventFormat) and layer.kind != "linear":
-        raise SlmcError(f"layer {layer.path}: format {fmt.name} is for linear layers; choose {fmt.dense.name}")
+    if isinstance(fmt, EventFormat) and (layer.kind != "linear" or layer.table):
+        raise SlmcError(
+            f"layer {layer.path}: format {fmt.name} is for linear layers that share no matrix; choose {fmt.dense.name}"
+        )
     if not isinstance(fmt, IntegerFormat | EventFormat):
         return Choice(fmt.name, "nearest")
-    return Choice(fmt.name, "range" if layer.kind == "embedding" and method == "gptq" else method)
+    return Choice(fmt.name, "range" if layer.kind != "linear" and method == "gptq" else method)

@@ -32,9 +32,9 @@ CHECKPOINT_STEPS = 25
 class Schedule:
     """How long and how fast to tune.
 
-    Each step reads `streams` pieces of `window` tokens; states are carried from piece to piece. Learning rates are
-    Adam's: of latent weights and of vectors (norms, mixes, biases), and of scales. They rise over `warm_up` steps and
-    fall linearly to `last` of their height.
+    Each step reads `streams` pieces of `window` tokens; states are carried from piece to piece within a context.
+    Learning rates are Adam's: of latent weights and of vectors (norms, mixes, biases), and of scales. They rise over
+    `warm_up` steps and fall linearly to `last` of their height.
     """
 
     steps: int
@@ -116,18 +116,18 @@ class _Student:
         self, model: LoadedModel, encoded: Mapping[str, Encoded], learners: Mapping[str, Learner], schedule: Schedule
     ) -> None:
         self.module, self.learners = copy.deepcopy(model.module), learners
-        layers = {f"{layer.path}.weight" for layer in model.tree.layers}
+        layers = {f"{path}.weight" for layer in model.tree.layers for path in (layer.path, layer.table) if path}
         self.vector_names = [n for n, _ in self.module.named_parameters() if n not in layers]
         for name in self.vector_names:
             self.module.get_parameter(name).requires_grad_(True)
         for layer in model.tree.layers:
-            holder = self.module.get_submodule(layer.path)
-            if layer.path in learners:
-                parametrize.register_parametrization(holder, "weight", _Instead(learners[layer.path]), unsafe=True)
-            else:
-                stored = encoded[layer.path]
-                decoded = torch.from_numpy(format_named(stored.format).decode(stored))
-                holder.weight = nn.Parameter(decoded, requires_grad=False)
+            for holder in (self.module.get_submodule(path) for path in (layer.path, layer.table) if path):
+                if layer.path in learners:
+                    parametrize.register_parametrization(holder, "weight", _Instead(learners[layer.path]), unsafe=True)
+                else:
+                    stored = encoded[layer.path]
+                    decoded = torch.from_numpy(format_named(stored.format).decode(stored))
+                    holder.weight = nn.Parameter(decoded, requires_grad=False)
         self.optimiser = torch.optim.Adam(self._groups(schedule), betas=(0.9, 0.95))
 
     def _groups(self, schedule: Schedule) -> list[dict[str, Any]]:
@@ -165,14 +165,20 @@ class _Run:
 
     def __init__(self, model: LoadedModel, student: _Student, ids: Tensor, schedule: Schedule) -> None:
         self._model, self._student, self._schedule = model, student, schedule
-        streams = schedule.streams
-        self._text = ids[: len(ids) // streams * streams].view(streams, -1)
+        streams, self._context = schedule.streams, model.forward.context
+        length = len(ids) // streams
+        if self._context and length > self._context:
+            length -= length % self._context  # every stream begins where a context does
+        self._text = ids[: length * streams].view(streams, -1)
         self.step, self._at = 0, 0
         self.losses: list[float] = []
         self._rewind()
 
     def _rewind(self) -> None:
         self._at = 0
+        self._forget()
+
+    def _forget(self) -> None:
         self._state = self._student.forward.initial_state(self._schedule.streams)
         self._teacher_state = self._model.forward.initial_state(self._schedule.streams)
 
@@ -180,7 +186,12 @@ class _Run:
         """One step over the next piece of every stream."""
         if self._at >= self._text.shape[1]:
             self._rewind()
-        piece = self._text[:, self._at : self._at + self._schedule.window]
+        end = self._at + self._schedule.window
+        if self._context:
+            if self._at % self._context == 0:
+                self._forget()
+            end = min(end, (self._at // self._context + 1) * self._context)
+        piece = self._text[:, self._at : end]
         self._at += piece.shape[1]
         with torch.no_grad():
             wanted, self._teacher_state = self._model.forward(piece, self._teacher_state)

@@ -34,7 +34,7 @@ def tuned(
         SlmcError: the calibration text is too short, or the loss is not finite.
     """
     schedule = Schedule(steps)
-    text = read_text(calibration_path(prepared.spec), prepared.model.tokenizer)
+    text = read_text(calibration_path(prepared.spec), prepared.model.tokenizer, prepared.model.forward.context)
     passes = schedule.tokens / max(1, len(text.ids))
     say(
         f"tuning: {steps} steps of {schedule.tokens // steps} tokens, {passes:.1f} times the calibration text; "

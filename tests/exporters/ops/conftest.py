@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+import exporters.ops.attention
 import exporters.ops.events
 import exporters.ops.fusions
 import exporters.ops.products
@@ -42,8 +43,12 @@ FED = {
     "SquaredRelu": 1,
     "SparseLinear": 1,
     "EventLinear": 1,
+    "CachedAttention": 6,
+    "CachedAttentionInt8": 8,
 }
 """How many of the first inputs change from call to call; the others are weights inside the model."""
+
+KINDS = {"tensor(float)": onnx.TensorProto.FLOAT, "tensor(int8)": onnx.TensorProto.INT8}
 
 REFERENCES: dict[str, Callable[..., Any]] = {
     "EventLinear": exporters.ops.events.event_linear,
@@ -53,6 +58,8 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "SignEmbedding": exporters.ops.products.sign_embedding,
     "Lif": lif_reference,
     "Wkv": wkv_reference,
+    "CachedAttention": exporters.ops.attention.cached_attention,
+    "CachedAttentionInt8": exporters.ops.attention.cached_attention_int8,
     "ShiftMix2": exporters.ops.fusions.shift_mix2,
     "ShiftMix3": exporters.ops.fusions.shift_mix3,
     "GatedWkv": exporters.ops.fusions.gated_wkv,
@@ -92,7 +99,7 @@ def one_node(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> 
         [node],
         operator,
         [helper.make_tensor_value_info(n, kinds[n], [None] * inputs[n].ndim) for n in fed],
-        [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in outputs],
+        [helper.make_tensor_value_info(p.name, KINDS[p.type], None) for p in signature.outputs],
         [numpy_helper.from_array(a, n) for n, a in inputs.items() if n not in fed],
     )
     domains = {"": OPSET, DOMAIN: VERSION, "com.microsoft": 1}
@@ -127,6 +134,12 @@ def reading(request: pytest.FixtureRequest) -> Reading:
     if request.param == "torch":
         return torch_reading
     return runtime_reading(request.getfixturevalue("native_path") if request.param == "kernel" else None)
+
+
+@pytest.fixture
+def kernel_reading(native_path: str) -> Reading:
+    """The native kernels alone."""
+    return runtime_reading(native_path)
 
 
 @pytest.fixture

@@ -62,6 +62,10 @@ EMPTY = {"numerator": floats([0]), "denominator": floats([0]), "exponent": float
 NORMED = {"x": floats([[1, 3], [5, 1]]), "before": floats([1, 1]), "weight": np.array([2, 1], np.float32),
           "bias": np.array([1, 0], np.float32)}  # fmt: skip
 LN2, LN3 = math.log(2), math.log(3)
+ROOT2, COS1 = math.sqrt(2), math.cos(1)
+# queries ln 3 and 2 ln 3 times the new key's length, which the root of the width divides
+TWO_HEADS = {"q": floats([[ROOT2, 0, 2 * ROOT2, 0]]), "k": floats([[LN3, 0]]), "v": floats([[5, 0]])}
+PAST = {"keys": floats([[[0, 0], [3, 3], [7, 7]]]), "values": floats([[[1, 0], [3, 3], [7, 7]]])}
 
 BY_HAND = [
     # u = 0.5; 0.5 + (2 - 0.5) / 2 = 1.25, a spike, reset; 0.5
@@ -119,6 +123,23 @@ BY_HAND = [
     # 101 and 010 from the right, then eight bits more that do not count
     Case("two rows", "SignEmbedding", {"tokens": np.array([[1, 0]]), "codes": hexed("fd fa", 2, 1)},
          [floats([[-1, 1, -1], [1, -1, 1]])], {"K": 3, "N": 2}),
+    # shares 1/4 and 3/4 of 1 and 5; 1/10 and 9/10
+    Case("two heads, one group", "CachedAttention", {**TWO_HEADS, **PAST, "position": np.array([[1]])},
+         [floats([[4, 0, 4.6, 0]]), floats([[[0, 0], [LN3, 0], [7, 7]]]), floats([[[1, 0], [5, 0], [7, 7]]])],
+         {"heads": 2, "theta": 1.0, "rotate": 0.0}),
+    # the second key is one radian from the first; scores cos 1 and 1
+    Case("one radian", "CachedAttention",
+         {"q": floats([[0, 0], [ROOT2, 0]]), "k": floats([[1, 0], [1, 0]]), "v": floats([[1, 0], [0, 1]]),
+          "keys": floats([[[0, 0], [0, 0]]]), "values": floats([[[0, 0], [0, 0]]]), "position": np.array([[0]])},
+         [floats([[1, 0], [math.exp(COS1) / (math.exp(COS1) + math.e), math.e / (math.exp(COS1) + math.e)]]),
+          floats([[[1, 0], [COS1, math.sin(1)]]]), floats([[[1, 0], [0, 1]]])],
+         {"heads": 1, "theta": 100.0, "rotate": 1.0}),
+    Case("the same in codes", "CachedAttentionInt8",
+         {**TWO_HEADS, "keys": np.int8([[[[0, 0], [3, 3], [7, 7]]]]), "values": np.int8([[[[127, 0], [3, 3], [7, 7]]]]),
+          "key_scales": floats([[1, 2, 3]]), "value_scales": floats([[1 / 127, 2, 3]]), "position": np.array([[1]])},
+         [floats([[4, 0, 4.6, 0]]), np.int8([[[[0, 0], [127, 0], [7, 7]]]]), np.int8([[[[127, 0], [127, 0], [7, 7]]]]),
+          floats([[1, LN3 / 127, 3]]), floats([[1 / 127, 5 / 127, 3]])],
+         {"heads": 2, "theta": 1.0, "rotate": 0.0}),
     # places 1 and 3 of four (mask 10, rank 4): codes 9 and 6 less 8, scale 0.5: w = [0, 0.5, 0, -1]
     Case("two of four", "SparseLinear", {"x": floats([9, 1, 9, 2]), "codes": sparse_bytes("09 06", 32),
                                          "scales": np.array([[0.5]], np.float16), "patterns": sparse_bytes("04", 12)},
@@ -159,7 +180,7 @@ def test_by_hand(reading, case):
     outputs = reading(case.operator, case.inputs, case.attributes)
     assert len(outputs) == len(case.expected)
     for output, expected in zip(outputs, case.expected, strict=True):
-        assert output.shape == expected.shape and output.dtype == np.float32
+        assert output.shape == expected.shape and output.dtype == expected.dtype
         np.testing.assert_allclose(output, expected, rtol=1e-6, atol=1e-6)
 
 

@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from exporters.states import StateSpec
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.spikegpt import SpikeGpt, SpikeGptConfig, SpikeGptFamily
 from toolchain.model.tree import Block, Layer, ModelTree
@@ -19,11 +20,13 @@ from toolchain.model.tree import Block, Layer, ModelTree
 class Scripted:
     """A LanguageModel that says row t of a table after token t, whatever it reads."""
 
+    context: int | None = None
+
     def __init__(self, logits: Tensor) -> None:
         self.logits, self.calls = logits, 0
 
-    def state_specs(self) -> list[tuple[str, int, float]]:
-        return [("position", 1, 0.0)]
+    def state_specs(self) -> list[StateSpec]:
+        return [StateSpec("position", (1,))]
 
     def initial_state(self, batch: int = 1) -> list[Tensor]:
         return [torch.zeros(batch, 1)]
@@ -37,13 +40,15 @@ class Scripted:
 class Bigram(nn.Module):
     """Logits of the next token = head(emb(token)): no state, no spikes."""
 
+    context: int | None = None
+
     def __init__(self, vocabulary: int, width: int) -> None:
         super().__init__()
         self.emb = nn.Embedding(vocabulary, width)
         self.head = nn.Linear(width, vocabulary, bias=False)
         self.register_buffer("unused", torch.ones(3))
 
-    def state_specs(self) -> list[tuple[str, int, float]]:
+    def state_specs(self) -> list[StateSpec]:
         return []
 
     def initial_state(self, batch: int = 1) -> list[Tensor]:

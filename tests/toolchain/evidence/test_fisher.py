@@ -111,5 +111,5 @@ def test_the_model_is_left_as_it_was(spiking: LoadedModel, token_ids: Any) -> No
 def test_progress_reaches_the_end(bigram: LoadedModel, token_ids: Any) -> None:
     told: list[tuple[int, int]] = []
     output_fisher(bigram, token_ids(3000, 5), 0, lambda done, total: told.append((done, total)))
-    assert [total for _, total in told] == [375] * 3
-    assert [done for done, _ in told[:2]] == [fisher.WINDOW, 2 * fisher.WINDOW]
+    assert [total for _, total in told] == [3000] * 3
+    assert [done for done, _ in told[:2]] == [8 * fisher.WINDOW, 16 * fisher.WINDOW]

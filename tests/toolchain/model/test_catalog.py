@@ -88,9 +88,21 @@ def test_a_foreign_checkpoint_is_described(tmp_path: Path, tokenizer_path: Path)
     assert "spikegpt" in said
 
 
-def test_rwkv_named_by_its_config_is_foreign(folder: Path) -> None:
+def test_rwkv_is_told_from_spikegpt_by_its_config_or_its_name(
+    folder: Path, tmp_path: Path, tensors: Tensors, tokenizer_path: Path
+) -> None:
     (folder / "config.json").write_text('{"model_type": "rwkv"}')
-    assert "no known model family" in refusal(folder)
+    assert load_model(folder).tree.family == "rwkv"
+    torch.save(tensors, tmp_path / "RWKV-4-Pile-tiny.pth")
+    assert load_model(tmp_path / "RWKV-4-Pile-tiny.pth", tokenizer_path).tree.family == "rwkv"
+
+
+def test_a_config_that_names_another_family_is_believed(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "mamba"}')
+    said = refusal(folder)
+    assert "no known model family; config.json says 'mamba', found 528 values in " in said
+    assert "blocks.*.att.time_decay x 2" in said
+    assert said.endswith("known families: spikegpt, llama, opt, rwkv")
 
 
 def test_missing_and_unknown_tensors_are_named(folder: Path, tensors: Tensors) -> None:

@@ -183,8 +183,8 @@ def test_whole_text_chunks_and_single_tokens_agree(binarize: bool, rescale: int,
         logits, state = model(piece, state)
         parts.append(logits)
     assert (torch.cat(parts, 1) - whole).abs().max() < TOLERANCE
-    for (name, *_), one, other in zip(model.state_specs(), state, state_after_whole, strict=True):
-        assert (one - other).abs().max() < TOLERANCE, name
+    for spec, one, other in zip(model.state_specs(), state, state_after_whole, strict=True):
+        assert (one - other).abs().max() < TOLERANCE, spec.name
 
 
 def test_texts_of_a_batch_do_not_mix() -> None:
@@ -209,9 +209,9 @@ def test_logits_do_not_depend_on_later_tokens() -> None:
 def test_states_start_empty_and_are_named_in_order() -> None:
     model = SpikeGpt(SpikeGptConfig(2, 4, 12, 9))
     specs = model.state_specs()
-    assert [name for name, *_ in specs[7:]] == [f"blocks.1.{name}" for name in STATES_PER_BLOCK]
-    assert {(width, fill) for name, width, fill in specs if not name.endswith("exponent")} == {(4, 0.0)}
-    assert {fill for name, _, fill in specs if name.endswith("exponent")} == {-1e38}
+    assert [s.name for s in specs[7:]] == [f"blocks.1.{name}" for name in STATES_PER_BLOCK]
+    assert {(s.shape, s.fill) for s in specs if not s.name.endswith("exponent")} == {((4,), 0.0)}
+    assert {s.fill for s in specs if s.name.endswith("exponent")} == {-1e38}
     assert [tuple(s.shape) for s in model.initial_state(3)] == [(3, 4)] * 14
 
 

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from exporters.formats.catalog import format_named
+from exporters.states import StateSpec
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Reference, stream_logits
 from toolchain.model.catalog import LoadedModel
@@ -26,12 +27,14 @@ RECIPE: Recipe = {"emb": Choice("int4-g32", "range"), "head": Choice("int3-g32",
 class Bigram(nn.Module):
     """Logits of the next token = head(emb(token))."""
 
+    context: int | None = None
+
     def __init__(self) -> None:
         super().__init__()
         self.emb = nn.Embedding(VOCABULARY, WIDTH)
         self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
 
-    def state_specs(self) -> list[tuple[str, int, float]]:
+    def state_specs(self) -> list[StateSpec]:
         return []
 
     def initial_state(self, batch: int = 1) -> list[Tensor]:

@@ -53,7 +53,7 @@ def shape_of(index: int) -> str:
 
 def fp32_bytes(report: Report) -> int:
     """What a candidate's bytes are a share of: the uncompressed weights, and the states, which are never compressed."""
-    return max(1, report.manifest.bytes.weights_fp32 + report.manifest.bytes.states)
+    return max(1, report.manifest.bytes.uncompressed)
 
 
 def clipped(report: Report) -> int:

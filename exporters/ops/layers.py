@@ -1,0 +1,44 @@
+"""What surrounds stored matrices in a model: biases, and one table that serves look-up and logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from exporters.formats.base import Encoded
+from exporters.ops.modules import FloatLinear, stored_module
+
+
+class Biased(nn.Module):
+    """y = linear(x) + bias, the bias float32 [N]."""
+
+    def __init__(self, linear: nn.Module, bias: Tensor) -> None:
+        super().__init__()
+        self.linear = linear
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x) + self.bias
+        return y
+
+
+class _Columns(nn.Module):
+    """Rows of a float32 table [N, K] that is kept transposed, [K, N], for the product."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        columns = torch.index_select(self.get_buffer("weight"), 1, tokens.flatten())
+        return columns.t().reshape(*tokens.shape, -1)
+
+
+def shared_look_up(linear: nn.Module, encoded: Encoded) -> nn.Module:
+    """The embedding over the very planes that a stored linear layer holds: one memory, one initializer in the graph."""
+    if isinstance(linear, FloatLinear):
+        return _Columns(linear.weight)
+    table = stored_module(encoded, "embedding")
+    for name, plane in linear.named_buffers():
+        table.register_buffer(name, plane)
+    return table

@@ -1,0 +1,244 @@
+"""Every family from a directory to a working artifact: build, validate, bench, eval, generate, run.py."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import nn
+
+from exporters.errors import SlmcError
+from exporters.formats.base import bytes_for
+from exporters.formats.catalog import format_named
+from exporters.graph_nodes import read_workload
+from exporters.manifest import read_manifest
+from toolchain.compress.catalog import compress
+from toolchain.compress.recipe import Choice
+from toolchain.delivery.validate import artifact_session
+from toolchain.evidence.activity import input_activity
+from toolchain.evidence.quality import Reference
+from toolchain.evidence.zeros import zero_shares
+from toolchain.latency import model_workload
+from toolchain.model.catalog import load_model
+from toolchain.model.family import ModelOptions
+from toolchain.model.llama import Llama, LlamaConfig
+from toolchain.model.opt import Opt, OptConfig
+from toolchain.model.rwkv4 import Rwkv4
+from toolchain.model.spikegpt import SpikeGptConfig
+from toolchain.prepare import SHIPPED_TEXTS
+from toolchain.tuning.distil import Schedule, tune
+
+VOCABULARY, CONTEXT = 300, 48
+QUICK = ("--effort", "quick", "--formats", "int4-g32", "--formats", "int8", "--max-time", "5m")
+
+
+def llama() -> tuple[nn.Module, dict[str, Any]]:
+    """Grouped heads, a tied embedding."""
+    config = LlamaConfig(1, 32, 48, VOCABULARY, heads=4, groups=2, head_width=8, context=64, tied=True)
+    model = Llama(config)
+    model.lm_head.weight = model.embed_tokens.weight
+    return model, {
+        "model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+
+
+def opt() -> tuple[nn.Module, dict[str, Any]]:
+    """Biases, learned positions, a narrow embedding."""
+    config = OptConfig(1, 32, 48, VOCABULARY, embedding=16, heads=4, positions=64, context=64, tied=False)
+    return Opt(config), {"model_type": "opt", "num_attention_heads": 4, "tie_word_embeddings": False}
+
+
+def rwkv() -> tuple[nn.Module, dict[str, Any]]:
+    return Rwkv4(SpikeGptConfig(1, 32, 64, VOCABULARY)), {"model_type": "rwkv"}
+
+
+CASES = {
+    "llama": (llama, ("--context", CONTEXT, "--kv-cache", "int8", "--layer", "lm_head=int4-g32")),
+    "opt": (opt, ("--context", CONTEXT)),
+    "rwkv": (rwkv, ()),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def built(
+    request: pytest.FixtureRequest, tiny_model: Path, slmc: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A random model's folder, and the artifact that was built from it."""
+    make, options = CASES[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(7)
+    module, config = make()
+    for p in module.parameters():
+        p.data.add_(0.3 * torch.randn_like(p))
+    tensors = {n: t for n, t in module.state_dict().items() if not (config.get("tie_word_embeddings") and "lm_" in n)}
+    source = folder / "source"
+    source.mkdir()
+    save_file(tensors, source / "model.safetensors")
+    (source / "config.json").write_text(json.dumps(config))
+    (source / "tokenizer.json").write_bytes((tiny_model / "tokenizer.json").read_bytes())
+    result = slmc("build", source, "-o", folder / "out", *options, *QUICK)
+    assert result.exit_code == 0, result.stderr
+    return source, folder / "out"
+
+
+def test_parity_and_sizes(built: tuple[Path, Path]) -> None:
+    source, out = built
+    manifest = read_manifest(out)
+    tree = load_model(source, options=ModelOptions(manifest.io.context)).tree
+    assert manifest.source.family == tree.family
+    assert manifest.parity is not None and manifest.parity.top1_agreement > 0.995
+    assert manifest.parity.perplexity_ratio == pytest.approx(1, abs=1e-3)
+    law = {x.path: bytes_for(format_named(manifest.recipe[x.path].format), x.rows, x.cols) for x in tree.layers}
+    assert {path: entry.bytes for path, entry in manifest.recipe.items()} == law
+    graph = onnx.load(out / "model.onnx", load_external_data=False).graph
+    weights = [t for t in graph.initializer if t.data_type != onnx.TensorProto.INT64 and len(t.dims)]
+    stored = sum(int(np.prod(t.dims)) * onnx.helper.tensor_dtype_to_np_dtype(t.data_type).itemsize for t in weights)
+    assert stored == manifest.bytes.weights == sum(law.values()) + 4 * tree.vector_params
+    states = sum(int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in manifest.io.states)
+    assert manifest.bytes.states == states
+    assert manifest.bytes.uncompressed == pytest.approx(tree.bytes_fp32, abs=8)
+
+
+def test_validate_and_eval(built: tuple[Path, Path], document: Callable[..., Any]) -> None:
+    source, out = built
+    found = document("validate", out, "--reference", source)
+    assert found["token_by_token_top1"] == 1.0
+    assert found["stock_runtime_top1"] > 0.995
+    assert found["stock_runtime_perplexity_ratio"] == pytest.approx(1, abs=1e-3)
+    assert found["top1_agreement"] > 0.5 and found["files"] == "ok"
+
+
+def test_eval_reads_both_alike(
+    built: tuple[Path, Path], document: Callable[..., Any], fails: Callable[..., None]
+) -> None:
+    source, out = built
+    text = SHIPPED_TEXTS / "evaluation.txt"
+    manifest = read_manifest(out)
+    context, quality = manifest.io.context, manifest.quality
+    found = document("eval", out, "--reference", source, "--data", text, "--tokens", "1024")
+    assert quality is not None and found["tokens"] == quality.tokens
+    assert quality.tokens == (1023 if context is None else 1024 - 1 - 1024 // context)
+    assert found["relative_drop"] == pytest.approx(quality.relative_drop, abs=1e-6)
+    if context is not None:
+        fails(("eval", source, "--reference", out, "--data", text), 2, f"its context is {context}, that of", "64")
+
+
+def test_bench(built: tuple[Path, Path], document: Callable[..., Any]) -> None:
+    rows = document("bench", built[1], "-p", "24", "-n", "8", "-r", "2")
+    assert [(r["n_prompt"], r["n_gen"]) for r in rows] == [(24, 0), (0, 8)]
+    assert all(r["avg_ts"] > 0 and r["native"] for r in rows)
+
+
+def test_gate(
+    built: tuple[Path, Path], slmc: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A baseline is written and kept to; latency of so little work is not what is tried here."""
+    monkeypatch.setattr("toolchain.gate.observe.ROUNDS", 2)
+    monkeypatch.setattr("toolchain.gate.observe.PROCESSES", 2)
+    source, out = built
+    gate = ("gate", out, "--baseline", tmp_path / "baseline.json")
+    written = slmc(*gate, "--update-baseline", "--reference", source)
+    assert written.exit_code == 0, written.stderr
+    kept = slmc(*gate, "--tolerance", "latency=1000%", "--tolerance", "memory=100%")
+    assert kept.exit_code == 0, kept.stdout + kept.stderr
+
+
+def test_work_foretold_is_that_of_the_graph(built: tuple[Path, Path]) -> None:
+    """Every matrix once, the one of a tied head too, and the bytes of the states, of rounded caches too."""
+    source, out = built
+    manifest = read_manifest(out)
+    options = ModelOptions(manifest.io.context, "int8" if "llama" in str(source) else "fp32")
+    model = load_model(source, options=options)
+    foretold = model_workload(model, {path: entry.format for path, entry in manifest.recipe.items()})
+    exported = read_workload(out / "model.onnx")
+    linear = [x.path for x in model.tree.layers if x.kind == "linear"]
+    found = [sorted((n.rows, n.cols) for n in w.nodes if n.is_matrix) for w in (foretold, exported)]
+    assert found[0] == found[1] and len(found[0]) == len(linear)
+    assert (foretold.states, foretold.state_bytes) == (exported.states, exported.state_bytes)
+    activity = input_activity(model, torch.arange(100))
+    assert set(activity) == set(linear) == set(zero_shares(model, torch.arange(100)))
+
+
+def test_tuning_keeps_formats_and_tied_matrices(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """Latent weights of every linear layer learn, over more text than a context holds."""
+    model = load_model(built[0], options=ModelOptions(read_manifest(built[1]).io.context))
+    encoded = {x.path: compress(model.weight(x.path), Choice("int4-g32", "range"), None) for x in model.tree.layers}
+    ids = torch.randint(0, VOCABULARY, (1000,), generator=torch.Generator().manual_seed(9))
+    schedule = Schedule(steps=24, streams=4, window=32, rate=2e-3, scale_rate=2e-4)
+    tuned = tune(model, encoded, ids, schedule, tmp_path / "state.pt")
+    assert {p: (e.format, e.nbytes) for p, e in tuned.encoded.items()} == {
+        p: (e.format, e.nbytes) for p, e in encoded.items()
+    }
+    matrices = {f"{path}.weight" for x in model.tree.layers for path in (x.path, x.table) if path}
+    assert not matrices & set(tuned.vectors)
+    assert np.mean(tuned.losses[-5:]) < np.mean(tuned.losses[:5])
+
+
+def test_a_story_goes_on_until_the_context_is_full(built: tuple[Path, Path], document: Callable[..., Any]) -> None:
+    """slmc, run.py with and without the compiled operators: the same text, and a clear word at the end of it."""
+    out = built[1]
+    context = read_manifest(out).io.context
+    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+    asked = 60
+    story = document("generate", out, "-p", "The old bridge", "-n", asked, "--temp", "0")["text"]
+    prompt = len(tokenizer.encode("The old bridge").ids)
+    assert (context is None) == ("rwkv" in str(out))
+    for flags in ((), ("--no-native",)):
+        command = [
+            sys.executable,
+            out / "run.py",
+            "-p",
+            "The old bridge",
+            "-n",
+            str(asked),
+            "--temperature",
+            "0",
+            *flags,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        assert done.stdout.rstrip("\n") == story.rstrip("\n\ufffd")
+        full = "" if context is None else f"only {context - prompt} tokens fit into the context after this prompt"
+        assert full in done.stderr
+
+
+def test_what_does_not_fit_into_the_context_is_refused(built: tuple[Path, Path]) -> None:
+    out = built[1]
+    manifest = read_manifest(out)
+    session = artifact_session(out, manifest.io)
+    ids = np.ones((1, CONTEXT + 1), np.int64)
+    if manifest.io.context is None:
+        assert session.room is None and session.run(ids).shape[1] == CONTEXT + 1
+        return
+    with pytest.raises(SlmcError, match=f"{CONTEXT + 1} tokens do not fit into its context of {CONTEXT}"):
+        session.run(ids)
+    before = session.run(ids[:, 1:])[0, -1]
+    with pytest.raises(SlmcError, match="begin a new text, or build it with a larger --context"):
+        session.step(1)
+    session.reset()
+    assert session.room == CONTEXT
+    np.testing.assert_array_equal(session.run(ids[:, 1:])[0, -1], before)
+
+
+def test_texts_longer_than_the_context_are_read_in_pieces(built: tuple[Path, Path]) -> None:
+    """Perplexity of a text is that of its pieces, each from an empty state."""
+    model = load_model(built[0]).forward
+    context = read_manifest(built[1]).io.context
+    if context is None:
+        pytest.skip("no context")
+    ids = torch.randint(0, VOCABULARY, (2 * 64 + 10,), generator=torch.Generator().manual_seed(8))
+    expected = []
+    for piece in ids.split(64):
+        logits, _ = model(piece[None], model.initial_state())
+        expected.append(nn.functional.cross_entropy(logits[0, :-1], piece[1:], reduction="none"))
+    assert torch.allclose(Reference(model, ids).losses, torch.cat(expected), atol=1e-4)

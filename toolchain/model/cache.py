@@ -1,0 +1,93 @@
+"""What models with key-value caches share: their states, and attention that reads and writes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from exporters.errors import SlmcError
+from exporters.ops.attention import cached_attention, cached_attention_int8
+from exporters.states import StateSpec
+from toolchain.model.family import ModelOptions
+
+LARGEST_DEFAULT = 2048
+"""Without --context a cache has room for what the model was trained on, but for no more tokens than this."""
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """Sizes of all caches: per layer keys and values [groups, context, width]."""
+
+    layers: int
+    groups: int
+    context: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Rotary positions of base theta; None of it if theta is 0."""
+
+    theta: float = 0.0
+
+
+class CachedModel(nn.Module):
+    """A language model whose states are the number of tokens read and the keys and values of every layer."""
+
+    def __init__(self, cache: CacheShape) -> None:
+        super().__init__()
+        self.cache = cache
+        self.kv_cache = "fp32"
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that the caches have room for."""
+        return self.cache.context
+
+    def state_specs(self) -> list[StateSpec]:
+        """The number of tokens read, int64 [1]; then of every layer its keys, values, and the scales of 8-bit codes."""
+        shape = (self.cache.groups, self.cache.context, self.cache.width)
+        dtype = "int8" if self.kv_cache == "int8" else "float32"
+        kinds: list[tuple[str, tuple[int, ...], str]] = [("keys", shape, dtype), ("values", shape, dtype)]
+        if self.kv_cache == "int8":
+            kinds += [("key_scales", shape[:2], "float32"), ("value_scales", shape[:2], "float32")]
+        caches = (
+            StateSpec(f"layers.{i}.{name}", dims, 0.0, kind, in_place=True)
+            for i in range(self.cache.layers)
+            for name, dims, kind in kinds
+        )
+        return [StateSpec("position", (1,), 0.0, "int64"), *caches]
+
+    def initial_state(self, batch: int = 1) -> list[Tensor]:
+        """The states before the first token, each [batch, *shape]."""
+        return [torch.zeros((batch, *s.shape), dtype=getattr(torch, s.dtype)) for s in self.state_specs()]
+
+    def per_layer(self, state: list[Tensor]) -> list[list[Tensor]]:
+        """The caches of every layer."""
+        size = (len(state) - 1) // self.cache.layers
+        return [state[1 + i * size : 1 + (i + 1) * size] for i in range(self.cache.layers)]
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, caches: list[Tensor], position: Tensor, heads: int, rotation: Rotation
+) -> tuple[Tensor, list[Tensor]]:
+    """Attention of new tokens over all so far, through caches of either kind; see exporters.ops.attention."""
+    how = (heads, rotation.theta or 1.0, float(rotation.theta > 0))
+    operator = cached_attention if len(caches) == 2 else cached_attention_int8
+    y, *after = operator(q, k, v, *caches, position, *how)
+    return y, list(after)
+
+
+def context_for(options: ModelOptions, trained: int) -> int:
+    """Tokens in the cache of a model that was trained on so many.
+
+    Raises:
+        SlmcError: the user asks for more than that, or for none.
+    """
+    if options.context is None:
+        return min(trained, LARGEST_DEFAULT)
+    if not 1 <= options.context <= trained:
+        raise SlmcError(f"--context {options.context}: this model reads 1 to {trained} tokens at once")
+    return options.context

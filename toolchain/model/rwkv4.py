@@ -1,0 +1,121 @@
+"""RWKV-4 (arXiv 2305.13048) in the layout of the official checkpoints, and as Hugging Face saves it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from exporters.states import StateSpec
+from toolchain.model.config import Config, agree, count_layers, matrix, only, without_wrappers
+from toolchain.model.family import ModelOptions, Shapes
+from toolchain.model.spikegpt import EXPONENT_START, ChannelMix, SpikeGptConfig, TimeMix
+from toolchain.model.text import UNUSED_ROWS
+from toolchain.model.tree import ModelTree, grown_tree
+
+STATES_PER_BLOCK = ("att_shift", "wkv_numerator", "wkv_denominator", "wkv_exponent", "ffn_shift")
+"""What one block carries from token to token, each [batch, width]."""
+
+_HUGGING_FACE = (
+    (re.compile(r"^rwkv\."), ""),
+    (re.compile(r"^embeddings\."), "emb."),
+    (re.compile(r"\.attention\."), ".att."),
+    (re.compile(r"\.feed_forward\."), ".ffn."),
+    (re.compile(r"\.time_mix_key$"), ".time_mix_k"),
+    (re.compile(r"\.time_mix_value$"), ".time_mix_v"),
+    (re.compile(r"\.time_mix_receptance$"), ".time_mix_r"),
+    (re.compile(r"\.pre_ln\."), ".ln0."),
+)
+"""Hugging Face's names and the official ones."""
+
+
+class Block(nn.Module):
+    """Time-mix and channel-mix, each on a normalised copy of the residual and added to it."""
+
+    def __init__(self, config: SpikeGptConfig, index: int) -> None:
+        super().__init__()
+        if index == 0:
+            self.ln0 = nn.LayerNorm(config.width)
+        self.ln1 = nn.LayerNorm(config.width)
+        self.ln2 = nn.LayerNorm(config.width)
+        self.att = TimeMix(config)
+        self.ffn = ChannelMix(config)
+
+    def forward(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """x [batch, time, width]; the state in the order of STATES_PER_BLOCK."""
+        if hasattr(self, "ln0"):
+            x = self.ln0(x)
+        drive, att_state = self.att(x, self.ln1, state[0], (state[1], state[2], state[3]))
+        x = x + drive
+        value, gate, ffn_shift = self.ffn(x, self.ln2, state[4])
+        return x + torch.sigmoid(gate) * value, [*att_state, ffn_shift]
+
+
+class Rwkv4(nn.Module):
+    """Tokens and state in, logits and state out; parameters named as in the official checkpoints."""
+
+    context: int | None = None
+
+    def __init__(self, config: SpikeGptConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.emb = nn.Embedding(config.vocabulary, config.width)
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
+        self.ln_out = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+
+    def state_specs(self) -> list[StateSpec]:
+        """Every carried state, in order, each [width]."""
+        return [
+            StateSpec(f"blocks.{i}.{name}", (self.config.width,), EXPONENT_START if name == "wkv_exponent" else 0.0)
+            for i in range(self.config.layers)
+            for name in STATES_PER_BLOCK
+        ]
+
+    def initial_state(self, batch: int = 1) -> list[Tensor]:
+        """The state before the first token, each [batch, width]."""
+        return [torch.full((batch, *s.shape), s.fill) for s in self.state_specs()]
+
+    def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """tokens [batch, time] -> logits [batch, time, vocabulary] and the state after the last token."""
+        x, after = self.emb(tokens), []
+        for i, block in enumerate(self.blocks):
+            x, block_state = block(x, state[i * len(STATES_PER_BLOCK) : (i + 1) * len(STATES_PER_BLOCK)])
+            after += block_state
+        return self.head(self.ln_out(x)), after
+
+
+@dataclass(frozen=True)
+class Rwkv4Family:
+    """RWKV-4 checkpoints. Their tensors are SpikeGPT's, so that a config or the file's name must say what they are."""
+
+    name: str = "rwkv"
+    unused_rows: int = UNUSED_ROWS
+
+    def rename(self, name: str) -> str | None:
+        name = without_wrappers(name)
+        for pattern, official in _HUGGING_FACE:
+            name = pattern.sub(official, name)
+        return name
+
+    def recognises(self, shapes: Shapes, config: Config) -> bool:
+        named = config.get("model_type") in (self.name, "rwkv4")
+        return named and {"emb.weight", "blocks.0.att.time_decay", "blocks.0.ffn.key.weight"} <= set(shapes)
+
+    def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
+        vocabulary, width = matrix(shapes, "emb.weight")
+        hidden, _ = matrix(shapes, "blocks.0.ffn.key.weight")
+        layers = count_layers(shapes, r"blocks\.([0-9]{1,6})\.")
+        sizes = (("num_hidden_layers", layers), ("hidden_size", width), ("attention_hidden_size", width))
+        for key, size in (*sizes, ("vocab_size", vocabulary), ("intermediate_size", hidden)):
+            agree(config, key, size)
+        only(config, "layer_norm_epsilon", 1e-5)
+        only(config, "tie_word_embeddings", False)
+        with torch.device("meta"):
+            return Rwkv4(SpikeGptConfig(layers, width, hidden, vocabulary))
+
+    def tree(self, model: nn.Module) -> ModelTree:
+        assert isinstance(model, Rwkv4)
+        return grown_tree(self.name, model, model.state_specs(), blocks="blocks", head="head")
