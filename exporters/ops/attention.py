@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from exporters.errors import SlmcError
-
-SMALLEST_SCALE = 1e-12
-"""Keeps the scale of an all-zero key from being zero."""
+from exporters.ops.attention_functions import SMALLEST_SCALE
 
 
 def _rotated(x: Tensor, positions: Tensor, theta: float) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from exporters.ops.attention import SMALLEST_SCALE
+SMALLEST_SCALE = 1e-12
+"""Keeps the scale of an all-zero key from being zero."""
 
 
 def _rotation(x: str) -> str:
