@@ -61,10 +61,7 @@ def doubts(
     if trend > SLOWED:
         found.append(f"the machine slowed down by {trend - 1:.0%} meanwhile: the reference work shows it")
     if wait > BUSY:
-        found.append(
-            f"other programs took {1 - 1 / wait:.0%} of the core: wall times are too long, "
-            "CPU times hold"
-        )
+        found.append(f"other programs took {1 - 1 / wait:.0%} of the core: wall times are too long, CPU times hold")
     if before is not None and after is not None:
         found += _between(before, after)
     return tuple(found)
