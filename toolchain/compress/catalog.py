@@ -9,13 +9,14 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
+from toolchain.compress.descent import Descent, descend_jointly
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import JointFormat, compress_jointly
 from toolchain.compress.method import Method
 from toolchain.compress.recipe import Choice
 from toolchain.compress.rounding import Nearest, RangeSearch
 
-METHODS: tuple[Method, ...] = (Nearest(), RangeSearch(), Gptq())
+METHODS: tuple[Method, ...] = (Nearest(), RangeSearch(), Gptq(), Descent())
 
 
 def method_named(name: str) -> Method:
@@ -41,5 +42,5 @@ def compress(weight: Tensor, choice: Choice, hessian: Tensor | None) -> Encoded:
     if isinstance(fmt, IntegerFormat):
         return method.compress(w, fmt, hessian)
     if isinstance(fmt, JointFormat) and method.needs_hessian and hessian is not None:
-        return compress_jointly(w, fmt, hessian)
+        return (descend_jointly if method.name == Descent.name else compress_jointly)(w, fmt, hessian)
     return fmt.encode(w.numpy())
