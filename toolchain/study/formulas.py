@@ -20,7 +20,7 @@ SCALE_BITS = 16
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a matrix: `kept` of every `period` weights in `bits` bits, a scale per `group` inputs (None: none)."""
+    """One part of a matrix: `kept` of every `period` weights in `bits` bits, a scale per `group` inputs or none."""
 
     kept: int
     period: int

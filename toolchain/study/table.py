@@ -106,11 +106,11 @@ def render(results: Sequence[Result], title: str) -> str:
         parts += ["## Bars", table(head, bars)]
     pairs = equal_bytes(results)
     if pairs:
-        rows = [
+        beside = [
             (p.sparse.format, p.sparse.method, str(p.sparse.bytes), units.signed_percent(p.sparse.relative_drop),
              f"{p.dense.format} {p.dense.method}", str(p.dense.bytes), units.signed_percent(p.dense.relative_drop))
             for p in pairs
         ]  # fmt: skip
-        head = ("sparse", "method", "bytes", "drop", "best dense of no more bytes", "its bytes", "its drop")
-        parts += ["## Sparse beside dense at equal bytes", table(head, rows)]
+        columns = ("sparse", "method", "bytes", "drop", "best dense of no more bytes", "its bytes", "its drop")
+        parts += ["## Sparse beside dense at equal bytes", table(columns, beside)]
     return "\n\n".join(parts) + "\n"
