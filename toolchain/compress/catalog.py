@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from exporters.errors import SlmcError
@@ -9,6 +11,7 @@ from exporters.formats.base import Encoded, Format
 from exporters.formats.catalog import format_named
 from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
+from toolchain.compress.descent import Descent, descend_jointly
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import JointFormat, compress_jointly
 from toolchain.compress.method import Method
@@ -16,10 +19,16 @@ from toolchain.compress.pruners import PRUNERS, PatternFormat, Pruner, Seen
 from toolchain.compress.recipe import Choice
 from toolchain.compress.rounding import Nearest, RangeSearch
 
-INTEGER_METHODS: tuple[Method, ...] = (Nearest(), RangeSearch(), Gptq())
+INTEGER_METHODS: tuple[Method, ...] = (Nearest(), RangeSearch(), Gptq(), Descent())
 
 METHODS: tuple[Method | Pruner, ...] = (*INTEGER_METHODS, *PRUNERS)
-"""Integer methods come first. `gptq` and `nearest` are said of every format; pruners of N:M and decomposed ones."""
+"""Integer methods come first, which all formats know; then pruners, which N:M and decomposed ones know."""
+
+JOINTLY: dict[str, Callable[[Tensor, JointFormat, Tensor], Encoded]] = {
+    Gptq.name: compress_jointly,
+    Descent.name: descend_jointly,
+}
+"""How sparse, decomposed and four-bit float formats read the integer methods that look at the Hessian."""
 
 
 def method_named(name: str) -> Method | Pruner:
@@ -53,17 +62,33 @@ def method_takes(name: str, fmt: Format) -> bool:
         return method_takes(name, fmt.dense)
     if isinstance(fmt, IntegerFormat):
         return any(name == m.name for m in INTEGER_METHODS)
-    if name == "gptq":
+    if name in JOINTLY:
         return isinstance(fmt, JointFormat)
     return name == "nearest" or any(p.name == method.name and p.takes(fmt) for p in PRUNERS)
+
+
+def method_for(name: str, fmt: Format, *, linear: bool) -> str:
+    """The method that a layer gets in a format where `name` is asked for of the whole model.
+
+    Floats and signs are rounded to nearest. Layers that are looked up have no Hessian: range search. Pruning methods
+    give way to GPTQ in integer formats, `range` to nearest in sparse ones.
+    """
+    method = method_named(name)
+    if isinstance(fmt, IntegerFormat | EventFormat):
+        if not linear and method.needs_hessian:
+            return RangeSearch.name
+        return name if method_takes(name, fmt) else Gptq.name if linear else RangeSearch.name
+    if not isinstance(fmt, JointFormat) or not linear:
+        return Nearest.name
+    return name if method_takes(name, fmt) else Gptq.name if method.needs_hessian else Nearest.name
 
 
 def compress(weight: Tensor, choice: Choice, hessian: Tensor | None, entropy: Tensor | None = None) -> Encoded:
     """A weight matrix [rows, cols] as its choice stores it.
 
     hessian: mean of x x^T [cols, cols]; entropy: of the input channels [cols], which esparse alone needs. Sparse,
-    decomposed and four-bit float formats are rounded with feedback by `gptq`, and by magnitude and to nearest by
-    `nearest` and `range`.
+    decomposed and four-bit float formats are rounded with feedback by `gptq` and `descent`, and by magnitude and to
+    nearest by `nearest` and `range`.
 
     Raises:
         SlmcError: the method cannot bring a matrix into this format, or lacks what calibration did not collect.
@@ -75,8 +100,8 @@ def compress(weight: Tensor, choice: Choice, hessian: Tensor | None, entropy: Te
         return pruner_named(choice.method).compress(w, fmt, Seen(hessian, entropy))
     if isinstance(fmt, IntegerFormat):
         return _integer(method.name, fmt).compress(w, fmt, hessian)
-    if isinstance(fmt, JointFormat) and method.needs_hessian and hessian is not None:
-        return compress_jointly(w, fmt, hessian)
+    if isinstance(fmt, JointFormat) and method.name in JOINTLY and hessian is not None:
+        return JOINTLY[method.name](w, fmt, hessian)
     return fmt.encode(w.numpy())
 
 

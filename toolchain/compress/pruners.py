@@ -14,6 +14,7 @@ from exporters.formats.decomposed import DecomposedFormat
 from exporters.formats.integer import Grid
 from exporters.formats.nm import NmFormat
 from toolchain.compress.alps import Alps, damped, solve_masked
+from toolchain.compress.descent import descend_jointly
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import Layout, Part, compress_jointly, layout_of, prune
 from toolchain.compress.scores import Channels, ESparse, Magnitude, Ria, Score, Wanda
@@ -151,7 +152,7 @@ class SparseGpt:
 class AlpsPruner:
     """The mask by ADMM, the kept weights by masked least squares; rounding, with feedback, on the mask as it is.
 
-    Meng et al., ALPS (NeurIPS 2024). A decomposed format's outliers are the highest w^2 H_jj of what the mask keeps.
+    Meng et al., ALPS (NeurIPS 2024); `descent` without its sweeps.
     """
 
     name: str = "alps"
@@ -167,15 +168,7 @@ class AlpsPruner:
         return solve_masked(weight, mask, damped(moment, Gptq.damping))
 
     def compress(self, weight: Tensor, fmt: PatternFormat, seen: Seen) -> Encoded:
-        moment, layout = moment_of(self.name, seen), layout_of(fmt)
-        keep = sum(part.kept for part in layout.parts)
-        if keep == layout.period:  # nothing is pruned, so that there is no mask to find
-            return compress_jointly(weight, fmt, moment)
-        mask = Alps(Gptq.damping).mask(weight, moment, keep, layout.period, layout.pattern_rows)
-        h = damped(moment, Gptq.damping)
-        solved = solve_masked(weight, mask, h)
-        kinds = layout.kinds(solved.square() * h.diagonal().float()) * mask
-        return compress_jointly(solved, fmt, moment, kinds.to(torch.int8))
+        return descend_jointly(weight, fmt, moment_of(self.name, seen), sweeps=0)
 
 
 PRUNERS: tuple[Pruner, ...] = (

@@ -12,6 +12,7 @@ from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP32, SIGN
 from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
+from toolchain.compress.catalog import method_named
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Score
 from toolchain.model.tree import Layer, ModelTree
@@ -135,4 +136,4 @@ def _choice(fmt: Format, layer: Layer, method: str) -> Choice:
         )
     if not isinstance(fmt, IntegerFormat | EventFormat):
         return Choice(fmt.name, "nearest")
-    return Choice(fmt.name, "range" if layer.kind != "linear" and method == "gptq" else method)
+    return Choice(fmt.name, "range" if layer.kind != "linear" and method_named(method).needs_hessian else method)

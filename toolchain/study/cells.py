@@ -15,8 +15,8 @@ DISTIL = "distil"
 
 OURS = {
     "pruned": ("alps", DISTIL),
-    "integer": ("gptq", DISTIL),
-    "joint": ("alps", DISTIL),
+    "integer": ("descent", DISTIL),
+    "joint": ("descent", DISTIL),
 }
 """The best pipeline that we have for each kind of format: a method for every layer, then stages for the whole model."""
 
@@ -58,10 +58,10 @@ CELLS: tuple[Cell, ...] = (
         ("2:4/fp16", "4:8/fp16", "6:8/fp16"),
         ("magnitude", "wanda", "esparse", "esparse-shuffle", "ria", "ria-permutation", "sparsegpt", "alps"),
     ),
-    *_rows(("int4-g64", "int3-g64", "int2-g64"), ("nearest", "gptq")),
+    *_rows(("int4-g64", "int3-g64", "int2-g64"), ("nearest", "gptq", "descent")),
     Cell("int3-g128", "gptq", ("gptq",)),
-    *_rows(("1:8/int8+6:8/fp4-g16",), ("magnitude", "wanda", "sparsegpt", "alps")),
-    *_rows(("2:4/int4-g64", "4:8/int4-g64", "6:8/int4-g64"), ("wanda", "sparsegpt", "alps")),
+    *_rows(("1:8/int8+6:8/fp4-g16",), ("magnitude", "wanda", "sparsegpt", "descent")),
+    *_rows(("2:4/int4-g64", "4:8/int4-g64", "6:8/int4-g64"), ("wanda", "sparsegpt", "descent")),
 )
 """Every cell of a study, in the order of its table."""
 
