@@ -32,7 +32,8 @@ class Plan:
     max_bytes, max_drop: what the search kept to. max_latency_ms, max_rss_bytes: limits for the finished artifact.
     feasible: whether the search believes that the former are met. calibration_tokens: how much of the calibration text
     the methods saw; the recipe's codes depend on it. tune: steps of end-to-end tuning after compression.
-    context, kv_cache: of the key-value cache, where there is one.
+    context, kv_cache: of the key-value cache, where there is one. shuffle: the pattern that inner channels were put in
+    order for.
     """
 
     plan_version: int
@@ -53,6 +54,7 @@ class Plan:
     sensitivities: tuple[SensitivityRow, ...]
     context: int | None = None
     kv_cache: str = "fp32"
+    shuffle: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -61,7 +63,7 @@ class Plan:
 def plan_of(
     result: SearchResult, limits: Limits, *, model_sha256: str, calibration_sha256: str, calibration_tokens: int,
     seed: int, effort: str, max_latency_ms: float | None = None, max_rss_bytes: int | None = None, tune: int = 0,
-    cache: ModelOptions | None = None,
+    cache: ModelOptions | None = None, shuffle: str | None = None,
 ) -> Plan:  # fmt: skip
     """The plan that a finished search amounts to."""
     on_frontier = {id(c) for c in result.frontier}
@@ -74,7 +76,7 @@ def plan_of(
     return Plan(
         PLAN_VERSION, model_sha256, calibration_sha256, calibration_tokens, seed, effort, OBJECTIVE, limits.max_bytes,
         limits.max_drop, max_latency_ms, max_rss_bytes, tune, result.feasible, result.winner.recipe, points, rows,
-        cache.context, cache.kv_cache,
+        cache.context, cache.kv_cache, shuffle,
     )  # fmt: skip
 
 
