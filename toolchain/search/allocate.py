@@ -53,8 +53,9 @@ def allocate(units: Sequence[Sequence[Option]], budget: int) -> list[int] | None
 
 def _extended(step: _Step, options: Sequence[Option], room: int) -> _Step:
     """The undominated sums with one more unit that leave the rest its room."""
-    losses = (step.losses[:, None] + np.array([loss for loss, _ in options])).ravel()
-    sizes = (step.sizes[:, None] + np.array([size for _, size in options], np.int64)).ravel()
+    worth = _undominated(options)
+    losses = (step.losses[:, None] + np.array([options[i][0] for i in worth])).ravel()
+    sizes = (step.sizes[:, None] + np.array([options[i][1] for i in worth], np.int64)).ravel()
     order = np.lexsort((losses, sizes))
     order = order[sizes[order] <= room]
     best_before = np.minimum.accumulate(np.concatenate([[np.inf], losses[order][:-1]]))
@@ -65,4 +66,13 @@ def _extended(step: _Step, options: Sequence[Option], room: int) -> _Step:
         # Of sums in the same narrow band of bytes the last has the least loss, and the most bytes.
         band = sizes[kept] * (MOST_PAIRS // 2) // max(room, 1)
         kept = kept[np.append(band[1:] != band[:-1], True)]
-    return _Step(sizes[kept], losses[kept], kept // len(options), kept % len(options))
+    return _Step(sizes[kept], losses[kept], kept // len(worth), np.array(worth)[kept % len(worth)])
+
+
+def _undominated(options: Sequence[Option]) -> list[int]:
+    """The options that lose less than every smaller one, by index; the first of equals."""
+    best: list[int] = []
+    for i in sorted(range(len(options)), key=lambda i: (options[i][1], options[i][0], i)):
+        if not best or not options[i][0] >= options[best[-1]][0]:
+            best.append(i)
+    return sorted(best)

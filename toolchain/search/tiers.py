@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from exporters.formats.base import stored_bits
 from exporters.formats.catalog import format_named
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.search.allocate import Option, allocate
 from toolchain.search.problem import Problem
+from toolchain.search.screening import sparse_options
 
 Losses = Mapping[tuple[str, Choice], float]
 """What a layer alone is expected to cost in a choice, nats per token."""
@@ -15,21 +17,28 @@ Losses = Mapping[tuple[str, Choice], float]
 
 def uniform(problem: Problem, choice: Choice) -> Recipe:
     """Every layer in one choice, where it has it; elsewhere the layer's own with the nearest number of bits."""
-    bits = format_named(choice.format).bits
+    bits = stored_bits(format_named(choice.format))
     recipe: Recipe = {}
     for layer in problem.tree.layers:
         options = problem.options[layer.path]
         same = [c for c in options if c.format == choice.format]
-        recipe[layer.path] = same[0] if same else min(options, key=lambda c: abs(format_named(c.format).bits - bits))
+        recipe[layer.path] = (
+            same[0] if same else min(options, key=lambda c: abs(stored_bits(format_named(c.format)) - bits))
+        )
     return recipe
 
 
 def global_tier(problem: Problem) -> Iterator[tuple[Recipe, str]]:
-    """One format for the whole model, for every format that some layer may have."""
+    """One format for the whole model: every dense one that some layer may have, sparse ones that all of them have."""
+    free = [options for options in problem.options.values() if len(options) > 1]
     seen: dict[str, Choice] = {}
-    for options in problem.options.values():
-        seen |= {c.format: c for c in options if len(options) > 1 and c.format not in seen}
-    for name in sorted(seen, key=lambda n: (-format_named(n).bits, n)):
+    for options in free:
+        seen |= {c.format: c for c in options if c.format not in seen}
+    able = [options for options in free if sparse_options(options)]
+    for name in {c.format for options in able for c in sparse_options(options)}:
+        if not all(any(c.format == name for c in options) for options in able):
+            del seen[name]
+    for name in sorted(seen, key=lambda n: (-stored_bits(format_named(n)), n)):
         yield uniform(problem, seen[name]), name
     if not seen:
         yield {path: options[0] for path, options in problem.options.items()}, "everything pinned"
