@@ -16,14 +16,17 @@ from exporters.formats.integer import IntegerFormat
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Score
 from toolchain.model.tree import Layer, ModelTree
+from toolchain.search.times import Times
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What must hold: bytes of weights and states as stored; relative loss of the metric. None is no limit."""
+    """What must hold: bytes of weights and states as stored; relative loss of the metric; predicted milliseconds per
+    token, where the target has measured costs. None is no limit."""
 
     max_bytes: int | None
     max_drop: float | None
+    max_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Problem:
     """A model to be compressed.
 
     options: every layer's choices, many bits first; a pinned layer has one. activations: whether products round their
-    inputs: fp32, int8, or search (see activations.py).
+    inputs: fp32, int8, or search (see activations.py). times: predicted on the target, None without measured costs.
     """
 
     tree: ModelTree
@@ -102,6 +105,11 @@ class Problem:
     effort: Effort
     seed: int
     activations: str = "fp32"
+    times: Times | None = None
+
+    def predicted_ms(self, recipe: Recipe) -> float | None:
+        """Time per token of a recipe, where the target has measured costs."""
+        return self.times.of(recipe) if self.times else None
 
     def layer_bytes(self, layer: Layer, choice: Choice) -> int:
         return bytes_for(format_named(choice.format), layer.rows, layer.cols)

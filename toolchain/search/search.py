@@ -53,7 +53,8 @@ class Trace:
         if key not in self.candidates:
             score = self.evaluator.evaluate(recipe)
             predicted = sum(self.loss(path, choice) for path, choice in recipe.items())
-            candidate = Candidate(recipe, self.problem.bytes(recipe), predicted, score, tier, why)
+            size, ms = self.problem.bytes(recipe), self.problem.predicted_ms(recipe)
+            candidate = Candidate(recipe, size, predicted, score, tier, why, predicted_ms=ms)
             self.candidates[key] = candidate
             self.on_candidate(candidate)
 
