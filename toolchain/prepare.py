@@ -76,6 +76,8 @@ class Prepared:
             "slmc": version("slmc"),
             "max_bytes": limits.max_bytes,
             "max_drop": limits.max_drop,
+            "max_latency_ms": self.max_latency_ms,
+            "target": self.spec.target,
             "options": {path: [c.format for c in options] for path, options in self.problem.options.items()},
         }
 
