@@ -24,7 +24,9 @@ def best_loss(units, times, budget, most_ms):
 
 def case(seed, units=5, options=3):
     rng = random.Random(seed)
-    made = [[(2.0**-size * rng.uniform(0.5, 2), size) for size in rng.sample(range(1, 12), options)] for _ in range(units)]
+    made = [
+        [(2.0**-size * rng.uniform(0.5, 2), size) for size in rng.sample(range(1, 12), options)] for _ in range(units)
+    ]
     return made, [[rng.uniform(0.5, 3) for _ in own] for own in made]
 
 
