@@ -146,7 +146,7 @@ def test_the_search_steers_by_predicted_time(
 
 
 def test_a_dry_run_counts_what_was_asked_for(tiny_model: Path, tmp_path: Path, document: Callable[..., Any]) -> None:
-    """15 linear layers and signs; int4, signs, a family, three ladders of five, two steps closing in, five roundings."""
+    """15 linear layers and signs; three formats to try, three ladders of five, two steps closing in, five roundings."""
     formats = ("--formats", "int4-g32", "--formats", "2:4/int4-g64")
     found = document("build", tiny_model, "-o", tmp_path / "o", "--dry-run", "--effort", "quick", *formats,
                      "--activations", "search", "--tune", "50")  # fmt: skip
