@@ -21,6 +21,7 @@ from exporters.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
     Bytes,
+    ClassScores,
     Constraint,
     Manifest,
     Measured,
@@ -52,6 +53,7 @@ from toolchain.evidence.quality import Reference
 from toolchain.generate import generate
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.classifier import Classifier
 from toolchain.model.family import LanguageModel
 from toolchain.model.tree import ModelTree
 from toolchain.prepare import Prepared, Progress
@@ -110,7 +112,7 @@ def deliver(
     staging.mkdir(parents=True)
     carried = cast(LanguageModel, module)
     weight_bytes = recipe_bytes(plan.recipe, tree)
-    graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context)
+    graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context, _scores(prepared.model))
     package.add_companions(staging, prepared.model.tokenizer_path, prepared.libraries)
     done("export")
     session = artifact_session(staging, graph.io, threads=spec.threads)
@@ -147,6 +149,14 @@ def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Rec
     if isinstance(module, CachedModel):
         module.kv_cache = model.kv_cache
     return module.eval()
+
+
+def _scores(model: LoadedModel) -> ClassScores | None:
+    """What the graph of a classifier gives in the place of logits."""
+    module = model.module
+    if not isinstance(module, Classifier):
+        return None
+    return ClassScores(module.classes.labels, model.tree.vocabulary, module.whole_texts)
 
 
 def bytes_per_token(tree: ModelTree, encoded: Mapping[str, Encoded]) -> int:

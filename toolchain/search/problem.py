@@ -13,6 +13,7 @@ from exporters.formats.dense import FP32, SIGN
 from exporters.formats.event import EventFormat
 from exporters.formats.families import DENSE, family_of
 from exporters.formats.integer import IntegerFormat
+from toolchain.compress.catalog import method_named
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Score
 from toolchain.model.tree import Layer, ModelTree
@@ -164,4 +165,4 @@ def _choice(fmt: Format, layer: Layer, method: str) -> Choice:
         return Choice(fmt.name, "gptq" if method == "gptq" else "nearest")
     if not isinstance(fmt, IntegerFormat | EventFormat):
         return Choice(fmt.name, "nearest")
-    return Choice(fmt.name, "range" if layer.kind != "linear" and method == "gptq" else method)
+    return Choice(fmt.name, "range" if layer.kind != "linear" and method_named(method).needs_hessian else method)
