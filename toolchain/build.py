@@ -16,6 +16,7 @@ from toolchain.delivery.package import check_output
 from toolchain.delivery.plan import Plan, plan_of
 from toolchain.evidence.quality import Reference
 from toolchain.evidence.zeros import zero_shares
+from toolchain.latency import with_times
 from toolchain.model.family import ModelOptions
 from toolchain.prepare import Prepared, Progress, gather_evidence, make_evaluator, pinned_formats
 from toolchain.search.evaluator import Evidence
@@ -71,6 +72,7 @@ def find(prepared: Prepared, folder: Path, progress: Progress, say: Callable[[st
         SlmcError: --max-time was over before anything was evaluated.
     """
     began = time.monotonic()
+    prepared = with_times(prepared)
     prepared, evidence = reordered_as_asked(prepared, gather_evidence(prepared, folder, progress), say)
     evaluator, layers = make_evaluator(prepared, evidence, folder, began)
     best = _BestSoFar(prepared, folder, say)
@@ -135,10 +137,11 @@ class _BestSoFar:
     def consider(self, candidate: Candidate) -> None:
         self._tried.append(candidate)
         share = candidate.bytes / self._prepared.model.tree.bytes_fp32
-        score = candidate.score
+        score, ms = candidate.score, candidate.predicted_ms
         self._say(
             f"{candidate.tier:7} {candidate.why:30} {candidate.bytes / 1e6:8.2f} MB {share:7.2%}  "
             f"perplexity {score.perplexity:.3f} ({score.relative_drop:+.2%})  KL {score.kl_mean:.4f}"
+            + (f"  {ms:.3g} ms predicted" if ms is not None else "")
         )
         candidates = judged(self._tried)
         winner, feasible = select(candidates, self._prepared.problem.limits)
