@@ -102,7 +102,7 @@ class Study:
 def run_study(
     study: Study, cells: tuple[Cell, ...], progress: Progress, done: Callable[[Cell, Result], None]
 ) -> dict[Cell, Result]:
-    """Every cell's result, those that take seconds first and tuned ones last; `done` hears of each as soon as it is known."""
+    """Every cell's result, those that take seconds first, tuned ones last; `done` hears of each once it is known."""
     study.folder.mkdir(parents=True, exist_ok=True)
     results = Results(study.folder / "cells.jsonl")
     found: dict[Cell, Result] = {}
