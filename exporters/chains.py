@@ -226,8 +226,8 @@ def _gated_spike_add(x: str, y: str, i: int) -> list[NodeProto]:
 
 
 def _integrate_fire(x: str, y: str, i: int) -> list[NodeProto]:
-    kind = {"leak": 0.5, "ternary": 0.0, "soft": 1.0}
-    return [helper.make_node(INTEGRATE_FIRE.name, [x, "one", "one"], [y], domain=DOMAIN, **kind)]
+    inputs = [x, "one", "one"]
+    return [helper.make_node(INTEGRATE_FIRE.name, inputs, [y], domain=DOMAIN, leak=0.5, ternary=0.0, soft=1.0)]
 
 
 PLAIN_NODES: dict[str, tuple[tuple[str, ...], Callable[[str, str, int], list[NodeProto]]]] = {
