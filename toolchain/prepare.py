@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 
 from exporters.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
+from exporters.manifest import ACCURACY, PERPLEXITY
 from targets.cpu import named_cpu
 from toolchain.compress.catalog import method_named
 from toolchain.delivery.operators import operator_libraries
@@ -24,7 +25,7 @@ from toolchain.evidence.fisher import output_fisher
 from toolchain.limits import parse_bytes, parse_seconds, parse_share
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
-from toolchain.model.text import Text, read_text
+from toolchain.model.text import Text, read_judged, read_sentences, read_text
 from toolchain.model.tree import ModelTree
 from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
 from toolchain.search.problem import Limits, Problem, effort_named, layer_options
@@ -82,8 +83,32 @@ class Prepared:
         }
 
 
-def calibration_path(spec: Spec) -> Path:
-    return spec.calibration or SHIPPED_TEXTS / "calibration.txt"
+def read_calibration(spec: Spec, model: LoadedModel) -> Text:
+    """The whole text that methods look at; of a classifier, sentences, whose labels do not matter."""
+    if model.classes is None:
+        return read_text(spec.calibration or SHIPPED_TEXTS / "calibration.txt", model.tokenizer, model.forward.context)
+    path = spec.calibration or spec.eval
+    if path is None:
+        raise SlmcError("this model is a classifier: give sentences to judge it on with --eval FILE.tsv")
+    return read_sentences(path, model.tokenizer, model.classes.labels, model.forward.context, labelled=False)
+
+
+def read_evaluation(spec: Spec, model: LoadedModel) -> Text:
+    """The text, or labelled sentences, that candidates are judged on."""
+    if model.classes is None:
+        return read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer, model.forward.context)
+    return read_judged(spec.eval, model.tokenizer, model.classes.labels, model.forward.context, "--eval")
+
+
+def check_metric(metric: str | None, *, classifier: bool) -> None:
+    """Refuse a metric that is not the model's: accuracy of a classifier, perplexity of any other.
+
+    Raises:
+        SlmcError: it is the other one, or none.
+    """
+    own, kind = (ACCURACY, "a classifier") if classifier else (PERPLEXITY, "a language model")
+    if metric not in (None, own):
+        raise SlmcError(f"--metric {metric}: this model is {kind}, and its metric is {own}")
 
 
 def prepare(spec: Spec) -> Prepared:
@@ -103,9 +128,8 @@ def prepare(spec: Spec) -> Prepared:
     max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None
     torch.set_num_threads(spec.threads)
     model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache))
-    context = model.forward.context
-    calibration = read_text(calibration_path(spec), model.tokenizer, context)
-    evaluation = read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer, context)
+    check_metric(spec.metric, classifier=model.classes is not None)
+    calibration, evaluation = read_calibration(spec, model), read_evaluation(spec, model)
     whole = model.tree.bytes_fp32
     max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory is not None else None
     rss = parse_bytes(spec.max_rss, "--max-rss", whole) if spec.max_rss is not None else None
@@ -140,9 +164,9 @@ def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]
 
 def gather_evidence(prepared: Prepared, folder: Path, progress: Progress) -> Evidence:
     """Input moments and output Fisher of every layer, from the calibration text; kept in the work folder."""
-    model, ids = prepared.model, prepared.calibration.ids
+    model, ids = prepared.model, prepared.calibration.reading
     file = folder / "evidence.safetensors"
-    frequency = token_frequency(ids, model.tree.vocabulary)
+    frequency = token_frequency(prepared.calibration.ids, model.tree.vocabulary)
     stored = _stored_evidence(file)
     if stored is None:
         moments = input_moments(model, ids, lambda done, total: progress("calibration", done, total))
@@ -177,4 +201,4 @@ def make_evaluator(
         return float("inf") if limit is None else SEARCH_SHARE * limit - (time.monotonic() - began)
 
     journal = Journal(folder / "journal.jsonl")
-    return ModelEvaluator(prepared.model, evidence, prepared.evaluation.ids, layers, journal, time_left), layers
+    return ModelEvaluator(prepared.model, evidence, prepared.evaluation.reading, layers, journal, time_left), layers

@@ -94,7 +94,9 @@ cache_options = stack(
 
 text_options = stack(
     click.option("--calibration", type=PATH, help="Text that methods look at; English prose of our own if not given."),
-    click.option("--eval", "eval", type=PATH, help="Text that candidates are judged on; likewise."),
+    click.option(
+        "--eval", "eval", type=PATH, help="Text that candidates are judged on; for a classifier a labelled .tsv."
+    ),
 )
 
 search_options = stack(
@@ -104,7 +106,7 @@ search_options = stack(
     click.option("--max-drop", help="Relative loss of the metric on the artifact: 1%."),
     click.option("--max-latency", help="Median time per generated token: 5ms. Foretold, and checked at the end."),
     click.option("--max-rss", help="Peak memory less that of an empty runtime: 40MB. Checked at the end."),
-    click.option("--metric", help="What a drop is a drop of: perplexity."),
+    click.option("--metric", help="What a drop is a drop of: perplexity, or a classifier's accuracy."),
     click.option("--formats", multiple=True, help="Formats to choose from, as names or globs: 'int4*'. Repeatable."),
     click.option("--layer", "layer", multiple=True, help="Pin layers: REGEX=FORMAT. Repeatable."),
     click.option(
