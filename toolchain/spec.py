@@ -28,12 +28,13 @@ class Spec(BaseModel):
     max_drop: str | None = None
     max_latency: str | None = None
     max_rss: str | None = None
-    metric: Literal["perplexity"] = "perplexity"
+    metric: Literal["perplexity", "accuracy"] | None = None
     formats: tuple[str, ...] = ()
     layer: dict[str, str] = Field(default_factory=dict)
     method: str | None = None
     layout: Literal["auto", "dense"] = "auto"
     activations: Literal["fp32", "int8", "search"] = "fp32"
+    shuffle: str | None = None
     tune: int = Field(default=0, ge=0, le=100_000)
     effort: str = "default"
     max_time: str | None = None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from targets.energy import Activity
 from toolchain.evidence.quality import stream_logits
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.text import Reading
 
 
 class _Counter:
@@ -26,8 +27,8 @@ class _Counter:
         self.binary = self.binary and bool(((x == 0) | (x == 1)).all())
 
 
-def input_activity(model: LoadedModel, ids: Tensor) -> dict[str, Activity]:
-    """Activity of every linear layer's inputs over token ids int64 [n] of the fp32 model, by layer path."""
+def input_activity(model: LoadedModel, ids: Reading) -> dict[str, Activity]:
+    """Activity of every linear layer's inputs over what the fp32 model reads, by layer path."""
     counters: dict[str, _Counter] = {}
     hooks = []
     for layer in model.tree.layers:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from toolchain.evidence.quality import stream_logits
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.text import Reading
 
 
 class _Moment:
@@ -26,9 +27,9 @@ class _Moment:
 
 
 def input_moments(
-    model: LoadedModel, ids: Tensor, progress: Callable[[int, int], None] = lambda done, total: None
+    model: LoadedModel, ids: Reading, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Tensor]:
-    """H = mean of x x^T, float32 [cols, cols], for every linear layer, over token ids int64 [n] of the fp32 model."""
+    """H = mean of x x^T, float32 [cols, cols], for every linear layer, over what the fp32 model reads."""
     moments: dict[str, _Moment] = {}
     hooks = []
     for layer in model.tree.layers:

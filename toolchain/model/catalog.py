@@ -20,11 +20,13 @@ from exporters.errors import SlmcError
 from exporters.states import StateSpec
 from toolchain.model.cache import CachedModel
 from toolchain.model.checkpoint import Checkpoint
+from toolchain.model.classifier import WEIGHT, Classes, Classifier
 from toolchain.model.family import Family, LanguageModel, ModelOptions
 from toolchain.model.llama import LlamaFamily
 from toolchain.model.opt import OptFamily
 from toolchain.model.rwkv4 import Rwkv4Family
 from toolchain.model.spikegpt import SpikeGptFamily
+from toolchain.model.spiking_bert import SpikingBertFamily
 from toolchain.model.text import read_tokenizer
 from toolchain.model.tree import ModelTree
 from toolchain.model.weights import find_weights, is_plain, read_checkpoint
@@ -34,6 +36,7 @@ FAMILIES: tuple[Family, ...] = (
     LlamaFamily(),
     OptFamily(),
     Rwkv4Family(),
+    SpikingBertFamily(),
 )
 
 
@@ -58,6 +61,11 @@ class LoadedModel:
         """The module as what it is: tokens and state in, logits and state out."""
         return cast(LanguageModel, self.module)
 
+    @property
+    def classes(self) -> Classes | None:
+        """What a classifier tells apart; None for a language model."""
+        return self.module.classes if isinstance(self.module, Classifier) else None
+
     def weight(self, path: str) -> Tensor:
         """The weight [rows, cols] of a layer."""
         return self.module.get_parameter(f"{path}.weight").detach()
@@ -80,8 +88,12 @@ def load_model(path: Path, tokenizer: Path | None = None, options: ModelOptions 
         module = family.build({name: tuple(t.shape) for name, t in tensors.items()}, config, options)
         if not isinstance(module, CachedModel):
             _refuse_cache_options(family, options)
+        if WEIGHT in tensors and not isinstance(module, Classifier):
+            raise SlmcError(f"it has {WEIGHT}, and classifiers of family {family.name} are not supported")
     except SlmcError as error:
         raise SlmcError(f"{path}: {error}") from error
+    if isinstance(module, Classifier) and module.unused:
+        tensors.pop(f"{module.unused}.weight", None)
     tree = family.tree(module)
     _fill(module, tree, Checkpoint(checkpoint.path, tensors, checkpoint.sha256))
     tokenizer_path = tokenizer or folder / "tokenizer.json"

@@ -18,15 +18,20 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
+from toolchain.model.sentences import Sentences
+from toolchain.model.text import Reading
 from toolchain.tuning.held_out import HeldOut, divergence
 from toolchain.tuning.learner import Learner
-from toolchain.tuning.reading import Pieces, Reading, Streams, held_out_tokens
+from toolchain.tuning.reading import Batches, Feed, Pieces, Streams, held_out_tokens
 from toolchain.tuning.rounded import Rounded, stored_parts
 
 Progress = Callable[[int, int], None]
 
 CHECKPOINT_STEPS = 25
 """The work of at most so many steps is lost when a build is interrupted."""
+
+SENTENCES = 64
+"""Sentences of one length that a step of a classifier's tuning reads side by side."""
 
 LOOKS = 4
 """How often on its way a tuning is judged on held-out text, beside its end."""
@@ -76,21 +81,22 @@ class Tuned:
 def tune(
     model: LoadedModel,
     encoded: Mapping[str, Encoded],
-    ids: Tensor,
+    ids: Reading,
     schedule: Schedule,
     checkpoint: Path,
     progress: Progress = lambda done, total: None,
     learners: Mapping[str, Learner] | None = None,
     piece: int | None = None,
 ) -> Tuned:
-    """Minimise mean KL(p_fp32 || p_compressed) per token over a text, by gradients through rounding and spikes.
+    """Minimise mean KL(p_fp32 || p_compressed) per token over a text, by gradients through rounding and spikes; of a
+    classifier, of the class probabilities, per sentence.
 
     Knowledge distillation into the integers themselves: what EfficientQAT (arXiv 2407.11062) does block by block and
     then for scales alone is done here for the whole model at once, which small models allow.
 
     Args:
         encoded: every layer as compressed so far; layers in formats that cannot learn stay as they are.
-        ids: token ids int64 [n]; read over and over if the schedule needs more.
+        ids: token ids int64 [n], or sentences; read over and over if the schedule needs more.
         checkpoint: a file that holds the state of the work, read if it is there; the caller removes it.
         learners: what learns in place of which layer's weight; every linear layer whose format can, if not given.
         piece: of a model with a context, tokens that the text has been cut into; its context if not given.
@@ -102,11 +108,9 @@ def tune(
         raise SlmcError(f"the calibration text has {len(ids)} tokens; tuning needs {schedule.streams * 2} or more")
     learners = rounded_layers(model, encoded) if learners is None else learners
     student = _Student(model, encoded, learners, schedule)
-    length = min(piece or model.forward.context or 0, len(ids))
-    ids = ids[: len(ids) // length * length] if length else ids
-    held = held_out_tokens(len(ids), length)
-    judge = HeldOut(model.forward, ids[len(ids) - held :], length)
-    run = _Run(model, student, _reading(ids[: len(ids) - held], length, schedule), schedule)
+    feed, held_out, length = _feed(ids, piece or model.forward.context or 0, schedule)
+    judge = HeldOut(model.forward, held_out, length)
+    run = _Run(model, student, feed, schedule)
     run.restore(checkpoint, judge)
     every = max(1, schedule.steps // LOOKS)
     while run.step < schedule.steps:
@@ -121,11 +125,19 @@ def tune(
     return Tuned(student.stored(encoded), student.vectors(), tuple(run.losses), dict(judge.seen))
 
 
-def _reading(ids: Tensor, piece: int, schedule: Schedule) -> Reading:
-    if piece:
-        rows = max(1, schedule.streams * schedule.window // piece)
-        return Pieces(ids.view(-1, piece), rows)
-    return Streams(ids[: len(ids) // schedule.streams * schedule.streams].view(schedule.streams, -1), schedule.window)
+def _feed(ids: Reading, piece: int, schedule: Schedule) -> tuple[Feed, Tensor, int]:
+    """What the steps read, what is held out of it (of sentences nothing), and its pieces' length, 0 if it has none."""
+    if isinstance(ids, Sentences):
+        return Batches(ids, SENTENCES), ids.ids[:0], 0
+    length = min(piece, len(ids))
+    ids = ids[: len(ids) // length * length] if length else ids
+    held = held_out_tokens(len(ids), length)
+    train, held_out = ids[: len(ids) - held], ids[len(ids) - held :]
+    if length:
+        rows = max(1, schedule.streams * schedule.window // length)
+        return Pieces(train.view(-1, length), rows), held_out, length
+    whole = train[: len(train) // schedule.streams * schedule.streams]
+    return Streams(whole.view(schedule.streams, -1), schedule.window), held_out, 0
 
 
 def rounded_layers(model: LoadedModel, encoded: Mapping[str, Encoded]) -> dict[str, Learner]:
@@ -193,8 +205,8 @@ class _Instead(nn.Module):
 class _Run:
     """Where a tuning stands: the step, both models' states, the optimiser."""
 
-    def __init__(self, model: LoadedModel, student: _Student, reading: Reading, schedule: Schedule) -> None:
-        self._model, self._student, self._reading, self._schedule = model, student, reading, schedule
+    def __init__(self, model: LoadedModel, student: _Student, feed: Feed, schedule: Schedule) -> None:
+        self._model, self._student, self._feed, self._schedule = model, student, feed, schedule
         self.step = 0
         self.losses: list[float] = []
         self._state: list[Tensor] = []
@@ -202,7 +214,7 @@ class _Run:
 
     def advance(self) -> None:
         """One step over what it reads."""
-        piece, fresh = self._reading.at(self.step)
+        piece, fresh = self._feed.at(self.step)
         if fresh:
             self._state = self._student.forward.initial_state(len(piece))
             self._teacher_state = self._model.forward.initial_state(len(piece))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from toolchain.model.sentences import Sentences
 
 HELD_OUT_SHARE = 1 / 16
 MOST_HELD_OUT = 8192
@@ -15,7 +18,7 @@ MOST_HELD_OUT = 8192
 FEWEST_HELD_OUT = 128
 
 
-class Reading(Protocol):
+class Feed(Protocol):
     """Steps to tokens."""
 
     def at(self, step: int) -> tuple[Tensor, bool]:
@@ -48,6 +51,23 @@ class Pieces:
         turn, batch = divmod(step, batches)
         order = torch.randperm(len(self.text), generator=torch.Generator().manual_seed(turn))
         return self.text[order[batch * self.rows : (batch + 1) * self.rows]], True
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Sentences of the same length, `size` at most, each from empty states, in an order drawn anew for every pass."""
+
+    sentences: Sentences
+    size: int
+
+    def at(self, step: int) -> tuple[Tensor, bool]:
+        turn, index = divmod(step, len(self._batches))
+        order = torch.randperm(len(self._batches), generator=torch.Generator().manual_seed(turn))
+        return self.sentences.stacked(self._batches[int(order[index])]), True
+
+    @cached_property
+    def _batches(self) -> list[Tensor]:
+        return self.sentences.batches(self.size)
 
 
 def held_out_tokens(tokens: int, piece: int) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from toolchain.tuning.reading import Pieces, Streams, held_out_tokens
+from toolchain.model.sentences import Sentences
+from toolchain.tuning.reading import Batches, Pieces, Streams, held_out_tokens
 
 
 def test_streams_carry_on_from_window_to_window_and_begin_again() -> None:
@@ -31,6 +32,14 @@ def test_every_pass_over_pieces_reads_each_once_in_another_order() -> None:
 def test_fewer_pieces_than_a_step_asks_for() -> None:
     tokens, _ = Pieces(torch.arange(6).view(2, 3), 5).at(7)
     assert sorted(tokens[:, 0].tolist()) == [0, 3]
+
+
+def test_sentences_of_one_length_side_by_side() -> None:
+    """Lengths 2, 1, 2, 1, 2, two at most: every sentence once in a pass."""
+    batches = Batches(Sentences(torch.arange(8), (2, 3, 5, 6, 8)), 2)
+    seen = [batches.at(step) for step in range(3)]
+    assert all(fresh for _, fresh in seen)
+    assert sorted(tokens.tolist() for tokens, _ in seen) == [[[0, 1], [3, 4]], [[2], [5]], [[6, 7]]]
 
 
 def test_what_is_held_out() -> None:
