@@ -10,6 +10,8 @@ import torch
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from toolchain.delivery.reports import units
+from toolchain.evidence.quality import KEEP_BYTES
+from toolchain.model.residency import bytes_from_disk, bytes_in_memory, moment_bytes
 from toolchain.prepare import Prepared
 
 ROUNDING_FLOPS = 6
@@ -54,17 +56,20 @@ def forecast(prepared: Prepared) -> Forecast:
         ROUNDING_FLOPS * layer.params * layer.cols / flops * len(problem.options[layer.path]) for layer in tree.layers
     )
     vocabulary = tree.vocabulary
-    moments = sum(4 * layer.cols**2 for layer in tree.layers if layer.kind == "linear")
+    moments = moment_bytes(tree)
     logits = 4 * vocabulary * len(prepared.evaluation.ids)
     stored = sum(
         bytes_for(format_named(c.format), layer.rows, layer.cols)
         for layer in tree.layers
         for c in problem.options[layer.path]
     )
+    on_disk = prepared.model.residency == "disk"
+    largest = problem.bytes({path: options[0] for path, options in problem.options.items()})
+    held = bytes_from_disk(tree, largest) if on_disk else bytes_in_memory(tree)
     return Forecast(
         evaluations,
         evidence + judging + rounding + EXPORT_S + MEASURE_S,
-        2 * tree.bytes_fp32 + moments + min(logits, 2**30) + 2**29,
+        held + min(logits, KEEP_BYTES),
         stored + moments + tree.bytes_fp32 // 4,
         problem.smallest_bytes,
         tree.bytes_fp32,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from exporters.errors import SlmcError
@@ -19,11 +20,13 @@ from exporters.formats.catalog import format_named, formats_matching
 from targets.cpu import named_cpu
 from toolchain.compress.catalog import method_named
 from toolchain.delivery.operators import operator_libraries
-from toolchain.evidence.calibration import input_moments
+from toolchain.evidence.calibration import fill_moments, input_moments, linear_layers
 from toolchain.evidence.fisher import output_fisher
+from toolchain.evidence.moment_file import GrowingFile, StoredTensors
 from toolchain.limits import parse_bytes, parse_seconds, parse_share
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
+from toolchain.model.residency import bytes_in_memory
 from toolchain.model.text import Text, read_text
 from toolchain.model.tree import ModelTree
 from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
@@ -96,7 +99,9 @@ def prepare(spec: Spec) -> Prepared:
     max_time_s = parse_seconds(spec.max_time, "--max-time") if spec.max_time is not None else None
     max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None
     torch.set_num_threads(spec.threads)
-    model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache))
+    room = parse_bytes(spec.max_build_memory, "--max-build-memory", 0) if spec.max_build_memory is not None else None
+    model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache), room)
+    _refuse_tuning(spec, model)
     context = model.forward.context
     calibration = read_text(calibration_path(spec), model.tokenizer, context)
     evaluation = read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer, context)
@@ -116,6 +121,14 @@ def prepare(spec: Spec) -> Prepared:
     )  # fmt: skip
 
 
+def _refuse_tuning(spec: Spec, model: LoadedModel) -> None:
+    if spec.tune and model.residency == "disk":
+        raise SlmcError(
+            f"--tune needs the whole model in memory, {bytes_in_memory(model.tree) / 1e9:.1f} GB of which there are not "
+            "enough; leave it out, or give --max-build-memory more where there is more"
+        )
+
+
 def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:
     """Layer path -> format name, from regular expressions; a later one wins."""
     pins: dict[str, str] = {}
@@ -133,10 +146,17 @@ def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]
 
 
 def gather_evidence(prepared: Prepared, folder: Path, progress: Progress) -> Evidence:
-    """Input moments and output Fisher of every layer, from the calibration text; kept in the work folder."""
+    """Input moments and output Fisher of every layer, from the calibration text; kept in the work folder.
+
+    Those of a model that stays on disk stay there too.
+    """
     model, ids = prepared.model, prepared.calibration.ids
     file = folder / "evidence.safetensors"
     frequency = token_frequency(ids, model.tree.vocabulary)
+    if model.residency == "disk":
+        if not _readable(file):
+            _gather_on_disk(prepared, file, progress)
+        return Evidence(StoredTensors(file, "moment."), StoredTensors(file, "fisher."), frequency)
     stored = _stored_evidence(file)
     if stored is None:
         moments = input_moments(model, ids, lambda done, total: progress("calibration", done, total))
@@ -151,6 +171,32 @@ def gather_evidence(prepared: Prepared, folder: Path, progress: Progress) -> Evi
         for kind in ("moment", "fisher")
     }
     return Evidence(parts["moment"], parts["fisher"], frequency)
+
+
+def _gather_on_disk(prepared: Prepared, file: Path, progress: Progress) -> None:
+    """The same file, with one moment in memory at a time."""
+    model, ids = prepared.model, prepared.calibration.ids
+    fisher = output_fisher(model, ids, prepared.problem.seed, lambda d, t: progress("Fisher information", d, t))
+    paths = [layer.path for layer in linear_layers(model)]
+    shapes = {f"moment.{layer.path}": (layer.cols, layer.cols) for layer in linear_layers(model)}
+    growing = GrowingFile(
+        file.with_suffix(".partial"), shapes | {f"fisher.{p}": tuple(t.shape) for p, t in fisher.items()}
+    )
+    for path, tensor in fisher.items():
+        with growing.opened(f"fisher.{path}") as place:
+            place.copy_(tensor)
+    zeros = {path: functools.partial(growing.opened, f"moment.{path}") for path in paths}
+    fill_moments(model, ids, zeros, lambda done, total: progress("calibration", done, total))
+    progress("calibration", len(ids), len(ids))
+    growing.finish(file)
+
+
+def _readable(file: Path) -> bool:
+    try:
+        with safe_open(file, framework="pt"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def _stored_evidence(file: Path) -> dict[str, torch.Tensor] | None:
