@@ -78,10 +78,8 @@ def main(
     places = in_shards(shapes, shards)
     generator = torch.Generator().manual_seed(seed)
     for file in dict.fromkeys(places.values()):
-        tensors = {
-            name: drawn(shape, generator, DTYPES[dtype]) for name, shape in shapes.items() if places[name] == file
-        }
-        save_file(tensors, output / file, {"format": "pt"})
+        here = [(name, shape) for name, shape in shapes.items() if places[name] == file]
+        save_file({name: drawn(shape, generator, DTYPES[dtype]) for name, shape in here}, output / file)
     index = json.dumps({"metadata": {}, "weight_map": places}, indent=1)
     (output / "model.safetensors.index.json").write_text(index, encoding="utf-8")
     config = {

@@ -124,8 +124,8 @@ def prepare(spec: Spec) -> Prepared:
 def _refuse_tuning(spec: Spec, model: LoadedModel) -> None:
     if spec.tune and model.residency == "disk":
         raise SlmcError(
-            f"--tune needs the whole model in memory, {bytes_in_memory(model.tree) / 1e9:.1f} GB of which there are not "
-            "enough; leave it out, or give --max-build-memory more where there is more"
+            f"--tune needs the whole model in memory, {bytes_in_memory(model.tree) / 1e9:.1f} GB, which there is no "
+            "room for; leave it out, or give --max-build-memory more where there is more"
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -42,8 +41,12 @@ def input_moments(
 ) -> dict[str, Tensor]:
     """H = mean of x x^T, float32 [cols, cols], for every linear layer, over token ids int64 [n] of the fp32 model."""
     moments = {layer.path: torch.zeros(layer.cols, layer.cols) for layer in linear_layers(model)}
-    fill_moments(model, ids, {path: partial(nullcontext, total) for path, total in moments.items()}, progress)
+    fill_moments(model, ids, {path: _held(total) for path, total in moments.items()}, progress)
     return moments
+
+
+def _held(total: Tensor) -> Opened:
+    return lambda: nullcontext(total)
 
 
 def fill_moments(

@@ -21,7 +21,7 @@ ALIGNMENT = 64
 
 
 class GrowingFile:
-    """The file from the first zero on; the layout is that of safetensors, so that any reader opens it when it is done."""
+    """The file from its first zeros on, in the layout of safetensors, so that any reader opens it when it is done."""
 
     def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make room for zeros of these shapes.
