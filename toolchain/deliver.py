@@ -13,12 +13,15 @@ from typing import cast
 
 from torch import nn
 
+from exporters.errors import NotAvailable
 from exporters.export import ExportedGraph, export_graph
 from exporters.formats.base import Encoded
+from exporters.graph_nodes import read_workload
 from exporters.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
     Bytes,
+    ClassScores,
     Constraint,
     Manifest,
     Measured,
@@ -30,12 +33,14 @@ from exporters.manifest import (
 )
 from exporters.ops.layers import Biased, shared_look_up
 from exporters.ops.modules import stored_module
+from targets.cost import predict
+from targets.cpu import named_cpu
 from targets.session import Session
 from toolchain.compress.recipe import ACTIVATION_BITS, Recipe
 from toolchain.delivery import package
 from toolchain.delivery.plan import Plan, recipe_bytes
 from toolchain.delivery.reports.catalog import REPORTS
-from toolchain.delivery.reports.data import LayerRow, Report
+from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.validate import (
     artifact_session,
     constraint,
@@ -48,10 +53,11 @@ from toolchain.evidence.quality import Reference
 from toolchain.generate import generate
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.classifier import Classifier
 from toolchain.model.family import LanguageModel
 from toolchain.model.tree import ModelTree
 from toolchain.prepare import Prepared, Progress
-from toolchain.spec import to_yaml
+from toolchain.spec import Spec, to_yaml
 
 SAMPLE_PROMPT = "The old bridge over the river was"
 SAMPLE_TOKENS = 80
@@ -78,6 +84,7 @@ class _Findings:
     quality: Quality
     measured: Measured
     sample_text: str
+    predicted: Predicted | None
 
 
 def deliver(
@@ -105,7 +112,7 @@ def deliver(
     staging.mkdir(parents=True)
     carried = cast(LanguageModel, module)
     weight_bytes = recipe_bytes(plan.recipe, tree)
-    graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context)
+    graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context, _scores(prepared.model))
     package.add_companions(staging, prepared.model.tokenizer_path, prepared.libraries)
     done("export")
     session = artifact_session(staging, graph.io, threads=spec.threads)
@@ -119,7 +126,7 @@ def deliver(
     result = measurement(staging, graph.io, prepared.evaluation, vocabulary, threads=spec.threads)
     speed = measured(result, spec.target, bytes_per_token(tree, encoded))
     done("measurement")
-    findings = _Findings(agreement, found, speed, sample)
+    findings = _Findings(agreement, found, speed, sample, _predicted(staging, spec))
     manifest = _manifest(prepared, plan, graph, findings)
     report = _report(prepared.model, plan, manifest, findings)
     manifest = _write(staging, prepared, plan, manifest, report)
@@ -144,6 +151,14 @@ def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Rec
     return module.eval()
 
 
+def _scores(model: LoadedModel) -> ClassScores | None:
+    """What the graph of a classifier gives in the place of logits."""
+    module = model.module
+    if not isinstance(module, Classifier):
+        return None
+    return ClassScores(module.classes.labels, model.tree.vocabulary, module.whole_texts)
+
+
 def bytes_per_token(tree: ModelTree, encoded: Mapping[str, Encoded]) -> int:
     """Bytes of weights that one generated token reads: all of them, but one row only of an embedding."""
     total = 4 * tree.vector_params
@@ -151,6 +166,15 @@ def bytes_per_token(tree: ModelTree, encoded: Mapping[str, Encoded]) -> int:
         size = encoded[layer.path].nbytes
         total += size if layer.kind == "linear" else size // layer.rows
     return total
+
+
+def _predicted(staging: Path, spec: Spec) -> Predicted | None:
+    """Time per token by the target's file, to stand beside the measured one; None where it says too little."""
+    try:
+        found = predict(named_cpu(spec.target), read_workload(staging / "model.onnx"), spec.threads)
+    except NotAvailable:
+        return None
+    return Predicted(found.decode_ms, found.basis)
 
 
 def _sample(session: Session, prepared: Prepared) -> list[str]:
@@ -207,13 +231,14 @@ def _report(model: LoadedModel, plan: Plan, manifest: Manifest, findings: _Findi
         LayerRow(
             layer.path, block.path, layer.rows, layer.cols, plan.recipe[layer.path].format,
             plan.recipe[layer.path].method, manifest.recipe[layer.path].bytes, layer.bytes_fp32,
+            plan.recipe[layer.path].activations,
         )
         for block in model.tree.blocks
         for layer in block.layers
     )  # fmt: skip
     return Report(
         manifest, rows, plan.points, plan.sensitivities, plan.max_bytes, plan.max_drop, plan.objective, SAMPLE_PROMPT,
-        findings.sample_text,
+        findings.sample_text, plan.families, plan.screening, findings.predicted,
     )  # fmt: skip
 
 

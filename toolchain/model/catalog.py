@@ -21,12 +21,14 @@ from exporters.states import StateSpec
 from targets.memory import available_bytes
 from toolchain.model.cache import CachedModel
 from toolchain.model.checkpoint import Checkpoint
+from toolchain.model.classifier import WEIGHT, Classes, Classifier
 from toolchain.model.family import Family, LanguageModel, ModelOptions
 from toolchain.model.llama import LlamaFamily
 from toolchain.model.opt import OptFamily
 from toolchain.model.residency import Residency, residency
 from toolchain.model.rwkv4 import Rwkv4Family
 from toolchain.model.spikegpt import SpikeGptFamily
+from toolchain.model.spiking_bert import SpikingBertFamily
 from toolchain.model.streamed import streamed
 from toolchain.model.text import read_tokenizer
 from toolchain.model.tree import ModelTree
@@ -37,6 +39,7 @@ FAMILIES: tuple[Family, ...] = (
     LlamaFamily(),
     OptFamily(),
     Rwkv4Family(),
+    SpikingBertFamily(),
 )
 
 
@@ -62,6 +65,11 @@ class LoadedModel:
     def forward(self) -> LanguageModel:
         """The module as what it is: tokens and state in, logits and state out."""
         return cast(LanguageModel, self.module)
+
+    @property
+    def classes(self) -> Classes | None:
+        """What a classifier tells apart; None for a language model."""
+        return self.module.classes if isinstance(self.module, Classifier) else None
 
     def weight(self, path: str) -> Tensor:
         """The weight [rows, cols] of a layer."""
@@ -91,8 +99,12 @@ def load_model(
         module = family.build(_shapes(checkpoint), config, options)
         if not isinstance(module, CachedModel):
             _refuse_cache_options(family, options)
+        if WEIGHT in checkpoint.tensors and not isinstance(module, Classifier):
+            raise SlmcError(f"it has {WEIGHT}, and classifiers of family {family.name} are not supported")
     except SlmcError as error:
         raise SlmcError(f"{path}: {error}") from error
+    if isinstance(module, Classifier) and module.unused:
+        checkpoint = _without(checkpoint, f"{module.unused}.weight")
     tree = family.tree(module)
     where = residency(tree, available_bytes() if room is None else room)
     _fill(module, tree, checkpoint, where)
@@ -128,6 +140,11 @@ def _renamed(checkpoint: Checkpoint, family: Family) -> Checkpoint:
     tensors = {new: checkpoint.tensors[name] for name, new in names.items()}
     places = {new: checkpoint.places[name] for name, new in names.items() if name in checkpoint.places}
     return Checkpoint(checkpoint.path, tensors, checkpoint.sha256, places)
+
+
+def _without(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    tensors = {other: t for other, t in checkpoint.tensors.items() if other != name}
+    return dataclasses.replace(checkpoint, tensors=tensors)
 
 
 def _refuse_ambiguous(checkpoint: Checkpoint, family: Family) -> None:
