@@ -21,8 +21,9 @@ from toolchain.delivery.plan import check_plan, read_plan
 from toolchain.delivery.reports import units
 from toolchain.evidence.classes import reference_for
 from toolchain.forecast import forecast
+from toolchain.gather import gather_evidence
 from toolchain.latency import forecast_latency
-from toolchain.prepare import Prepared, gather_evidence, prepare
+from toolchain.prepare import Prepared, prepare
 from toolchain.search.evaluator import layer_maker
 from toolchain.search.problem import Limits
 from toolchain.search.store import LayerStore
