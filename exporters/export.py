@@ -90,7 +90,7 @@ def export_graph(
 def _trace(model: nn.Module, io: Io) -> onnx_ir.Model:
     tokens = torch.zeros(1, 4, dtype=torch.int64)
     states = [torch.full(s.shape, s.fill, dtype=getattr(torch, s.dtype)) for s in io.states]
-    shapes: tuple[Any, ...] = ({1: torch.export.Dim("T", min=1)}, tuple(None for _ in states))
+    shapes: tuple[Any, ...] = ({1: torch.export.Dim("T", min=1)}, *([tuple(None for _ in states)] if states else []))
     with warnings.catch_warnings(), _quiet("torch.onnx"), torch.no_grad():
         warnings.simplefilter("ignore")
         try:

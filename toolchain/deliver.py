@@ -13,8 +13,10 @@ from typing import cast
 
 from torch import nn
 
+from exporters.errors import NotAvailable
 from exporters.export import ExportedGraph, export_graph
 from exporters.formats.base import Encoded
+from exporters.graph_nodes import read_workload
 from exporters.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -31,12 +33,14 @@ from exporters.manifest import (
 )
 from exporters.ops.layers import Biased, shared_look_up
 from exporters.ops.modules import stored_module
+from targets.cost import predict
+from targets.cpu import named_cpu
 from targets.session import Session
 from toolchain.compress.recipe import ACTIVATION_BITS, Recipe
 from toolchain.delivery import package
 from toolchain.delivery.plan import Plan, recipe_bytes
 from toolchain.delivery.reports.catalog import REPORTS
-from toolchain.delivery.reports.data import LayerRow, Report
+from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.validate import (
     artifact_session,
     constraint,
@@ -53,7 +57,7 @@ from toolchain.model.classifier import Classifier
 from toolchain.model.family import LanguageModel
 from toolchain.model.tree import ModelTree
 from toolchain.prepare import Prepared, Progress
-from toolchain.spec import to_yaml
+from toolchain.spec import Spec, to_yaml
 
 SAMPLE_PROMPT = "The old bridge over the river was"
 SAMPLE_TOKENS = 80
@@ -88,6 +92,7 @@ class _Findings:
     quality: Quality
     measured: Measured
     sample: _Sample
+    predicted: Predicted | None
 
 
 def deliver(
@@ -129,7 +134,7 @@ def deliver(
     result = measurement(staging, graph.io, prepared.evaluation, vocabulary, threads=spec.threads)
     speed = measured(result, spec.target, bytes_per_token(tree, encoded))
     done("measurement")
-    findings = _Findings(agreement, found, speed, sample)
+    findings = _Findings(agreement, found, speed, sample, _predicted(staging, spec))
     manifest = _manifest(prepared, plan, graph, findings)
     report = _report(prepared.model, plan, manifest, findings)
     manifest = _write(staging, prepared, plan, manifest, report)
@@ -169,6 +174,15 @@ def bytes_per_token(tree: ModelTree, encoded: Mapping[str, Encoded]) -> int:
         size = encoded[layer.path].nbytes
         total += size if layer.kind == "linear" else size // layer.rows
     return total
+
+
+def _predicted(staging: Path, spec: Spec) -> Predicted | None:
+    """Time per token by the target's file, to stand beside the measured one; None where it says too little."""
+    try:
+        found = predict(named_cpu(spec.target), read_workload(staging / "model.onnx"), spec.threads)
+    except NotAvailable:
+        return None
+    return Predicted(found.decode_ms, found.basis)
 
 
 def _sample(session: Session, prepared: Prepared) -> _Sample:
@@ -230,13 +244,14 @@ def _report(model: LoadedModel, plan: Plan, manifest: Manifest, findings: _Findi
         LayerRow(
             layer.path, block.path, layer.rows, layer.cols, plan.recipe[layer.path].format,
             plan.recipe[layer.path].method, manifest.recipe[layer.path].bytes, layer.bytes_fp32,
+            plan.recipe[layer.path].activations,
         )
         for block in model.tree.blocks
         for layer in block.layers
     )  # fmt: skip
     return Report(
         manifest, rows, plan.points, plan.sensitivities, plan.max_bytes, plan.max_drop, plan.objective,
-        findings.sample.prompt, findings.sample.text,
+        findings.sample.prompt, findings.sample.text, plan.families, plan.screening, findings.predicted,
     )  # fmt: skip
 
 

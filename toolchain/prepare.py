@@ -31,6 +31,7 @@ from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
 from toolchain.search.problem import Limits, Problem, effort_named, layer_options
 from toolchain.search.sensitivity import token_frequency
 from toolchain.search.store import Journal, LayerStore
+from toolchain.shuffle import parse_pattern
 from toolchain.spec import Spec
 
 SHIPPED_TEXTS = Path(__file__).parent / "texts"
@@ -66,6 +67,7 @@ class Prepared:
             "evaluation": self.evaluation.sha256,
             "effort": self.problem.effort.name,
             "method": self.method,
+            "shuffle": self.spec.shuffle,
             "tune": self.spec.tune,
             "layout": self.spec.layout,
             "activations": self.problem.activations,
@@ -75,6 +77,8 @@ class Prepared:
             "slmc": version("slmc"),
             "max_bytes": limits.max_bytes,
             "max_drop": limits.max_drop,
+            "max_latency_ms": self.max_latency_ms,
+            "target": self.spec.target,
             "options": {path: [c.format for c in options] for path, options in self.problem.options.items()},
         }
 
@@ -117,6 +121,8 @@ def prepare(spec: Spec) -> Prepared:
     method = method_named(spec.method or effort.method).name
     formats = formats_matching(spec.formats or effort.formats)
     named_cpu(spec.target)
+    if spec.shuffle is not None:
+        parse_pattern(spec.shuffle)
     latency_ms = parse_seconds(spec.max_latency, "--max-latency") * 1e3 if spec.max_latency is not None else None
     max_time_s = parse_seconds(spec.max_time, "--max-time") if spec.max_time is not None else None
     max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None

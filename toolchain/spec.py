@@ -34,6 +34,7 @@ class Spec(BaseModel):
     method: str | None = None
     layout: Literal["auto", "dense"] = "auto"
     activations: Literal["fp32", "int8", "search"] = "fp32"
+    shuffle: str | None = None
     tune: int = Field(default=0, ge=0, le=100_000)
     effort: str = "default"
     max_time: str | None = None

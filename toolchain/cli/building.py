@@ -12,7 +12,7 @@ import click
 from exporters.errors import ConstraintsNotMet
 from exporters.manifest import ACCURACY, Quality
 from exporters.native_library import library_path
-from toolchain.build import build, find, fresh_staging
+from toolchain.build import build, find, fresh_staging, reordered_as_asked
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, text_options
 from toolchain.deliver import Delivered, deliver
@@ -114,7 +114,8 @@ def export_command(
     check_output(output, force=force)
     library_path()  # as for build
     plan = read_plan(plan_path)
-    planned = {"effort": plan.effort, "seed": plan.seed, "context": plan.context, "kv_cache": plan.kv_cache}
+    planned = {"effort": plan.effort, "seed": plan.seed, "context": plan.context,
+               "kv_cache": plan.kv_cache, "shuffle": plan.shuffle}  # fmt: skip
     prepared = _prepared(output, model, None, (), flags | planned)
     check_plan(plan, prepared.model.tree, prepared.model.sha256, str(plan_path))
     prepared = dataclasses.replace(
@@ -129,6 +130,7 @@ def export_command(
     inputs = prepared.inputs() | {"plan": hashlib.sha256(plan.to_json().encode()).hexdigest()}
     with console.working(), workspace(output, inputs, resume=resume) as folder:
         evidence = gather_evidence(prepared, folder, console.progress)
+        prepared, evidence = reordered_as_asked(prepared, evidence, console.note)
         layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
         encoded = {path: layers.encoded(path, choice) for path, choice in plan.recipe.items()}
         reference = reference_for(prepared.model.forward, prepared.evaluation.reading)

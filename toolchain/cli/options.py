@@ -109,9 +109,12 @@ search_options = stack(
     click.option("--metric", help="What a drop is a drop of: perplexity, or a classifier's accuracy."),
     click.option("--formats", multiple=True, help="Formats to choose from, as names or globs: 'int4*'. Repeatable."),
     click.option("--layer", "layer", multiple=True, help="Pin layers: REGEX=FORMAT. Repeatable."),
-    click.option("--method", help="nearest, range or gptq; the effort's own if not given."),
+    click.option(
+        "--method", help="nearest, range, gptq or descent (GPTQ, then sweeps); the effort's own if not given."
+    ),
     click.option("--layout", help="auto: input-major where inputs are mostly zero; or dense everywhere."),
     click.option("--activations", help="Inputs of products: fp32, int8 (faster), or search: int8 within the limits."),
+    click.option("--shuffle", help="Pattern that inner channels are put in order for, 2:4: free at run time."),
     click.option("--tune", type=int, help="Steps of end-to-end tuning of what the search chose; 200 is a good start."),
     click.option("--effort", help="quick, default or thorough."),
     click.option("--max-time", help="Time for the whole command: 10m. The best so far is delivered."),

@@ -26,6 +26,7 @@ from toolchain.model.llama import LlamaFamily
 from toolchain.model.opt import OptFamily
 from toolchain.model.rwkv4 import Rwkv4Family
 from toolchain.model.spikegpt import SpikeGptFamily
+from toolchain.model.spiking_bert import SpikingBertFamily
 from toolchain.model.text import read_tokenizer
 from toolchain.model.tree import ModelTree
 from toolchain.model.weights import find_weights, is_plain, read_checkpoint
@@ -35,6 +36,7 @@ FAMILIES: tuple[Family, ...] = (
     LlamaFamily(),
     OptFamily(),
     Rwkv4Family(),
+    SpikingBertFamily(),
 )
 
 

@@ -12,6 +12,7 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.integer import IntegerFormat
 from toolchain.compress.catalog import compress
+from toolchain.compress.gptq import Gptq, inverse_factor
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.classes import AnyReference, reference_for
 from toolchain.evidence.quality import Score, stream_logits
@@ -19,7 +20,7 @@ from toolchain.evidence.student import Student
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Reading
 from toolchain.search.search import OutOfTime
-from toolchain.search.sensitivity import activation_loss, embedding_loss, expected_loss
+from toolchain.search.sensitivity import activation_loss, embedding_loss, expected_loss, feedback_loss
 from toolchain.search.store import Journal, LayerStore
 
 
@@ -51,6 +52,7 @@ class ModelEvaluator:
         self._layers_by_path = {layer.path: layer for layer in model.tree.layers}
         self._student = Student(model, layers.encoded)
         self._reference: AnyReference | None = None
+        self._importance: dict[str, Tensor] = {}
 
     @property
     def reference(self) -> AnyReference:
@@ -78,6 +80,21 @@ class ModelEvaluator:
             frequency = even if layer.kind == "positions" else self._evidence.frequency
             loss += embedding_loss(error, frequency, self._evidence.fisher[looked_up])
         return loss
+
+    def estimate(self, path: str, choice: Choice) -> float:
+        """Of a linear layer that no tokens are looked up in."""
+        weight = self._model.weight(path)
+        if path not in self._importance:
+            factor = inverse_factor(self._evidence.moments[path], Gptq.damping)
+            self._importance[path] = factor.diagonal().square().reciprocal()
+        fmt = format_named(choice.format)
+        error = torch.from_numpy(fmt.decode(fmt.encode(weight.numpy()))) - weight
+        return feedback_loss(error, self._importance[path], self._evidence.fisher[path])
+
+    def kurtosis(self, path: str) -> float:
+        weight = self._model.weight(path)
+        apart = (weight - weight.mean()).square()
+        return float(apart.square().mean() / apart.mean().square())
 
     def _run(self, recipe: Recipe) -> Score:
         if self._time_left() <= 0:
