@@ -88,7 +88,7 @@ def read_calibration(spec: Spec, model: LoadedModel) -> Text:
         return read_text(spec.calibration or SHIPPED_TEXTS / "calibration.txt", model.tokenizer, model.forward.context)
     path = spec.calibration or spec.eval
     if path is None:
-        raise SlmcError("this model is a classifier: give sentences to judge it on with --eval FILE.tsv")
+        raise SlmcError("a classifier is judged on labelled sentences of yours: give --eval FILE.tsv")
     return read_sentences(path, model.tokenizer, model.classes.labels, model.forward.context, labelled=False)
 
 
