@@ -19,8 +19,10 @@ from exporters.formats.catalog import format_named, formats_matching
 from exporters.manifest import ACCURACY, PERPLEXITY
 from targets.cpu import named_cpu
 from toolchain.compress.catalog import method_named
+from toolchain.compress.pruners import PRUNERS
 from toolchain.delivery.operators import operator_libraries
 from toolchain.evidence.calibration import input_moments
+from toolchain.evidence.entropy import channel_entropies
 from toolchain.evidence.fisher import output_fisher
 from toolchain.limits import parse_bytes, parse_seconds, parse_share
 from toolchain.model.catalog import LoadedModel, load_model
@@ -28,7 +30,7 @@ from toolchain.model.family import ModelOptions
 from toolchain.model.text import Text, read_judged, read_sentences, read_text
 from toolchain.model.tree import ModelTree
 from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
-from toolchain.search.problem import Limits, Problem, effort_named, layer_options
+from toolchain.search.problem import METHOD_MARK, Limits, Problem, effort_named, layer_options
 from toolchain.search.sensitivity import token_frequency
 from toolchain.search.store import Journal, LayerStore
 from toolchain.shuffle import parse_pattern
@@ -79,7 +81,10 @@ class Prepared:
             "max_drop": limits.max_drop,
             "max_latency_ms": self.max_latency_ms,
             "target": self.spec.target,
-            "options": {path: [c.format for c in options] for path, options in self.problem.options.items()},
+            "options": {
+                path: [f"{c.format}{METHOD_MARK}{c.method}" for c in options]
+                for path, options in self.problem.options.items()
+            },
         }
 
 
@@ -147,10 +152,13 @@ def prepare(spec: Spec) -> Prepared:
 
 
 def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:
-    """Layer path -> format name, from regular expressions; a later one wins."""
+    """Layer path -> format name, or format@method, from regular expressions; a later one wins."""
     pins: dict[str, str] = {}
     for pattern, name in layers.items():
-        format_named(name)
+        fmt, mark, own = name.partition(METHOD_MARK)
+        format_named(fmt)
+        if mark:
+            method_named(own)
         try:
             matching = [layer.path for layer in tree.layers if re.search(pattern, layer.path)]
         except re.error as error:
@@ -173,14 +181,23 @@ def gather_evidence(prepared: Prepared, folder: Path, progress: Progress) -> Evi
         progress("calibration", len(ids), len(ids))
         fisher = output_fisher(model, ids, prepared.problem.seed, lambda d, t: progress("Fisher information", d, t))
         stored = {f"moment.{p}": t for p, t in moments.items()} | {f"fisher.{p}": t for p, t in fisher.items()}
+        if needs_entropy(prepared.problem):
+            entropies = channel_entropies(model, ids, progress=lambda d, t: progress("entropies", d, t))
+            stored |= {f"entropy.{p}": t for p, t in entropies.items()}
         partial = file.with_suffix(".partial")
         partial.write_bytes(save(stored))  # its own save_file hides a full disk in an error of another kind
         partial.replace(file)
     parts = {
         kind: {n.removeprefix(f"{kind}."): t for n, t in stored.items() if n.startswith(f"{kind}.")}
-        for kind in ("moment", "fisher")
+        for kind in ("moment", "fisher", "entropy")
     }
-    return Evidence(parts["moment"], parts["fisher"], frequency)
+    return Evidence(parts["moment"], parts["fisher"], frequency, parts["entropy"])
+
+
+def needs_entropy(problem: Problem) -> bool:
+    """Whether any layer may be pruned by a method that looks at the entropy of its inputs."""
+    named = {choice.method for options in problem.options.values() for choice in options}
+    return any(p.needs_entropy for p in PRUNERS if p.name in named)
 
 
 def _stored_evidence(file: Path) -> dict[str, torch.Tensor] | None:
@@ -194,7 +211,7 @@ def make_evaluator(
     prepared: Prepared, evidence: Evidence, folder: Path, began: float
 ) -> tuple[ModelEvaluator, LayerStore]:
     """The evaluator over the evaluation text, with its cache of layers; `began` is time.monotonic() at the start."""
-    layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
+    layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence))
 
     def time_left() -> float:
         limit = prepared.max_time_s

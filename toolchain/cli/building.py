@@ -131,7 +131,7 @@ def export_command(
     with console.working(), workspace(output, inputs, resume=resume) as folder:
         evidence = gather_evidence(prepared, folder, console.progress)
         prepared, evidence = reordered_as_asked(prepared, evidence, console.note)
-        layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
+        layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence))
         encoded = {path: layers.encoded(path, choice) for path, choice in plan.recipe.items()}
         reference = reference_for(prepared.model.forward, prepared.evaluation.reading)
         if plan.tune:
