@@ -128,7 +128,7 @@ def prepare(spec: Spec) -> Prepared:
     torch.set_num_threads(spec.threads)
     room = parse_bytes(spec.max_build_memory, "--max-build-memory", 0) if spec.max_build_memory is not None else None
     model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache), room)
-    _refuse_tuning(spec, model)
+    _refuse_from_disk(spec, model)
     check_metric(spec.metric, classifier=model.classes is not None)
     calibration, evaluation = read_calibration(spec, model), read_evaluation(spec, model)
     whole = model.tree.bytes_fp32
@@ -147,12 +147,14 @@ def prepare(spec: Spec) -> Prepared:
     )  # fmt: skip
 
 
-def _refuse_tuning(spec: Spec, model: LoadedModel) -> None:
-    if spec.tune and model.residency == "disk":
-        raise SlmcError(
-            f"--tune needs the whole model in memory, {bytes_in_memory(model.tree) / 1e9:.1f} GB, which there is no "
-            "room for; leave it out, or give --max-build-memory more where there is more"
-        )
+def _refuse_from_disk(spec: Spec, model: LoadedModel) -> None:
+    """What changes a model's own matrices, or learns them, needs them in memory."""
+    for option, given in (("tune", spec.tune), ("shuffle", spec.shuffle)):
+        if given and model.residency == "disk":
+            raise SlmcError(
+                f"--{option} needs the whole model in memory, {bytes_in_memory(model.tree) / 1e9:.1f} GB, which there "
+                "is no room for; leave it out, or give --max-build-memory more where there is more"
+            )
 
 
 def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:

@@ -31,6 +31,15 @@ def bytes_from_disk(tree: ModelTree, stored: int) -> int:
     return WORKING_COPIES * layer + 3 * stored + 4 * tree.fixed_bytes + OVERHEAD_BYTES
 
 
+def staying_on_disk(tree: ModelTree) -> str:
+    """What is said to a user whose model stays on disk."""
+    return (
+        f"matrices stay on disk and are widened one at a time: a build in memory takes about "
+        f"{bytes_in_memory(tree) / 1e9:.1f} GB, for which there is no room; the result is the same, --effort quick "
+        "and short texts keep the time in bounds"
+    )
+
+
 def residency(tree: ModelTree, room: int | None) -> Residency:
     """Where matrices are. Both ways give the same result; that from disk reads and widens them for every product.
 
