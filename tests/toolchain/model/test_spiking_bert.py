@@ -19,10 +19,13 @@ from exporters.errors import SlmcError
 from exporters.ops.spikes import SpikeTensor
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.classifier import Classes
+from toolchain.model.family import ModelOptions
 from toolchain.model.spiking import Neurons, Spiking
 from toolchain.model.spiking_bert import SpikingBertClassifier, SpikingBertConfig
 
-TINY = SpikingBertConfig(2, 8, 12, 20, heads=2, positions=16, spiking=Spiking(3, 2, 0.5, True), epsilon=1e-5)
+TINY = SpikingBertConfig(
+    2, 8, 12, 20, heads=2, positions=16, context=16, spiking=Spiking(3, 2, 0.5, True), epsilon=1e-5
+)
 CONFIG: dict[str, Any] = {
     "model_type": "spiking-bert", "num_attention_heads": 2, "layer_norm_eps": 1e-5, "spike_steps": 3,
     "spike_levels": 2, "spike_leak": 0.5, "spike_reset": "soft", "labels": ["bad", "good"],
@@ -256,6 +259,13 @@ def test_configs_that_are_not_supported(written: Writer, config: dict[str, Any],
     with pytest.raises(SlmcError) as caught:
         load_model(written(config))
     assert said in str(caught.value)
+
+
+def test_contexts(written: Writer) -> None:
+    folder = written()
+    assert load_model(folder, options=ModelOptions(context=5)).forward.context == 5
+    with pytest.raises(SlmcError, match="--context 17: this model reads 1 to 16 tokens at once"):
+        load_model(folder, options=ModelOptions(context=17))
 
 
 def test_an_encoder_without_classes(written: Writer) -> None:
