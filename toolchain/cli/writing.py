@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import torch
 
+from exporters.errors import SlmcError
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, THREADS, command, model_options
 from toolchain.delivery.package import check_output_file
@@ -32,6 +33,8 @@ def write_command(
     check_output_file(output, force=force)
     torch.set_num_threads(threads)
     loaded = load_model(model, tokenizer)
+    if loaded.classes:
+        raise SlmcError(f"{model}: a classifier ({', '.join(loaded.classes.labels)}), which writes no text")
     with console.working():
         text = written(loaded, tokens, temperature, seed, lambda done, total: console.progress("writing", done, total))
         write_whole(output, text)
