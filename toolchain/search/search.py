@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from toolchain.search.activations import activation_tier
 from toolchain.search.frontier import frontier, meets, select
 from toolchain.search.judge import judged
 from toolchain.search.problem import Evaluator, Problem
+from toolchain.search.screening import screened, sparse_options
 from toolchain.search.sensitivity import sensitivities
 from toolchain.search.store import recipe_key
 from toolchain.search.tiers import block_tier, global_tier, module_tier
@@ -51,7 +53,8 @@ class Trace:
         if key not in self.candidates:
             score = self.evaluator.evaluate(recipe)
             predicted = sum(self.loss(path, choice) for path, choice in recipe.items())
-            candidate = Candidate(recipe, self.problem.bytes(recipe), predicted, score, tier, why)
+            size, ms = self.problem.bytes(recipe), self.problem.predicted_ms(recipe)
+            candidate = Candidate(recipe, size, predicted, score, tier, why, predicted_ms=ms)
             self.candidates[key] = candidate
             self.on_candidate(candidate)
 
@@ -78,6 +81,7 @@ def search(
     Raises:
         OutOfTime: before anything was evaluated.
     """
+    problem, screening = screened(problem, evaluator, lambda done, total: progress("screening", done, total))
     seen = sensitivities(problem, evaluator, lambda done, total: progress("sensitivity", done, total))
     trace = Trace(problem, evaluator, {(s.layer, s.choice): s.loss for s in seen}, on_candidate)
     chosen: Recipe | None = None
@@ -97,7 +101,7 @@ def search(
     if chosen is not None and winner.recipe != chosen:
         winner = next(c for c in candidates if c.recipe == chosen)
         feasible = meets(winner, problem.limits)
-    return SearchResult(winner, feasible, frontier(candidates), candidates, seen)
+    return SearchResult(winner, feasible, frontier(candidates), candidates, seen, screening)
 
 
 def _rounded_activations(trace: Trace) -> Recipe:
@@ -113,14 +117,23 @@ def _rounded_activations(trace: Trace) -> Recipe:
 
 def _local_tiers(trace: Trace, progress: Progress) -> None:
     ladder = budgets(trace.problem)
-    for tier, propose in (("block", block_tier), ("module", module_tier)):
+    tiers = [("block", block_tier, trace.problem), ("module", module_tier, trace.problem)]
+    if any(map(sparse_options, trace.problem.options.values())):
+        tiers.append(("dense", module_tier, dense_alone(trace.problem)))
+    for tier, propose, problem in tiers:
         for i, budget in enumerate(ladder):
-            recipe = propose(trace.problem, trace.losses, budget)
+            recipe = propose(problem, trace.losses, budget)
             if recipe is not None:
                 trace.attempt(recipe, tier, f"at most {budget} bytes")
             progress(f"{tier} tier", i + 1, len(ladder))
     if trace.problem.limits.max_drop is not None:
         _close_in(trace, trace.problem.limits.max_drop, progress)
+
+
+def dense_alone(problem: Problem) -> Problem:
+    """The problem without sparse options, wherever a layer has others: what they have to beat."""
+    left = {path: tuple(c for c in o if c not in sparse_options(o)) for path, o in problem.options.items()}
+    return dataclasses.replace(problem, options={path: left[path] or o for path, o in problem.options.items()})
 
 
 def budgets(problem: Problem) -> list[int]:
