@@ -20,8 +20,9 @@ from exporters.formats.families import DENSE, family_of
 from toolchain.compress.recipe import Recipe
 from toolchain.evidence.quality import Reference, standard_error
 from toolchain.evidence.student import Student
+from toolchain.gather import gather_evidence
 from toolchain.model.text import read_text
-from toolchain.prepare import Prepared, gather_evidence, make_evaluator, prepare
+from toolchain.prepare import Prepared, make_evaluator, prepare
 from toolchain.search.screening import screened
 from toolchain.search.search import dense_alone
 from toolchain.search.sensitivity import sensitivities

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from exporters.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
@@ -20,16 +18,14 @@ from exporters.manifest import ACCURACY, PERPLEXITY
 from targets.cpu import named_cpu
 from toolchain.compress.catalog import method_named
 from toolchain.delivery.operators import operator_libraries
-from toolchain.evidence.calibration import input_moments
-from toolchain.evidence.fisher import output_fisher
 from toolchain.limits import parse_bytes, parse_seconds, parse_share
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
+from toolchain.model.residency import bytes_in_memory
 from toolchain.model.text import Text, read_judged, read_sentences, read_text
 from toolchain.model.tree import ModelTree
 from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
-from toolchain.search.problem import Limits, Problem, effort_named, layer_options
-from toolchain.search.sensitivity import token_frequency
+from toolchain.search.problem import METHOD_MARK, Limits, Problem, effort_named, layer_options
 from toolchain.search.store import Journal, LayerStore
 from toolchain.shuffle import parse_pattern
 from toolchain.spec import Spec
@@ -79,7 +75,10 @@ class Prepared:
             "max_drop": limits.max_drop,
             "max_latency_ms": self.max_latency_ms,
             "target": self.spec.target,
-            "options": {path: [c.format for c in options] for path, options in self.problem.options.items()},
+            "options": {
+                path: [f"{c.format}{METHOD_MARK}{c.method}" for c in options]
+                for path, options in self.problem.options.items()
+            },
         }
 
 
@@ -127,7 +126,9 @@ def prepare(spec: Spec) -> Prepared:
     max_time_s = parse_seconds(spec.max_time, "--max-time") if spec.max_time is not None else None
     max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None
     torch.set_num_threads(spec.threads)
-    model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache))
+    room = parse_bytes(spec.max_build_memory, "--max-build-memory", 0) if spec.max_build_memory is not None else None
+    model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache), room)
+    _refuse_tuning(spec, model)
     check_metric(spec.metric, classifier=model.classes is not None)
     calibration, evaluation = read_calibration(spec, model), read_evaluation(spec, model)
     whole = model.tree.bytes_fp32
@@ -146,11 +147,22 @@ def prepare(spec: Spec) -> Prepared:
     )  # fmt: skip
 
 
+def _refuse_tuning(spec: Spec, model: LoadedModel) -> None:
+    if spec.tune and model.residency == "disk":
+        raise SlmcError(
+            f"--tune needs the whole model in memory, {bytes_in_memory(model.tree) / 1e9:.1f} GB, which there is no "
+            "room for; leave it out, or give --max-build-memory more where there is more"
+        )
+
+
 def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:
-    """Layer path -> format name, from regular expressions; a later one wins."""
+    """Layer path -> format name, or format@method, from regular expressions; a later one wins."""
     pins: dict[str, str] = {}
     for pattern, name in layers.items():
-        format_named(name)
+        fmt, mark, own = name.partition(METHOD_MARK)
+        format_named(fmt)
+        if mark:
+            method_named(own)
         try:
             matching = [layer.path for layer in tree.layers if re.search(pattern, layer.path)]
         except re.error as error:
@@ -162,39 +174,11 @@ def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]
     return pins
 
 
-def gather_evidence(prepared: Prepared, folder: Path, progress: Progress) -> Evidence:
-    """Input moments and output Fisher of every layer, from the calibration text; kept in the work folder."""
-    model, ids = prepared.model, prepared.calibration.reading
-    file = folder / "evidence.safetensors"
-    frequency = token_frequency(prepared.calibration.ids, model.tree.vocabulary)
-    stored = _stored_evidence(file)
-    if stored is None:
-        moments = input_moments(model, ids, lambda done, total: progress("calibration", done, total))
-        progress("calibration", len(ids), len(ids))
-        fisher = output_fisher(model, ids, prepared.problem.seed, lambda d, t: progress("Fisher information", d, t))
-        stored = {f"moment.{p}": t for p, t in moments.items()} | {f"fisher.{p}": t for p, t in fisher.items()}
-        partial = file.with_suffix(".partial")
-        partial.write_bytes(save(stored))  # its own save_file hides a full disk in an error of another kind
-        partial.replace(file)
-    parts = {
-        kind: {n.removeprefix(f"{kind}."): t for n, t in stored.items() if n.startswith(f"{kind}.")}
-        for kind in ("moment", "fisher")
-    }
-    return Evidence(parts["moment"], parts["fisher"], frequency)
-
-
-def _stored_evidence(file: Path) -> dict[str, torch.Tensor] | None:
-    try:
-        return load_file(file) if file.is_file() else None
-    except (SafetensorError, OSError):
-        return None
-
-
 def make_evaluator(
     prepared: Prepared, evidence: Evidence, folder: Path, began: float
 ) -> tuple[ModelEvaluator, LayerStore]:
     """The evaluator over the evaluation text, with its cache of layers; `began` is time.monotonic() at the start."""
-    layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
+    layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence))
 
     def time_left() -> float:
         limit = prepared.max_time_s

@@ -21,8 +21,9 @@ from toolchain.delivery.plan import check_plan, read_plan
 from toolchain.delivery.reports import units
 from toolchain.evidence.classes import reference_for
 from toolchain.forecast import forecast
+from toolchain.gather import gather_evidence
 from toolchain.latency import forecast_latency
-from toolchain.prepare import Prepared, gather_evidence, prepare
+from toolchain.prepare import Prepared, prepare
 from toolchain.search.evaluator import layer_maker
 from toolchain.search.problem import Limits
 from toolchain.search.store import LayerStore
@@ -131,7 +132,7 @@ def export_command(
     with console.working(), workspace(output, inputs, resume=resume) as folder:
         evidence = gather_evidence(prepared, folder, console.progress)
         prepared, evidence = reordered_as_asked(prepared, evidence, console.note)
-        layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
+        layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence))
         encoded = {path: layers.encoded(path, choice) for path, choice in plan.recipe.items()}
         reference = reference_for(prepared.model.forward, prepared.evaluation.reading)
         if plan.tune:

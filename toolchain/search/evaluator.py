@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -27,11 +27,13 @@ from toolchain.search.store import Journal, LayerStore
 @dataclass(frozen=True)
 class Evidence:
     """What calibration gave, by layer path: input moments [cols, cols] and output Fisher [rows] of linear layers,
-    [cols] of embeddings; and the frequency of every token [vocabulary]."""
+    [cols] of embeddings; the frequency of every token [vocabulary]; entropies of input channels [cols] if a method
+    asks for them."""
 
     moments: Mapping[str, Tensor]
     fisher: Mapping[str, Tensor]
     frequency: Tensor
+    entropies: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class ModelEvaluator:
@@ -103,6 +105,8 @@ class ModelEvaluator:
         return reference.score(stream_logits(self._student.take(recipe), self._text))
 
 
-def layer_maker(model: LoadedModel, moments: Mapping[str, Tensor]) -> Callable[[str, Choice], Encoded]:
+def layer_maker(model: LoadedModel, evidence: Evidence) -> Callable[[str, Choice], Encoded]:
     """The function that compresses one layer of a model in one choice."""
-    return lambda path, choice: compress(model.weight(path), choice, moments.get(path))
+    return lambda path, choice: compress(
+        model.weight(path), choice, evidence.moments.get(path), evidence.entropies.get(path)
+    )
