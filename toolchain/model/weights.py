@@ -14,7 +14,7 @@ from torch import Tensor
 
 from exporters.errors import SlmcError
 from targets.verify import file_sha256
-from toolchain.model.checkpoint import Checkpoint
+from toolchain.model.checkpoint import Checkpoint, StoredTensor
 from toolchain.model.shards import read_shards
 
 WEIGHT_FILES = (
@@ -63,7 +63,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if is_plain(tensor) and not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
             raise SlmcError(f"{path}: {name} holds {bad} values that are NaN or infinite; train or copy again")
-    return Checkpoint(path, tensors, file_sha256(path))
+    places = {name: StoredTensor(path, name) for name in tensors} if path.suffix == ".safetensors" else {}
+    return Checkpoint(path, tensors, file_sha256(path), places)
 
 
 def is_plain(tensor: Tensor) -> bool:

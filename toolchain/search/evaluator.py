@@ -14,9 +14,11 @@ from exporters.formats.integer import IntegerFormat
 from toolchain.compress.catalog import compress
 from toolchain.compress.gptq import Gptq, inverse_factor
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.evidence.quality import Reference, Score, stream_logits
+from toolchain.evidence.classes import AnyReference, reference_for
+from toolchain.evidence.quality import Score, stream_logits
 from toolchain.evidence.student import Student
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.text import Reading
 from toolchain.search.search import OutOfTime
 from toolchain.search.sensitivity import activation_loss, embedding_loss, expected_loss, feedback_loss
 from toolchain.search.store import Journal, LayerStore
@@ -41,23 +43,23 @@ class ModelEvaluator:
         self,
         model: LoadedModel,
         evidence: Evidence,
-        text: Tensor,
+        text: Reading,
         layers: LayerStore,
         journal: Journal,
         time_left: Callable[[], float] = lambda: float("inf"),
     ) -> None:
-        """text: token ids int64 [n] to evaluate on; time_left: seconds, asked before each evaluation."""
+        """text: what to evaluate on; time_left: seconds, asked before each evaluation."""
         self._model, self._evidence, self._text = model, evidence, text
         self._layers, self._journal, self._time_left = layers, journal, time_left
         self._layers_by_path = {layer.path: layer for layer in model.tree.layers}
         self._student = Student(model, layers.encoded)
-        self._reference: Reference | None = None
+        self._reference: AnyReference | None = None
         self._importance: dict[str, Tensor] = {}
 
     @property
-    def reference(self) -> Reference:
+    def reference(self) -> AnyReference:
         """The fp32 model's predictions on the text, made once."""
-        self._reference = self._reference or Reference(self._model.forward, self._text)
+        self._reference = self._reference or reference_for(self._model.forward, self._text)
         return self._reference
 
     def evaluate(self, recipe: Recipe) -> Score:
