@@ -82,10 +82,12 @@ class Prepared:
         }
 
 
-def read_calibration(spec: Spec, model: LoadedModel) -> Text:
-    """The whole text that methods look at; of a classifier, sentences, whose labels do not matter."""
+def read_calibration(spec: Spec, model: LoadedModel, piece: int | None = None) -> Text:
+    """The whole text that methods look at, in pieces of so many tokens, the model's context if not given; of a
+    classifier, sentences, whose labels do not matter."""
     if model.classes is None:
-        return read_text(spec.calibration or SHIPPED_TEXTS / "calibration.txt", model.tokenizer, model.forward.context)
+        text = spec.calibration or SHIPPED_TEXTS / "calibration.txt"
+        return read_text(text, model.tokenizer, piece or model.forward.context)
     path = spec.calibration or spec.eval
     if path is None:
         raise SlmcError("a classifier is judged on labelled sentences of yours: give --eval FILE.tsv")
