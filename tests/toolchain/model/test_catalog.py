@@ -100,9 +100,9 @@ def test_rwkv_is_told_from_spikegpt_by_its_config_or_its_name(
 def test_a_config_that_names_another_family_is_believed(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "mamba"}')
     said = refusal(folder)
-    assert "no known model family; config.json says 'mamba', found 528 values in " in said
+    assert "no known model family; config.json says model_type 'mamba', found 528 values in " in said
     assert "blocks.*.att.time_decay x 2" in said
-    assert said.endswith("known families: spikegpt, llama, opt, rwkv")
+    assert said.endswith("known families: spikegpt, llama, opt, rwkv, spiking-bert")
 
 
 def test_missing_and_unknown_tensors_are_named(folder: Path, tensors: Tensors) -> None:
