@@ -55,6 +55,15 @@ def test_a_checkpoint_nested_in_a_training_state_opens_too(
     assert load_model(tmp_path / "nested.pth", tokenizer_path).tree.params == 528
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_prefixes_of_wrapping_modules_are_left_away(
+    tmp_path: Path, tensors: Tensors, tokenizer_path: Path, prefix: str
+) -> None:
+    torch.save({prefix + name: t for name, t in tensors.items()}, tmp_path / "wrapped.pth")
+    model = load_model(tmp_path / "wrapped.pth", tokenizer_path)
+    assert torch.equal(model.weight("blocks.0.att.key"), tensors["blocks.0.att.key.weight"])
+
+
 def test_a_directory_brings_its_config_and_tokenizer(folder: Path, tensors: Tensors) -> None:
     model = load_model(folder)
     assert isinstance(model.module, SpikeGpt)
