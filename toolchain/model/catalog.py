@@ -100,7 +100,7 @@ def load_model(
         raise SlmcError(f"{path}: no such file or directory; give a model directory or a checkpoint file")
     options = options or ModelOptions()
     folder = path if path.is_dir() else path.parent
-    config = _stated_config(path) if path.is_dir() else _implied_config(path)
+    config: Mapping[str, Any] = _stated_config(path) if path.is_dir() else _implied_config(path)
     checkpoint = read_checkpoint(find_weights(path) if path.is_dir() else path)
     checkpoint, config = from_meta(checkpoint, config)
     family, checkpoint = _recognised(checkpoint, config)
