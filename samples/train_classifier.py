@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -15,9 +15,12 @@ import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
+from train_spikegpt import save_model
 
 from toolchain.model.catalog import load_model
-from toolchain.model.spikegpt import SpikeGpt
+from toolchain.model.classifier import Classes
+from toolchain.model.sentences import read_rows
+from toolchain.model.spikegpt import SpikeGpt, SpikeGptClassifier
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,10 @@ class Sentence:
     labels: Tensor
 
 
-def read_rows(path: Path) -> list[tuple[str, int]]:
-    """Text and class of every line of a label-first TSV with a header."""
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    return [(text.strip(), int(label)) for label, text in (line.split("\t") for line in lines)]
+def read_labelled(path: Path, labels: tuple[str, ...]) -> list[tuple[str, int]]:
+    """Text and class of every line of a table as slmc reads it, the class by its number or name."""
+    rows = read_rows(path, path.read_text(encoding="utf-8"))
+    return [(row.text, labels.index(row.label) if row.label in labels else int(row.label or 0)) for row in rows]
 
 
 def nested(rows: list[tuple[str, int]]) -> dict[str, list[tuple[int, int, int]]]:
@@ -75,51 +78,51 @@ def sentences(tokenizer: Tokenizer, rows: list[tuple[str, int]], phrases: bool) 
     return [sentence(e, labelled) for e, (_, labelled) in zip(encoded, found, strict=True)]
 
 
-class Net(nn.Module):
-    """A SpikeGPT whose hidden states, averaged over a span, a linear layer turns into class scores.
+def starting_point(
+    path: Path, labels: tuple[str, ...], dropout: float, seed: int
+) -> tuple[SpikeGptClassifier, Tokenizer]:
+    """A pre-trained SpikeGPT with a fresh classifier in the place of its head, and its tokenizer."""
+    loaded = load_model(path)
+    assert isinstance(loaded.module, SpikeGpt)
+    model = SpikeGptClassifier(replace(loaded.module.config, dropout=dropout), Classes(labels))
+    weights = {n: w for n, w in loaded.module.state_dict().items() if n != "head.weight"}
+    scores = torch.randn(len(labels), model.width, generator=torch.Generator().manual_seed(seed)) * 0.02
+    model.load_state_dict(weights | {"classifier.weight": scores})
+    return model.train(), loaded.tokenizer
 
-    The authors' classifier, but for the mask: they average over the padding too.
+
+def span_scores(model: SpikeGptClassifier, batch: list[Sentence]) -> Tensor:
+    """Scores [spans, labels] of the mean over every span of every sentence, one sentence after the other.
+
+    Sentences are padded at their ends; the model reads forward only, so that padding reaches no span.
     """
-
-    def __init__(self, backbone: SpikeGpt, labels: int, dropout: float) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.classifier = nn.Linear(backbone.config.width, labels, bias=False)
-        self.dropout = nn.Dropout(dropout)
-        nn.init.normal_(self.classifier.weight, 0, 0.02)
-
-    def forward(self, batch: list[Sentence]) -> Tensor:
-        """Scores [spans, labels] of all spans of all sentences, one sentence after the other.
-
-        Sentences are padded at their ends; the model reads forward only, so that padding reaches no span.
-        """
-        tokens = nn.utils.rnn.pad_sequence([s.ids for s in batch], batch_first=True)
-        hidden, _ = self.backbone.hidden(tokens, self.backbone.initial_state(len(batch)))
-        # float64: differences of running sums.
-        sums = functional.pad(hidden.double().cumsum(1), (0, 0, 1, 0))
-        pooled = [(sums[i, s.spans[:, 1]] - sums[i, s.spans[:, 0]]) / (s.spans[:, 1:] - s.spans[:, :1])
-                  for i, s in enumerate(batch)]  # fmt: skip
-        scores: Tensor = self.classifier(self.dropout(torch.cat(pooled).float()))
-        return scores
+    tokens = nn.utils.rnn.pad_sequence([s.ids for s in batch], batch_first=True)
+    hidden, _ = model.hidden(tokens, model.initial_state(len(batch)))
+    sums = functional.pad(hidden.double().cumsum(1), (0, 0, 1, 0))  # float64: differences of running sums follow
+    pooled = [(sums[i, s.spans[:, 1]] - sums[i, s.spans[:, 0]]) / (s.spans[:, 1:] - s.spans[:, :1])
+              for i, s in enumerate(batch)]  # fmt: skip
+    features = functional.dropout(torch.cat(pooled).float(), model.config.dropout, model.training)
+    scores: Tensor = model.classifier(features)
+    return scores
 
 
-def loss_of(net: Net, batch: list[Sentence]) -> Tensor:
+def loss_of(model: SpikeGptClassifier, batch: list[Sentence]) -> Tensor:
     """Cross-entropy in nats: the mean over sentences and the mean over phrases, in equal parts."""
     labels = torch.cat([s.labels for s in batch])
-    losses = functional.cross_entropy(net(batch), labels, reduction="none")
+    losses = functional.cross_entropy(span_scores(model, batch), labels, reduction="none")
     whole = torch.cat([torch.arange(len(s.labels)) == 0 for s in batch])
     return (losses[whole].mean() + losses.mean()) / 2
 
 
 @torch.inference_mode()
-def accuracy(net: Net, rows: list[Sentence]) -> float:
+def accuracy(model: SpikeGptClassifier, rows: list[Sentence]) -> float:
     """Share of sentences whose best class is their label."""
-    net.eval()
+    model.eval()
     right = 0
     for start in range(0, len(rows), 32):
         batch = rows[start : start + 32]
-        right += int((net(batch).argmax(-1) == torch.cat([s.labels for s in batch])).sum())
-    net.train()
+        right += int((span_scores(model, batch).argmax(-1) == torch.cat([s.labels for s in batch])).sum())
+    model.train()
     return right / len(rows)
 
 
@@ -144,18 +147,18 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 class Run:
     """A fine-tuning run that can stop and go on."""
 
-    net: Net
+    model: SpikeGptClassifier
     optimizer: torch.optim.AdamW
     step: int = 0
 
     def save(self, path: Path) -> None:
-        state = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
         torch.save(state, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
 
     def resume(self, path: Path) -> None:
         saved = torch.load(path, weights_only=True)
-        self.net.load_state_dict(saved["net"])
+        self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step = saved["step"]
 
@@ -167,29 +170,39 @@ def losses(run: Run, rows: list[Sentence], size: int, epochs: int, rate: float, 
         for batch in batches(rows, size, epoch, seed)[run.step % per_epoch :]:
             for group in run.optimizer.param_groups:
                 group["lr"] = learning_rate(run.step, per_epoch * epochs, rate * group["scale"])
-            loss = loss_of(run.net, batch)
+            loss = loss_of(run.model, batch)
             run.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
             run.optimizer.step()
             run.step += 1
             yield float(loss.detach())
 
 
-def optimizer_for(net: Net) -> torch.optim.AdamW:
+def optimizer_for(model: SpikeGptClassifier) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices; the new head learns ten times as fast."""
-    named = [(n, p) for n, p in net.backbone.named_parameters() if n != "head.weight"]
+    named = [(n, p) for n, p in model.named_parameters() if n != "classifier.weight"]
     matrices = [p for n, p in named if p.ndim == 2 and n != "emb.weight"]
     others = [p for n, p in named if p.ndim != 2 or n == "emb.weight"]
     groups = [{"params": matrices, "weight_decay": 0.01, "scale": 1.0},
               {"params": others, "weight_decay": 0.0, "scale": 1.0},
-              {"params": list(net.classifier.parameters()), "weight_decay": 0.01, "scale": 10.0}]  # fmt: skip
+              {"params": [model.classifier.weight], "weight_decay": 0.01, "scale": 10.0}]  # fmt: skip
     return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-8, fused=True)
+
+
+def save_classifier(model: SpikeGptClassifier, tokenizer: Tokenizer, folder: Path) -> None:
+    """A model directory like that of train_spikegpt.py, whose config names the classes and the pooling."""
+    save_model(model, tokenizer, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"labels": list(model.classes.labels), "pooling": model.classes.pooling}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 @click.command()
 @click.option("--train", "train_path", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--dev", "dev_path", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Model directory to write at the end.")
+@click.option("--labels", default="negative,positive", help="Names of the classes 0, 1, ...")
 @click.option("--model", type=click.Path(exists=True, path_type=Path), default=Path("samples/spikegpt-6m"))
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="Resumed from if it exists.")
 @click.option("--phrases/--no-phrases", default=True, help="Read phrases within their sentences (SST-2).")
@@ -200,24 +213,20 @@ def optimizer_for(net: Net) -> torch.optim.AdamW:
 @click.option("--seed", default=0)
 @click.option("--threads", default=1)
 def main(
-    train_path: Path, dev_path: Path, model: Path, checkpoint: Path, phrases: bool, batch: int,
-    epochs: int, rate: float, dropout: float, seed: int, threads: int,
+    train_path: Path, dev_path: Path, out: Path, labels: str, model: Path, checkpoint: Path, phrases: bool,
+    batch: int, epochs: int, rate: float, dropout: float, seed: int, threads: int,
 ) -> None:  # fmt: skip
     """Fine-tune, and say the accuracy on the dev file after every epoch."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(seed)
-    loaded = load_model(model)
-    backbone = loaded.module.requires_grad_(True).train()
-    assert isinstance(backbone, SpikeGpt)
-    for block in backbone.blocks:
-        block.dropout.p = dropout
-    net = Net(backbone, 2, dropout)
-    run = Run(net, optimizer_for(net))
+    names = tuple(labels.split(","))
+    classifier, tokenizer = starting_point(model, names, dropout, seed)
+    run = Run(classifier, optimizer_for(classifier))
     if checkpoint.exists():
         run.resume(checkpoint)
-    rows = sentences(loaded.tokenizer, read_rows(train_path), phrases)
-    dev = sentences(loaded.tokenizer, read_rows(dev_path), phrases=False)
+    rows = sentences(tokenizer, read_labelled(train_path, names), phrases)
+    dev = sentences(tokenizer, read_labelled(dev_path, names), phrases=False)
     steps = -(-len(rows) // batch) * epochs
     tokens = sum(len(s.ids) for s in rows)
     click.echo(
@@ -233,8 +242,10 @@ def main(
             recent.clear()
         if run.step % 100 == 0 or run.step == steps:
             run.save(checkpoint)
-        if run.step % (steps // epochs // 2) == 0 or run.step == steps:
-            click.echo(json.dumps({"step": run.step, "dev_accuracy": round(accuracy(net, dev), 4)}))
+        if run.step % (steps // epochs // 2) == 0:
+            click.echo(json.dumps({"step": run.step, "dev_accuracy": round(accuracy(classifier, dev), 4)}))
+    save_classifier(classifier, tokenizer, out)
+    click.echo(json.dumps({"step": run.step, "dev_accuracy": round(accuracy(classifier, dev), 4)}))
 
 
 if __name__ == "__main__":

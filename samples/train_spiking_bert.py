@@ -150,7 +150,9 @@ def main(
     )  # fmt: skip
     spiking = Spiking(steps, levels, leak, soft)
     size = tokenizer.get_vocab_size()
-    config = SpikingBertConfig(layers, width, hidden, size, heads, positions, spiking, activation="relu", epsilon=1e-5)
+    config = SpikingBertConfig(
+        layers, width, hidden, size, heads, positions, positions, spiking, activation="relu", epsilon=1e-5
+    )
     model = SpikingBertClassifier(config, Classes(LABELS, "mean", True))
     begin(model)
     neurons = [p for n, p in model.named_parameters() if "spikes" in n]

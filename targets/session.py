@@ -187,6 +187,11 @@ class Session:
         self._check_room(tokens.shape[1])
 
     def _check_room(self, tokens: int) -> None:
+        if self._read and self.io.classes and self.io.classes.whole_texts:
+            raise SlmcError(
+                f"{self._graph}: it reads a whole text in one call, and {self._read} tokens of this one are read; "
+                "begin a new text"
+            )
         if self.room is not None and tokens > self.room:
             raise SlmcError(
                 f"{self._graph}: {self._read + tokens} tokens do not fit into its context of {self.io.context}; begin "

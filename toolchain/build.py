@@ -14,11 +14,12 @@ from exporters.formats.base import Encoded
 from toolchain.deliver import Delivered, deliver
 from toolchain.delivery.package import check_output
 from toolchain.delivery.plan import Plan, plan_of
-from toolchain.evidence.quality import Reference
+from toolchain.evidence.classes import AnyReference
 from toolchain.evidence.zeros import zero_shares
+from toolchain.gather import gather_evidence
 from toolchain.latency import with_times
 from toolchain.model.family import ModelOptions
-from toolchain.prepare import Prepared, Progress, gather_evidence, make_evaluator, pinned_formats
+from toolchain.prepare import Prepared, Progress, make_evaluator, pinned_formats
 from toolchain.search.evaluator import Evidence
 from toolchain.search.frontier import frontier, select
 from toolchain.search.judge import judged
@@ -43,7 +44,7 @@ class Found:
     plan: Plan
     result: SearchResult
     encoded: dict[str, Encoded]
-    reference: Reference
+    reference: AnyReference
 
 
 def build(
@@ -121,7 +122,7 @@ def _with_layouts(prepared: Prepared, plan: Plan) -> Plan:
     if prepared.spec.layout == "dense":
         return plan
     tree = prepared.model.tree
-    zeros = zero_shares(prepared.model, prepared.calibration.ids)
+    zeros = zero_shares(prepared.model, prepared.calibration.reading)
     fixed = pinned_formats(prepared.spec.layer, tree)
     return dataclasses.replace(plan, recipe=with_layouts(plan.recipe, tree, zeros, fixed))
 
@@ -140,8 +141,7 @@ class _BestSoFar:
         score, ms = candidate.score, candidate.predicted_ms
         self._say(
             f"{candidate.tier:7} {candidate.why:30} {candidate.bytes / 1e6:8.2f} MB {share:7.2%}  "
-            f"perplexity {score.perplexity:.3f} ({score.relative_drop:+.2%})  KL {score.kl_mean:.4f}"
-            + (f"  {ms:.3g} ms predicted" if ms is not None else "")
+            f"{score.said()}  KL {score.kl_mean:.4f}" + (f"  {ms:.3g} ms predicted" if ms is not None else "")
         )
         candidates = judged(self._tried)
         winner, feasible = select(candidates, self._prepared.problem.limits)

@@ -49,8 +49,8 @@ from toolchain.delivery.validate import (
     parity,
     quality,
 )
-from toolchain.evidence.quality import Reference
-from toolchain.generate import generate
+from toolchain.evidence.classes import AnyReference
+from toolchain.generate import classified, generate, shares_text
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.classifier import Classifier
@@ -79,16 +79,24 @@ class Delivered:
 
 
 @dataclass(frozen=True)
+class _Sample:
+    """What the artifact makes of a text, for the report; the text itself comes first."""
+
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
 class _Findings:
     parity: Parity
     quality: Quality
     measured: Measured
-    sample_text: str
+    sample: _Sample
     predicted: Predicted | None
 
 
 def deliver(
-    prepared: Prepared, plan: Plan, encoded: Mapping[str, Encoded], reference: Reference, staging: Path,
+    prepared: Prepared, plan: Plan, encoded: Mapping[str, Encoded], reference: AnyReference, staging: Path,
     *, force: bool, progress: Progress,
 ) -> Delivered:  # fmt: skip
     """Carry a plan out.
@@ -116,10 +124,10 @@ def deliver(
     package.add_companions(staging, prepared.model.tokenizer_path, prepared.libraries)
     done("export")
     session = artifact_session(staging, graph.io, threads=spec.threads)
-    agreement = parity(session, carried, prepared.evaluation.ids)
+    agreement = parity(session, carried, prepared.evaluation.reading)
     done("parity")
     found = quality(session, reference, prepared.evaluation)
-    sample = "".join(_sample(session, prepared))
+    sample = _sample(session, prepared)
     vocabulary = session.vocabulary
     del session
     done("quality")
@@ -177,9 +185,14 @@ def _predicted(staging: Path, spec: Spec) -> Predicted | None:
     return Predicted(found.decode_ms, found.basis)
 
 
-def _sample(session: Session, prepared: Prepared) -> list[str]:
-    tokenizer, seed = prepared.model.tokenizer, prepared.problem.seed
-    return list(generate(session, tokenizer, SAMPLE_PROMPT, SAMPLE_TOKENS, temperature=0.7, top_k=40, seed=seed))
+def _sample(session: Session, prepared: Prepared) -> _Sample:
+    """Text that goes on from a prompt, or the classes of the first sentence that it was judged on."""
+    tokenizer, seed, sentences = prepared.model.tokenizer, prepared.problem.seed, prepared.evaluation.sentences
+    if sentences is None:
+        texts = generate(session, tokenizer, SAMPLE_PROMPT, SAMPLE_TOKENS, temperature=0.7, top_k=40, seed=seed)
+        return _Sample(SAMPLE_PROMPT, "".join(texts))
+    ids = sentences.each()[0].tolist()
+    return _Sample(text := tokenizer.decode(ids), f"{text}\n\n{shares_text(classified(session, ids))}")
 
 
 def _constraints(prepared: Prepared, stored_bytes: int, findings: _Findings) -> tuple[Constraint, ...]:
@@ -237,8 +250,8 @@ def _report(model: LoadedModel, plan: Plan, manifest: Manifest, findings: _Findi
         for layer in block.layers
     )  # fmt: skip
     return Report(
-        manifest, rows, plan.points, plan.sensitivities, plan.max_bytes, plan.max_drop, plan.objective, SAMPLE_PROMPT,
-        findings.sample_text, plan.families, plan.screening, findings.predicted,
+        manifest, rows, plan.points, plan.sensitivities, plan.max_bytes, plan.max_drop, plan.objective,
+        findings.sample.prompt, findings.sample.text, plan.families, plan.screening, findings.predicted,
     )  # fmt: skip
 
 

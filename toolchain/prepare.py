@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -12,26 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 
 from exporters.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
+from exporters.manifest import ACCURACY, PERPLEXITY
 from targets.cpu import named_cpu
 from toolchain.compress.catalog import method_named
 from toolchain.delivery.operators import operator_libraries
-from toolchain.evidence.calibration import fill_moments, input_moments, linear_layers
-from toolchain.evidence.fisher import output_fisher
-from toolchain.evidence.moment_file import GrowingFile, StoredTensors
 from toolchain.limits import parse_bytes, parse_seconds, parse_share
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
 from toolchain.model.residency import bytes_in_memory
-from toolchain.model.text import Text, read_text
+from toolchain.model.text import Text, read_judged, read_sentences, read_text
 from toolchain.model.tree import ModelTree
 from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
-from toolchain.search.problem import Limits, Problem, effort_named, layer_options
-from toolchain.search.sensitivity import token_frequency
+from toolchain.search.problem import METHOD_MARK, Limits, Problem, effort_named, layer_options
 from toolchain.search.store import Journal, LayerStore
 from toolchain.shuffle import parse_pattern
 from toolchain.spec import Spec
@@ -81,12 +75,39 @@ class Prepared:
             "max_drop": limits.max_drop,
             "max_latency_ms": self.max_latency_ms,
             "target": self.spec.target,
-            "options": {path: [c.format for c in options] for path, options in self.problem.options.items()},
+            "options": {
+                path: [f"{c.format}{METHOD_MARK}{c.method}" for c in options]
+                for path, options in self.problem.options.items()
+            },
         }
 
 
-def calibration_path(spec: Spec) -> Path:
-    return spec.calibration or SHIPPED_TEXTS / "calibration.txt"
+def read_calibration(spec: Spec, model: LoadedModel) -> Text:
+    """The whole text that methods look at; of a classifier, sentences, whose labels do not matter."""
+    if model.classes is None:
+        return read_text(spec.calibration or SHIPPED_TEXTS / "calibration.txt", model.tokenizer, model.forward.context)
+    path = spec.calibration or spec.eval
+    if path is None:
+        raise SlmcError("a classifier is judged on labelled sentences of yours: give --eval FILE.tsv")
+    return read_sentences(path, model.tokenizer, model.classes.labels, model.forward.context, labelled=False)
+
+
+def read_evaluation(spec: Spec, model: LoadedModel) -> Text:
+    """The text, or labelled sentences, that candidates are judged on."""
+    if model.classes is None:
+        return read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer, model.forward.context)
+    return read_judged(spec.eval, model.tokenizer, model.classes.labels, model.forward.context, "--eval")
+
+
+def check_metric(metric: str | None, *, classifier: bool) -> None:
+    """Refuse a metric that is not the model's: accuracy of a classifier, perplexity of any other.
+
+    Raises:
+        SlmcError: it is the other one, or none.
+    """
+    own, kind = (ACCURACY, "a classifier") if classifier else (PERPLEXITY, "a language model")
+    if metric not in (None, own):
+        raise SlmcError(f"--metric {metric}: this model is {kind}, and its metric is {own}")
 
 
 def prepare(spec: Spec) -> Prepared:
@@ -108,9 +129,8 @@ def prepare(spec: Spec) -> Prepared:
     room = parse_bytes(spec.max_build_memory, "--max-build-memory", 0) if spec.max_build_memory is not None else None
     model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache), room)
     _refuse_from_disk(spec, model)
-    context = model.forward.context
-    calibration = read_text(calibration_path(spec), model.tokenizer, context)
-    evaluation = read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer, context)
+    check_metric(spec.metric, classifier=model.classes is not None)
+    calibration, evaluation = read_calibration(spec, model), read_evaluation(spec, model)
     whole = model.tree.bytes_fp32
     max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory is not None else None
     rss = parse_bytes(spec.max_rss, "--max-rss", whole) if spec.max_rss is not None else None
@@ -138,10 +158,13 @@ def _refuse_from_disk(spec: Spec, model: LoadedModel) -> None:
 
 
 def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:
-    """Layer path -> format name, from regular expressions; a later one wins."""
+    """Layer path -> format name, or format@method, from regular expressions; a later one wins."""
     pins: dict[str, str] = {}
     for pattern, name in layers.items():
-        format_named(name)
+        fmt, mark, own = name.partition(METHOD_MARK)
+        format_named(fmt)
+        if mark:
+            method_named(own)
         try:
             matching = [layer.path for layer in tree.layers if re.search(pattern, layer.path)]
         except re.error as error:
@@ -153,76 +176,15 @@ def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]
     return pins
 
 
-def gather_evidence(prepared: Prepared, folder: Path, progress: Progress) -> Evidence:
-    """Input moments and output Fisher of every layer, from the calibration text; kept in the work folder.
-
-    Those of a model that stays on disk stay there too.
-    """
-    model, ids = prepared.model, prepared.calibration.ids
-    file = folder / "evidence.safetensors"
-    frequency = token_frequency(ids, model.tree.vocabulary)
-    if model.residency == "disk":
-        if not _readable(file):
-            _gather_on_disk(prepared, file, progress)
-        return Evidence(StoredTensors(file, "moment."), StoredTensors(file, "fisher."), frequency)
-    stored = _stored_evidence(file)
-    if stored is None:
-        moments = input_moments(model, ids, lambda done, total: progress("calibration", done, total))
-        progress("calibration", len(ids), len(ids))
-        fisher = output_fisher(model, ids, prepared.problem.seed, lambda d, t: progress("Fisher information", d, t))
-        stored = {f"moment.{p}": t for p, t in moments.items()} | {f"fisher.{p}": t for p, t in fisher.items()}
-        partial = file.with_suffix(".partial")
-        partial.write_bytes(save(stored))  # its own save_file hides a full disk in an error of another kind
-        partial.replace(file)
-    parts = {
-        kind: {n.removeprefix(f"{kind}."): t for n, t in stored.items() if n.startswith(f"{kind}.")}
-        for kind in ("moment", "fisher")
-    }
-    return Evidence(parts["moment"], parts["fisher"], frequency)
-
-
-def _gather_on_disk(prepared: Prepared, file: Path, progress: Progress) -> None:
-    """The same file, with one moment in memory at a time."""
-    model, ids = prepared.model, prepared.calibration.ids
-    fisher = output_fisher(model, ids, prepared.problem.seed, lambda d, t: progress("Fisher information", d, t))
-    paths = [layer.path for layer in linear_layers(model)]
-    shapes = {f"moment.{layer.path}": (layer.cols, layer.cols) for layer in linear_layers(model)}
-    growing = GrowingFile(
-        file.with_suffix(".partial"), shapes | {f"fisher.{p}": tuple(t.shape) for p, t in fisher.items()}
-    )
-    for path, tensor in fisher.items():
-        with growing.opened(f"fisher.{path}") as place:
-            place.copy_(tensor)
-    zeros = {path: functools.partial(growing.opened, f"moment.{path}") for path in paths}
-    fill_moments(model, ids, zeros, lambda done, total: progress("calibration", done, total))
-    progress("calibration", len(ids), len(ids))
-    growing.finish(file)
-
-
-def _readable(file: Path) -> bool:
-    try:
-        with safe_open(file, framework="pt"):
-            return True
-    except (SafetensorError, OSError):
-        return False
-
-
-def _stored_evidence(file: Path) -> dict[str, torch.Tensor] | None:
-    try:
-        return load_file(file) if file.is_file() else None
-    except (SafetensorError, OSError):
-        return None
-
-
 def make_evaluator(
     prepared: Prepared, evidence: Evidence, folder: Path, began: float
 ) -> tuple[ModelEvaluator, LayerStore]:
     """The evaluator over the evaluation text, with its cache of layers; `began` is time.monotonic() at the start."""
-    layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
+    layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence))
 
     def time_left() -> float:
         limit = prepared.max_time_s
         return float("inf") if limit is None else SEARCH_SHARE * limit - (time.monotonic() - began)
 
     journal = Journal(folder / "journal.jsonl")
-    return ModelEvaluator(prepared.model, evidence, prepared.evaluation.ids, layers, journal, time_left), layers
+    return ModelEvaluator(prepared.model, evidence, prepared.evaluation.reading, layers, journal, time_left), layers

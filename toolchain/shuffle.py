@@ -109,14 +109,16 @@ def _best_order(coupling: Coupling, score: Tensor, keep: int, of: int) -> tuple[
 
 
 def _reordered_evidence(model: LoadedModel, evidence: Evidence, orders: Mapping[str, Tensor]) -> Evidence:
-    moments, fisher = dict(evidence.moments), dict(evidence.fisher)
+    moments, fisher, entropies = dict(evidence.moments), dict(evidence.fisher), dict(evidence.entropies)
     for coupling in couplings(model):
         if coupling.consumer in orders:
             order = orders[coupling.consumer]
             inputs, outputs = coupling.inputs(order), coupling.outputs(order)
             moments[coupling.consumer] = moments[coupling.consumer][inputs][:, inputs].contiguous()
+            if coupling.consumer in entropies:
+                entropies[coupling.consumer] = entropies[coupling.consumer][inputs]
             fisher |= {path: fisher[path][outputs] for path in coupling.producers}
-    return dataclasses.replace(evidence, moments=moments, fisher=fisher)
+    return dataclasses.replace(evidence, moments=moments, fisher=fisher, entropies=entropies)
 
 
 def logit_difference(model: LoadedModel, other: LoadedModel, ids: Tensor) -> float:

@@ -28,7 +28,7 @@ class Spec(BaseModel):
     max_drop: str | None = None
     max_latency: str | None = None
     max_rss: str | None = None
-    metric: Literal["perplexity"] = "perplexity"
+    metric: Literal["perplexity", "accuracy"] | None = None
     formats: tuple[str, ...] = ()
     layer: dict[str, str] = Field(default_factory=dict)
     method: str | None = None

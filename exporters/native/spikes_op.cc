@@ -1,52 +1,6 @@
-// IntegrateFire for ONNX Runtime: integrate-and-fire over spike steps, from membranes at rest.
-//
-//   u[s] = leak * v[s-1] + drive[s]
-//   z[s] = [u[s] >= threshold[s]], ternary less [u[s] <= -threshold[s]]
-//   v[s] = u[s] where z[s] = 0, else 0 (hard) or u[s] - threshold[s] z[s] (soft)
-//   y[s] = amplitude[s] z[s]
-//
-// Arrays are [steps, rows, channels], threshold and amplitude [steps].
-#include "elementary.h"
+// IntegrateFire for ONNX Runtime, over the body of spikes.cc, which torch calls too.
 #include "operator.h"
-
-namespace {
-
-constexpr int64_t kBlock = 256;  // neurons whose membranes stay in the first cache over all steps
-
-struct Neurons {
-  float leak, ternary, soft;
-};
-
-SLMC_INLINE void integrate(const float* drive, const float* threshold, const float* amplitude, float* spikes,
-                           int64_t steps, int64_t count, int64_t first, int64_t last, const Neurons& neurons) {
-  float v[kBlock];
-  for (int64_t at = first; at < last; at += kBlock) {
-    const int64_t n = last - at < kBlock ? last - at : kBlock;
-    for (int64_t i = 0; i < n; ++i) v[i] = 0;
-    for (int64_t s = 0; s < steps; ++s) {
-      const float theta = threshold[s], a = amplitude[s];
-      const float* x = drive + s * count + at;
-      float* y = spikes + s * count + at;
-      SLMC_LANES
-      for (int64_t i = 0; i < n; ++i) {
-        const float u = neurons.leak * v[i] + x[i];
-        const float code = (u >= theta ? 1.0f : 0.0f) - (u <= -theta ? neurons.ternary : 0.0f);
-        const float after = neurons.soft * (u - theta * code);
-        v[i] = code != 0 ? after : u;
-        y[i] = a * code;
-      }
-    }
-  }
-}
-
-}  // namespace
-
-extern "C" SLMC_MULTIARCH void slmc_integrate_fire_f32(const float* drive, const float* threshold,
-                                                       const float* amplitude, float* spikes, int64_t steps,
-                                                       int64_t count, int64_t first, int64_t last, float leak,
-                                                       float ternary, float soft) {
-  integrate(drive, threshold, amplitude, spikes, steps, count, first, last, {leak, ternary, soft});
-}
+#include "recurrences.h"
 
 namespace slmc {
 namespace {
@@ -63,9 +17,9 @@ float one_or_zero(const Node& node, const char* attribute) {
 class IntegrateFire : public Kernel {
  public:
   explicit IntegrateFire(const Node& node)
-      : neurons_{node.number("leak"), one_or_zero(node, "ternary"), one_or_zero(node, "soft")} {
-    if (!(neurons_.leak >= 0 && neurons_.leak <= 1))
-      throw Refusal("attribute leak = " + std::to_string(neurons_.leak) + " is not from 0 to 1");
+      : leak_(node.number("leak")), ternary_(one_or_zero(node, "ternary")), soft_(one_or_zero(node, "soft")) {
+    if (!(leak_ >= 0 && leak_ <= 1))
+      throw Refusal("attribute leak = " + std::to_string(leak_) + " is not from 0 to 1");
   }
 
   void compute(const Call& call) override {
@@ -78,7 +32,7 @@ class IntegrateFire : public Kernel {
     auto* spikes = static_cast<float*>(call.output(0, drive.shape));
     const auto run = [&](int64_t first, int64_t last) {
       slmc_integrate_fire_f32(drive.as<float>(), threshold.as<float>(), amplitude.as<float>(), spikes, steps, count,
-                              first, last, neurons_.leak, neurons_.ternary, neurons_.soft);
+                              first, last, leak_, ternary_, soft_);
     };
     if (steps * count < kWorthThreads) return run(0, count);
     call.parallel(static_cast<size_t>((count + kTaskNeurons - 1) / kTaskNeurons), [&](size_t task) {
@@ -88,7 +42,7 @@ class IntegrateFire : public Kernel {
   }
 
  private:
-  Neurons neurons_;
+  float leak_, ternary_, soft_;
 };
 
 }  // namespace

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from exporters.errors import SlmcError
-from exporters.ops.fusions import differentiate
-from exporters.ops.recurrences import spike
+from exporters.ops.recurrences import SURROGATE_ALPHA, call_native, spike
 
 LEVELS = {2: "binary, {0, 1}", 3: "ternary, {-1, 0, 1}"}
 """Values that one spike may have, by their number."""
@@ -53,21 +53,6 @@ class SpikeTensor:
         return float(torch.count_nonzero(self.values)) / max(1, self.values.numel())
 
 
-def _integrate_fire(
-    drive: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float
-) -> Tensor:
-    out, v = [], torch.zeros_like(drive[0])
-    for x, theta, a in zip(drive, threshold, amplitude, strict=True):
-        u = leak * v + x
-        code = spike(u - theta)
-        if ternary:
-            code = code - spike(-theta - u)
-        out.append(a * code)
-        fires = code.detach().abs()
-        v = u - theta * code.detach() if soft else u * (1 - fires)
-    return torch.stack(out)
-
-
 @torch.library.custom_op("slmc::integrate_fire", mutates_args=())
 def integrate_fire(
     drive: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float
@@ -91,7 +76,11 @@ def integrate_fire(
     Returns:
         y, [S, rows, channels].
     """
-    return _integrate_fire(drive, threshold, amplitude, leak, ternary, soft)
+    drive, steps, count = drive.contiguous(), len(drive), drive[0].numel()
+    spikes = torch.empty_like(drive)
+    vectors = [threshold.contiguous(), amplitude.contiguous()]
+    call_native("slmc_integrate_fire", [drive, *vectors, spikes], (steps, count, 0, count), leak, ternary, soft)
+    return spikes
 
 
 @integrate_fire.register_fake
@@ -99,4 +88,48 @@ def _(drive: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary:
     return torch.empty_like(drive)
 
 
-differentiate(integrate_fire, _integrate_fire)
+@torch.library.custom_op("slmc::integrate_fire_backward", mutates_args=())
+def _integrate_fire_backward(
+    drive: Tensor, threshold: Tensor, amplitude: Tensor, grad: Tensor, leak: float, ternary: float, soft: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = [t.contiguous() for t in (drive, threshold, amplitude, grad)]
+    grads = torch.empty_like(inputs[0]), torch.zeros_like(inputs[1]), torch.zeros_like(inputs[2])
+    sizes = len(drive), drive[0].numel()
+    call_native("slmc_integrate_fire_backward", [*inputs, *grads], sizes, leak, ternary, soft, SURROGATE_ALPHA)
+    return grads
+
+
+@_integrate_fire_backward.register_fake
+def _(
+    drive: Tensor, threshold: Tensor, amplitude: Tensor, grad: Tensor, leak: float, ternary: float, soft: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(drive), torch.empty_like(threshold), torch.empty_like(amplitude)
+
+
+def _context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.leak, ctx.ternary, ctx.soft = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    grads = _integrate_fire_backward(*ctx.saved_tensors, grad, ctx.leak, ctx.ternary, ctx.soft)
+    return *grads, None, None, None
+
+
+integrate_fire.register_autograd(_gradient, setup_context=_context)
+
+
+def integrate_fire_reference(
+    drive: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float
+) -> Tensor:
+    """The equation of `integrate_fire` as a plain torch loop over the steps."""
+    out, v = [], torch.zeros_like(drive[0])
+    for x, theta, a in zip(drive, threshold, amplitude, strict=True):
+        u = leak * v + x
+        code = spike(u - theta)
+        if ternary:
+            code = code - spike(-theta - u)
+        out.append(a * code)
+        fires = code.detach().abs()
+        v = u - theta * code.detach() if soft else u * (1 - fires)
+    return torch.stack(out)

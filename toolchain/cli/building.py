@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from exporters.errors import ConstraintsNotMet
+from exporters.manifest import ACCURACY, Quality
 from exporters.native_library import library_path
 from toolchain.build import build, find, fresh_staging, reordered_as_asked
 from toolchain.cli.console import Console
@@ -18,11 +19,12 @@ from toolchain.deliver import Delivered, deliver
 from toolchain.delivery.package import check_output, check_output_file
 from toolchain.delivery.plan import check_plan, read_plan
 from toolchain.delivery.reports import units
-from toolchain.evidence.quality import Reference
+from toolchain.evidence.classes import reference_for
 from toolchain.forecast import forecast
+from toolchain.gather import gather_evidence
 from toolchain.latency import forecast_latency
 from toolchain.model.residency import staying_on_disk
-from toolchain.prepare import Prepared, gather_evidence, prepare
+from toolchain.prepare import Prepared, prepare
 from toolchain.search.evaluator import layer_maker
 from toolchain.search.problem import Limits
 from toolchain.search.store import LayerStore
@@ -133,9 +135,9 @@ def export_command(
     with console.working(), workspace(output, inputs, resume=resume) as folder:
         evidence = gather_evidence(prepared, folder, console.progress)
         prepared, evidence = reordered_as_asked(prepared, evidence, console.note)
-        layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
+        layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence))
         encoded = {path: layers.encoded(path, choice) for path, choice in plan.recipe.items()}
-        reference = Reference(prepared.model.forward, prepared.evaluation.ids)
+        reference = reference_for(prepared.model.forward, prepared.evaluation.reading)
         if plan.tune:
             prepared, encoded = tuned(prepared, encoded, plan.tune, folder, console.progress, console.note)
         delivered = deliver(
@@ -152,9 +154,7 @@ def _announce(console: Console, delivered: Delivered) -> int:
     whole, stored = manifest.bytes.uncompressed, manifest.bytes.weights + manifest.bytes.states
     rows = [
         ("weights and states", units.bytes_text(whole), units.bytes_text(stored), f"{stored / whole:.2%} of fp32"),
-        (f"perplexity, {quality.tokens} tokens", f"{quality.reference:.3f}", f"{quality.compressed:.3f}",
-         f"{quality.relative_drop:+.2%}, at most {quality.relative_drop_upper:+.2%}"),
-        ("bits per byte", f"{quality.bits_per_byte_reference:.4f}", f"{quality.bits_per_byte:.4f}", ""),
+        *_quality_rows(quality),
         ("KL to fp32, top-1 agreement", "", f"{quality.kl_mean:.4f}", f"{quality.top1_agreement:.2%}"),
         ("parity with torch, top-1", "", f"{parity.top1_agreement:.2%}", f"perplexity x {parity.perplexity_ratio:.5f}"),
         ("time per token, p50 / p99", "", f"{speed.decode_ms.p50:.2f} ms", f"{speed.decode_ms.p99:.2f} ms"),
@@ -176,6 +176,19 @@ def _announce(console: Console, delivered: Delivered) -> int:
     if missed:
         _warn("not every constraint could be met; this is the closest artifact")
     return ConstraintsNotMet.exit_code if missed else 0
+
+
+def _quality_rows(quality: Quality) -> list[tuple[str, str, str, str]]:
+    """The metric beside the fp32 model's."""
+    drop = f"{quality.relative_drop:+.2%}, at most {quality.relative_drop_upper:+.2%}"
+    if quality.metric == ACCURACY:
+        return [
+            (f"accuracy, {quality.tokens} sentences", f"{quality.reference:.2%}", f"{quality.compressed:.2%}", drop)
+        ]
+    return [
+        (f"perplexity, {quality.tokens} tokens", f"{quality.reference:.3f}", f"{quality.compressed:.3f}", drop),
+        ("bits per byte", f"{quality.bits_per_byte_reference:.4f}", f"{quality.bits_per_byte:.4f}", ""),
+    ]
 
 
 def _warn(text: str) -> None:

@@ -29,10 +29,11 @@ from toolchain.delivery.reports.catalog import REPORTS, render
 from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow, report_from_json
 from toolchain.delivery.reports.html import render_heatmap
 from toolchain.evidence.activity import input_activity
+from toolchain.gather import gather_evidence
 from toolchain.latency import model_workload
 from toolchain.model.catalog import LoadedModel, UnknownFamily, found_tensors, load_model
 from toolchain.model.text import read_text
-from toolchain.prepare import SHIPPED_TEXTS, gather_evidence, make_evaluator, prepare
+from toolchain.prepare import SHIPPED_TEXTS, make_evaluator, prepare
 from toolchain.search.sensitivity import sensitivities
 from toolchain.spec import Spec, resolve
 

@@ -33,8 +33,8 @@ class Plan:
     max_bytes, max_drop: what the search kept to. max_latency_ms, max_rss_bytes: limits for the finished artifact.
     feasible: whether the search believes that the former are met. calibration_tokens: how much of the calibration text
     the methods saw; the recipe's codes depend on it. tune: steps of end-to-end tuning after compression.
-    context, kv_cache: of the key-value cache, where there is one. shuffle: the pattern that inner channels were put in
-    order for. families, screening: what sparse formats gave.
+    context, kv_cache: of the key-value cache, where there is one. families, screening: what sparse formats gave.
+    shuffle: the pattern that inner channels were put in order for.
     """
 
     plan_version: int
@@ -55,9 +55,9 @@ class Plan:
     sensitivities: tuple[SensitivityRow, ...]
     context: int | None = None
     kv_cache: str = "fp32"
-    shuffle: str | None = None
     families: tuple[FamilyRow, ...] = ()
     screening: str = ""
+    shuffle: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -89,8 +89,8 @@ def plan_of(
     return Plan(
         PLAN_VERSION, model_sha256, calibration_sha256, calibration_tokens, seed, effort, OBJECTIVE, limits.max_bytes,
         limits.max_drop, max_latency_ms, max_rss_bytes, tune, result.feasible, result.winner.recipe, points, rows,
-        cache.context, cache.kv_cache, shuffle, family_rows(result),
-        result.screening.text() if result.screening else "",
+        cache.context, cache.kv_cache, family_rows(result), result.screening.text() if result.screening else "",
+        shuffle,
     )  # fmt: skip
 
 

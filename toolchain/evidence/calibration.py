@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from toolchain.evidence.quality import stream_logits
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.text import Reading
 from toolchain.model.tree import Layer
 
 Opened = Callable[[], AbstractContextManager[Tensor]]
@@ -37,9 +38,9 @@ def linear_layers(model: LoadedModel) -> list[Layer]:
 
 
 def input_moments(
-    model: LoadedModel, ids: Tensor, progress: Callable[[int, int], None] = lambda done, total: None
+    model: LoadedModel, ids: Reading, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Tensor]:
-    """H = mean of x x^T, float32 [cols, cols], for every linear layer, over token ids int64 [n] of the fp32 model."""
+    """H = mean of x x^T, float32 [cols, cols], for every linear layer, over what the fp32 model reads."""
     moments = {layer.path: torch.zeros(layer.cols, layer.cols) for layer in linear_layers(model)}
     fill_moments(model, ids, {path: _held(total) for path, total in moments.items()}, progress)
     return moments
@@ -50,7 +51,7 @@ def _held(total: Tensor) -> Opened:
 
 
 def fill_moments(
-    model: LoadedModel, ids: Tensor, zeros: Mapping[str, Opened], progress: Callable[[int, int], None]
+    model: LoadedModel, ids: Reading, zeros: Mapping[str, Opened], progress: Callable[[int, int], None]
 ) -> None:
     """The same into tensors that are zero at first, of which one is open at a time."""
     moments = {path: _Moment(opened) for path, opened in zeros.items()}

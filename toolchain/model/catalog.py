@@ -107,7 +107,7 @@ def load_model(
     try:
         module = family.build(_shapes(checkpoint), config, options)
         if not isinstance(module, CachedModel):
-            _refuse_cache_options(family, options)
+            _refuse_cache_options(family, cast(LanguageModel, module).context, options)
         if WEIGHT in checkpoint.tensors and not isinstance(module, Classifier):
             raise SlmcError(f"it has {WEIGHT}, and classifiers of family {family.name} are not supported")
     except SlmcError as error:
@@ -191,8 +191,8 @@ def found_tensors(checkpoint: Checkpoint) -> list[tuple[str, int, str, str]]:
     ]
 
 
-def _refuse_cache_options(family: Family, options: ModelOptions) -> None:
-    if options.context is not None:
+def _refuse_cache_options(family: Family, context: int | None, options: ModelOptions) -> None:
+    if options.context is not None and context is None:
         raise SlmcError(f"--context: a model of family {family.name} carries a state of fixed size; leave it out")
     if options.kv_cache != "fp32":
         raise SlmcError(f"--kv-cache: a model of family {family.name} has no key-value cache; leave it out")

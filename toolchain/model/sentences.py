@@ -101,8 +101,9 @@ def sentences_of(
     """
     if not rows:
         raise SlmcError(f"{path}: no sentences in it; give {LAYOUT}")
+    classes = [_class(path, row, row.label, labels) for row in rows if row.label is not None]
     encoded = tokenizer.encode_batch([row.text for row in rows])
-    ids, ends, classes, total = [], [], [], 0
+    ids, ends, total = [], [], 0
     for row, encoding in zip(rows, encoded, strict=True):
         if not encoding.ids:
             raise SlmcError(f"{path}: line {row.line} has an empty sentence; remove it")
@@ -114,17 +115,13 @@ def sentences_of(
         ids.append(torch.tensor(encoding.ids))
         total += len(encoding.ids)
         ends.append(total)
-        if row.label is not None:
-            classes.append(_class(path, row, labels))
     return Sentences(torch.cat(ids), tuple(ends), torch.tensor(classes) if classes else None)
 
 
-def _class(path: Path, row: Row, labels: tuple[str, ...]) -> int:
-    if row.label in labels:
-        return labels.index(row.label)
-    if row.label is not None and row.label.isdecimal() and int(row.label[:9]) < len(labels):
-        return int(row.label)
-    raise SlmcError(
-        f"{path}: line {row.line} has the label {row.label!r}; the model's classes are "
-        f"{', '.join(f'{i} ({name})' for i, name in enumerate(labels))}"
-    )
+def _class(path: Path, row: Row, label: str, labels: tuple[str, ...]) -> int:
+    if label in labels:
+        return labels.index(label)
+    if label.isdecimal() and int(label[:9]) < len(labels):
+        return int(label)
+    known = ", ".join(f"{i} ({name})" for i, name in enumerate(labels))
+    raise SlmcError(f"{path}: line {row.line} has the label {label!r}; the model's classes are {known}")

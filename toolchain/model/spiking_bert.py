@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from exporters.errors import SlmcError
 from exporters.states import StateSpec
+from toolchain.model.cache import context_for
 from toolchain.model.classifier import Classes, Classifier, classes_of
 from toolchain.model.config import Config, agree, count_layers, matrix, number, only, whole, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
@@ -39,6 +40,7 @@ class SpikingBertConfig:
     vocabulary: int
     heads: int
     positions: int
+    context: int
     spiking: Spiking
     types: int = 0
     pooler: bool = False
@@ -158,8 +160,8 @@ class SpikingBert(nn.Module):
 
     @property
     def context(self) -> int | None:
-        """Tokens of the longest text: there are no places for more."""
-        return self.config.positions
+        """Tokens of the longest text: there are no places for more than `positions`."""
+        return self.config.context
 
     def state_specs(self) -> list[StateSpec]:
         """None: a text is read in one call."""
@@ -202,7 +204,7 @@ class SpikingBertFamily:
     def recognises(self, shapes: Shapes, config: Config) -> bool:
         return {"embeddings.word_embeddings.weight", "encoder.layer.0.attention.self.query.weight"} <= set(shapes)
 
-    def config(self, shapes: Shapes, config: Config) -> SpikingBertConfig:
+    def config(self, shapes: Shapes, config: Config, options: ModelOptions) -> SpikingBertConfig:
         """Sizes from the tensors, and from the config what tensors do not show.
 
         Raises:
@@ -223,7 +225,8 @@ class SpikingBertFamily:
         if width % heads:
             raise SlmcError(f"config.json: {heads} heads cannot divide a width of {width}")
         return SpikingBertConfig(
-            layers, width, hidden, vocabulary, heads, positions, spiking_options(shapes, config), types,
+            layers, width, hidden, vocabulary, heads, positions, context_for(options, positions),
+            spiking_options(shapes, config), types,
             "pooler.dense.weight" in shapes, str(config.get("hidden_act", "gelu")),
             number(config, "layer_norm_eps", 1e-12),
         )  # fmt: skip
@@ -235,7 +238,7 @@ class SpikingBertFamily:
                 "an encoder that reads in both directions and has no classifier.weight predicts nothing that slmc "
                 "knows; give a model that was fine-tuned to classify"
             )
-        sizes = self.config(shapes, config)
+        sizes = self.config(shapes, config, options)
         if sizes.pooler and "pooling" in config and classes.pooling != "first":
             raise SlmcError(
                 f"config.json: pooling is {classes.pooling!r}, but the weights have pooler.dense, which reads the "

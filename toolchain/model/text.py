@@ -49,6 +49,11 @@ class Text:
         return Text(self.name, ids, round(self.n_bytes * len(ids) / len(self.ids)), self.sha256, sentences)
 
 
+def first(reading: Reading, tokens: int) -> Reading:
+    """The first so many tokens, of sentences whole ones."""
+    return reading.head(tokens) if isinstance(reading, Sentences) else reading[:tokens]
+
+
 def read_tokenizer(path: Path, vocabulary: int, unused: int = 0) -> Tokenizer:
     """A tokenizer.json whose vocabulary is the model's, of which so many entries at most may have no token.
 
@@ -103,6 +108,19 @@ def read_sentences(
     if labelled and sentences.labels is None:
         raise SlmcError(f"{path}: no labels in it, and a classifier is judged by them; give a .tsv of {LAYOUT}")
     return Text(path.name, sentences.ids, len(raw), hashlib.sha256(raw).hexdigest(), sentences)
+
+
+def read_judged(
+    path: Path | None, tokenizer: Tokenizer, labels: tuple[str, ...], context: int | None, option: str
+) -> Text:
+    """Labelled sentences of the user's: none are shipped, because only he knows what his classes are.
+
+    Raises:
+        SlmcError: there is no file, and as `read_sentences`.
+    """
+    if path is None:
+        raise SlmcError(f"a classifier is judged on labelled sentences: give {option} FILE.tsv with {LAYOUT}")
+    return read_sentences(path, tokenizer, labels, context)
 
 
 def _decoded(path: Path) -> tuple[bytes, str]:

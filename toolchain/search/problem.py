@@ -12,8 +12,7 @@ from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP32, SIGN
 from exporters.formats.event import EventFormat
 from exporters.formats.families import DENSE, family_of
-from exporters.formats.integer import IntegerFormat
-from toolchain.compress.catalog import method_named
+from toolchain.compress.catalog import method_for
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Score
 from toolchain.model.tree import Layer, ModelTree
@@ -46,6 +45,9 @@ class Effort:
     method: str
     formats: tuple[str, ...]
 
+
+METHOD_MARK = "@"
+"""Between a pinned format and a method of its own: 2:4/int4-g64@sparsegpt."""
 
 SPARSE_HANDFUL = (
     "1:8/int8+6:8/fp4-g16", "fp4-g16", "6:8/int4-g64", "2:4/int4-g64", "4:8x16/int4-g64", "14:16x16/int3-g256",
@@ -130,7 +132,7 @@ def layer_options(
 ) -> dict[str, tuple[Choice, ...]]:
     """What every layer may become. A layer that only its signs matter of is stored as signs, which is exact.
 
-    pins: layer path -> format name; a pinned layer has no other option.
+    pins: layer path -> format name, or format@method; a pinned layer has no other option.
 
     Raises:
         SlmcError: a pin names a format that the layer cannot have, or no format is left.
@@ -138,7 +140,8 @@ def layer_options(
     options: dict[str, tuple[Choice, ...]] = {}
     for layer in tree.layers:
         if layer.path in pins:
-            options[layer.path] = (_choice(format_named(pins[layer.path]), layer, method),)
+            name, _, own = pins[layer.path].partition(METHOD_MARK)
+            options[layer.path] = (_choice(format_named(name), layer, method, own),)
         elif layer.sign_only:
             options[layer.path] = (_choice(SIGN, layer, method),)
         else:
@@ -152,7 +155,8 @@ def layer_options(
     return options
 
 
-def _choice(fmt: Format, layer: Layer, method: str) -> Choice:
+def _choice(fmt: Format, layer: Layer, method: str, own: str = "") -> Choice:
+    """A layer in a format by the method of the whole model, or by its own, if it has one."""
     if fmt.name == SIGN.name and not layer.sign_only:
         raise SlmcError(f"layer {layer.path}: format sign keeps only signs, and this layer needs more; choose another")
     sparse = family_of(fmt.name) != DENSE
@@ -161,8 +165,9 @@ def _choice(fmt: Format, layer: Layer, method: str) -> Choice:
         raise SlmcError(
             f"layer {layer.path}: format {fmt.name} is for linear layers that share no matrix; choose {instead}"
         )
-    if sparse:  # these are rounded to nearest, or by one pass with feedback
-        return Choice(fmt.name, "gptq" if method == "gptq" else "nearest")
-    if not isinstance(fmt, IntegerFormat | EventFormat):
-        return Choice(fmt.name, "nearest")
-    return Choice(fmt.name, "range" if layer.kind != "linear" and method_named(method).needs_hessian else method)
+    chosen = method_for(own or method, fmt, linear=layer.kind == "linear")
+    if own and chosen != own:
+        raise SlmcError(
+            f"layer {layer.path}: method {own} cannot bring it into format {fmt.name}; {chosen} can, see --method"
+        )
+    return Choice(fmt.name, chosen)

@@ -42,6 +42,9 @@ Progress = Callable[[str, int, int], None]
 STUDY_VERSION = 1
 """Raised when a cell's result would be another one."""
 
+SLOW = ("esparse-shuffle", "alps", "descent")
+"""Methods that take minutes where others take seconds."""
+
 TUNING_CHECKPOINTS = 25
 """Steps of tuning after which the seconds spent are written down, as tuning itself does with its state."""
 
@@ -99,12 +102,12 @@ class Study:
 def run_study(
     study: Study, cells: tuple[Cell, ...], progress: Progress, done: Callable[[Cell, Result], None]
 ) -> dict[Cell, Result]:
-    """Every cell's result, those without tuning first; `done` hears of each as soon as it is known."""
+    """Every cell's result, those that take seconds first, tuned ones last; `done` hears of each once it is known."""
     study.folder.mkdir(parents=True, exist_ok=True)
     results = Results(study.folder / "cells.jsonl")
     found: dict[Cell, Result] = {}
     runner: _Runner | None = None
-    for number, cell in enumerate(sorted(cells, key=lambda c: c.tuned)):
+    for number, cell in enumerate(sorted(cells, key=lambda c: (c.tuned, c.stages[0] in SLOW))):
         result = results.known(study.key(cell))
         if result is None:
             runner = runner or _Runner(study, progress)

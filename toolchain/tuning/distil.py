@@ -19,10 +19,15 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
+from toolchain.model.sentences import Sentences
+from toolchain.model.text import Reading
 from toolchain.tuning.learner import Learner
 from toolchain.tuning.rounded import Rounded, stored_parts
 
 Progress = Callable[[int, int], None]
+
+SENTENCES = 64
+"""Sentences of one length that a step of a classifier's tuning reads side by side."""
 
 CHECKPOINT_STEPS = 25
 """The work of at most so many steps is lost when a build is interrupted."""
@@ -69,20 +74,21 @@ class Tuned:
 def tune(
     model: LoadedModel,
     encoded: Mapping[str, Encoded],
-    ids: Tensor,
+    ids: Reading,
     schedule: Schedule,
     checkpoint: Path,
     progress: Progress = lambda done, total: None,
     learners: Mapping[str, Learner] | None = None,
 ) -> Tuned:
-    """Minimise mean KL(p_fp32 || p_compressed) per token over a text, by gradients through rounding and spikes.
+    """Minimise mean KL(p_fp32 || p_compressed) per token over a text, by gradients through rounding and spikes; of a
+    classifier, of the class probabilities, per sentence.
 
     Knowledge distillation into the integers themselves: what EfficientQAT (arXiv 2407.11062) does block by block and
     then for scales alone is done here for the whole model at once, which small models allow.
 
     Args:
         encoded: every layer as compressed so far; layers in formats that cannot learn stay as they are.
-        ids: token ids int64 [n]; read over and over if the schedule needs more.
+        ids: token ids int64 [n], or sentences; read over and over if the schedule needs more.
         checkpoint: a file that holds the state of the work, read if it is there; the caller removes it.
         learners: what learns in place of which layer's weight; every linear layer whose format can, if not given.
 
@@ -163,36 +169,34 @@ class _Instead(nn.Module):
 class _Run:
     """Where a tuning stands: the step, both models' states, the optimiser."""
 
-    def __init__(self, model: LoadedModel, student: _Student, ids: Tensor, schedule: Schedule) -> None:
+    def __init__(self, model: LoadedModel, student: _Student, ids: Reading, schedule: Schedule) -> None:
         self._model, self._student, self._schedule = model, student, schedule
         streams, self._context = schedule.streams, model.forward.context
+        self._sentences = ids if isinstance(ids, Sentences) else None
+        self.step, self._at = 0, 0
+        self.losses: list[float] = []
+        self._state: list[Tensor] = []
+        self._teacher_state: list[Tensor] = []
+        if isinstance(ids, Sentences):
+            self._batches = ids.batches(SENTENCES)
+            return
         length = len(ids) // streams
         if self._context and length > self._context:
             length -= length % self._context  # every stream begins where a context does
         self._text = ids[: length * streams].view(streams, -1)
-        self.step, self._at = 0, 0
-        self.losses: list[float] = []
         self._rewind()
 
     def _rewind(self) -> None:
         self._at = 0
-        self._forget()
+        self._forget(self._schedule.streams)
 
-    def _forget(self) -> None:
-        self._state = self._student.forward.initial_state(self._schedule.streams)
-        self._teacher_state = self._model.forward.initial_state(self._schedule.streams)
+    def _forget(self, streams: int) -> None:
+        self._state = self._student.forward.initial_state(streams)
+        self._teacher_state = self._model.forward.initial_state(streams)
 
     def advance(self) -> None:
-        """One step over the next piece of every stream."""
-        if self._at >= self._text.shape[1]:
-            self._rewind()
-        end = self._at + self._schedule.window
-        if self._context:
-            if self._at % self._context == 0:
-                self._forget()
-            end = min(end, (self._at // self._context + 1) * self._context)
-        piece = self._text[:, self._at : end]
-        self._at += piece.shape[1]
+        """One step over the next piece of every stream, or the next batch of sentences."""
+        piece = self._next_piece() if self._sentences is None else self._next_batch(self._sentences)
         with torch.no_grad():
             wanted, self._teacher_state = self._model.forward(piece, self._teacher_state)
         given, state = self._student.forward(piece, self._state)
@@ -204,6 +208,27 @@ class _Run:
         if not math.isfinite(loss.item()):
             raise SlmcError(f"tuning: the loss is not finite at step {self.step}; lower the rate with --tune-rate")
         self._learn(loss)
+
+    def _next_batch(self, sentences: Sentences) -> Tensor:
+        """The batches of every pass in an order of its own, each from an empty state."""
+        passed, index = divmod(self._at, len(self._batches))
+        order = torch.randperm(len(self._batches), generator=torch.Generator().manual_seed(passed))
+        piece = sentences.stacked(self._batches[int(order[index])])
+        self._at += 1
+        self._forget(len(piece))
+        return piece
+
+    def _next_piece(self) -> Tensor:
+        if self._at >= self._text.shape[1]:
+            self._rewind()
+        end = self._at + self._schedule.window
+        if self._context:
+            if self._at % self._context == 0:
+                self._forget(self._schedule.streams)
+            end = min(end, (self._at // self._context + 1) * self._context)
+        piece = self._text[:, self._at : end]
+        self._at += piece.shape[1]
+        return piece
 
     def _learn(self, loss: Tensor) -> None:
         optimiser = self._student.optimiser

@@ -13,9 +13,8 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.event import EventFormat
 from toolchain.model.catalog import LoadedModel
-from toolchain.model.text import read_text
-from toolchain.prepare import Prepared, Progress, calibration_path
-from toolchain.tuning.distil import Schedule, tune
+from toolchain.prepare import Prepared, Progress, read_calibration
+from toolchain.tuning.distil import SENTENCES, Schedule, tune
 
 CHECKPOINT = "tuning.pt"
 """In the work folder: where an interrupted tuning stood."""
@@ -34,15 +33,17 @@ def tuned(
         SlmcError: the calibration text is too short, or the loss is not finite.
     """
     schedule = Schedule(steps)
-    text = read_text(calibration_path(prepared.spec), prepared.model.tokenizer, prepared.model.forward.context)
-    passes = schedule.tokens / max(1, len(text.ids))
-    say(
-        f"tuning: {steps} steps of {schedule.tokens // steps} tokens, {passes:.1f} times the calibration text; "
-        "each costs about four times a forward pass over them"
-    )
+    text = read_calibration(prepared.spec, prepared.model)
+    if text.sentences is None:
+        passes = schedule.tokens / max(1, len(text.ids))
+        each = f"{schedule.tokens // steps} tokens, {passes:.1f} times the calibration text"
+    else:
+        passes = steps / len(text.sentences.batches(SENTENCES))
+        each = f"up to {SENTENCES} sentences, {passes:.1f} times the calibration file"
+    say(f"tuning: {steps} steps of {each}; each costs about four times a forward pass over them")
     dense = {path: _dense(e) for path, e in encoded.items()}
     result = tune(
-        prepared.model, dense, text.ids, schedule, folder / CHECKPOINT,
+        prepared.model, dense, text.reading, schedule, folder / CHECKPOINT,
         lambda done, total: progress("tuning", done, total),
     )  # fmt: skip
     layers = {path: _like(result.encoded[path], encoded[path]) for path in encoded}

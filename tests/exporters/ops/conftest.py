@@ -69,7 +69,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "GatedSpikeAdd": exporters.ops.fusions.gated_spike_add,
     "SquaredRelu": exporters.ops.fusions.squared_relu,
     "SparseLinear": exporters.ops.sparse_products.sparse_linear,
-    "IntegrateFire": exporters.ops.spikes.integrate_fire,
+    "IntegrateFire": exporters.ops.spikes.integrate_fire_reference,
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from exporters.errors import SlmcError
-from exporters.ops.spikes import SpikeTensor, integrate_fire
+from exporters.ops.spikes import SpikeTensor, integrate_fire, integrate_fire_reference
 
 KINDS = [(leak, ternary, soft) for leak in (0.0, 0.25, 1.0) for ternary in (0.0, 1.0) for soft in (0.0, 1.0)]
 
@@ -69,6 +69,24 @@ def test_gradient_is_the_surrogates():
     np.testing.assert_allclose(x.grad.flatten(), slopes, rtol=1e-5)
     assert theta.grad.item() == pytest.approx(-sum(slopes), rel=1e-5)
     assert a.grad.item() == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 3, 20), (3, 70, 8)])
+def test_gradients_are_those_of_the_equation(shape, kind):
+    """The native gradient beside torch's own of the plain loop."""
+    rng = torch.Generator().manual_seed(sum(shape))
+    found = []
+    for function in (integrate_fire, integrate_fire_reference):
+        rng.manual_seed(sum(shape))
+        inputs = [1.5 * torch.randn(shape, generator=rng), *(torch.rand(shape[0], generator=rng) + 0.5 for _ in "ta")]
+        weights = torch.randn(shape, generator=rng)
+        for x in inputs:
+            x.requires_grad_()
+        (function(*inputs, *kind) * weights).sum().backward()
+        found.append([x.grad for x in inputs])
+    for native, plain in zip(*found, strict=True):
+        torch.testing.assert_close(native, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_gradient_reaches_back_through_the_membrane():
