@@ -125,7 +125,11 @@ def export_command(
     prepared = dataclasses.replace(
         prepared,
         calibration=prepared.calibration.head(plan.calibration_tokens),
-        problem=dataclasses.replace(prepared.problem, limits=Limits(plan.max_bytes, plan.max_drop)),
+        problem=dataclasses.replace(
+            prepared.problem,
+            limits=Limits(plan.max_bytes, plan.max_drop),
+            options={path: (choice,) for path, choice in plan.recipe.items()},
+        ),
         max_latency_ms=plan.max_latency_ms,
         max_rss_bytes=plan.max_rss_bytes,
     )
