@@ -20,7 +20,7 @@ from toolchain.prepare import SHIPPED_TEXTS
 from toolchain.study.cells import Cell, chosen
 from toolchain.study.picture import draw
 from toolchain.study.results import Result
-from toolchain.study.run import Study, run_study
+from toolchain.study.run import Study, run_study, tuning_piece
 from toolchain.study.table import COLUMNS, SHORT, cells, render, verdicts
 from toolchain.workspace import write_whole
 
@@ -49,10 +49,13 @@ def study_command(
     wanted = chosen(formats, methods, tuning=tune > 0)
     torch.set_num_threads(threads)
     loaded = load_model(model, tokenizer)
+    if loaded.classes is not None:
+        raise SlmcError(f"{model}: a study judges perplexity, and this model classifies; give a language model")
     context = loaded.forward.context
-    seen = read_text(calibration or SHIPPED_TEXTS / "calibration.txt", loaded.tokenizer, context)
+    source = calibration or SHIPPED_TEXTS / "calibration.txt"
+    seen, read = (read_text(source, loaded.tokenizer, piece) for piece in (context, tuning_piece(loaded)))
     judged = read_text(eval or SHIPPED_TEXTS / "evaluation.txt", loaded.tokenizer, context)
-    study = Study(loaded, seen.head(calibration_tokens), seen, judged.head(tokens), layers, tune, output)
+    study = Study(loaded, seen.head(calibration_tokens), read, judged.head(tokens), layers, tune, output)
     title = (
         f"{loaded.name}: {len(study.compressed)} layers compressed, judged on {len(study.evaluation.ids)} tokens of "
         f"{study.evaluation.name}"

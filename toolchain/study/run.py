@@ -34,7 +34,7 @@ from toolchain.study.formulas import ideal_bits, pattern_of, pruned_bits, throug
 from toolchain.study.results import Result, Results
 from toolchain.tuning.distil import Schedule, rounded_layers, tune
 from toolchain.tuning.learner import Learner, Masked
-from toolchain.tuning.stage import with_vectors
+from toolchain.tuning.stage import LONGEST_PIECE, with_vectors
 from toolchain.workspace import digest_of
 
 Progress = Callable[[str, int, int], None]
@@ -169,7 +169,8 @@ class _Runner:
             if done % TUNING_CHECKPOINTS == 0:
                 clock.note()
 
-        result = tune(model, {**rest, **encoded}, study.tuning.ids, Schedule(study.steps), file, step, learners)
+        schedule, piece = Schedule(study.steps), tuning_piece(model)
+        result = tune(model, {**rest, **encoded}, study.tuning.ids, schedule, file, step, learners, piece)
         seconds = clock.note()
         for left in (file, clock.file):
             left.unlink(missing_ok=True)
@@ -184,6 +185,12 @@ class _Runner:
             error = torch.from_numpy(format_named(stored.format).decode(stored)) - weight
             shares.append(float(((error @ moment) * error).sum() / ((weight @ moment) * weight).sum()))
         return sum(shares) / len(shares)
+
+
+def tuning_piece(model: LoadedModel) -> int | None:
+    """Tokens that a model with a context reads at once while it is tuned."""
+    context = model.forward.context
+    return min(LONGEST_PIECE, context) if context else None
 
 
 class _Clock:
