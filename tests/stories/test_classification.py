@@ -43,7 +43,7 @@ def classifier(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def table(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sentences of the shipped prose in GLUE's layout, four words each, labelled by the model but for every tenth."""
+    """Sentences of the shipped prose in GLUE's layout, labelled by the model itself but for every tenth."""
     words = (TEXTS / "evaluation.txt").read_text(encoding="utf-8").split()
     found = [" ".join(words[at : at + 4]) for at in range(0, 480, 4)]
     file = tmp_path_factory.mktemp("table") / "dev.tsv"

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exporters.errors import SlmcError
+from toolchain.gather import gather_evidence
 from toolchain.model.llama import Llama, LlamaConfig
-from toolchain.prepare import gather_evidence, prepare
+from toolchain.prepare import prepare
 from toolchain.spec import Spec
 
 VOCABULARY = 300

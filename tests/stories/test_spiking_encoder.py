@@ -48,16 +48,14 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "train.tsv", folder / "dev.tsv"
 
 
-@pytest.fixture(scope="module", params=[2, 3], ids=["binary", "ternary"])
-def trained(
-    request: pytest.FixtureRequest, tables: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+@pytest.fixture(scope="module")
+def trained(tables: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the sample's script makes of the table."""
     from train_spiking_bert import main
 
     folder = tmp_path_factory.mktemp("spiking") / "tiny-encoder"
     sizes = ("--vocabulary", 200, "--layers", 1, "--width", 32, "--hidden", 64, "--heads", 2, "--positions", 24)
-    how = ("--levels", request.param, "--batch", 16, "--epochs", 5, "--rate", 5e-3)
+    how = ("--batch", 16, "--epochs", 5, "--rate", 5e-3)
     options = ("--train", tables[0], "--dev", tables[1], "-o", folder, *sizes, *how)
     threads = torch.get_num_threads()
     main([str(option) for option in options], standalone_mode=False)

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.classifier import WEIGHT, Classes, Classifier
 from toolchain.model.family import Family, LanguageModel, ModelOptions
 from toolchain.model.llama import LlamaFamily
+from toolchain.model.meta_llama import from_meta
 from toolchain.model.opt import OptFamily
 from toolchain.model.residency import Residency, residency
 from toolchain.model.rwkv4 import Rwkv4Family
@@ -77,6 +77,14 @@ class LoadedModel:
         return weight.detach()
 
 
+class UnknownFamily(SlmcError):
+    """No family knows the tensors of a checkpoint, which is kept to be looked at."""
+
+    def __init__(self, text: str, checkpoint: Checkpoint) -> None:
+        super().__init__(text)
+        self.checkpoint = checkpoint
+
+
 def load_model(
     path: Path, tokenizer: Path | None = None, options: ModelOptions | None = None, room: int | None = None
 ) -> LoadedModel:
@@ -92,8 +100,9 @@ def load_model(
         raise SlmcError(f"{path}: no such file or directory; give a model directory or a checkpoint file")
     options = options or ModelOptions()
     folder = path if path.is_dir() else path.parent
-    config = _read_config(path / "config.json") if path.is_dir() else _implied_config(path)
+    config: Mapping[str, Any] = _stated_config(path) if path.is_dir() else _implied_config(path)
     checkpoint = read_checkpoint(find_weights(path) if path.is_dir() else path)
+    checkpoint, config = from_meta(checkpoint, config)
     family, checkpoint = _recognised(checkpoint, config)
     try:
         module = family.build(_shapes(checkpoint), config, options)
@@ -132,7 +141,7 @@ def _recognised(checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[Fami
             return family, renamed
     known = ", ".join(f.name for f in FAMILIES)
     found = found_text(checkpoint, config)
-    raise SlmcError(f"{checkpoint.path}: no known model family; {found}; known families: {known}")
+    raise UnknownFamily(f"{checkpoint.path}: no known model family; {found}; known families: {known}", checkpoint)
 
 
 def _renamed(checkpoint: Checkpoint, family: Family) -> Checkpoint:
@@ -164,12 +173,22 @@ def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
 
 def found_text(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str:
     """What a checkpoint of no known family holds, in a line: its declared type, sizes, and names with numbers as *."""
-    patterns = Counter(re.sub(r"\.[0-9]+\.", ".*.", name) for name in checkpoint.tensors)
-    some = ", ".join(f"{name} x {n}" if n > 1 else name for name, n in list(patterns.items())[:6])
+    some = ", ".join(f"{name} x {n}" if n > 1 else name for name, n, _, _ in found_tensors(checkpoint)[:6])
     params = sum(t.numel() for t in checkpoint.tensors.values())
-    declared = config.get("model_type") or config.get("architectures")
-    said = f"config.json says {declared!r}, " if declared else ""
+    declared = [f"{key} {config[key]!r}" for key in ("model_type", "architectures") if config.get(key)]
+    said = f"config.json says {', '.join(declared)}, " if declared else ""
     return f"{said}found {params} values in {len(checkpoint.tensors)} tensors: {some}"
+
+
+def found_tensors(checkpoint: Checkpoint) -> list[tuple[str, int, str, str]]:
+    """Tensors whose names differ in numbers alone, in one row each: name, how many, shape of the first, types."""
+    alike: dict[str, list[Tensor]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        alike.setdefault(re.sub(r"\.[0-9]+\.", ".*.", name), []).append(tensor)
+    return [
+        (name, len(some), " x ".join(map(str, some[0].shape)), ", ".join(sorted({str(t.dtype)[6:] for t in some})))
+        for name, some in alike.items()
+    ]
 
 
 def _refuse_cache_options(family: Family, context: int | None, options: ModelOptions) -> None:
@@ -182,6 +201,12 @@ def _refuse_cache_options(family: Family, context: int | None, options: ModelOpt
 def _implied_config(checkpoint: Path) -> dict[str, Any]:
     """A bare RWKV-4 file differs from a SpikeGPT in nothing but its name: RWKV-4-Pile-169M-20220807-8023.pth."""
     return {"model_type": "rwkv"} if checkpoint.name.lower().startswith("rwkv-4") else {}
+
+
+def _stated_config(folder: Path) -> dict[str, Any]:
+    """config.json as Hugging Face writes it, or params.json as Meta does."""
+    meta = folder / "params.json"
+    return _read_config(folder / "config.json" if (folder / "config.json").is_file() else meta)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Checkpoint:
     path: Path
     tensors: Mapping[str, Tensor]
     sha256: str
-    places: Mapping[str, StoredTensor] = field(default_factory=dict)
+    places: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
 
     def reader(self, name: str) -> Callable[[], Tensor]:
         """A way to a tensor that keeps it in memory only if there is no other."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from exporters.errors import SlmcError
-from toolchain.model.checkpoint import Checkpoint, StoredTensor
+from toolchain.model.checkpoint import Checkpoint
 
 
 def read_shards(index: Path, read: Callable[[Path], Checkpoint]) -> Checkpoint:
@@ -24,7 +24,7 @@ def read_shards(index: Path, read: Callable[[Path], Checkpoint]) -> Checkpoint:
     """
     places = _read_index(index)
     tensors: dict[str, Tensor] = {}
-    stored: dict[str, StoredTensor] = {}
+    stored: dict[str, Callable[[], Tensor]] = {}
     digest = hashlib.sha256()
     for file in sorted(set(places.values())):
         path = index.parent / file
