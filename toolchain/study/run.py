@@ -29,7 +29,7 @@ from toolchain.evidence.student import Student
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Text
 from toolchain.model.tree import Layer
-from toolchain.study.cells import DISTIL, PRUNED, Cell
+from toolchain.study.cells import BARS, DISTIL, PRUNED, Cell
 from toolchain.study.formulas import ideal_bits, pattern_of, pruned_bits, throughput
 from toolchain.study.results import Result, Results
 from toolchain.tuning.distil import Schedule, rounded_layers, tune
@@ -107,7 +107,7 @@ def run_study(
     results = Results(study.folder / "cells.jsonl")
     found: dict[Cell, Result] = {}
     runner: _Runner | None = None
-    for number, cell in enumerate(sorted(cells, key=lambda c: (c.tuned, c.stages[0] in SLOW))):
+    for number, cell in enumerate(sorted(cells, key=_when)):
         result = results.known(study.key(cell))
         if result is None:
             runner = runner or _Runner(study, progress)
@@ -116,6 +116,11 @@ def run_study(
         done(cell, result)
         progress("cells", number + 1, len(cells))
     return {cell: found[cell] for cell in cells}
+
+
+def _when(cell: Cell) -> tuple[bool, bool, bool]:
+    """What takes seconds comes first, what is tuned last, and of that first what a bar is set for."""
+    return cell.tuned, not cell.tuned and cell.stages[0] in SLOW, cell.format not in {bar.format for bar in BARS}
 
 
 class _Runner:
