@@ -31,7 +31,8 @@ from toolchain.evidence.student import Student
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Text
 from toolchain.model.tree import Layer
-from toolchain.study.cells import BARS, DISTIL, PRUNED, Cell
+from toolchain.study.cells import BARS, DISTIL, DUAL, PRUNED, Cell
+from toolchain.study.dual import dual_inputs
 from toolchain.study.formulas import ideal_bits, pattern_of, pruned_bits, throughput
 from toolchain.study.results import Result, Results
 from toolchain.tuning.distil import Schedule, rounded_layers, tune
@@ -149,7 +150,8 @@ class _Runner:
             seconds += spent
         recipe = {path: Choice(e.format, "nearest") for path, e in encoded.items()}
         student = Student(model, lambda path, _: encoded[path])
-        score = self.reference.score(stream_logits(student.take(recipe), study.evaluation.ids))
+        with dual_inputs(student.module, encoded if DUAL in cell.stages else {}):
+            score = self.reference.score(stream_logits(student.take(recipe), study.evaluation.ids))
         params = sum(x.params for x in study.compressed)
         size = sum(e.nbytes for e in encoded.values())
         ideal = sum(ideal_bits(cell.format, x.cols) * x.params for x in study.compressed) / params
