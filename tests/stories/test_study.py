@@ -115,6 +115,20 @@ def test_an_interrupted_study_goes_on_and_ends_the_same(loaded: LoadedModel, tmp
     assert timeless(after) == timeless(whole)
 
 
+def test_alpha_and_bins_of_esparse_are_parameters(
+    tiny_model: Path, document: Callable[..., Any], tmp_path: Path
+) -> None:
+    """With a large alpha only the norm counts, as for Wanda; with 2 bins entropies are others."""
+    options = ("-o", tmp_path / "out", "--formats", "2:4/fp16", "--methods", "esparse", "--methods", "wanda", *SMALL)
+    found = [
+        rows(document("study", tiny_model, *options, *more))
+        for more in ((), ("--alpha", "1e6"), ("--bins", "2"), ("--alpha", "0"))
+    ]
+    errors = [f["2:4/fp16", "esparse"]["layer_error"] for f in found]
+    assert errors[1] == pytest.approx(found[0]["2:4/fp16", "wanda"]["layer_error"], rel=1e-3)
+    assert len({round(e, 6) for e in errors}) == 4
+
+
 BAD = [
     (("--formats", "3:4*"), ("no row of the study",)),
     (("--layers", "nowhere"), ("--layers 'nowhere' matches no linear layer",)),

@@ -13,14 +13,16 @@ import torch
 from exporters.errors import SlmcError
 from toolchain.cli.console import Console, strict
 from toolchain.cli.options import PATH, THREADS, command, model_options, text_options
+from toolchain.compress.scores import ESparse
 from toolchain.delivery.reports import units
+from toolchain.evidence.entropy import BINS
 from toolchain.model.catalog import load_model
 from toolchain.model.text import read_text
 from toolchain.prepare import SHIPPED_TEXTS
 from toolchain.study.cells import Cell, chosen
 from toolchain.study.picture import draw
 from toolchain.study.results import Result
-from toolchain.study.run import Study, run_study
+from toolchain.study.run import Study, run_study, tuning_piece
 from toolchain.study.table import COLUMNS, SHORT, cells, render, verdicts
 from toolchain.workspace import write_whole
 
@@ -35,12 +37,14 @@ from toolchain.workspace import write_whole
 @click.option("--tokens", type=click.IntRange(min=128), default=20000, help="Of the text that is judged on.")
 @click.option("--calibration-tokens", type=click.IntRange(min=128), default=16384, help="That methods look at.")
 @click.option("--tune", type=click.IntRange(min=0), default=100, help="Steps of distillation for 'ours'; 0: no such.")
+@click.option("--bins", type=click.IntRange(2, 10_000), default=BINS, help="Of the histograms of E-Sparse's entropies.")
+@click.option("--alpha", type=click.FloatRange(min=0), default=ESparse.alpha, help="Of the norm in E-Sparse's score.")
 @click.option("--threads", type=THREADS, default=1)
 @command
 def study_command(
     console: Console, model: Path, tokenizer: Path | None, output: Path, calibration: Path | None, eval: Path | None,
     formats: tuple[str, ...], methods: tuple[str, ...], layers: str, tokens: int, calibration_tokens: int, tune: int,
-    threads: int,
+    bins: int, alpha: float, threads: int,
 ) -> int:  # fmt: skip
     """Compare pruning, quantization and decomposition methods on MODEL: quality, bytes, time, in one table.
 
@@ -49,10 +53,13 @@ def study_command(
     wanted = chosen(formats, methods, tuning=tune > 0)
     torch.set_num_threads(threads)
     loaded = load_model(model, tokenizer)
+    if loaded.classes is not None:
+        raise SlmcError(f"{model}: a study judges perplexity, and this model classifies; give a language model")
     context = loaded.forward.context
-    seen = read_text(calibration or SHIPPED_TEXTS / "calibration.txt", loaded.tokenizer, context)
+    source = calibration or SHIPPED_TEXTS / "calibration.txt"
+    seen, read = (read_text(source, loaded.tokenizer, piece) for piece in (context, tuning_piece(loaded)))
     judged = read_text(eval or SHIPPED_TEXTS / "evaluation.txt", loaded.tokenizer, context)
-    study = Study(loaded, seen.head(calibration_tokens), seen, judged.head(tokens), layers, tune, output)
+    study = Study(loaded, seen.head(calibration_tokens), read, judged.head(tokens), layers, tune, output, bins, alpha)
     title = (
         f"{loaded.name}: {len(study.compressed)} layers compressed, judged on {len(study.evaluation.ids)} tokens of "
         f"{study.evaluation.name}"

@@ -10,8 +10,14 @@ from exporters.errors import SlmcError
 PRUNED = "fp16"
 """Behind the slash of 2:4/fp16: the kept weights are not rounded to integers, only pruning is looked at."""
 
+SDQ = "1:8/int8+6:8/fp4-g16"
+"""SDQ-W7:8-1:8int8-6:8fp4 in its authors' words."""
+
 DISTIL = "distil"
 """The stage after all layers: end-to-end distillation from the fp32 model (toolchain.tuning)."""
+
+DUAL = "dual inputs"
+"""The stage that judges a decomposed format with inputs rounded twice (toolchain.study.dual)."""
 
 OURS = {
     "pruned": ("alps", DISTIL),
@@ -59,8 +65,9 @@ CELLS: tuple[Cell, ...] = (
         ("magnitude", "wanda", "esparse", "esparse-shuffle", "ria", "ria-permutation", "sparsegpt", "alps"),
     ),
     *_rows(("int4-g64", "int3-g64", "int2-g64"), ("nearest", "gptq", "descent")),
-    Cell("int3-g128", "gptq", ("gptq",)),
-    *_rows(("1:8/int8+6:8/fp4-g16",), ("magnitude", "wanda", "sparsegpt", "descent")),
+    *(Cell(fmt, "gptq", ("gptq",)) for fmt in ("int5-g64", "int3-g128")),
+    *_rows((SDQ,), ("magnitude", "wanda", "sparsegpt", "descent")),
+    *(Cell(SDQ, f"{method}, {DUAL}", (method, DUAL)) for method in ("wanda", "descent")),
     *_rows(("2:4/int4-g64", "4:8/int4-g64", "6:8/int4-g64"), ("wanda", "sparsegpt", "descent")),
 )
 """Every cell of a study, in the order of its table."""
@@ -80,7 +87,7 @@ BARS = (
     Bar("4:8/fp16", "sparsegpt", 0.5),
     Bar("int3-g64", "gptq", 0.5),
     Bar("int2-g64", "gptq", 0.5),
-    Bar("1:8/int8+6:8/fp4-g16", None, 0.01),
+    Bar(SDQ, None, 0.01),
 )
 
 

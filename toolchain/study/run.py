@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -19,9 +20,10 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP16, FP32
 from toolchain.compress.catalog import compress, pruner_named
-from toolchain.compress.ordered import ORDERED, ordered_named
-from toolchain.compress.pruners import Seen
+from toolchain.compress.ordered import ORDERED, Ordered, ordered_named
+from toolchain.compress.pruners import Pruner, Scored, Seen
 from toolchain.compress.recipe import Choice
+from toolchain.compress.scores import ESparse
 from toolchain.evidence.calibration import input_moments
 from toolchain.evidence.entropy import BINS, channel_entropies
 from toolchain.evidence.quality import Reference, bits_per_byte, stream_logits
@@ -29,12 +31,13 @@ from toolchain.evidence.student import Student
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Text
 from toolchain.model.tree import Layer
-from toolchain.study.cells import DISTIL, PRUNED, Cell
+from toolchain.study.cells import BARS, DISTIL, DUAL, PRUNED, Cell
+from toolchain.study.dual import dual_inputs
 from toolchain.study.formulas import ideal_bits, pattern_of, pruned_bits, throughput
 from toolchain.study.results import Result, Results
 from toolchain.tuning.distil import Schedule, rounded_layers, tune
 from toolchain.tuning.learner import Learner, Masked
-from toolchain.tuning.stage import with_vectors
+from toolchain.tuning.stage import LONGEST_PIECE, with_vectors
 from toolchain.workspace import digest_of
 
 Progress = Callable[[str, int, int], None]
@@ -54,7 +57,8 @@ class Study:
     """What is looked at.
 
     calibration: what methods see; tuning: what distillation reads; evaluation: what is judged. layers: regular
-    expression of the linear layers that are compressed; all else stays float32. steps: of distillation.
+    expression of the linear layers that are compressed; all else stays float32. steps: of distillation. bins, alpha: of
+    E-Sparse's entropies and score.
     """
 
     model: LoadedModel
@@ -64,6 +68,8 @@ class Study:
     layers: str
     steps: int
     folder: Path
+    bins: int = BINS
+    alpha: float = ESparse.alpha
 
     @property
     def compressed(self) -> tuple[Layer, ...]:
@@ -85,7 +91,7 @@ class Study:
         return {
             "study": STUDY_VERSION, "slmc": version("slmc"), "model": self.model.sha256,
             "context": self.model.forward.context, "calibration": self.calibration.sha256,
-            "calibration_tokens": len(self.calibration.ids), "bins": BINS,
+            "calibration_tokens": len(self.calibration.ids), "bins": self.bins,
         }  # fmt: skip
 
     def key(self, cell: Cell) -> str:
@@ -96,6 +102,8 @@ class Study:
             "evaluation": self.evaluation.sha256, "evaluation_tokens": len(self.evaluation.ids),
             "tuned": tuned if cell.tuned else None,
         }  # fmt: skip
+        if cell.stages[0].startswith(ESparse.name) and self.alpha != ESparse.alpha:
+            own["alpha"] = self.alpha
         return digest_of(self.inputs() | own)[:24]
 
 
@@ -107,7 +115,7 @@ def run_study(
     results = Results(study.folder / "cells.jsonl")
     found: dict[Cell, Result] = {}
     runner: _Runner | None = None
-    for number, cell in enumerate(sorted(cells, key=lambda c: (c.tuned, c.stages[0] in SLOW))):
+    for number, cell in enumerate(sorted(cells, key=_when)):
         result = results.known(study.key(cell))
         if result is None:
             runner = runner or _Runner(study, progress)
@@ -116,6 +124,11 @@ def run_study(
         done(cell, result)
         progress("cells", number + 1, len(cells))
     return {cell: found[cell] for cell in cells}
+
+
+def _when(cell: Cell) -> tuple[bool, bool, bool]:
+    """What takes seconds comes first, what is tuned last, and of that first what a bar is set for."""
+    return cell.tuned, not cell.tuned and cell.stages[0] in SLOW, cell.format not in {bar.format for bar in BARS}
 
 
 class _Runner:
@@ -137,7 +150,8 @@ class _Runner:
             seconds += spent
         recipe = {path: Choice(e.format, "nearest") for path, e in encoded.items()}
         student = Student(model, lambda path, _: encoded[path])
-        score = self.reference.score(stream_logits(student.take(recipe), study.evaluation.ids))
+        with dual_inputs(student.module, encoded if DUAL in cell.stages else {}):
+            score = self.reference.score(stream_logits(student.take(recipe), study.evaluation.ids))
         params = sum(x.params for x in study.compressed)
         size = sum(e.nbytes for e in encoded.values())
         ideal = sum(ideal_bits(cell.format, x.cols) * x.params for x in study.compressed) / params
@@ -152,7 +166,7 @@ class _Runner:
         encoded, layers = {}, self.study.compressed
         for number, layer in enumerate(layers):
             weight = self.study.model.weight(layer.path)
-            encoded[layer.path] = compressed(weight, cell, self.seen[layer.path])
+            encoded[layer.path] = compressed(weight, cell, self.seen[layer.path], self.study.alpha)
             self.progress(cell.name, number + 1, len(layers))
         return encoded
 
@@ -169,7 +183,8 @@ class _Runner:
             if done % TUNING_CHECKPOINTS == 0:
                 clock.note()
 
-        result = tune(model, {**rest, **encoded}, study.tuning.ids, Schedule(study.steps), file, step, learners)
+        schedule, piece = Schedule(study.steps), tuning_piece(model)
+        result = tune(model, {**rest, **encoded}, study.tuning.ids, schedule, file, step, learners, piece)
         seconds = clock.note()
         for left in (file, clock.file):
             left.unlink(missing_ok=True)
@@ -184,6 +199,12 @@ class _Runner:
             error = torch.from_numpy(format_named(stored.format).decode(stored)) - weight
             shares.append(float(((error @ moment) * error).sum() / ((weight @ moment) * weight).sum()))
         return sum(shares) / len(shares)
+
+
+def tuning_piece(model: LoadedModel) -> int | None:
+    """Tokens that a model with a context reads at once while it is tuned."""
+    context = model.forward.context
+    return min(LONGEST_PIECE, context) if context else None
 
 
 class _Clock:
@@ -204,15 +225,25 @@ def _pruned(cell: Cell) -> bool:
     return cell.format.endswith(f"/{PRUNED}")
 
 
-def compressed(weight: Tensor, cell: Cell, seen: Seen) -> Encoded:
-    """A matrix [rows, cols] after the first stage of a cell; pruned ones stand in fp16, zeros and all."""
+def compressed(weight: Tensor, cell: Cell, seen: Seen, alpha: float = ESparse.alpha) -> Encoded:
+    """A matrix [rows, cols] after the first stage of a cell; pruned ones stand in fp16, zeros and all.
+
+    alpha: of E-Sparse's score.
+    """
     method = cell.stages[0]
     if not _pruned(cell):
         return compress(weight, Choice(cell.format, method), seen.moment, seen.entropy)
     keep, of = pattern_of(cell.format)
-    in_order = any(method == o.name for o in ORDERED)
-    pruner = ordered_named(method) if in_order else pruner_named(method)
+    pruner: Ordered | Pruner = ordered_named(method) if method in {o.name for o in ORDERED} else pruner_named(method)
+    if isinstance(pruner, Ordered):
+        pruner = dataclasses.replace(pruner, scored=_with_alpha(pruner.scored, alpha))
+    elif isinstance(pruner, Scored):
+        pruner = _with_alpha(pruner, alpha)
     return FP16.encode(pruner.prune(weight, keep, of, seen).numpy())
+
+
+def _with_alpha(scored: Scored, alpha: float) -> Scored:
+    return Scored(ESparse(alpha)) if isinstance(scored.score, ESparse) else scored
 
 
 def _masked(encoded: Mapping[str, Encoded]) -> dict[str, Learner]:
@@ -230,7 +261,7 @@ def _evidence(study: Study, progress: Progress) -> dict[str, Seen]:
     if stored is None:
         model, ids = study.model, study.calibration.ids
         moments = input_moments(model, ids, lambda d, t: progress("calibration", d, t))
-        entropies = channel_entropies(model, ids, progress=lambda d, t: progress("entropies", d, t))
+        entropies = channel_entropies(model, ids, study.bins, progress=lambda d, t: progress("entropies", d, t))
         stored = {f"moment.{p}": t for p, t in moments.items()} | {f"entropy.{p}": t for p, t in entropies.items()}
         partial = file.with_suffix(".partial")
         partial.write_bytes(save(stored))

@@ -21,6 +21,8 @@ NOTE = (
     "of the squared error of the outputs beside their size; bytes: of the compressed layers as stored; bits/weight: as "
     "stored, everything counted; ideal: with the best possible index, float16 scales counted; throughput: products "
     "beside dense 16-bit ones on hardware that skips zeros, by formula; seconds: CPU time without evaluation. "
+    "dual inputs: inputs rounded to 8 bits for outliers and to four-bit floats for inliers, which the throughput of a "
+    "decomposed format presumes; the layer error is that of the weights alone. "
     f"Rows N:M/{PRUNED} are pruned and not rounded: no format stores them as yet, so their bytes are those of dense "
     "float16, their bits/weight those of N:M patterns with float16 values."
 )
