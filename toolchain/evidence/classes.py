@@ -15,7 +15,7 @@ from toolchain.model.sentences import Sentences
 from toolchain.model.text import Reading
 
 ONE_MORE = 0.25
-"""A text without a changed answer proves no more than one that has one more, of a sentence as near as this."""
+"""Spreads allow for one more sentence whose answer changes, of which the model is as sure as this."""
 
 
 class ClassReference:
@@ -75,7 +75,7 @@ class ClassReference:
             tokens=count,
             accuracy=float(right.mean()),
             reference_accuracy=float(own_right.mean()),
-            accuracy_error=float((right - own_right).std(correction=0)) / math.sqrt(count),
+            accuracy_error=math.sqrt(float((right - own_right).var(correction=0)) * count + 1) / count,
         )
 
 

@@ -36,7 +36,8 @@ class Score:
     relative_drop: perplexity / reference - 1, > 0 is worse. standard_error: of the mean difference of the per-token
     losses, in nats, which is that of the drop where both are small. kl_mean: KL(reference || model) in nats per token.
     top1_agreement: share of equal best tokens. Of a classifier all is per sentence, and relative_drop, standard_error:
-    of the expected accuracy (see classes.py); accuracy_error: standard error of the difference of the two accuracies.
+    of the expected accuracy (see classes.py); accuracy_error: standard error of the difference of the two accuracies,
+    one more changed answer allowed for.
     """
 
     perplexity: float

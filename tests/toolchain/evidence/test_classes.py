@@ -60,8 +60,8 @@ def test_a_changed_answer_costs_what_the_fp32_model_was_sure_of() -> None:
     assert score.kl_mean == pytest.approx(kl, rel=1e-3)
     assert score.top1_agreement == 0.75
     assert score.tokens == 4
-    # Differences -1, 0, 0, 0 of mean -1/4: variance 3/16.
-    assert score.accuracy_error == pytest.approx(math.sqrt(3 / 16 / 4))
+    # Differences -1, 0, 0, 0 of mean -1/4: squares that sum to 3/4, and one more.
+    assert score.accuracy_error == pytest.approx(math.sqrt(3 / 4 + 1) / 4)
 
 
 def test_the_same_model_loses_nothing_but_is_not_believed_to_the_last() -> None:
