@@ -20,8 +20,9 @@ from exporters.formats.families import DENSE, family_of
 from toolchain.compress.recipe import Recipe
 from toolchain.evidence.quality import Reference, standard_error
 from toolchain.evidence.student import Student
+from toolchain.gather import gather_evidence
 from toolchain.model.text import read_text
-from toolchain.prepare import Prepared, gather_evidence, make_evaluator, prepare
+from toolchain.prepare import Prepared, make_evaluator, prepare
 from toolchain.search.screening import screened
 from toolchain.search.search import dense_alone
 from toolchain.search.sensitivity import sensitivities
@@ -47,12 +48,20 @@ class Point:
 
 @dataclass(frozen=True)
 class Found:
-    """Uniform dense formats; the searches among dense formats and among all, at the same budgets."""
+    """Uniform dense formats; the searches among dense formats (None where none is so small) and among all, in pairs
+    of the same budget."""
 
     uniform: list[Point]
-    dense: list[Point]
-    all: list[Point]
+    pairs: list[tuple[int, Point | None, Point]]
     screening: str
+
+    @property
+    def dense(self) -> list[Point]:
+        return [dense for _, dense, _ in self.pairs if dense is not None]
+
+    @property
+    def all(self) -> list[Point]:
+        return [point for _, _, point in self.pairs]
 
 
 def envelope(points: Sequence[Point]) -> list[Point]:
@@ -74,7 +83,10 @@ def bytes_at(points: Sequence[Point], drop: float) -> float:
 
 
 def measure(prepared: Prepared, data: Path, tokens: int, shares: Sequence[float], folder: Path) -> Found:
-    """Every recipe on the first tokens of a text; shares: of the fp32 bytes, the budgets."""
+    """Every recipe on the first tokens of a text.
+
+    shares: of the fp32 bytes, budgets beside the sizes of uniform formats, which the first and the last bound.
+    """
     model = prepared.model
     text = read_text(data, model.tokenizer).head(tokens)
     evidence = gather_evidence(prepared, folder, _progress)
@@ -104,13 +116,13 @@ def measure(prepared: Prepared, data: Path, tokens: int, shares: Sequence[float]
         for recipe, name in global_tier(alone)
         if shares[0] <= problem.bytes(recipe) / whole <= shares[-1]
     ]
-    sets: dict[str, list[Point]] = {"dense": [], "all": []}
-    for share in shares:
-        for name, among in (("dense", alone), ("all", problem)):
-            recipe = module_tier(among, expected, round(share * whole))
-            if recipe is not None:
-                sets[name].append(point(f"{name}, {share:.2%}", recipe))
-    return Found(uniform, sets["dense"], sets["all"], screening.text() if screening else "no sparse formats")
+    pairs = []
+    for budget in sorted({round(share * whole) for share in shares} | {p.bytes for p in uniform}):
+        dense, everything = (module_tier(among, expected, budget) for among in (alone, problem))
+        if everything is not None:
+            beside = None if dense is None else point(f"dense, {budget / whole:.2%}", dense)
+            pairs.append((budget, beside, point(f"all, {budget / whole:.2%}", everything)))
+    return Found(uniform, pairs, screening.text() if screening else "no sparse formats")
 
 
 def tables(found: Found, whole: int) -> str:
@@ -127,18 +139,18 @@ def tables(found: Found, whole: int) -> str:
             f"| {p.name} | {p.bytes / whole:.2%} | {p.drop:+.2%} +- {p.standard_error:.2%} | {' | '.join(cells)} |"
         )
     lines.append("\n| at most | dense | all | all beside dense, in pairs | sparse layers |\n|---|---|---|---|---|")
-    for p in found.all:
-        beside = next((d for d in found.dense if d.name.split()[-1] == p.name.split()[-1]), None)
+    for budget, beside, p in found.pairs:
         gain = "no dense recipe is so small"
         if beside is not None:
             apart = (p.losses - beside.losses).double()
             gain = f"{math.expm1(float(apart.mean())):+.2%} +- {standard_error(apart):.2%}"
         dense = f"{beside.drop:+.2%}" if beside else ""
         sparse = ", ".join(f"{n} x {f}" for f, n in p.formats.items() if family_of(f) != DENSE)
-        lines.append(f"| {p.name.split()[-1]} | {dense} | {p.drop:+.2%} | {gain} | {sparse} |")
-    lines.append("\n| drop | dense | all | fewer bytes |\n|---|---|---|---|")
+        lines.append(f"| {budget / whole:.2%} | {dense} | {p.drop:+.2%} | {gain} | {sparse} |")
+    # A build evaluates both at every budget, so that what it can choose from is never worse than dense alone.
+    lines.append("\n| drop | dense | dense and all | fewer bytes |\n|---|---|---|---|")
     for p in reversed(envelope(found.dense)):
-        other = bytes_at(found.all, p.drop)
+        other = bytes_at([*found.dense, *found.all], p.drop)
         lines.append(f"| {p.drop:+.2%} | {p.bytes / whole:.2%} | {other / whole:.2%} | {1 - other / p.bytes:+.1%} |")
     return "\n".join(lines)
 
@@ -154,19 +166,20 @@ def _progress(stage: str, done: int, total: int) -> None:
 @click.option("--tokens", default=20_000)
 @click.option("--least", default=0.055, help="Smallest budget, as a share of the fp32 bytes.")
 @click.option("--most", default=0.16, help="Largest budget, as a share of the fp32 bytes.")
-@click.option("--points", default=14, help="Budgets, in equal ratios.")
+@click.option("--points", default=14, help="Budgets in equal ratios, beside the sizes of the uniform formats.")
 @click.option("--formats", multiple=True, help="What 'all' may choose from; the default effort's if not given.")
+@click.option("--method", help="How layers are compressed; the default effort's if not given.")
 @click.option("--threads", default=1)
 @click.option("--work", type=click.Path(path_type=Path), help="Folder that keeps compressed layers for another run.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path))
 def main(
     model: Path, data: Path, tokens: int, least: float, most: float, points: int, formats: tuple[str, ...],
-    threads: int, work: Path | None, json_path: Path | None,
+    method: str | None, threads: int, work: Path | None, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Measure and print the tables."""
-    given = {"model": model, "output": Path("unused"), "threads": threads, "formats": formats}
+    given = {"model": model, "output": Path("unused"), "threads": threads, "formats": formats, "method": method}
     prepared = prepare(resolve(given, None, ()))
-    shares = [least * (most / least) ** (i / (points - 1)) for i in range(points)]
+    shares = [least * (most / least) ** (i / max(points - 1, 1)) for i in range(max(points - 1, 1))] + [most]
     with tempfile.TemporaryDirectory() as folder:
         where = work or Path(folder)
         where.mkdir(parents=True, exist_ok=True)

@@ -47,19 +47,18 @@ def nested(rows: list[tuple[str, int]]) -> dict[str, list[tuple[int, int, int]]]
     A text that is part of no other, to (first character, after last, class) of all that is labelled in it. Words are
     separated by one space. Read once with all its phrases, a sentence costs a fifth of reading each on its own.
     """
-    joined, starts, texts = "\n", [], []
     found: dict[str, list[tuple[int, int, int]]] = {}
+    spans: dict[str, tuple[str, int, int]] = {}
     for text, label in sorted(rows, key=lambda row: -len(row[0])):
-        at = joined.find(f" {text} ")
-        if at < 0:
-            starts.append(len(joined) + 1)
-            texts.append(text)
-            joined += f" {text} \n"
-            found[text] = [(0, len(text), label)]
-            continue
-        index = int(np.searchsorted(starts, at + 1, "right")) - 1
-        first = at + 1 - starts[index]
-        found[texts[index]].append((first, first + len(text), label))
+        if text not in spans:
+            found[text] = []
+            gaps = [i for i, letter in enumerate(text) if letter == " "]
+            for first in (0, *(gap + 1 for gap in gaps)):
+                for end in (*gaps, len(text)):
+                    if end > first:
+                        spans.setdefault(text[first:end], (text, first, end))
+        holder, first, end = spans[text]
+        found[holder].append((first, end, label))
     return found
 
 

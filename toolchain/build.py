@@ -16,9 +16,10 @@ from toolchain.delivery.package import check_output
 from toolchain.delivery.plan import Plan, plan_of
 from toolchain.evidence.classes import AnyReference
 from toolchain.evidence.zeros import zero_shares
+from toolchain.gather import gather_evidence
 from toolchain.latency import with_times
 from toolchain.model.family import ModelOptions
-from toolchain.prepare import Prepared, Progress, gather_evidence, make_evaluator, pinned_formats
+from toolchain.prepare import Prepared, Progress, make_evaluator, pinned_formats
 from toolchain.search.evaluator import Evidence
 from toolchain.search.frontier import frontier, select
 from toolchain.search.judge import judged

@@ -12,6 +12,8 @@ from exporters.formats.catalog import format_named
 from exporters.formats.families import family_of
 from toolchain.compress.recipe import Choice
 from toolchain.delivery.reports import units
+from toolchain.evidence.quality import KEEP_BYTES
+from toolchain.model.residency import bytes_from_disk, bytes_in_memory, moment_bytes
 from toolchain.model.tree import Layer
 from toolchain.prepare import Prepared
 from toolchain.search.activations import BISECTIONS
@@ -91,13 +93,16 @@ def forecast(prepared: Prepared) -> Forecast:
     compressing = sum(ROUNDING_FLOPS * layer.params * layer.cols / flops * cost for layer, cost in weighted)
     tuning = 4 * forward * Schedule(prepared.spec.tune).tokens
     vocabulary = tree.vocabulary
-    moments = sum(4 * layer.cols**2 for layer in tree.layers if layer.kind == "linear")
+    moments = moment_bytes(tree)
     logits = 4 * vocabulary * len(prepared.evaluation.ids)
     stored = sum(
         bytes_for(format_named(c.format), layer.rows, layer.cols)
         for layer in tree.layers
         for c in problem.options[layer.path]
     )
+    on_disk = prepared.model.residency == "disk"
+    largest = problem.bytes({path: options[0] for path, options in problem.options.items()})
+    held = bytes_from_disk(tree, largest) if on_disk else bytes_in_memory(tree)
     return Forecast(
         evaluations,
         rounding,
@@ -105,7 +110,7 @@ def forecast(prepared: Prepared) -> Forecast:
         len(sparse),
         tuning,
         evidence + judging + compressing + tuning + EXPORT_S + MEASURE_S,
-        2 * tree.bytes_fp32 + moments + min(logits, 2**30) + 2**29,
+        held + min(logits, KEEP_BYTES),
         stored + moments + tree.bytes_fp32 // 4,
         problem.smallest_bytes,
         tree.bytes_fp32,

@@ -52,7 +52,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.nodes: list[GraphNode] = []
         self._constant = {id(t) for t in constants}
-        self._kept: list[Any] = []  # an id must not be given to another tensor meanwhile
+        self._kept: list[Any] = []  # the id of a constant must not be given to another tensor meanwhile
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -60,9 +60,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             t for t in (result if isinstance(result, (tuple, list)) else [result]) if isinstance(t, torch.Tensor)
         ]
         inputs = [t for a in args for t in (a if isinstance(a, (tuple, list)) else [a]) if isinstance(t, torch.Tensor)]
-        self._kept += [*outputs, *inputs]
         if inputs and all(id(t) in self._constant for t in inputs):
             self._constant |= {id(t) for t in outputs}
+            self._kept += outputs
             return result
         name = func.__name__.split(".")[0]
         if name not in _NOTHING and outputs:

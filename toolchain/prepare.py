@@ -11,27 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from exporters.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
 from exporters.manifest import ACCURACY, PERPLEXITY
 from targets.cpu import named_cpu
 from toolchain.compress.catalog import method_named
-from toolchain.compress.pruners import PRUNERS
 from toolchain.delivery.operators import operator_libraries
-from toolchain.evidence.calibration import input_moments
-from toolchain.evidence.entropy import channel_entropies
-from toolchain.evidence.fisher import output_fisher
 from toolchain.limits import parse_bytes, parse_seconds, parse_share
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
+from toolchain.model.residency import bytes_in_memory
 from toolchain.model.text import Text, read_judged, read_sentences, read_text
 from toolchain.model.tree import ModelTree
 from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
 from toolchain.search.problem import METHOD_MARK, Limits, Problem, effort_named, layer_options
-from toolchain.search.sensitivity import token_frequency
 from toolchain.search.store import Journal, LayerStore
 from toolchain.shuffle import parse_pattern
 from toolchain.spec import Spec
@@ -88,13 +82,15 @@ class Prepared:
         }
 
 
-def read_calibration(spec: Spec, model: LoadedModel) -> Text:
-    """The whole text that methods look at; of a classifier, sentences, whose labels do not matter."""
+def read_calibration(spec: Spec, model: LoadedModel, piece: int | None = None) -> Text:
+    """The whole text that methods look at, in pieces of so many tokens, the model's context if not given; of a
+    classifier, sentences, whose labels do not matter."""
     if model.classes is None:
-        return read_text(spec.calibration or SHIPPED_TEXTS / "calibration.txt", model.tokenizer, model.forward.context)
+        text = spec.calibration or SHIPPED_TEXTS / "calibration.txt"
+        return read_text(text, model.tokenizer, piece or model.forward.context)
     path = spec.calibration or spec.eval
     if path is None:
-        raise SlmcError("this model is a classifier: give sentences to judge it on with --eval FILE.tsv")
+        raise SlmcError("a classifier is judged on labelled sentences of yours: give --eval FILE.tsv")
     return read_sentences(path, model.tokenizer, model.classes.labels, model.forward.context, labelled=False)
 
 
@@ -132,7 +128,9 @@ def prepare(spec: Spec) -> Prepared:
     max_time_s = parse_seconds(spec.max_time, "--max-time") if spec.max_time is not None else None
     max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None
     torch.set_num_threads(spec.threads)
-    model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache))
+    room = parse_bytes(spec.max_build_memory, "--max-build-memory", 0) if spec.max_build_memory is not None else None
+    model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache), room)
+    _refuse_from_disk(spec, model)
     check_metric(spec.metric, classifier=model.classes is not None)
     calibration, evaluation = read_calibration(spec, model), read_evaluation(spec, model)
     whole = model.tree.bytes_fp32
@@ -149,6 +147,16 @@ def prepare(spec: Spec) -> Prepared:
         spec, model, calibration.head(effort.calibration_tokens), evaluation.head(effort.evaluation_tokens), problem,
         method, latency_ms, rss, max_time_s, operator_libraries(spec.native),
     )  # fmt: skip
+
+
+def _refuse_from_disk(spec: Spec, model: LoadedModel) -> None:
+    """What changes a model's own matrices, or learns them, needs them in memory."""
+    for option, given in (("tune", spec.tune), ("shuffle", spec.shuffle)):
+        if given and model.residency == "disk":
+            raise SlmcError(
+                f"--{option} needs the whole model in memory, {bytes_in_memory(model.tree) / 1e9:.1f} GB, which there "
+                "is no room for; leave it out, or give --max-build-memory more where there is more"
+            )
 
 
 def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:
@@ -168,43 +176,6 @@ def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]
             raise SlmcError(f"--layer {pattern!r} matches no layer; there are {some}, ... (see 'slmc inspect')")
         pins |= dict.fromkeys(matching, name)
     return pins
-
-
-def gather_evidence(prepared: Prepared, folder: Path, progress: Progress) -> Evidence:
-    """Input moments and output Fisher of every layer, from the calibration text; kept in the work folder."""
-    model, ids = prepared.model, prepared.calibration.reading
-    file = folder / "evidence.safetensors"
-    frequency = token_frequency(prepared.calibration.ids, model.tree.vocabulary)
-    stored = _stored_evidence(file)
-    if stored is None:
-        moments = input_moments(model, ids, lambda done, total: progress("calibration", done, total))
-        progress("calibration", len(ids), len(ids))
-        fisher = output_fisher(model, ids, prepared.problem.seed, lambda d, t: progress("Fisher information", d, t))
-        stored = {f"moment.{p}": t for p, t in moments.items()} | {f"fisher.{p}": t for p, t in fisher.items()}
-        if needs_entropy(prepared.problem):
-            entropies = channel_entropies(model, ids, progress=lambda d, t: progress("entropies", d, t))
-            stored |= {f"entropy.{p}": t for p, t in entropies.items()}
-        partial = file.with_suffix(".partial")
-        partial.write_bytes(save(stored))  # its own save_file hides a full disk in an error of another kind
-        partial.replace(file)
-    parts = {
-        kind: {n.removeprefix(f"{kind}."): t for n, t in stored.items() if n.startswith(f"{kind}.")}
-        for kind in ("moment", "fisher", "entropy")
-    }
-    return Evidence(parts["moment"], parts["fisher"], frequency, parts["entropy"])
-
-
-def needs_entropy(problem: Problem) -> bool:
-    """Whether any layer may be pruned by a method that looks at the entropy of its inputs."""
-    named = {choice.method for options in problem.options.values() for choice in options}
-    return any(p.needs_entropy for p in PRUNERS if p.name in named)
-
-
-def _stored_evidence(file: Path) -> dict[str, torch.Tensor] | None:
-    try:
-        return load_file(file) if file.is_file() else None
-    except (SafetensorError, OSError):
-        return None
 
 
 def make_evaluator(

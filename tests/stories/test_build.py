@@ -269,7 +269,7 @@ def test_flags_win_over_set_over_file_over_defaults(
     assert slmc(*arguments).exit_code == 0
     resolved = yaml.safe_load((tmp_path / "out" / "config.resolved.yaml").read_text())
     wanted = {"seed": 7, "effort": "quick", "max_memory": "30%", "max_drop": "50%", "formats": ["int4-g64"],
-              "max_time": "10m", "threads": 1, "target": "host", "metric": "perplexity"}  # fmt: skip
+              "max_time": "10m", "threads": 1, "target": "host"}  # fmt: skip
     assert {key: resolved[key] for key in wanted} == wanted
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert (plan["seed"], plan["effort"], plan["max_drop"]) == (7, "quick", 0.5)

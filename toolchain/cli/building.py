@@ -21,8 +21,10 @@ from toolchain.delivery.plan import check_plan, read_plan
 from toolchain.delivery.reports import units
 from toolchain.evidence.classes import reference_for
 from toolchain.forecast import forecast
+from toolchain.gather import gather_evidence
 from toolchain.latency import forecast_latency
-from toolchain.prepare import Prepared, gather_evidence, prepare
+from toolchain.model.residency import staying_on_disk
+from toolchain.prepare import Prepared, prepare
 from toolchain.search.evaluator import layer_maker
 from toolchain.search.problem import Limits
 from toolchain.search.store import LayerStore
@@ -62,6 +64,8 @@ def build_command(
         return ConstraintsNotMet.exit_code if latency and latency.out_of_reach else 0
     if latency:
         console.note(latency.text())
+    if prepared.model.residency == "disk":
+        console.note(staying_on_disk(prepared.model.tree))
     with console.working():
         delivered = build(prepared, force=force, resume=resume, progress=console.progress, say=console.note)
     return _announce(console, delivered)
@@ -121,7 +125,11 @@ def export_command(
     prepared = dataclasses.replace(
         prepared,
         calibration=prepared.calibration.head(plan.calibration_tokens),
-        problem=dataclasses.replace(prepared.problem, limits=Limits(plan.max_bytes, plan.max_drop)),
+        problem=dataclasses.replace(
+            prepared.problem,
+            limits=Limits(plan.max_bytes, plan.max_drop),
+            options={path: (choice,) for path, choice in plan.recipe.items()},
+        ),
         max_latency_ms=plan.max_latency_ms,
         max_rss_bytes=plan.max_rss_bytes,
     )

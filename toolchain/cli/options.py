@@ -120,6 +120,10 @@ search_options = stack(
     click.option("--tune", type=int, help="Steps of end-to-end tuning of what the search chose; 200 is a good start."),
     click.option("--effort", help="quick, default or thorough."),
     click.option("--max-time", help="Time for the whole command: 10m. The best so far is delivered."),
+    click.option(
+        "--max-build-memory",
+        help="What the build itself may take: 6GB; what is available if not given. Larger models stay on disk.",
+    ),
     click.option("--seed", type=int),
     click.option("--threads", type=int),
     click.option(

@@ -130,9 +130,9 @@ def _predictions(where: Site, text: Text, threads: int, *, native: bool, model: 
 def _beside(model: LoadedModel, read: Evaluation, text: Text) -> dict[str, Any]:
     """The artifact's losses and best tokens beside the fp32 model's."""
     losses, best = predictions(model.forward, text.reading)
-    labels = text.sentences and text.sentences.labels
+    labels = text.sentences.labels if text.sentences else None
     if read.accuracy is not None and labels is not None:
-        accuracy = float((best == labels).double().mean())
+        accuracy = float(torch.eq(best, labels).double().mean())
         return {
             "reference_accuracy": accuracy,
             "relative_drop": (accuracy - read.accuracy) / max(accuracy, 1 / len(best)),

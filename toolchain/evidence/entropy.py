@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from toolchain.evidence.quality import stream_logits
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.text import Reading
 
 BINS = 100
 """Of a channel's histogram."""
@@ -50,9 +51,9 @@ class _Histogram:
 
 
 def channel_entropies(
-    model: LoadedModel, ids: Tensor, bins: int = BINS, progress: Progress = lambda done, total: None
+    model: LoadedModel, ids: Reading, bins: int = BINS, progress: Progress = lambda done, total: None
 ) -> dict[str, Tensor]:
-    """-sum_b p_b ln p_b in nats, float32 [cols], of every linear layer's input channels over token ids int64 [n].
+    """-sum_b p_b ln p_b in nats, float32 [cols], of every linear layer's input channels over what the model reads.
 
     p_b is the share of a channel's values in bin b of `bins` equal ones over its own range (E-Sparse,
     arXiv 2310.15929, section 3); a channel that never changes has entropy 0. The text is read twice: for the ranges,
@@ -66,7 +67,7 @@ def channel_entropies(
     return {path: histogram.entropy() for path, histogram in histograms.items()}
 
 
-def _watch(model: LoadedModel, ids: Tensor, watchers: dict[str, Any], progress: Progress) -> None:
+def _watch(model: LoadedModel, ids: Reading, watchers: dict[str, Any], progress: Progress) -> None:
     """Let every watcher see its layer's inputs over the text."""
     hooks = [
         model.module.get_submodule(path).register_forward_pre_hook(watcher.add) for path, watcher in watchers.items()

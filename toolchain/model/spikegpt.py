@@ -17,6 +17,7 @@ from exporters.ops.fusions import gated_spike_add, gated_wkv, shift_mix2, shift_
 from exporters.ops.recurrences import spike
 from exporters.states import StateSpec
 from toolchain.model.classifier import Classes, Classifier, classes_of
+from toolchain.model.config import without_wrappers
 from toolchain.model.family import ModelOptions
 from toolchain.model.tree import Block as TreeBlock
 from toolchain.model.tree import Layer, ModelTree
@@ -241,7 +242,7 @@ class SpikeGptFamily:
         return SpikeGptConfig(**sizes, **options)
 
     def rename(self, name: str) -> str | None:
-        return name
+        return without_wrappers(name)
 
     def build(
         self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], options: ModelOptions

@@ -53,7 +53,7 @@ SPARSE_HANDFUL = (
     "1:8/int8+6:8/fp4-g16", "fp4-g16", "6:8/int4-g64", "2:4/int4-g64", "4:8x16/int4-g64", "14:16x16/int3-g256",
     "14:16x16/int2-g256", "12:16x16/int2-g256", "8:16x16/int2-g256", "2:8/int2-g256", "1:4/int2-g256",
 )  # fmt: skip
-"""Some of every family, and those that paid below two bits per weight (benchmarks/frontier.md)."""
+"""Some of every family."""
 
 EFFORTS = (
     Effort("quick", 1024, 1024, 4, 2, "range", ("int8", "int6-g64", "int4-g64", "int3-g64", "int2-g64")),

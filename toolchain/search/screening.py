@@ -12,7 +12,7 @@ from toolchain.model.tree import Layer
 from toolchain.search.problem import Evaluator, Problem
 
 MARGIN = 1.4
-"""An estimate may be wrong by so much, compared with one of another family (benchmarks/frontier.md)."""
+"""An estimate may be wrong by so much, compared with one of another family: a guess."""
 
 Costs = Mapping[Choice, tuple[int, float]]
 """Bytes and estimated loss of a layer's options."""

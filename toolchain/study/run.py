@@ -162,7 +162,7 @@ class _Runner:
         file = study.folder / f"tuning-{study.key(cell)}.pt"
         clock = _Clock(file.with_suffix(".seconds"))
         rest = {x.path: FP32.encode(model.weight(x.path).numpy()) for x in model.tree.layers if x.path not in encoded}
-        learners = _masked(encoded) if _pruned(cell) else rounded_layers(model, encoded)
+        learners = _masked(encoded) if _pruned(cell) else rounded_layers(model, {**rest, **encoded})
 
         def step(done: int, total: int) -> None:
             self.progress(f"{cell.name}, {DISTIL}", done, total)

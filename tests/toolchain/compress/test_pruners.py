@@ -140,7 +140,8 @@ def test_a_pruning_method_does_not_serve_a_dense_format() -> None:
 
 
 STANDS_IN = [
-    ("wanda", "2:4/int4-g64", True, "wanda"), ("wanda", "int4-g64", True, "gptq"), ("wanda", "int4-g64", False, "range"),
+    ("wanda", "2:4/int4-g64", True, "wanda"), ("wanda", "int4-g64", True, "gptq"),
+    ("wanda", "int4-g64", False, "range"),
     ("wanda", "fp16", True, "nearest"), ("wanda", "fp4-g16", True, "gptq"), ("magnitude", "fp4-g16", True, "nearest"),
     ("range", "2:4/int4-g64", True, "nearest"), ("range", "int4-g64", True, "range"), ("gptq", SDQ, True, "gptq"),
     ("descent", SDQ, True, "descent"), ("gptq", "int4-g64", False, "range"), ("gptq", "event/int4-g64", True, "gptq"),

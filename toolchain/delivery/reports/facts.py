@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporters.manifest import Measured, Parity, Quality
+from exporters.manifest import ACCURACY, Measured, Parity, Quality
 from toolchain.delivery.reports import units
 from toolchain.delivery.reports.data import FamilyRow, LayerRow, Point, Predicted, Report
 from toolchain.delivery.reports.frontier import fp32_bytes
@@ -38,16 +38,23 @@ def tables(report: Report) -> list[Table]:
 def _quality(quality: Quality | None) -> tuple[tuple[str, str], ...]:
     if quality is None:
         return ()
+    classifier = quality.metric == ACCURACY
+    per_byte = (
+        ("bits per byte, fp32", units.significant(quality.bits_per_byte_reference, 4)),
+        ("bits per byte, compressed", units.significant(quality.bits_per_byte, 4)),
+    )
     return (
         (f"{quality.metric}, fp32", units.significant(quality.reference, 5)),
         (f"{quality.metric}, compressed", units.significant(quality.compressed, 5)),
         ("relative drop", units.signed_percent(quality.relative_drop)),
         ("its upper bound, 95 %", units.signed_percent(quality.relative_drop_upper)),
-        ("bits per byte, fp32", units.significant(quality.bits_per_byte_reference, 4)),
-        ("bits per byte, compressed", units.significant(quality.bits_per_byte, 4)),
-        ("KL divergence to fp32", f"{units.significant(quality.kl_mean)} nats per token"),
+        *(() if classifier else per_byte),
+        (
+            "KL divergence to fp32",
+            f"{units.significant(quality.kl_mean)} nats per {'sentence' if classifier else 'token'}",
+        ),
         ("top-1 agreement with fp32", units.percent(quality.top1_agreement)),
-        ("tokens", f"{quality.tokens:,}"),
+        ("sentences" if classifier else "tokens", f"{quality.tokens:,}"),
         ("text", quality.dataset),
     )
 
