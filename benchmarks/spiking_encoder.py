@@ -38,7 +38,8 @@ from toolchain.search.layout import with_layouts
 
 
 def random_model(width: int, levels: int, threshold: float) -> LoadedModel:
-    """One layer of BERT's proportions; products of deviation about 1, every threshold the same."""
+    """One layer of BERT's proportions; products of deviation about 1, every threshold the same but that of what
+    attention mixes, a fifth of it: means of spikes are small."""
     config = SpikingBertConfig(1, width, 4 * width, 1000, width // 64, 128, 128, Spiking(2, levels, 0.5, True))
     model = SpikingBertClassifier(config, Classes(("a", "b")))
     torch.manual_seed(0)
@@ -47,6 +48,9 @@ def random_model(width: int, levels: int, threshold: float) -> LoadedModel:
             nn.init.normal_(module.weight, 0, (0.2 * module.in_features) ** -0.5)
         elif isinstance(module, Neurons):
             nn.init.constant_(module.threshold, threshold)
+    for path, module in model.named_modules():
+        if path.endswith("attention.output.spikes") and isinstance(module, Neurons):
+            nn.init.constant_(module.threshold, threshold / 5)
     model.eval().requires_grad_(False)
     tree = SpikingBertFamily().tree(model)
     return LoadedModel(model, tree, Tokenizer(models.BPE()), Path(), Path(), "random", "")
