@@ -51,15 +51,19 @@ void round_to_grid(const EventMatrix& m, const float* x, float* rounded) {
   }
 }
 
-// Lists one token's inputs; room for K indices, groups + 1 beginnings and groups sums.
-Events list_events(const EventMatrix& m, const float* x, int32_t* index, int32_t* first, float* sums) {
+// Lists those of one token's inputs that `keep` takes.
+template <typename Keep>
+Events list_events(const EventMatrix& m, const float* x, Arena& arena, const Keep& keep) {
+  auto* index = arena.take<int32_t>(m.K + 1);  // one more: what is written last may not count
+  auto* first = arena.take<int32_t>(m.groups + 1);
+  auto* sums = arena.take<float>(m.groups);
   int32_t count = 0;
   for (int64_t g = 0; g < m.groups; ++g) {
     const int64_t end = (g + 1) * m.group < m.K ? (g + 1) * m.group : m.K;
     first[g] = count;
     for (int64_t k = g * m.group; k < end; ++k) {
       index[count] = static_cast<int32_t>(k);
-      count += x[k] != 0;
+      count += keep(x[k]);
     }
     if (!m.zeros) continue;
     sums[g] = 0;
@@ -70,6 +74,16 @@ Events list_events(const EventMatrix& m, const float* x, int32_t* index, int32_t
   bool same = std::isfinite(spike);
   for (int32_t i = 0; i < count && same; ++i) same = x[index[i]] == spike;
   return {x, index, first, m.zeros ? sums : nullptr, same ? spike : 0};
+}
+
+// Whether spikes of both signs are all that a token's inputs hold: their size is one number.
+bool two_signed(const EventMatrix& m, const Events& e) {
+  const int32_t count = e.first[m.groups];
+  if (e.spike != 0 || count == 0) return false;
+  const float size = std::fabs(e.x[e.index[0]]);
+  for (int32_t i = 1; i < count; ++i)
+    if (std::fabs(e.x[e.index[i]]) != size) return false;
+  return std::isfinite(size);
 }
 
 class EventLinear : public Kernel {
@@ -116,17 +130,31 @@ class EventLinear : public Kernel {
       x = rounded;
     }
     auto* events = arena.take<Events>(tokens);
+    auto* negative = arena.take<Events>(tokens);  // ternary spikes are two binary products, in integers both
     int64_t active = 0;
+    bool ternary = false;
     for (int64_t t = 0; t < tokens; ++t) {
-      auto* index = arena.take<int32_t>(m.K + 1);  // one more: what is written last may not count
-      auto* first = arena.take<int32_t>(m.groups + 1);
-      events[t] = list_events(m, x + t * m.K, index, first, arena.take<float>(m.groups));
-      active += first[m.groups];
+      const float* row = x + t * m.K;
+      events[t] = list_events(m, row, arena, [](float value) { return value != 0; });
+      negative[t] = {};
+      active += events[t].first[m.groups];
+      if (!two_signed(m, events[t])) continue;
+      events[t] = list_events(m, row, arena, [](float value) { return value > 0; });
+      negative[t] = list_events(m, row, arena, [](float value) { return value < 0; });
+      ternary = true;
     }
+    float* less = ternary ? arena.take<float>(tokens * m.N) : nullptr;
     const bool dense = tokens >= kManyTokens && static_cast<double>(active) > kDenseShare * static_cast<double>(tokens * m.K);
     over_words(call, m, active * m.N, [&](int64_t begin, int64_t end) {
       if (dense) return kernels().product(m, x, tokens, y, begin, end);
-      for (int64_t t = 0; t < tokens; ++t) kernels().multiply(m, events[t], y + t * m.N, begin, end);
+      const int64_t from = begin * m.per_word(), to = end * m.per_word() < m.N ? end * m.per_word() : m.N;
+      for (int64_t t = 0; t < tokens; ++t) {
+        float* out = y + t * m.N;
+        kernels().multiply(m, events[t], out, begin, end);
+        if (!negative[t].x) continue;
+        kernels().multiply(m, negative[t], less + t * m.N, begin, end);
+        for (int64_t n = from; n < to; ++n) out[n] += less[t * m.N + n];
+      }
     });
   }
 

@@ -123,6 +123,8 @@ def check_top1(c: Compared) -> Check:
 def check_single(c: Compared) -> Check:
     """One call over a text, and token by token."""
     before, now = c.before.predictions.token_by_token_top1, c.now.predictions.token_by_token_top1
+    if before is None or now is None:
+        return _incomparable("parity token by token", "nothing was read token by token: texts come in one call")
     return _agreement(c, "parity token by token", before, now)
 
 

@@ -84,7 +84,7 @@ def figures(
     measurements: Sequence[Measurement],
 ) -> Figures:  # fmt: skip
     """All that the gate compares."""
-    first, single = measurements[0], own.token_by_token_top1
+    first = measurements[0]
     files = [entry.bytes for name, entry in manifest.files.items() if name in ("model.onnx", "model.onnx.data")]
     return Figures(
         sizes=Sizes(manifest.bytes.weights, manifest.bytes.states, sum(files)),
@@ -102,7 +102,7 @@ def figures(
         predictions=Predictions(
             own.perplexity,
             own.agreement(reference_tokens),
-            1.0 if single is None else single,
+            own.token_by_token_top1,
             stock.agreement(own.best),
             own.accuracy,
         ),

@@ -61,12 +61,13 @@ class Machine:
 class Predictions:
     """perplexity on the text; top1_agreement with the reference tokens; the other two: the ways to run it agree.
 
-    accuracy: of a classifier, whose perplexity is that of its labels, and whose reference tokens are classes.
+    token_by_token_top1: None where a text must come in one call. accuracy: of a classifier, whose perplexity is that of
+    its labels, and whose reference tokens are classes.
     """
 
     perplexity: float
     top1_agreement: float
-    token_by_token_top1: float
+    token_by_token_top1: float | None
     stock_runtime_top1: float
     accuracy: float | None = None
 

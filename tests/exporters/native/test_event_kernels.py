@@ -75,9 +75,12 @@ def product(x: np.ndarray, weights: Weights, **options) -> np.ndarray:
 
 
 def inputs(kind: str, active: float, *shape: int) -> np.ndarray:
-    """Zeros but for a share of entries: one number everywhere, or normal ones."""
+    """Zeros but for a share of entries: one number everywhere, or with both signs, or normal ones."""
     rng = np.random.default_rng([*shape, round(100 * active)])
-    values = -2.5 if kind == "spikes" else rng.standard_normal(shape)
+    if kind == "real":
+        values = rng.standard_normal(shape)
+    else:
+        values = -2.5 * (rng.choice([-1, 1], shape) if kind == "ternary" else np.ones(shape))
     return ((rng.random(shape) < active) * values).astype(np.float32)
 
 
@@ -130,7 +133,7 @@ def test_activations_of_eight_bits_by_hand(isa):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kind", ["spikes", "real"])
+@pytest.mark.parametrize("kind", ["spikes", "ternary", "real"])
 def test_every_width(isa, name, kind):
     for N, K in [(5, 7), (300, 129), (513, 300), (64, 700)]:
         weights = Weights(N, K, name)

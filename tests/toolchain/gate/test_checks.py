@@ -61,6 +61,13 @@ def test_every_check_has_a_regression_of_its_own(figures: Figures) -> None:
         assert failed(verdicts(figures, now)) == [name]
 
 
+def test_texts_that_come_in_one_call_are_not_read_token_by_token(figures: Figures) -> None:
+    whole = inside(figures, "predictions", token_by_token_top1=None)
+    check = verdicts(whole, whole)["parity token by token"]
+    assert check.status == NOT_COMPARABLE and "texts come in one call" in check.why
+    assert failed(verdicts(figures, whole)) == []
+
+
 def test_better_is_never_wrong(figures: Figures) -> None:
     now = inside(inside(figures, "predictions", perplexity=15.0, top1_agreement=0.99), "sizes", file=600)
     now = dataclasses.replace(now, model_memory_bytes=(5_000_000,), speed=Speed((0.5, 0.5, 0.5), 2.0))
