@@ -9,6 +9,8 @@
 //   kExpand   any other part kept, a pattern per row: controls put the codes at their places, and zero, whose bit 7
 //             then picks the centre, at the others; q stays in order
 //   kPlain    a pattern shared by rows, or none: q is gathered once for all of them
+#include <algorithm>
+
 #include "avx2_vector.h"
 #include "sparse.h"
 
@@ -29,6 +31,9 @@ Way way_of(const SparseMatrix& m) {
 }
 
 
+// Whether q is read by controls that pick it.
+bool is_picked(const SparseMatrix& m) { return m.patterns && m.table->width == 8 && m.kept == kUnitInputs / 2; }
+
 bool is_known(const SparseMatrix& m) {
   const Scales scales = scales_of_group(m.group);
   const int64_t half = m.kept / 2;
@@ -40,12 +45,23 @@ bool is_known(const SparseMatrix& m) {
   }
 }
 
-// Eight fields of `bits` bits as bytes.
+// Eight fields of `bits` bits, in whole loads: bytes that met in memory would be waited for.
+template <int bits>
+SLMC_INLINE uint64_t packed_fields(const uint8_t* at) {
+  if constexpr (bits == 3) {
+    return at[0] | at[1] << 8 | at[2] << 16;
+  } else {
+    uint32_t low, high;
+    std::memcpy(&low, at, sizeof low);
+    std::memcpy(&high, at + bits - 4, sizeof high);
+    return low | static_cast<uint64_t>(high) << (8 * (bits - 4));
+  }
+}
+
+// The same as bytes.
 template <int bits>
 SLMC_INLINE uint64_t eight_fields(const uint8_t* at) {
-  uint64_t packed = 0;
-  std::memcpy(&packed, at, bits);
-  return _pdep_u64(packed, 0x0101010101010101u * ((1u << bits) - 1));
+  return _pdep_u64(packed_fields<bits>(at), 0x0101010101010101u * ((1u << bits) - 1));
 }
 
 // The controls of one unit.
@@ -81,28 +97,38 @@ SLMC_INLINE void unit_controls_2_of_4(const uint8_t* fields, uint8_t* out) {
   const I base = _mm256_setr_epi8(0, 0, 4, 4, 8, 8, 12, 12, 0, 0, 4, 4, 8, 8, 12, 12,  //
                                   0, 0, 4, 4, 8, 8, 12, 12, 0, 0, 4, 4, 8, 8, 12, 12);
   for (int half = 0; half < 2; ++half, fields += 6, out += 32) {
-    uint64_t packed = 0;
-    std::memcpy(&packed, fields, 6);
-    const I words = _mm256_shuffle_epi8(_mm256_set1_epi64x(static_cast<int64_t>(packed)), where);
-    const I ranks = _mm256_mullo_epi16(words, up);
-    const I low = _mm256_srli_epi16(ranks, 13);
-    const I high = _mm256_and_si256(_mm256_srli_epi16(ranks, 5), _mm256_set1_epi16(0x0700));
-    const I both = _mm256_or_si256(_mm256_or_si256(low, high), _mm256_set1_epi16(0x0800));
+    const I packed = _mm256_set1_epi64x(static_cast<int64_t>(packed_fields<6>(fields)));
+    const I words = _mm256_shuffle_epi8(packed, where);
+    const I ranks = _mm256_and_si256(_mm256_mullo_epi16(words, up), _mm256_set1_epi16(static_cast<int16_t>(0xe000)));
+    const I twice = _mm256_mulhi_epu16(ranks, _mm256_set1_epi16(1 << 11 | 1 << 3));  // in both bytes
+    const I both = _mm256_or_si256(twice, _mm256_set1_epi16(0x0800));
     _mm256_storeu_si256(reinterpret_cast<I*>(out), _mm256_add_epi8(_mm256_shuffle_epi8(places, both), base));
   }
 }
 
+// The controls of so many units of four rows, row by row within a unit.
+template <int bits, Way way>
+void block_controls(const uint64_t (*controls)[2], const Strip* fields, int64_t u, int64_t units, uint8_t* out) {
+  constexpr int64_t bytes = way == kGather ? kUnitInputs / 2 : kUnitInputs;
+  for (int64_t i = 0; i < units; ++i)
+    for (int r = 0; r < kTileRows; ++r, out += bytes) {
+      const uint8_t* at = fields[r].first + (u + i) * fields[r].stride;
+      if constexpr (way == kGather && bits == 6) {
+        unit_controls_2_of_4(at, out);
+      } else {
+        unit_controls<bits, way>(controls, at, out);
+      }
+    }
+}
+
 template <Way way>
-void unit_controls(const SparseMatrix& m, const uint8_t* fields, uint8_t* out) {
-  const auto* controls = m.table->controls;
-  switch (m.table->field_bits) {
-    case 3: return unit_controls<3, way>(controls, fields, out);
-    case 4: return unit_controls<4, way>(controls, fields, out);
-    case 5: return unit_controls<5, way>(controls, fields, out);
-    case 6:
-      if (way == kGather) return unit_controls_2_of_4(fields, out);
-      return unit_controls<6, way>(controls, fields, out);
-    default: return unit_controls<7, way>(controls, fields, out);
+void block_controls(const PatternTable& table, const Strip* fields, int64_t u, int64_t units, uint8_t* out) {
+  switch (table.field_bits) {
+    case 3: return block_controls<3, way>(table.controls, fields, u, units, out);
+    case 4: return block_controls<4, way>(table.controls, fields, u, units, out);
+    case 5: return block_controls<5, way>(table.controls, fields, u, units, out);
+    case 6: return block_controls<6, way>(table.controls, fields, u, units, out);
+    default: return block_controls<7, way>(table.controls, fields, u, units, out);
   }
 }
 
@@ -112,7 +138,8 @@ SLMC_INLINE void split(I packed, I* out) {
   out[0] = _mm256_and_si256(packed, low);
   out[1] = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low);
   if constexpr (float4) {
-    const I steps = _mm256_broadcastsi128_si256(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    const __m128i table = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+    const I steps = _mm256_broadcastsi128_si256(table);
     out[0] = _mm256_shuffle_epi8(steps, out[0]);
     out[1] = _mm256_shuffle_epi8(steps, out[1]);
   }
@@ -130,6 +157,13 @@ SLMC_INLINE F halves(const float* p, int64_t apart) {
   return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_broadcast_ss(p)), _mm_broadcast_ss(p + apart), 1);
 }
 
+// The q that a control picks of 64 inputs, in the order 0 .. 15, 32 .. 47, 16 .. 31, 48 .. 63.
+SLMC_INLINE I picked(const int8_t* q, const uint8_t* controls) {
+  const I control = load(controls);
+  const I first = _mm256_shuffle_epi8(load(q), control), second = _mm256_shuffle_epi8(load(q + 32), control);
+  return _mm256_blend_epi32(first, second, 0xcc);
+}
+
 // One row of so many units; `total` grows.
 struct SparseRow {
   const uint8_t* codes;
@@ -144,12 +178,9 @@ SLMC_INLINE F gather_row(SparseRow row, const int8_t* q, int64_t units, F total)
   for (int64_t u = 0; u < units; ++u) {
     I codes[2], sums[2];
     split<float4>(load(row.codes), codes);
-    for (int half = 0; half < 2; ++half) {  // q has inputs 0 .. 15 and 32 .. 47, then 16 .. 31 and 48 .. 63
-      const I control = load(row.controls + 32 * half);
-      const I first = _mm256_shuffle_epi8(load(q + 64 * half), control);
-      const I second = _mm256_shuffle_epi8(load(q + 64 * half + 32), control);
-      const I picked = _mm256_blend_epi32(first, second, 0xcc);
-      sums[half] = _mm256_sub_epi16(pairs(codes[half], picked), pairs(centre, picked));
+    for (int half = 0; half < 2; ++half) {
+      const I some = picked(q + 64 * half, row.controls + 32 * half);
+      sums[half] = _mm256_sub_epi16(pairs(codes[half], some), pairs(centre, some));
     }
     if constexpr (scales == kPerUnit) {
       total = _mm256_fmadd_ps(in_lanes(add16(sums[0], sums[1])), _mm256_broadcast_ss(row.factors), total);
@@ -202,48 +233,48 @@ SLMC_INLINE F expand_row(SparseRow row, const int8_t* q, const int16_t* start, i
   return total;
 }
 
-// `sixteens` is kept / 32: codes of half a unit, in sixteens.
+// The four rows of a tile; `sixteens` is kept / 32: codes of half a unit, in sixteens.
 template <bool float4, Scales scales, int sixteens>
-SLMC_INLINE F plain_row(SparseRow row, const int8_t* q, const int16_t* start, int64_t units, F total) {
-  constexpr int parts = (sixteens + 1) / 2;
+SLMC_INLINE void plain_rows(const SparseRow* rows, const int8_t* q, const int16_t* start, int64_t units, F* totals) {
+  constexpr int parts = (sixteens + 1) / 2, vectors = 2 * parts;
+  constexpr int starts = scales == kPerUnit ? 1 : scales == kPerHalf ? 2 : vectors;
   for (int64_t u = 0; u < units; ++u) {
-    I sums[2][parts];  // [half of the unit]
-    for (int part = 0; part < parts; ++part) {
-      I codes[2];
-      if (2 * part + 1 < sixteens) {
-        split<float4>(load(row.codes + 32 * part), codes);
-      } else {
-        split<float4>(_mm256_zextsi128_si256(Avx2::sixteen(row.codes + 32 * part)), codes);
-      }
-      for (int half = 0; half < 2; ++half) sums[half][part] = pairs(codes[half], load(q + 32 * (half * parts + part)));
-    }
-    if constexpr (scales == kPerEighth) {
-      for (int i = 0; i < 2 * parts; ++i) {
-        const I sum = add16(sums[i / parts][i % parts], load(start + 16 * i));
-        const F four = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(row.factors + 4 * (i % 2)));
-        const F factors = parts == 1 ? _mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))
-                                     : halves(row.factors + 2 * i, 1);
-        total = _mm256_fmadd_ps(in_lanes(sum), factors, total);
-      }
-    } else {
-      for (int half = 0; half < 2; ++half)
-        for (int part = 1; part < parts; ++part) sums[half][0] = add16(sums[half][0], sums[half][part]);
-      if constexpr (scales == kPerUnit) {
-        const I all = add16(add16(sums[0][0], sums[1][0]), load(start));
-        total = _mm256_fmadd_ps(in_lanes(all), _mm256_broadcast_ss(row.factors), total);
-      } else {
-        for (int half = 0; half < 2; ++half) {
-          const I sum = add16(sums[half][0], load(start + 16 * half));
-          total = _mm256_fmadd_ps(in_lanes(sum), _mm256_broadcast_ss(row.factors + half), total);
+    unrolled<kTileRows>([&](auto r) __attribute__((always_inline)) {
+      const SparseRow& row = rows[r.value];
+      const uint8_t* at = row.codes + u * row.code_stride;
+      const float* factors = row.factors + u * scales;
+      I sums[vectors];  // of the unit's first half, then of its second
+      unrolled<parts>([&](auto part) __attribute__((always_inline)) {
+        constexpr int i = part.value;
+        I codes[2];
+        if constexpr (2 * i + 1 < sixteens) {
+          split<float4>(load(at + 32 * i), codes);
+        } else {
+          split<float4>(_mm256_zextsi128_si256(Avx2::sixteen(at + 32 * i)), codes);
         }
-      }
-    }
-    row.codes += row.code_stride;
-    row.factors += scales;
-    q += 64 * parts;
-    start += 16 * (scales == kPerUnit ? 1 : scales == kPerHalf ? 2 : 2 * parts);
+        sums[i] = pairs(codes[0], load(q + 32 * i));
+        sums[parts + i] = pairs(codes[1], load(q + 32 * (parts + i)));
+      });
+      // vectors that share factors meet before they are widened
+      unrolled<starts>([&](auto i) __attribute__((always_inline)) {
+        constexpr int each = vectors / starts, first = i.value * each;
+        I sum = add16(sums[first], load(start + 16 * i.value));
+        unrolled<each - 1>([&](auto j) { sum = add16(sum, sums[first + 1 + j.value]); });
+        F factor;
+        if constexpr (scales != kPerEighth) {
+          factor = _mm256_broadcast_ss(factors + i.value);
+        } else if constexpr (parts == 1) {
+          const F four = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(factors + 4 * i.value));
+          factor = _mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+        } else {
+          factor = halves(factors + 2 * i.value, 1);
+        }
+        totals[r.value] = _mm256_fmadd_ps(in_lanes(sum), factor, totals[r.value]);
+      });
+    });
+    q += 32 * vectors;
+    start += 16 * starts;
   }
-  return total;
 }
 
 // What a way reads of one token: vectors of q per unit, and start values in words of 16 bits.
@@ -273,24 +304,46 @@ void fill_start(const Shapes& shapes, int64_t units, int centre, const int8_t* q
   const int64_t each = shapes.vectors / shapes.starts;
   for (int64_t i = 0; i < units * shapes.starts; ++i, start += 16) {
     I sum = _mm256_setzero_si256();
-    for (int64_t v = 0; v < each; ++v, q += 32) sum = add16(sum, pairs(_mm256_set1_epi8(static_cast<char>(centre)), load(q)));
+    for (int64_t v = 0; v < each; ++v, q += 32)
+      sum = add16(sum, pairs(_mm256_set1_epi8(static_cast<char>(centre)), load(q)));
     _mm256_storeu_si256(reinterpret_cast<I*>(start), _mm256_sub_epi16(_mm256_setzero_si256(), sum));
   }
 }
 
 // The q that a shared pattern keeps, each half of a unit at the beginning of its vectors and zeros behind.
-void gather_q(const SparseMatrix& m, const Shapes& shapes, const int8_t* q, const uint8_t* masks, int8_t* out) {
+void gather_any(const SparseMatrix& m, const Shapes& shapes, const int8_t* q, const uint8_t* masks, int8_t* out) {
   const int64_t bytes = 32 * shapes.vectors, half = m.kept / 2;
-  std::memset(out, 0, m.units * bytes);
-  for (int64_t u = 0; u < m.units; ++u, q += kUnitInputs, masks += kMaskBytes, out += bytes) {
-    int64_t found = 0;
-    for (int word = 0; word < 2; ++word) {
-      uint64_t mask;
-      std::memcpy(&mask, masks + 8 * word, sizeof mask);
-      for (; mask && found < m.kept; mask &= mask - 1, ++found)
-        out[found < half ? found : found - half + bytes / 2] = q[64 * word + __builtin_ctzll(mask)];
+  int8_t kept[kUnitInputs + 8];
+  for (int64_t u = 0; u < m.units; ++u, out += bytes) {
+    int8_t* end = kept;
+    std::memset(kept + m.kept - 8, 0, 16);  // masks of any bytes may keep fewer
+    for (int i = 0; i < kMaskBytes; ++i, q += 8) {
+      uint64_t eight;
+      std::memcpy(&eight, q, sizeof eight);
+      const uint64_t places = _pdep_u64(*masks, 0x0101010101010101u) * 255;
+      eight = _pext_u64(eight, places);
+      std::memcpy(end, &eight, sizeof eight);
+      end += __builtin_popcount(*masks++);
     }
+    std::memset(out, 0, bytes);
+    std::memcpy(out, kept, half);
+    std::memcpy(out + bytes / 2, kept + half, half);
   }
+}
+
+// The same with controls, where half of the inputs are kept and q is in the order for that.
+void gather_half(const SparseMatrix& m, int64_t tokens, const int8_t* q, int64_t n, uint8_t* controls, int8_t* out) {
+  constexpr int64_t bytes = kUnitInputs / 2;
+  const uint8_t* fields = m.patterns + n / m.pattern_rows * m.units * m.table->unit_bytes();
+  if (m.table->field_bits == 6) {
+    for (int64_t u = 0; u < m.units; ++u) unit_controls_2_of_4(fields + 12 * u, controls + bytes * u);
+  } else {
+    for (int64_t u = 0; u < m.units; ++u)
+      unit_controls<7, kGather>(m.table->controls, fields + 14 * u, controls + bytes * u);
+  }
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t half = 0; half < 2 * m.units; ++half, q += 64, out += 32)
+      _mm256_storeu_si256(reinterpret_cast<I*>(out), picked(q, controls + 32 * half));
 }
 
 void fill_row_factors(const SparseMatrix& m, const Shapes& shapes, int64_t n, const float* scale_x, float* out) {
@@ -328,20 +381,17 @@ void multiply_tile(const SparseMatrix& m, SparseRow* rows, const Strip* fields, 
     if constexpr (way != kPlain) {
       for (int64_t at = 0; at < kTileRows * units * m.table->unit_bytes(); at += 64)
         Avx2::prefetch(fields[0].first + u * fields[0].stride + kSparseAhead + at);
+      block_controls<way>(*m.table, fields, u, units, controls);
       for (int r = 0; r < kTileRows; ++r) {
         rows[r].controls = controls + r * control_bytes;
         rows[r].control_stride = kTileRows * control_bytes;
-        for (int64_t i = 0; i < units; ++i)
-          unit_controls<way>(m, fields[r].first + (u + i) * fields[r].stride,
-                             controls + (i * kTileRows + r) * control_bytes);
       }
     }
+    if constexpr (way == kPlain) plain_rows<float4, scales, sixteens>(rows, q, start, units, totals);
     for (int r = 0; r < kTileRows; ++r) {
       if constexpr (way == kGather) totals[r] = gather_row<float4, scales>(rows[r], q, units, totals[r]);
       if constexpr (way == kExpand)
         totals[r] = expand_row<float4, scales>(rows[r], q, start, m.kept / 8, units, totals[r]);
-      if constexpr (way == kPlain)
-        totals[r] = plain_row<float4, scales, sixteens>(rows[r], q, start, units, totals[r]);
       rows[r].codes += units * rows[r].code_stride;
       rows[r].factors += units * scales;
     }
@@ -411,7 +461,7 @@ const SparseInput* prepare(const SparseMatrix& m, const float* x, int64_t tokens
       for (int64_t i = 0; i < block; i += each) factors[t * shapes.room + (k + i) / each] = scale;
     }
   }
-  if (shapes.way == kGather) order_for_gather(q, tokens * m.padded());
+  if (is_picked(m)) order_for_gather(q, tokens * m.padded());
   return new (arena.take<SparseInput>(1)) SparseInput{tokens, shapes.scales, q, factors};
 }
 
@@ -466,7 +516,8 @@ void multiply(const SparseMatrix& m, const SparseInput& in, float* y, int64_t fi
   auto* gathered = arena.take<int8_t>(shared ? in.tokens * vector_bytes : 0);
   auto* start = arena.take<int16_t>(in.tokens * start_words);
   auto* masks = arena.take<uint8_t>(m.units * kMaskBytes);
-  auto* controls = arena.take<uint8_t>(kBlockUnits * kTileRows * kUnitInputs);
+  // of a block of all four rows, or of a whole row that they share
+  auto* controls = arena.take<uint8_t>(std::max(kBlockUnits * kTileRows * kUnitInputs, m.units * kUnitInputs / 2));
   const int8_t* q = shared ? gathered : in.q;
   const auto begin = [&](int64_t t) {
     fill_start(shapes, m.units, m.float4 ? 12 : 8, q + t * vector_bytes, start + t * start_words);
@@ -475,11 +526,14 @@ void multiply(const SparseMatrix& m, const SparseInput& in, float* y, int64_t fi
   SparseRows rows(m, shapes, arena);
   for (int64_t n = first; n < last; n += kTileRows) {
     if (shared && (n == first || n % m.pattern_rows == 0)) {
-      masks_of_row(m, n, masks);
-      for (int64_t t = 0; t < in.tokens; ++t) {
-        gather_q(m, shapes, in.q + t * m.padded(), masks, gathered + t * vector_bytes);
-        begin(t);
+      if (is_picked(m)) {
+        gather_half(m, in.tokens, in.q, n, controls, gathered);
+      } else {
+        masks_of_row(m, n, masks);
+        for (int64_t t = 0; t < in.tokens; ++t)
+          gather_any(m, shapes, in.q + t * m.padded(), masks, gathered + t * vector_bytes);
       }
+      for (int64_t t = 0; t < in.tokens; ++t) begin(t);
     }
     rows.go_to(n);
     for (int64_t t = 0; t < in.tokens; ++t) {
