@@ -238,11 +238,19 @@ template <bool float4, Scales scales, int sixteens>
 SLMC_INLINE void plain_rows(const SparseRow* rows, const int8_t* q, const int16_t* start, int64_t units, F* totals) {
   constexpr int parts = (sixteens + 1) / 2, vectors = 2 * parts;
   constexpr int starts = scales == kPerUnit ? 1 : scales == kPerHalf ? 2 : vectors;
+  F sum_of[kTileRows];
+  const uint8_t* codes_of[kTileRows];
+  const float* factors_of[kTileRows];
+  const int64_t stride = rows[0].code_stride;
+  unrolled<kTileRows>([&](auto r) {
+    sum_of[r.value] = totals[r.value];
+    codes_of[r.value] = rows[r.value].codes;
+    factors_of[r.value] = rows[r.value].factors;
+  });
   for (int64_t u = 0; u < units; ++u) {
     unrolled<kTileRows>([&](auto r) __attribute__((always_inline)) {
-      const SparseRow& row = rows[r.value];
-      const uint8_t* at = row.codes + u * row.code_stride;
-      const float* factors = row.factors + u * scales;
+      const uint8_t* at = codes_of[r.value] + u * stride;
+      const float* factors = factors_of[r.value] + u * scales;
       I sums[vectors];  // of the unit's first half, then of its second
       unrolled<parts>([&](auto part) __attribute__((always_inline)) {
         constexpr int i = part.value;
@@ -269,12 +277,13 @@ SLMC_INLINE void plain_rows(const SparseRow* rows, const int8_t* q, const int16_
         } else {
           factor = halves(factors + 2 * i.value, 1);
         }
-        totals[r.value] = _mm256_fmadd_ps(in_lanes(sum), factor, totals[r.value]);
+        sum_of[r.value] = _mm256_fmadd_ps(in_lanes(sum), factor, sum_of[r.value]);
       });
     });
     q += 32 * vectors;
     start += 16 * starts;
   }
+  unrolled<kTileRows>([&](auto r) { totals[r.value] = sum_of[r.value]; });
 }
 
 // What a way reads of one token: vectors of q per unit, and start values in words of 16 bits.
