@@ -1,4 +1,4 @@
-"""How far memory goes at a given drop: searched recipes beside uniform widths, same rounding, on a long text."""
+"""How far memory goes at a given drop: uniform widths, the search among dense formats, and the search among all."""
 
 from __future__ import annotations
 
@@ -7,106 +7,194 @@ import json
 import math
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import torch
+from torch import Tensor
 
-from toolchain.evidence.quality import Reference, stream_logits
+from exporters.formats.families import DENSE, family_of
+from toolchain.compress.recipe import Recipe
+from toolchain.evidence.quality import Reference, standard_error
 from toolchain.evidence.student import Student
+from toolchain.gather import gather_evidence
 from toolchain.model.text import read_text
-from toolchain.prepare import Prepared, gather_evidence, make_evaluator, prepare
+from toolchain.prepare import Prepared, make_evaluator, prepare
+from toolchain.search.screening import screened
+from toolchain.search.search import dense_alone
 from toolchain.search.sensitivity import sensitivities
 from toolchain.search.tiers import global_tier, module_tier
 from toolchain.spec import resolve
 
-DROPS = (0.005, 0.01, 0.02, 0.05)
-
 
 @dataclass(frozen=True)
 class Point:
-    """One recipe on the long text: who proposed it, its bytes, its drop and the standard error of that."""
+    """One recipe on the long text: who proposed it, its bytes, expected loss in nats, drop and the drop's error.
+
+    formats: layers in each. losses: nats of every token, to compare two points in pairs.
+    """
 
     name: str
     bytes: int
+    expected: float
     drop: float
     standard_error: float
+    formats: dict[str, int]
+    losses: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Uniform dense formats; the searches among dense formats (None where none is so small) and among all, in pairs
+    of the same budget."""
+
+    uniform: list[Point]
+    pairs: list[tuple[int, Point | None, Point]]
+    screening: str
+
+    @property
+    def dense(self) -> list[Point]:
+        return [dense for _, dense, _ in self.pairs if dense is not None]
+
+    @property
+    def all(self) -> list[Point]:
+        return [point for _, _, point in self.pairs]
+
+
+def envelope(points: Sequence[Point]) -> list[Point]:
+    """The points that lose less than every smaller one, by rising bytes."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda p: p.bytes):
+        if not best or point.drop < best[-1].drop:
+            best.append(point)
+    return best
 
 
 def bytes_at(points: Sequence[Point], drop: float) -> float:
-    """Bytes that reach a drop, between the two nearest points of the lower envelope; nan outside."""
-    envelope: list[Point] = []
-    for point in sorted(points, key=lambda p: p.bytes):
-        if not envelope or point.drop < envelope[-1].drop:
-            envelope.append(point)
-    for small, large in itertools.pairwise(envelope):
+    """Bytes that reach a drop, between the two nearest points of the envelope; nan outside."""
+    for small, large in itertools.pairwise(envelope(points)):
         if large.drop <= drop <= small.drop:
             share = (small.drop - drop) / (small.drop - large.drop)
             return small.bytes + share * (large.bytes - small.bytes)
     return math.nan
 
 
-def measure(prepared: Prepared, data: Path, tokens: int, least: float, most: float) -> tuple[list[Point], list[Point]]:
-    """(uniform, searched) points between two shares of the fp32 bytes; a searched one is no larger than a uniform."""
-    model, problem = prepared.model, prepared.problem
+def measure(prepared: Prepared, data: Path, tokens: int, shares: Sequence[float], folder: Path) -> Found:
+    """Every recipe on the first tokens of a text.
+
+    shares: of the fp32 bytes, budgets beside the sizes of uniform formats, which the first and the last bound.
+    """
+    model = prepared.model
     text = read_text(data, model.tokenizer).head(tokens)
-    with tempfile.TemporaryDirectory() as folder:
-        evidence = gather_evidence(prepared, Path(folder), lambda *_: None)
-        evaluator, layers = make_evaluator(prepared, evidence, Path(folder), time.monotonic())
-        found = sensitivities(problem, evaluator, lambda *_: None)
-        losses = {(s.layer, s.choice): s.loss for s in found}
-        reference, student = Reference(model.forward, text.ids), Student(model, layers.encoded)
+    evidence = gather_evidence(prepared, folder, _progress)
+    evaluator, layers = make_evaluator(prepared, evidence, folder, time.monotonic())
+    problem, screening = screened(prepared.problem, evaluator, lambda d, t: _progress("screening", d, t))
+    found = sensitivities(problem, evaluator, lambda d, t: _progress("sensitivity", d, t))
+    expected = {(s.layer, s.choice): s.loss for s in found}
+    reference, student = Reference(model.forward, text.ids), Student(model, layers.encoded)
+    known: dict[str, Point] = {}
 
-        def point(name: str, recipe: dict) -> Point:  # type: ignore[type-arg]
-            score = reference.score(stream_logits(student.take(recipe), text.ids))
-            result = Point(name, problem.bytes(recipe), score.relative_drop, score.standard_error)
-            click.echo(
-                f"{name:22} {result.bytes:9d} bytes  {result.drop:+.3%} +- {result.standard_error:.3%}", err=True
-            )
-            return result
+    def point(name: str, recipe: Recipe) -> Point:
+        key = repr(sorted(recipe.items()))
+        if key not in known:
+            losses = Reference(student.take(recipe), text.ids).losses
+            apart = (losses - reference.losses).double()
+            drop, error = math.expm1(float(apart.mean())), standard_error(apart)
+            formats = Counter(c.format for c in recipe.values())
+            nats = sum(expected[item] for item in recipe.items())
+            known[key] = Point(name, problem.bytes(recipe), nats, drop, error, dict(formats.most_common()), losses)
+            click.echo(f"{name:22} {known[key].bytes:9d} bytes  {drop:+.3%} +- {error:.3%}", err=True)
+        return known[key]
 
-        uniform = [
-            point(name, recipe)
-            for recipe, name in global_tier(problem)
-            if least <= problem.bytes(recipe) / model.tree.bytes_fp32 <= most
-        ]
-        searched = []
-        for size in sorted({p.bytes for p in uniform}):
-            recipe = module_tier(problem, losses, size)
-            if recipe is not None:
-                searched.append(point(f"search, {size}", recipe))
-    return uniform, searched
+    alone = dense_alone(problem)
+    whole = model.tree.bytes_fp32
+    uniform = [
+        point(name, recipe)
+        for recipe, name in global_tier(alone)
+        if shares[0] <= problem.bytes(recipe) / whole <= shares[-1]
+    ]
+    pairs = []
+    for budget in sorted({round(share * whole) for share in shares} | {p.bytes for p in uniform}):
+        dense, everything = (module_tier(among, expected, budget) for among in (alone, problem))
+        if everything is not None:
+            beside = None if dense is None else point(f"dense, {budget / whole:.2%}", dense)
+            pairs.append((budget, beside, point(f"all, {budget / whole:.2%}", everything)))
+    return Found(uniform, pairs, screening.text() if screening else "no sparse formats")
+
+
+def tables(found: Found, whole: int) -> str:
+    """Three tables in Markdown: uniform, at the same bytes, at the same drop."""
+
+    def searched(most: int, points: list[Point]) -> Point | None:
+        return min((p for p in points if p.bytes <= most), key=lambda p: p.drop, default=None)
+
+    lines = [found.screening + "\n", "| uniform | memory | drop | search, dense | search, all |\n|---|---|---|---|---|"]
+    for p in sorted(found.uniform, key=lambda p: -p.bytes):
+        best = [searched(p.bytes, points) for points in (found.dense, found.all)]
+        cells = [f"{b.drop:+.2%} at {b.bytes / whole:.2%}" if b else "" for b in best]
+        lines.append(
+            f"| {p.name} | {p.bytes / whole:.2%} | {p.drop:+.2%} +- {p.standard_error:.2%} | {' | '.join(cells)} |"
+        )
+    lines.append("\n| at most | dense | all | all beside dense, in pairs | sparse layers |\n|---|---|---|---|---|")
+    for budget, beside, p in found.pairs:
+        gain = "no dense recipe is so small"
+        if beside is not None:
+            apart = (p.losses - beside.losses).double()
+            gain = f"{math.expm1(float(apart.mean())):+.2%} +- {standard_error(apart):.2%}"
+        dense = f"{beside.drop:+.2%}" if beside else ""
+        sparse = ", ".join(f"{n} x {f}" for f, n in p.formats.items() if family_of(f) != DENSE)
+        lines.append(f"| {budget / whole:.2%} | {dense} | {p.drop:+.2%} | {gain} | {sparse} |")
+    # A build evaluates both at every budget, so that what it can choose from is never worse than dense alone.
+    lines.append("\n| drop | dense | dense and all | fewer bytes |\n|---|---|---|---|")
+    for p in reversed(envelope(found.dense)):
+        other = bytes_at([*found.dense, *found.all], p.drop)
+        lines.append(f"| {p.drop:+.2%} | {p.bytes / whole:.2%} | {other / whole:.2%} | {1 - other / p.bytes:+.1%} |")
+    return "\n".join(lines)
+
+
+def _progress(stage: str, done: int, total: int) -> None:
+    if done % 50 == 0 or done == total:
+        click.echo(f"{stage} {done}/{total}", err=True)
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True)
-@click.option("--tokens", default=100_000)
-@click.option("--least", default=0.0, help="Smallest share of the fp32 bytes that is of interest.")
-@click.option("--most", default=0.25, help="Largest share of the fp32 bytes that is of interest.")
-@click.option("--threads", default=2)
+@click.option("--tokens", default=20_000)
+@click.option("--least", default=0.055, help="Smallest budget, as a share of the fp32 bytes.")
+@click.option("--most", default=0.16, help="Largest budget, as a share of the fp32 bytes.")
+@click.option("--points", default=14, help="Budgets in equal ratios, beside the sizes of the uniform formats.")
+@click.option("--formats", multiple=True, help="What 'all' may choose from; the default effort's if not given.")
+@click.option("--method", help="How layers are compressed; the default effort's if not given.")
+@click.option("--threads", default=1)
+@click.option("--work", type=click.Path(path_type=Path), help="Folder that keeps compressed layers for another run.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path))
-def main(model: Path, data: Path, tokens: int, least: float, most: float, threads: int, json_path: Path | None) -> None:
-    """Measure and print two tables: at the same bytes, and at the same drop."""
-    prepared = prepare(resolve({"model": model, "output": Path("unused"), "threads": threads}, None, ()))
-    uniform, searched = measure(prepared, data, tokens, least, most)
+def main(
+    model: Path, data: Path, tokens: int, least: float, most: float, points: int, formats: tuple[str, ...],
+    method: str | None, threads: int, work: Path | None, json_path: Path | None,
+) -> None:  # fmt: skip
+    """Measure and print the tables."""
+    given = {"model": model, "output": Path("unused"), "threads": threads, "formats": formats, "method": method}
+    prepared = prepare(resolve(given, None, ()))
+    shares = [least * (most / least) ** (i / max(points - 1, 1)) for i in range(max(points - 1, 1))] + [most]
+    with tempfile.TemporaryDirectory() as folder:
+        where = work or Path(folder)
+        where.mkdir(parents=True, exist_ok=True)
+        found = measure(prepared, data, tokens, shares, where)
     whole = prepared.model.tree.bytes_fp32
     click.echo(f"\n{data.name}, {tokens} tokens, percent of {whole} bytes\n")
-    click.echo("| uniform | memory | drop | search at no more bytes | se |\n|---|---|---|---|---|")
-    for point in sorted(uniform, key=lambda p: -p.bytes):
-        best = min((p for p in searched if p.bytes <= point.bytes), key=lambda p: p.drop, default=None)
-        ours = f"{best.drop:+.2%} at {best.bytes / whole:.2%}" if best else ""
-        click.echo(
-            f"| {point.name} | {point.bytes / whole:.2%} | {point.drop:+.2%} | {ours} | {point.standard_error:.2%} |"
-        )
-    click.echo("\n| drop | uniform | search |\n|---|---|---|")
-    for drop in DROPS:
-        cells = [f"{bytes_at(points, drop) / whole:.2%}" for points in (uniform, searched)]
-        click.echo(f"| {drop:.1%} | {cells[0]} | {cells[1]} |")
+    click.echo(tables(found, whole))
     if json_path:
-        json_path.write_text(json.dumps([p.__dict__ for p in (*uniform, *searched)], indent=1))
+        kinds = {"uniform": found.uniform, "dense": found.dense, "all": found.all}
+        kept = {
+            kind: [{k: v for k, v in p.__dict__.items() if k != "losses"} for p in own] for kind, own in kinds.items()
+        }
+        json_path.write_text(json.dumps(kept, indent=1))
 
 
 if __name__ == "__main__":
+    torch.manual_seed(0)
     main()

@@ -26,6 +26,7 @@ from exporters.ops.signatures import (
     DOMAIN,
     GATED_SPIKE_ADD,
     GATED_WKV,
+    INTEGRATE_FIRE,
     LIF,
     SHIFT_MIX2,
     SHIFT_MIX3,
@@ -224,6 +225,11 @@ def _gated_spike_add(x: str, y: str, i: int) -> list[NodeProto]:
     return _neuron(GATED_SPIKE_ADD.name, [x, x, "state", x], [y, f"m{i}"])
 
 
+def _integrate_fire(x: str, y: str, i: int) -> list[NodeProto]:
+    inputs = [x, "one", "one"]
+    return [helper.make_node(INTEGRATE_FIRE.name, inputs, [y], domain=DOMAIN, leak=0.5, ternary=0.0, soft=1.0)]
+
+
 PLAIN_NODES: dict[str, tuple[tuple[str, ...], Callable[[str, str, int], list[NodeProto]]]] = {
     "Add": (("Add",), _binary("Add", "vector")),
     "Sub": (("Sub",), _binary("Sub", "vector")),
@@ -240,6 +246,7 @@ PLAIN_NODES: dict[str, tuple[tuple[str, ...], Callable[[str, str, int], list[Nod
     "GatedWkv": (("GatedWkv",), _gated_wkv),
     "SpikeAdd": (("SpikeAdd",), _spike_add),
     "GatedSpikeAdd": (("GatedSpikeAdd",), _gated_spike_add),
+    "IntegrateFire": (("IntegrateFire",), _integrate_fire),
 }
 """Nodes without a matrix: which operators a link of the chain is priced as, and its nodes.
 
@@ -256,6 +263,7 @@ def write_plain_chain(path: Path, name: str, width: int, count: int = 64) -> Cha
     constants: dict[str, Array] = {
         "vector": random.standard_normal(width, np.float32) / np.float32(8),
         "ones": np.ones(width, np.float32),
+        "one": np.ones(1, np.float32),
         "mix": np.full((1, 1, width), 0.5, np.float32),
         "decay": np.full(width, -1, np.float32),
         "state": np.zeros((1, width), np.float32),

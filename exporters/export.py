@@ -18,7 +18,7 @@ from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
 from exporters.errors import SlmcError
-from exporters.manifest import Io, State
+from exporters.manifest import ClassScores, Io, State
 from exporters.ops.event_functions import event_function
 from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
 from exporters.ops.signatures import DOMAIN, SPARSE_LINEAR, VERSION
@@ -52,17 +52,18 @@ class _FlatState(nn.Module):
         return logits, *after
 
 
-def graph_io(state_specs: list[StateSpec], context: int | None = None) -> Io:
+def graph_io(state_specs: list[StateSpec], context: int | None = None, classes: ClassScores | None = None) -> Io:
     """Names of inputs and outputs; context is the most tokens that fit, None without a limit."""
     states = tuple(
         State(f"state.{s.name}", f"next.{s.name}", (1, *s.shape), s.dtype, s.fill, s.in_place) for s in state_specs
     )
-    return Io("tokens", "logits", states, context)
+    return Io("tokens", "logits", states, context, classes)
 
 
 def export_graph(
-    model: nn.Module, state_specs: list[StateSpec], folder: Path, weight_bytes: int, context: int | None = None
-) -> ExportedGraph:
+    model: nn.Module, state_specs: list[StateSpec], folder: Path, weight_bytes: int, context: int | None = None,
+    classes: ClassScores | None = None,
+) -> ExportedGraph:  # fmt: skip
     """Write a model (float32, batch 1, tokens of any length >= 1) into an existing folder.
 
     Args:
@@ -70,11 +71,12 @@ def export_graph(
         state_specs: every state, in order.
         weight_bytes: what the size law says that all weights take; the written file must agree.
         context: the most tokens that the states have room for, None without a limit.
+        classes: of a classifier, whose logits are scores [1, 1, classes].
 
     Raises:
         SlmcError: torch cannot trace the model, or the files do not have the size that their tensors ask for.
     """
-    io = graph_io(state_specs, context)
+    io = graph_io(state_specs, context, classes)
     program = _trace(model, io)
     _tidy(program)
     _attach_functions(program)
@@ -88,7 +90,7 @@ def export_graph(
 def _trace(model: nn.Module, io: Io) -> onnx_ir.Model:
     tokens = torch.zeros(1, 4, dtype=torch.int64)
     states = [torch.full(s.shape, s.fill, dtype=getattr(torch, s.dtype)) for s in io.states]
-    shapes: tuple[Any, ...] = ({1: torch.export.Dim("T", min=1)}, tuple(None for _ in states))
+    shapes: tuple[Any, ...] = ({1: torch.export.Dim("T", min=1)}, *([tuple(None for _ in states)] if states else []))
     with warnings.catch_warnings(), _quiet("torch.onnx"), torch.no_grad():
         warnings.simplefilter("ignore")
         try:

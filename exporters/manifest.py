@@ -15,6 +15,8 @@ from exporters.errors import SlmcError
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+PERPLEXITY, ACCURACY = "perplexity", "accuracy"
+"""What quality may be measured in: of next tokens, or of classes."""
 T = TypeVar("T")
 
 
@@ -50,16 +52,31 @@ class State:
 
 
 @dataclass(frozen=True)
+class ClassScores:
+    """What a classifier tells apart: names of the classes in the order of their scores; how many tokens there are,
+    which its scores do not show.
+
+    whole_texts: a text must be read in one call, because later tokens change what earlier ones say.
+    """
+
+    labels: tuple[str, ...]
+    vocabulary: int
+    whole_texts: bool = False
+
+
+@dataclass(frozen=True)
 class Io:
     """Names of the graph's inputs and outputs: tokens int64 [1, T], logits float32 [1, T, V].
 
     context: the most tokens of one text that the states have room for; None without a limit.
+    classes: of a classifier, whose logits are float32 [1, 1, classes], the scores of all tokens so far.
     """
 
     tokens: str
     logits: str
     states: tuple[State, ...]
     context: int | None = None
+    classes: ClassScores | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,11 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Quality:
-    """The metric of the artifact on ONNX Runtime beside the fp32 model's; relative_drop > 0 is worse."""
+    """The metric of the artifact on ONNX Runtime beside the fp32 model's; relative_drop > 0 is worse.
+
+    relative_drop: by what share of the fp32 model's perplexity rises or accuracy falls. bits_per_byte*: of a language
+    model, 0 of a classifier. tokens: of a classifier, sentences.
+    """
 
     metric: str
     dataset: str

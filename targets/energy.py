@@ -45,10 +45,11 @@ class EnergyEstimate:
 
 @dataclass(frozen=True)
 class Activity:
-    """Of one layer's inputs on the calibration text: the share that is not zero, and whether all are 0 or 1."""
+    """Of one layer's inputs on the calibration text: the share that is not zero, and whether those of a product are
+    spikes: all of one size, of either sign."""
 
     nonzero: float
-    binary: bool
+    spikes: bool
 
 
 def estimate_energy(work: Workload, cache_bytes: int, activity: Mapping[str, Activity] | None = None) -> EnergyEstimate:
@@ -70,7 +71,7 @@ def estimate_energy(work: Workload, cache_bytes: int, activity: Mapping[str, Act
         done = round(seen.nonzero * node.weights)
         skipped += node.weights - done
         bits = {"fp32": 32, "fp16": 16}.get(node.format, 8)
-        if seen.binary:
+        if seen.spikes:
             accumulates += done
             compute_pj += done * ACCUMULATE_PJ[bits]
         else:

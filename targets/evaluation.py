@@ -32,12 +32,17 @@ WORST_LOSS = 700.0
 @dataclass(frozen=True)
 class EvaluationRequest:
     """What to read: token ids [n], n of 2 or more; the first `single_tokens` of them, one context at most, also one by
-    one."""
+    one.
+
+    ends, labels: for a classifier, where each sentence ends among the tokens, and the number of its class.
+    """
 
     tokens: tuple[int, ...]
     single_tokens: int = 0
     native: bool = True
     threads: int = 1
+    ends: tuple[int, ...] = ()
+    labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Evaluation:
     """What was predicted: losses [n - 1] in nats, best tokens [n]. With a context, no loss of what begins a new one.
 
     token_by_token_top1: share of tokens where reading one by one gives the same best token; None if nobody asked.
+    accuracy: of a classifier, whose losses and best classes are those of sentences, one of each.
     """
 
     losses: tuple[float, ...]
@@ -62,6 +68,7 @@ class Evaluation:
     isa: str
     ort_version: str
     context: int | None = None
+    accuracy: float | None = None
 
     @property
     def perplexity(self) -> float:
@@ -73,7 +80,9 @@ class Evaluation:
         return sum(a == b for a, b in pairs) / len(pairs)
 
     def head(self, tokens: int) -> Evaluation:
-        """The same over the first so many tokens."""
+        """The same over the first so many tokens, or sentences; without the accuracy."""
+        if self.accuracy is not None:
+            return dataclasses.replace(self, losses=self.losses[:tokens], best=self.best[:tokens], accuracy=None)
         return dataclasses.replace(self, losses=self.losses[: predicted(tokens, self.context)], best=self.best[:tokens])
 
 
@@ -83,14 +92,23 @@ def evaluate(artifact: Path, graph: str, io: Io, request: EvaluationRequest) -> 
     Raises:
         SlmcError, NotAvailable: as `open_session`; fewer than two tokens.
     """
+    if io.classes and not len(request.ends) == len(request.labels) > 0:
+        raise SlmcError(f"{len(request.ends)} sentences with {len(request.labels)} labels; a classifier needs both")
     if len(request.tokens) < 2:
         raise SlmcError(f"{len(request.tokens)} tokens predict nothing; give 2 or more")
     native = serving_library(artifact) if request.native else None
     session = open_session(artifact / graph, io, native=native, threads=request.threads)
     ids = np.array(request.tokens, np.int64)
-    losses, best = read_text(session, ids)
-    count = min(request.single_tokens, io.context or request.single_tokens)
-    single = one_by_one(session, ids[:count]) if count else None
+    labels = np.array(request.labels, np.int64)
+    single: npt.NDArray[np.int64] | None
+    if io.classes:
+        texts = np.split(ids, request.ends[:-1])
+        losses, best = read_sentences(session, texts, labels)
+        single = None if io.classes.whole_texts else classes_one_by_one(session, texts, request.single_tokens)
+    else:
+        losses, best = read_text(session, ids)
+        count = min(request.single_tokens, io.context or request.single_tokens)
+        single = one_by_one(session, ids[:count]) if count else None
     return Evaluation(
         losses=tuple(losses.tolist()),
         best=tuple(best.tolist()),
@@ -99,6 +117,7 @@ def evaluate(artifact: Path, graph: str, io: Io, request: EvaluationRequest) -> 
         isa=isa_name(native),
         ort_version=ort.__version__,
         context=io.context,
+        accuracy=float((best == labels).mean()) if io.classes else None,
     )
 
 
@@ -114,6 +133,30 @@ def read_text(session: Session, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray
         following = ids[start + 1 : end if context and end % context == 0 else end + 1]
         losses.append(_losses(logits[: len(following)], following))
     return np.concatenate(losses), np.concatenate(best)
+
+
+def read_sentences(
+    session: Session, texts: list[npt.NDArray[np.int64]], labels: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Losses of the labels [n] and best classes of n sentences, each read from an empty state."""
+    scores = np.empty((len(texts), session.width))
+    for i, text in enumerate(texts):
+        session.reset()
+        scores[i] = session.run(text[None])[0, 0]
+    return _losses(scores, labels), scores.argmax(-1)
+
+
+def classes_one_by_one(
+    session: Session, texts: list[npt.NDArray[np.int64]], tokens: int
+) -> npt.NDArray[np.int64] | None:
+    """Best classes of the first sentences, of so many tokens together, read token by token; None for no tokens."""
+    best, left = [], tokens
+    for text in texts:
+        left -= len(text)
+        if left < 0:
+            break
+        best.append(one_by_one(session, text)[-1])
+    return np.array(best) if best else None
 
 
 def predicted(tokens: int, context: int | None) -> int:

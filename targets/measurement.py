@@ -164,7 +164,7 @@ class Measurement:
     @property
     def doubts(self) -> tuple[str, ...]:
         """What makes these figures less than they seem, in sentences."""
-        return doubts(self)
+        return doubts(self.reference_cpu_ms, self.reference_wait, self.before, self.after)
 
     @property
     def uj_per_token(self) -> float | None:

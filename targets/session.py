@@ -56,7 +56,7 @@ class _StateMemory:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Buffers of one call: tokens int64 [1, T], logits float32 [1, T, V], and ONNX Runtime's view of both."""
+    """Buffers of one call: tokens int64 [1, T], logits float32 [1, T or 1, V], and ONNX Runtime's view of both."""
 
     tokens: Tokens
     logits: Logits
@@ -73,16 +73,18 @@ class Session:
     45-80 us per token more than this, feeding numpy arrays 55-105 us.)
     """
 
-    def __init__(self, inference: Any, io: Io, vocabulary: int, graph: Path) -> None:
+    def __init__(self, inference: Any, io: Io, width: int, graph: Path) -> None:
+        """width: of the logits, which is the vocabulary, or the number of classes."""
         self.io = io
-        self.vocabulary = vocabulary
+        self.width = width
+        self.vocabulary = io.classes.vocabulary if io.classes else width
         self.state_bytes = sum(_state_bytes(state) for state in io.states)
         self._graph = graph
         self._inference = inference
         moving = [s for s in io.states if not s.in_place]
         self._memories = (_state_memory(moving), _state_memory(moving))
         self._held = _state_memory([s for s in io.states if s.in_place])
-        self._step_slot = _slot(1, vocabulary)
+        self._step_slot = self._slot(1)
         self._bindings = tuple(self._bind_states(self._memories[now], self._memories[1 - now]) for now in (0, 1))
         for binding in self._bindings:
             self._bind_slot(binding, self._step_slot)
@@ -111,13 +113,13 @@ class Session:
         return logits
 
     def run(self, tokens: Tokens) -> Logits:
-        """Logits float32 [1, T, V] for tokens int64 [1, T]; T of 1 and more.
+        """Logits float32 [1, T, V] for tokens int64 [1, T], T of 1 and more; of a classifier [1, 1, classes].
 
         Raises:
             SlmcError: shape, type or range of the tokens; the states are then as before the call.
         """
         self._check(tokens)
-        slot = _slot(tokens.shape[1], self.vocabulary)
+        slot = self._slot(tokens.shape[1])
         self._run_slot(slot, tokens)
         return slot.logits
 
@@ -126,14 +128,21 @@ class Session:
         self._check(tokens)
         if chunk_tokens < 1:
             raise SlmcError(f"chunk_tokens is {chunk_tokens}; it must be 1 or more")
-        slot = _slot(min(chunk_tokens, tokens.shape[1]), self.vocabulary)
+        if self.io.classes and self.io.classes.whole_texts:
+            chunk_tokens = tokens.shape[1]
+        slot = self._slot(min(chunk_tokens, tokens.shape[1]))
         for start in range(0, tokens.shape[1], chunk_tokens):
             part = tokens[:, start : start + chunk_tokens]
             if part.shape[1] != slot.tokens.shape[1]:
-                slot = _slot(part.shape[1], self.vocabulary)
+                slot = self._slot(part.shape[1])
             self._run_slot(slot, part)
         logits: Logits = slot.logits[0, -1].copy()
         return logits
+
+    def _slot(self, count: int) -> _Slot:
+        tokens = np.zeros((1, count), np.int64)
+        logits = np.empty((1, 1 if self.io.classes else count, self.width), np.float32)
+        return _Slot(tokens, logits, ort.OrtValue.ortvalue_from_numpy(tokens), ort.OrtValue.ortvalue_from_numpy(logits))
 
     def _run_slot(self, slot: _Slot, tokens: Tokens) -> None:
         slot.tokens[:] = tokens
@@ -178,6 +187,11 @@ class Session:
         self._check_room(tokens.shape[1])
 
     def _check_room(self, tokens: int) -> None:
+        if self._read and self.io.classes and self.io.classes.whole_texts:
+            raise SlmcError(
+                f"{self._graph}: it reads a whole text in one call, and {self._read} tokens of this one are read; "
+                "begin a new text"
+            )
         if self.room is not None and tokens > self.room:
             raise SlmcError(
                 f"{self._graph}: {self._read + tokens} tokens do not fit into its context of {self.io.context}; begin "
@@ -207,8 +221,7 @@ def open_session(graph: Path, io: Io, *, native: Path | None, threads: int = 1) 
         inference = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except _ORT_ERRORS as error:
         raise _load_error(graph, native, error) from error
-    vocabulary = _check_io(graph, inference, io)
-    return Session(inference, io, vocabulary, graph)
+    return Session(inference, io, _check_io(graph, inference, io), graph)
 
 
 def session_options(native: Path | None, threads: int) -> Any:
@@ -238,7 +251,7 @@ def session_options(native: Path | None, threads: int) -> Any:
 
 
 def _check_io(graph: Path, inference: Any, io: Io) -> int:
-    """The vocabulary size, after the graph's names, types and fixed dimensions were compared with `io`."""
+    """The width of the logits, after the graph's names, types and fixed dimensions were compared with `io`."""
     inputs = {value.name: value for value in inference.get_inputs()}
     outputs = {value.name: value for value in inference.get_outputs()}
     _check_value(graph, "input", inputs, io.tokens, "int64", (1, None))
@@ -249,14 +262,15 @@ def _check_io(graph: Path, inference: Any, io: Io) -> int:
             )
         _check_value(graph, "input", inputs, state.input, state.dtype, state.shape)
         _check_value(graph, "output", outputs, state.output, state.dtype, state.shape)
-    _check_value(graph, "output", outputs, io.logits, "float32", (1, None, None))
+    _check_value(graph, "output", outputs, io.logits, "float32", (1, 1 if io.classes else None, None))
     unnamed = sorted(inputs.keys() - {io.tokens, *(state.input for state in io.states)})
     if unnamed:
         raise SlmcError(f"{graph}: input {unnamed[0]!r} is not in the manifest's io; write the artifact again")
-    vocabulary = outputs[io.logits].shape[2]
-    if not isinstance(vocabulary, int):
-        raise SlmcError(f"{graph}: the last dimension of {io.logits!r} is {vocabulary!r}; it must be a fixed number")
-    return vocabulary
+    width = outputs[io.logits].shape[2]
+    if not isinstance(width, int) or (io.classes and width != len(io.classes.labels)):
+        wanted = f"{len(io.classes.labels)}, a score per class" if io.classes else "a fixed number"
+        raise SlmcError(f"{graph}: the last dimension of {io.logits!r} is {width!r}; it must be {wanted}")
+    return width
 
 
 def _check_value(
@@ -274,12 +288,6 @@ def _check_value(
     if found.type != _ONNX_TYPES[dtype] or not same:
         wanted = f"{_ONNX_TYPES[dtype]} {['?' if d is None else d for d in shape]}"
         raise SlmcError(f"{graph}: {side} {name!r} is {found.type} {dims}, the manifest says {wanted}")
-
-
-def _slot(count: int, vocabulary: int) -> _Slot:
-    tokens = np.zeros((1, count), np.int64)
-    logits = np.empty((1, count, vocabulary), np.float32)
-    return _Slot(tokens, logits, ort.OrtValue.ortvalue_from_numpy(tokens), ort.OrtValue.ortvalue_from_numpy(logits))
 
 
 def _state_memory(states: Sequence[State]) -> _StateMemory:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from targets.cpu import temperature_c
 from targets.latency import median
-
-if TYPE_CHECKING:
-    from targets.measurement import Measurement
 
 _ROOT = Path("/")
 SLOWED: Final = 1.1
@@ -52,18 +49,19 @@ def conditions(root: Path = _ROOT) -> Conditions:
     )
 
 
-def doubts(measurement: Measurement) -> tuple[str, ...]:
-    """What makes a measurement less than it seems, in sentences; none on a quiet machine at one speed."""
+def doubts(
+    reference_cpu_ms: tuple[float, ...], wait: float, before: Conditions | None, after: Conditions | None
+) -> tuple[str, ...]:
+    """What makes a measurement less than it seems, in sentences; none on a quiet machine at one speed.
+
+    reference_cpu_ms: of the reference work, in order; wait: its wall time over its CPU time.
+    """
     found = []
-    trend = slowing(measurement.reference_cpu_ms)
+    trend = slowing(reference_cpu_ms)
     if trend > SLOWED:
         found.append(f"the machine slowed down by {trend - 1:.0%} meanwhile: the reference work shows it")
-    if measurement.reference_wait > BUSY:
-        found.append(
-            f"other programs took {1 - 1 / measurement.reference_wait:.0%} of the core: wall times are too long, "
-            "CPU times hold"
-        )
-    before, after = measurement.before, measurement.after
+    if wait > BUSY:
+        found.append(f"other programs took {1 - 1 / wait:.0%} of the core: wall times are too long, CPU times hold")
     if before is not None and after is not None:
         found += _between(before, after)
     return tuple(found)

@@ -124,10 +124,17 @@ def _repeat(
             prompts.append(timed(clock, _prompt(session, request, text)))
         counter = counter_uj()
         for token in itertools.islice(text, request.generate_tokens):
-            decodes.append(timed(clock, functools.partial(session.step, token)))
+            decodes.append(timed(clock, functools.partial(_step, session, token)))
         spent.append(spent_uj(counter, counter_uj()))
     known = [uj for uj in spent if uj is not None]
     return prompts, decodes, references, sum(known) if known and len(known) == len(spent) else None
+
+
+def _step(session: Session, token: int) -> None:
+    """One token more; of a model that reads whole texts in one call, a text of one token."""
+    if session.io.classes and session.io.classes.whole_texts:
+        session.reset()
+    session.step(token)
 
 
 def _warm_up(session: Session, request: MeasureRequest, text: Iterator[int]) -> None:
@@ -136,7 +143,7 @@ def _warm_up(session: Session, request: MeasureRequest, text: Iterator[int]) -> 
     if request.prompt_tokens:
         _prompt(session, request, text)()
     for token in itertools.islice(text, min(3, request.generate_tokens)):
-        session.step(token)
+        _step(session, token)
     timed_reference(SystemClock())
 
 

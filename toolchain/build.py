@@ -14,15 +14,19 @@ from exporters.formats.base import Encoded
 from toolchain.deliver import Delivered, deliver
 from toolchain.delivery.package import check_output
 from toolchain.delivery.plan import Plan, plan_of
-from toolchain.evidence.quality import Reference
+from toolchain.evidence.classes import AnyReference
 from toolchain.evidence.zeros import zero_shares
+from toolchain.gather import gather_evidence
+from toolchain.latency import with_times
 from toolchain.model.family import ModelOptions
-from toolchain.prepare import Prepared, Progress, gather_evidence, make_evaluator, pinned_formats
+from toolchain.prepare import Prepared, Progress, make_evaluator, pinned_formats
+from toolchain.search.evaluator import Evidence
 from toolchain.search.frontier import frontier, select
 from toolchain.search.judge import judged
 from toolchain.search.layout import encoded_layer, with_layouts
 from toolchain.search.search import OutOfTime, search
 from toolchain.search.values import Candidate, SearchResult
+from toolchain.shuffle import parse_pattern, shuffled
 from toolchain.tuning.stage import tuned
 from toolchain.workspace import BEST_PLAN, workspace, write_whole
 
@@ -31,13 +35,16 @@ from toolchain.workspace import BEST_PLAN, workspace, write_whole
 class Found:
     """A finished search, and what is needed to deliver it: the chosen layers as stored, and the fp32 predictions.
 
-    The search's own evidence and models are let go: they are the larger part of the memory.
+    prepared: with the model as it was searched, its channels in another order if that was asked for. The search's own
+    evidence and models are let go: they are the larger part of the memory.
     """
+
+    prepared: Prepared
 
     plan: Plan
     result: SearchResult
     encoded: dict[str, Encoded]
-    reference: Reference
+    reference: AnyReference
 
 
 def build(
@@ -52,7 +59,7 @@ def build(
     check_output(output, force=force)
     with workspace(output, prepared.inputs(), resume=resume) as folder:
         found = find(prepared, folder, progress, say)
-        encoded = found.encoded
+        prepared, encoded = found.prepared, found.encoded
         if found.plan.tune:
             prepared, encoded = tuned(prepared, encoded, found.plan.tune, folder, progress, say)
         staging = fresh_staging(folder)
@@ -66,7 +73,8 @@ def find(prepared: Prepared, folder: Path, progress: Progress, say: Callable[[st
         SlmcError: --max-time was over before anything was evaluated.
     """
     began = time.monotonic()
-    evidence = gather_evidence(prepared, folder, progress)
+    prepared = with_times(prepared)
+    prepared, evidence = reordered_as_asked(prepared, gather_evidence(prepared, folder, progress), say)
     evaluator, layers = make_evaluator(prepared, evidence, folder, began)
     best = _BestSoFar(prepared, folder, say)
     try:
@@ -78,7 +86,16 @@ def find(prepared: Prepared, folder: Path, progress: Progress, say: Callable[[st
     plan = _with_layouts(prepared, _plan(prepared, result))
     write_whole(folder / BEST_PLAN, plan.to_json())
     encoded = {path: encoded_layer(layers, path, choice) for path, choice in plan.recipe.items()}
-    return Found(plan, result, encoded, evaluator.reference)
+    return Found(prepared, plan, result, encoded, evaluator.reference)
+
+
+def reordered_as_asked(prepared: Prepared, evidence: Evidence, say: Callable[[str], None]) -> tuple[Prepared, Evidence]:
+    """Model and evidence with --shuffle carried out, if it was asked for."""
+    if prepared.spec.shuffle is None:
+        return prepared, evidence
+    found = shuffled(prepared.model, evidence, prepared.calibration.ids, *parse_pattern(prepared.spec.shuffle))
+    say(found.text())
+    return dataclasses.replace(prepared, model=found.model), found.evidence
 
 
 def fresh_staging(folder: Path) -> Path:
@@ -95,6 +112,7 @@ def _plan(prepared: Prepared, result: SearchResult) -> Plan:
         calibration_sha256=prepared.calibration.sha256, calibration_tokens=len(prepared.calibration.ids),
         seed=prepared.problem.seed, effort=prepared.problem.effort.name, max_latency_ms=prepared.max_latency_ms,
         max_rss_bytes=prepared.max_rss_bytes, tune=prepared.spec.tune,
+        shuffle=prepared.spec.shuffle,
         cache=ModelOptions(prepared.model.forward.context, prepared.model.kv_cache),
     )  # fmt: skip
 
@@ -104,7 +122,7 @@ def _with_layouts(prepared: Prepared, plan: Plan) -> Plan:
     if prepared.spec.layout == "dense":
         return plan
     tree = prepared.model.tree
-    zeros = zero_shares(prepared.model, prepared.calibration.ids)
+    zeros = zero_shares(prepared.model, prepared.calibration.reading)
     fixed = pinned_formats(prepared.spec.layer, tree)
     return dataclasses.replace(plan, recipe=with_layouts(plan.recipe, tree, zeros, fixed))
 
@@ -120,10 +138,10 @@ class _BestSoFar:
     def consider(self, candidate: Candidate) -> None:
         self._tried.append(candidate)
         share = candidate.bytes / self._prepared.model.tree.bytes_fp32
-        score = candidate.score
+        score, ms = candidate.score, candidate.predicted_ms
         self._say(
             f"{candidate.tier:7} {candidate.why:30} {candidate.bytes / 1e6:8.2f} MB {share:7.2%}  "
-            f"perplexity {score.perplexity:.3f} ({score.relative_drop:+.2%})  KL {score.kl_mean:.4f}"
+            f"{score.said()}  KL {score.kl_mean:.4f}" + (f"  {ms:.3g} ms predicted" if ms is not None else "")
         )
         candidates = judged(self._tried)
         winner, feasible = select(candidates, self._prepared.problem.limits)

@@ -13,12 +13,15 @@ from typing import cast
 
 from torch import nn
 
+from exporters.errors import NotAvailable
 from exporters.export import ExportedGraph, export_graph
 from exporters.formats.base import Encoded
+from exporters.graph_nodes import read_workload
 from exporters.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
     Bytes,
+    ClassScores,
     Constraint,
     Manifest,
     Measured,
@@ -30,12 +33,14 @@ from exporters.manifest import (
 )
 from exporters.ops.layers import Biased, shared_look_up
 from exporters.ops.modules import stored_module
+from targets.cost import predict
+from targets.cpu import named_cpu
 from targets.session import Session
 from toolchain.compress.recipe import ACTIVATION_BITS, Recipe
 from toolchain.delivery import package
 from toolchain.delivery.plan import Plan, recipe_bytes
 from toolchain.delivery.reports.catalog import REPORTS
-from toolchain.delivery.reports.data import LayerRow, Report
+from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.validate import (
     artifact_session,
     constraint,
@@ -44,14 +49,15 @@ from toolchain.delivery.validate import (
     parity,
     quality,
 )
-from toolchain.evidence.quality import Reference
-from toolchain.generate import generate
+from toolchain.evidence.classes import AnyReference
+from toolchain.generate import classified, generate, shares_text
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.classifier import Classifier
 from toolchain.model.family import LanguageModel
 from toolchain.model.tree import ModelTree
 from toolchain.prepare import Prepared, Progress
-from toolchain.spec import to_yaml
+from toolchain.spec import Spec, to_yaml
 
 SAMPLE_PROMPT = "The old bridge over the river was"
 SAMPLE_TOKENS = 80
@@ -73,15 +79,24 @@ class Delivered:
 
 
 @dataclass(frozen=True)
+class _Sample:
+    """What the artifact makes of a text, for the report; the text itself comes first."""
+
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
 class _Findings:
     parity: Parity
     quality: Quality
     measured: Measured
-    sample_text: str
+    sample: _Sample
+    predicted: Predicted | None
 
 
 def deliver(
-    prepared: Prepared, plan: Plan, encoded: Mapping[str, Encoded], reference: Reference, staging: Path,
+    prepared: Prepared, plan: Plan, encoded: Mapping[str, Encoded], reference: AnyReference, staging: Path,
     *, force: bool, progress: Progress,
 ) -> Delivered:  # fmt: skip
     """Carry a plan out.
@@ -105,21 +120,21 @@ def deliver(
     staging.mkdir(parents=True)
     carried = cast(LanguageModel, module)
     weight_bytes = recipe_bytes(plan.recipe, tree)
-    graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context)
+    graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context, _scores(prepared.model))
     package.add_companions(staging, prepared.model.tokenizer_path, prepared.libraries)
     done("export")
     session = artifact_session(staging, graph.io, threads=spec.threads)
-    agreement = parity(session, carried, prepared.evaluation.ids)
+    agreement = parity(session, carried, prepared.evaluation.reading)
     done("parity")
     found = quality(session, reference, prepared.evaluation)
-    sample = "".join(_sample(session, prepared))
+    sample = _sample(session, prepared)
     vocabulary = session.vocabulary
     del session
     done("quality")
     result = measurement(staging, graph.io, prepared.evaluation, vocabulary, threads=spec.threads)
     speed = measured(result, spec.target, bytes_per_token(tree, encoded))
     done("measurement")
-    findings = _Findings(agreement, found, speed, sample)
+    findings = _Findings(agreement, found, speed, sample, _predicted(staging, spec))
     manifest = _manifest(prepared, plan, graph, findings)
     report = _report(prepared.model, plan, manifest, findings)
     manifest = _write(staging, prepared, plan, manifest, report)
@@ -144,6 +159,14 @@ def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Rec
     return module.eval()
 
 
+def _scores(model: LoadedModel) -> ClassScores | None:
+    """What the graph of a classifier gives in the place of logits."""
+    module = model.module
+    if not isinstance(module, Classifier):
+        return None
+    return ClassScores(module.classes.labels, model.tree.vocabulary, module.whole_texts)
+
+
 def bytes_per_token(tree: ModelTree, encoded: Mapping[str, Encoded]) -> int:
     """Bytes of weights that one generated token reads: all of them, but one row only of an embedding."""
     total = 4 * tree.vector_params
@@ -153,9 +176,23 @@ def bytes_per_token(tree: ModelTree, encoded: Mapping[str, Encoded]) -> int:
     return total
 
 
-def _sample(session: Session, prepared: Prepared) -> list[str]:
-    tokenizer, seed = prepared.model.tokenizer, prepared.problem.seed
-    return list(generate(session, tokenizer, SAMPLE_PROMPT, SAMPLE_TOKENS, temperature=0.7, top_k=40, seed=seed))
+def _predicted(staging: Path, spec: Spec) -> Predicted | None:
+    """Time per token by the target's file, to stand beside the measured one; None where it says too little."""
+    try:
+        found = predict(named_cpu(spec.target), read_workload(staging / "model.onnx"), spec.threads)
+    except NotAvailable:
+        return None
+    return Predicted(found.decode_ms, found.basis)
+
+
+def _sample(session: Session, prepared: Prepared) -> _Sample:
+    """Text that goes on from a prompt, or the classes of the first sentence that it was judged on."""
+    tokenizer, seed, sentences = prepared.model.tokenizer, prepared.problem.seed, prepared.evaluation.sentences
+    if sentences is None:
+        texts = generate(session, tokenizer, SAMPLE_PROMPT, SAMPLE_TOKENS, temperature=0.7, top_k=40, seed=seed)
+        return _Sample(SAMPLE_PROMPT, "".join(texts))
+    ids = sentences.each()[0].tolist()
+    return _Sample(text := tokenizer.decode(ids), f"{text}\n\n{shares_text(classified(session, ids))}")
 
 
 def _constraints(prepared: Prepared, stored_bytes: int, findings: _Findings) -> tuple[Constraint, ...]:
@@ -207,13 +244,14 @@ def _report(model: LoadedModel, plan: Plan, manifest: Manifest, findings: _Findi
         LayerRow(
             layer.path, block.path, layer.rows, layer.cols, plan.recipe[layer.path].format,
             plan.recipe[layer.path].method, manifest.recipe[layer.path].bytes, layer.bytes_fp32,
+            plan.recipe[layer.path].activations,
         )
         for block in model.tree.blocks
         for layer in block.layers
     )  # fmt: skip
     return Report(
-        manifest, rows, plan.points, plan.sensitivities, plan.max_bytes, plan.max_drop, plan.objective, SAMPLE_PROMPT,
-        findings.sample_text,
+        manifest, rows, plan.points, plan.sensitivities, plan.max_bytes, plan.max_drop, plan.objective,
+        findings.sample.prompt, findings.sample.text, plan.families, plan.screening, findings.predicted,
     )  # fmt: skip
 
 

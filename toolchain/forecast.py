@@ -9,8 +9,26 @@ import torch
 
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
+from exporters.formats.families import family_of
+from toolchain.compress.recipe import Choice
 from toolchain.delivery.reports import units
+from toolchain.evidence.quality import KEEP_BYTES
+from toolchain.model.residency import bytes_from_disk, bytes_in_memory, moment_bytes
+from toolchain.model.tree import Layer
 from toolchain.prepare import Prepared
+from toolchain.search.activations import BISECTIONS
+from toolchain.search.problem import Problem
+from toolchain.search.screening import sparse_options
+from toolchain.tuning.distil import Schedule
+
+ROUNDING_EVALUATIONS = {"fp32": 0, "int8": 1, "search": 1 + BISECTIONS}
+"""Evaluations at most of the tier that rounds inputs, by what was asked of it."""
+
+FREE_SHARE = 0.5
+"""Share of the sparse options that screening leaves to be compressed: a guess."""
+
+JOINT_COST = 2.5
+"""Time of the joint pass of a sparse format beside GPTQ's: a guess."""
 
 ROUNDING_FLOPS = 6
 """Operations of GPTQ per weight and column that follows it, range search included: a rough guess, not timed."""
@@ -21,9 +39,17 @@ MEASURE_S = 30.0
 
 @dataclass(frozen=True)
 class Forecast:
-    """Estimates, not measurements; bytes, seconds."""
+    """Estimates, not measurements; bytes, seconds.
+
+    evaluations: at most, those of rounded inputs included, which are rounding_evaluations. dense_pairs, sparse_pairs:
+    of a layer and a format; tuning_seconds: of `seconds`, for --tune.
+    """
 
     evaluations: int
+    rounding_evaluations: int
+    dense_pairs: int
+    sparse_pairs: int
+    tuning_seconds: float
     seconds: float
     memory_bytes: int
     disk_bytes: int
@@ -32,11 +58,21 @@ class Forecast:
 
     def text(self) -> str:
         return (
-            f"estimated: {self.evaluations} evaluations, about {self.seconds / 60:.1f} minutes, "
+            f"estimated: {self.evaluations} evaluations{self._rounded()}, {self.dense_pairs} pairs of a layer and a "
+            f"dense format{self._sparse()}, about {self.seconds / 60:.1f} minutes{self._tuned()}, "
             f"{units.bytes_text(self.memory_bytes)} of memory, {units.bytes_text(self.disk_bytes)} of disk while it "
             f"works; the smallest possible artifact has {units.bytes_text(self.smallest_bytes)} "
             f"of {units.bytes_text(self.fp32_bytes)}"
         )
+
+    def _rounded(self) -> str:
+        return f" ({self.rounding_evaluations} of them of rounded inputs)" if self.rounding_evaluations else ""
+
+    def _sparse(self) -> str:
+        return f" and {self.sparse_pairs} with a sparse one, less those that cannot pay" if self.sparse_pairs else ""
+
+    def _tuned(self) -> str:
+        return f" ({self.tuning_seconds / 60:.1f} of them tuning)" if self.tuning_seconds else ""
 
 
 def forecast(prepared: Prepared) -> Forecast:
@@ -44,31 +80,52 @@ def forecast(prepared: Prepared) -> Forecast:
     problem, tree = prepared.problem, prepared.model.tree
     effort = problem.effort
     flops = _flops_per_second()
-    formats = {c.format for options in problem.options.values() for c in options}
-    evaluations = len(formats) + 2 * (effort.budgets + 1) + effort.bisections
+    dense, sparse = _pairs(problem)
+    rounding = ROUNDING_EVALUATIONS[problem.activations]
+    formats = len({c.format for _, c in dense}) + len({family_of(c.format) for _, c in sparse})
+    ladders = 3 if sparse else 2
+    evaluations = formats + ladders * (effort.budgets + 1) + effort.bisections + rounding
     linear = sum(layer.params for layer in tree.layers if layer.kind == "linear")
     forward = 2 * linear / flops
     evidence = 4 * forward * len(prepared.calibration.ids)
     judging = 1.3 * forward * len(prepared.evaluation.ids) * (evaluations + 1)
-    rounding = sum(
-        ROUNDING_FLOPS * layer.params * layer.cols / flops * len(problem.options[layer.path]) for layer in tree.layers
-    )
+    weighted = [(layer, 1.0) for layer, _ in dense] + [(layer, FREE_SHARE * JOINT_COST) for layer, _ in sparse]
+    compressing = sum(ROUNDING_FLOPS * layer.params * layer.cols / flops * cost for layer, cost in weighted)
+    tuning = 4 * forward * Schedule(prepared.spec.tune).tokens
     vocabulary = tree.vocabulary
-    moments = sum(4 * layer.cols**2 for layer in tree.layers if layer.kind == "linear")
+    moments = moment_bytes(tree)
     logits = 4 * vocabulary * len(prepared.evaluation.ids)
     stored = sum(
         bytes_for(format_named(c.format), layer.rows, layer.cols)
         for layer in tree.layers
         for c in problem.options[layer.path]
     )
+    on_disk = prepared.model.residency == "disk"
+    largest = problem.bytes({path: options[0] for path, options in problem.options.items()})
+    held = bytes_from_disk(tree, largest) if on_disk else bytes_in_memory(tree)
     return Forecast(
         evaluations,
-        evidence + judging + rounding + EXPORT_S + MEASURE_S,
-        2 * tree.bytes_fp32 + moments + min(logits, 2**30) + 2**29,
+        rounding,
+        len(dense),
+        len(sparse),
+        tuning,
+        evidence + judging + compressing + tuning + EXPORT_S + MEASURE_S,
+        held + min(logits, KEEP_BYTES),
         stored + moments + tree.bytes_fp32 // 4,
         problem.smallest_bytes,
         tree.bytes_fp32,
     )
+
+
+def _pairs(problem: Problem) -> tuple[list[tuple[Layer, Choice]], list[tuple[Layer, Choice]]]:
+    """Layers with each of their options: those that are compressed in any case, and those that are screened first."""
+    pairs: tuple[list[tuple[Layer, Choice]], list[tuple[Layer, Choice]]] = [], []
+    for layer in problem.tree.layers:
+        options = problem.options[layer.path]
+        screened = sparse_options(options)
+        for choice in options:
+            pairs[choice in screened].append((layer, choice))
+    return pairs
 
 
 def _flops_per_second() -> float:

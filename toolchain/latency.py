@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +12,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from exporters.chains import activation_widths, matrix_operator
 from exporters.errors import NotAvailable, SlmcError
-from exporters.formats.base import bytes_for
+from exporters.formats.base import bytes_for, stored_bits
 from exporters.formats.catalog import format_named
+from exporters.formats.decomposed import DecomposedFormat
 from exporters.graph_nodes import GraphNode, Workload
 from targets.cost import Prediction, predict
 from targets.cpu import named_cpu
+from toolchain.compress.recipe import ACTIVATION_BITS, Choice
 from toolchain.model.catalog import LoadedModel, stored_states
 from toolchain.model.family import ModelOptions
 from toolchain.prepare import Prepared
+from toolchain.search.problem import Problem
+from toolchain.search.times import Key, Times
 
 MARGIN = 0.2
 """A forecast may be wrong by so much (benchmarks/latency_model.py): only beyond it a limit counts as out of reach."""
@@ -29,6 +34,7 @@ _OPERATORS = {
     "select": "Gather",
     "unsqueeze": "Unsqueeze", "lif": "Lif", "wkv": "Wkv", "shift_mix2": "ShiftMix2", "shift_mix3": "ShiftMix3",
     "gated_wkv": "GatedWkv", "spike_add": "SpikeAdd", "gated_spike_add": "GatedSpikeAdd", "squared_relu": "SquaredRelu",
+    "integrate_fire": "IntegrateFire",
 }  # fmt: skip
 """torch's operators -> those of the exported graph; others keep their name and get the price of any plain node."""
 
@@ -46,7 +52,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.nodes: list[GraphNode] = []
         self._constant = {id(t) for t in constants}
-        self._kept: list[Any] = []  # an id must not be given to another tensor meanwhile
+        self._kept: list[Any] = []  # the id of a constant must not be given to another tensor meanwhile
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -54,9 +60,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             t for t in (result if isinstance(result, (tuple, list)) else [result]) if isinstance(t, torch.Tensor)
         ]
         inputs = [t for a in args for t in (a if isinstance(a, (tuple, list)) else [a]) if isinstance(t, torch.Tensor)]
-        self._kept += [*outputs, *inputs]
         if inputs and all(id(t) in self._constant for t in inputs):
             self._constant |= {id(t) for t in outputs}
+            self._kept += outputs
             return result
         name = func.__name__.split(".")[0]
         if name not in _NOTHING and outputs:
@@ -84,7 +90,7 @@ def model_workload(model: LoadedModel, formats: Mapping[str, str]) -> Workload:
         if layer.kind != "linear":
             nodes.append(GraphNode("Gather", "", layer.cols, 1, size // layer.rows))
         else:
-            nodes.append(_matrix(name, layer.rows, layer.cols, layer.path))
+            nodes += _matrices(name, layer.rows, layer.cols, layer.path)
     specs = stored_states(module, ModelOptions(kv_cache=model.kv_cache))
     return Workload(tuple(nodes), len(specs), sum(s.nbytes for s in specs))
 
@@ -132,16 +138,61 @@ def forecast_latency(prepared: Prepared) -> LatencyForecast | None:
     return LatencyForecast(cpu.name, found, prepared.max_latency_ms)
 
 
-def _alone(base: Workload, format_name: str, rows: int, cols: int) -> Workload:
+def with_times(prepared: Prepared) -> Prepared:
+    """What was prepared, its problem with predicted times and the latency limit as one that the search steers by.
+
+    As it was where the target has no measured costs: an estimate from bandwidth knows no operator from another.
+    """
+    cpu, problem, threads = named_cpu(prepared.spec.target), prepared.problem, prepared.spec.threads
+    if not cpu.costs:
+        return prepared
+    middle = {path: _nearest(options, _usual_bits(problem)) for path, options in problem.options.items()}
+    base = model_workload(prepared.model, middle)
+    whole = predict(cpu, base, threads)
+    priced: dict[tuple[str, int, int, int], float] = {}
+    layer_ms: dict[Key, float] = {}
+    for layer in problem.tree.layers:
+        for choice in problem.options[layer.path] if layer.kind == "linear" else ():
+            for activations, bits in ACTIVATION_BITS.items():
+                key = (choice.format, layer.rows, layer.cols, bits)
+                if key not in priced:
+                    priced[key] = predict(cpu, _alone(base, *key), threads).matrices_ms
+                layer_ms[layer.path, choice.format, activations] = priced[key]
+    times = Times(whole.others_ms + whole.call_ms, layer_ms)
+    limits = dataclasses.replace(problem.limits, max_ms=prepared.max_latency_ms)
+    return dataclasses.replace(prepared, problem=dataclasses.replace(problem, times=times, limits=limits))
+
+
+def _usual_bits(problem: Problem) -> float:
+    """Bits per weight that recipes of this problem will have: those of the memory limit, or four."""
+    most = problem.limits.max_bytes
+    return 4.0 if most is None else 8 * most / problem.tree.params
+
+
+def _nearest(options: Sequence[Choice], bits: float) -> str:
+    return min((c.format for c in options), key=lambda f: abs(stored_bits(format_named(f)) - bits))
+
+
+def _alone(base: Workload, format_name: str, rows: int, cols: int, activation_bits: int = 32) -> Workload:
     """One matrix, with the rest of the model's bytes beside it, so that it comes from the same cache."""
-    node = _matrix(format_name, rows, cols)
-    return Workload((node,), 0, max(base.weight_bytes - node.nbytes, 0) // 2)
+    nodes = _matrices(format_name, rows, cols, activation_bits=activation_bits)
+    return Workload(nodes, 0, max(base.weight_bytes - sum(node.nbytes for node in nodes), 0) // 2)
 
 
-def _matrix(format_name: str, rows: int, cols: int, layer: str = "") -> GraphNode:
+def _matrices(
+    format_name: str, rows: int, cols: int, layer: str = "", activation_bits: int = 32
+) -> tuple[GraphNode, ...]:
+    """The products of one layer: two where its format is decomposed."""
+    fmt = format_named(format_name)
+    parts = (fmt.outliers.name, fmt.inliers.name) if isinstance(fmt, DecomposedFormat) else (format_name,)
+    return tuple(_matrix(name, rows, cols, layer, activation_bits) for name in parts)
+
+
+def _matrix(format_name: str, rows: int, cols: int, layer: str, activation_bits: int) -> GraphNode:
     """A matrix in a format; one that no chain can measure yet is priced by its bits."""
     try:
-        operator, bits = matrix_operator(format_name), activation_widths(format_name)[0]
+        widths = activation_widths(format_name)
+        operator, bits = matrix_operator(format_name), activation_bits if activation_bits in widths else widths[0]
     except SlmcError:
         operator, bits = "Linear", 0
     size = bytes_for(format_named(format_name), rows, cols)

@@ -11,25 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from exporters.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
+from exporters.manifest import ACCURACY, PERPLEXITY
 from targets.cpu import named_cpu
 from toolchain.compress.catalog import method_named
 from toolchain.delivery.operators import operator_libraries
-from toolchain.evidence.calibration import input_moments
-from toolchain.evidence.fisher import output_fisher
 from toolchain.limits import parse_bytes, parse_seconds, parse_share
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
-from toolchain.model.text import Text, read_text
+from toolchain.model.residency import bytes_in_memory
+from toolchain.model.text import Text, read_judged, read_sentences, read_text
 from toolchain.model.tree import ModelTree
 from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
-from toolchain.search.problem import Limits, Problem, effort_named, layer_options
-from toolchain.search.sensitivity import token_frequency
+from toolchain.search.problem import METHOD_MARK, Limits, Problem, effort_named, layer_options
 from toolchain.search.store import Journal, LayerStore
+from toolchain.shuffle import parse_pattern
 from toolchain.spec import Spec
 
 SHIPPED_TEXTS = Path(__file__).parent / "texts"
@@ -65,6 +63,7 @@ class Prepared:
             "evaluation": self.evaluation.sha256,
             "effort": self.problem.effort.name,
             "method": self.method,
+            "shuffle": self.spec.shuffle,
             "tune": self.spec.tune,
             "layout": self.spec.layout,
             "activations": self.problem.activations,
@@ -74,12 +73,43 @@ class Prepared:
             "slmc": version("slmc"),
             "max_bytes": limits.max_bytes,
             "max_drop": limits.max_drop,
-            "options": {path: [c.format for c in options] for path, options in self.problem.options.items()},
+            "max_latency_ms": self.max_latency_ms,
+            "target": self.spec.target,
+            "options": {
+                path: [f"{c.format}{METHOD_MARK}{c.method}" for c in options]
+                for path, options in self.problem.options.items()
+            },
         }
 
 
-def calibration_path(spec: Spec) -> Path:
-    return spec.calibration or SHIPPED_TEXTS / "calibration.txt"
+def read_calibration(spec: Spec, model: LoadedModel, piece: int | None = None) -> Text:
+    """The whole text that methods look at, in pieces of so many tokens, the model's context if not given; of a
+    classifier, sentences, whose labels do not matter."""
+    if model.classes is None:
+        text = spec.calibration or SHIPPED_TEXTS / "calibration.txt"
+        return read_text(text, model.tokenizer, piece or model.forward.context)
+    path = spec.calibration or spec.eval
+    if path is None:
+        raise SlmcError("a classifier is judged on labelled sentences of yours: give --eval FILE.tsv")
+    return read_sentences(path, model.tokenizer, model.classes.labels, model.forward.context, labelled=False)
+
+
+def read_evaluation(spec: Spec, model: LoadedModel) -> Text:
+    """The text, or labelled sentences, that candidates are judged on."""
+    if model.classes is None:
+        return read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer, model.forward.context)
+    return read_judged(spec.eval, model.tokenizer, model.classes.labels, model.forward.context, "--eval")
+
+
+def check_metric(metric: str | None, *, classifier: bool) -> None:
+    """Refuse a metric that is not the model's: accuracy of a classifier, perplexity of any other.
+
+    Raises:
+        SlmcError: it is the other one, or none.
+    """
+    own, kind = (ACCURACY, "a classifier") if classifier else (PERPLEXITY, "a language model")
+    if metric not in (None, own):
+        raise SlmcError(f"--metric {metric}: this model is {kind}, and its metric is {own}")
 
 
 def prepare(spec: Spec) -> Prepared:
@@ -92,14 +122,17 @@ def prepare(spec: Spec) -> Prepared:
     method = method_named(spec.method or effort.method).name
     formats = formats_matching(spec.formats or effort.formats)
     named_cpu(spec.target)
+    if spec.shuffle is not None:
+        parse_pattern(spec.shuffle)
     latency_ms = parse_seconds(spec.max_latency, "--max-latency") * 1e3 if spec.max_latency is not None else None
     max_time_s = parse_seconds(spec.max_time, "--max-time") if spec.max_time is not None else None
     max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None
     torch.set_num_threads(spec.threads)
-    model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache))
-    context = model.forward.context
-    calibration = read_text(calibration_path(spec), model.tokenizer, context)
-    evaluation = read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer, context)
+    room = parse_bytes(spec.max_build_memory, "--max-build-memory", 0) if spec.max_build_memory is not None else None
+    model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache), room)
+    _refuse_from_disk(spec, model)
+    check_metric(spec.metric, classifier=model.classes is not None)
+    calibration, evaluation = read_calibration(spec, model), read_evaluation(spec, model)
     whole = model.tree.bytes_fp32
     max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory is not None else None
     rss = parse_bytes(spec.max_rss, "--max-rss", whole) if spec.max_rss is not None else None
@@ -116,11 +149,24 @@ def prepare(spec: Spec) -> Prepared:
     )  # fmt: skip
 
 
+def _refuse_from_disk(spec: Spec, model: LoadedModel) -> None:
+    """What changes a model's own matrices, or learns them, needs them in memory."""
+    for option, given in (("tune", spec.tune), ("shuffle", spec.shuffle)):
+        if given and model.residency == "disk":
+            raise SlmcError(
+                f"--{option} needs the whole model in memory, {bytes_in_memory(model.tree) / 1e9:.1f} GB, which there "
+                "is no room for; leave it out, or give --max-build-memory more where there is more"
+            )
+
+
 def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:
-    """Layer path -> format name, from regular expressions; a later one wins."""
+    """Layer path -> format name, or format@method, from regular expressions; a later one wins."""
     pins: dict[str, str] = {}
     for pattern, name in layers.items():
-        format_named(name)
+        fmt, mark, own = name.partition(METHOD_MARK)
+        format_named(fmt)
+        if mark:
+            method_named(own)
         try:
             matching = [layer.path for layer in tree.layers if re.search(pattern, layer.path)]
         except re.error as error:
@@ -132,43 +178,15 @@ def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]
     return pins
 
 
-def gather_evidence(prepared: Prepared, folder: Path, progress: Progress) -> Evidence:
-    """Input moments and output Fisher of every layer, from the calibration text; kept in the work folder."""
-    model, ids = prepared.model, prepared.calibration.ids
-    file = folder / "evidence.safetensors"
-    frequency = token_frequency(ids, model.tree.vocabulary)
-    stored = _stored_evidence(file)
-    if stored is None:
-        moments = input_moments(model, ids, lambda done, total: progress("calibration", done, total))
-        progress("calibration", len(ids), len(ids))
-        fisher = output_fisher(model, ids, prepared.problem.seed, lambda d, t: progress("Fisher information", d, t))
-        stored = {f"moment.{p}": t for p, t in moments.items()} | {f"fisher.{p}": t for p, t in fisher.items()}
-        partial = file.with_suffix(".partial")
-        partial.write_bytes(save(stored))  # its own save_file hides a full disk in an error of another kind
-        partial.replace(file)
-    parts = {
-        kind: {n.removeprefix(f"{kind}."): t for n, t in stored.items() if n.startswith(f"{kind}.")}
-        for kind in ("moment", "fisher")
-    }
-    return Evidence(parts["moment"], parts["fisher"], frequency)
-
-
-def _stored_evidence(file: Path) -> dict[str, torch.Tensor] | None:
-    try:
-        return load_file(file) if file.is_file() else None
-    except (SafetensorError, OSError):
-        return None
-
-
 def make_evaluator(
     prepared: Prepared, evidence: Evidence, folder: Path, began: float
 ) -> tuple[ModelEvaluator, LayerStore]:
     """The evaluator over the evaluation text, with its cache of layers; `began` is time.monotonic() at the start."""
-    layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
+    layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence))
 
     def time_left() -> float:
         limit = prepared.max_time_s
         return float("inf") if limit is None else SEARCH_SHARE * limit - (time.monotonic() - began)
 
     journal = Journal(folder / "journal.jsonl")
-    return ModelEvaluator(prepared.model, evidence, prepared.evaluation.ids, layers, journal, time_left), layers
+    return ModelEvaluator(prepared.model, evidence, prepared.evaluation.reading, layers, journal, time_left), layers

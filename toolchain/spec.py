@@ -28,15 +28,17 @@ class Spec(BaseModel):
     max_drop: str | None = None
     max_latency: str | None = None
     max_rss: str | None = None
-    metric: Literal["perplexity"] = "perplexity"
+    metric: Literal["perplexity", "accuracy"] | None = None
     formats: tuple[str, ...] = ()
     layer: dict[str, str] = Field(default_factory=dict)
     method: str | None = None
     layout: Literal["auto", "dense"] = "auto"
     activations: Literal["fp32", "int8", "search"] = "fp32"
+    shuffle: str | None = None
     tune: int = Field(default=0, ge=0, le=100_000)
     effort: str = "default"
     max_time: str | None = None
+    max_build_memory: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     threads: int = Field(default=1, ge=1, le=256)
     target: str = "host"
@@ -58,7 +60,7 @@ def resolve(flags: Mapping[str, Any], file: Path | None, settings: Sequence[str]
             raise SlmcError(f"--set {setting!r}: expected KEY=VALUE, for example --set effort=quick")
         values[key.replace("-", "_")] = _yaml_value(value, setting)
     values |= {k: v for k, v in flags.items() if v is not None and v != () and v != {}}
-    for key in ("max_memory", "max_drop", "max_latency", "max_rss", "max_time"):
+    for key in ("max_memory", "max_drop", "max_latency", "max_rss", "max_time", "max_build_memory"):
         if isinstance(values.get(key), (int, float)):
             values[key] = str(values[key])
     if isinstance(values.get("formats"), str):

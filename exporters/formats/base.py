@@ -65,6 +65,15 @@ class Format(Protocol):
         ...
 
 
+LARGE = 1024
+"""Rows and columns of the matrix that a format's bits per weight are told for."""
+
+
 def bytes_for(fmt: Format, rows: int, cols: int) -> int:
     """The size law: bytes that a matrix takes in a format, everything counted."""
     return sum(plane.nbytes for plane in fmt.planes_for(rows, cols).values())
+
+
+def stored_bits(fmt: Format) -> float:
+    """Bits per weight of a large matrix, scales and indices counted."""
+    return 8 * bytes_for(fmt, LARGE, LARGE) / LARGE**2

@@ -6,7 +6,7 @@ import fnmatch
 import re
 
 from exporters.errors import SlmcError
-from exporters.formats.base import Format
+from exporters.formats.base import Format, stored_bits
 from exporters.formats.dense import FP16, FP32, SIGN
 from exporters.formats.event import PREFIX, EventFormat
 from exporters.formats.integer import PLANE_BITS, IntegerFormat
@@ -34,8 +34,11 @@ SEARCHED: tuple[Format, ...] = (
     IntegerFormat(3, 64, False),
     IntegerFormat(2, 32, False),
     IntegerFormat(2, 64, False),
+    IntegerFormat(3, 256, True),
+    IntegerFormat(2, 128, True),
+    IntegerFormat(2, 256, True),
 )
-"""What a search considers unless it is told otherwise, many bits first."""
+"""The formats of any matrix that a search may choose from."""
 
 _INTEGER = re.compile(r"(u?)int([1-9])(?:-g([1-9][0-9]*))?")
 
@@ -64,17 +67,30 @@ def format_named(name: str) -> Format:
     )
 
 
+SEARCHED_SPARSE: tuple[Format, ...] = tuple(
+    format_named(name)
+    for name in (
+        "1:8/int8+6:8/fp4-g16", "fp4-g16", "fp4-g32",
+        "6:8/int4-g64", "4:8/int4-g64", "2:4/int4-g64", "4:8x16/int4-g64",
+        "6:8/int3-g64", "4:8/int3-g64", "14:16x16/int3-g256", "6:8x16/int3-g64", "12:16x16/int3-g256",
+        "14:16x16/int2-g256", "12:16x16/int2-g256", "10:16x16/int2-g256", "8:16x16/int2-g256",
+        "2:8/int2-g256", "1:4/int2-g256", "1:8/int2-g256",
+    )
+)  # fmt: skip
+"""Those of linear layers alone that a search may choose from: which pay, benchmarks/frontier.md tells."""
+
+
 def formats_matching(patterns: tuple[str, ...]) -> tuple[Format, ...]:
-    """The searched formats that match any glob, plus every exact name, in order of falling bits.
+    """The searched formats that match any glob, plus every exact name, in order of falling bits per weight.
 
     Raises:
         SlmcError: a pattern matches nothing.
     """
     chosen: dict[str, Format] = {}
     for pattern in patterns:
-        found = [f for f in (FP32, *SEARCHED) if fnmatch.fnmatchcase(f.name, pattern)]
+        found = [f for f in (FP32, *SEARCHED, *SEARCHED_SPARSE) if fnmatch.fnmatchcase(f.name, pattern)]
         if not found and any(c in pattern for c in "*?["):
-            names = ", ".join(f.name for f in SEARCHED)
+            names = ", ".join(f.name for f in (*SEARCHED, *SEARCHED_SPARSE))
             raise SlmcError(f"no searched format matches {pattern!r}; there are {names}")
         chosen |= {f.name: f for f in found or [format_named(pattern)]}
-    return tuple(sorted(chosen.values(), key=lambda f: -f.bits))
+    return tuple(sorted(chosen.values(), key=lambda f: -stored_bits(f)))

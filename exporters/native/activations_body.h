@@ -125,6 +125,12 @@ void prepare_decode8(const QMatrix& m, Arena& arena, Prepared* p) {
       alignas(64) int32_t of_lane[V::kLanes];
       V::store(of_lane, total);
       for (int i = 0; i < V::kLanes; ++i) start[t * lanes + c * V::kLanes + i] = -centre * of_lane[i];
+      const int64_t of_segment = c >> p->segment_shift << p->segment_shift;
+      if (!V::kPairs || of_segment == c) continue;
+      for (int i = 0; i < V::kLanes; ++i) {  // where several chunks are summed together, the first has what all begin with
+        start[t * lanes + of_segment * V::kLanes + i] += start[t * lanes + c * V::kLanes + i];
+        start[t * lanes + c * V::kLanes + i] = 0;
+      }
     }
   }
   p->way = Prepared::kDecode8;

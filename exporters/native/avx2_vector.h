@@ -111,7 +111,8 @@ struct Avx2 {
 
   static SLMC_INLINE I flip_signs(I codes) { return _mm256_xor_si256(codes, _mm256_set1_epi8(-128)); }
 #if defined(SLMC_VPDPBUSD)
-  static constexpr bool kFloats = false;
+  static constexpr bool kFloats = false, kPairs = false;
+  static constexpr int kAhead = 0;
   static const LinearKernels& floats() { return avx2_kernels(); }
   static constexpr bool kSignedCodes8 = false;
   template <int bits>
@@ -120,15 +121,26 @@ struct Avx2 {
     return sum;
   }
 #else
-  static constexpr bool kFloats = true;
+  static constexpr bool kFloats = true, kPairs = true;
+  static constexpr int kAhead = 512;  // bytes of a row that are fetched before they are used
   // Pairs of products meet in 16 bits: 2 * 63 * 127 fits, 2 * 255 * 127 would not. So codes of 8 bits come less 128,
   // and their sign moves to x.
   static constexpr bool kSignedCodes8 = true;
+  // Pairs of products of this many vectors fit together in 16 bits.
+  template <int bits>
+  static constexpr int kPairsTogether = bits == 8 ? 1 : 32767 / (2 * 127 * ((1 << bits) - 1));
+  template <int bits>
+  static SLMC_INLINE I pairs(I codes, I x) {
+    return bits == 8 ? _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
+                     : _mm256_maddubs_epi16(codes, x);
+  }
+  static SLMC_INLINE I add_pairs(I a, I b) { return _mm256_add_epi16(a, b); }
+  static SLMC_INLINE I add_widened(I sum, I pairs) {
+    return add(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
   template <int bits>
   static SLMC_INLINE I dot(I sum, I codes, I x) {
-    const I pairs = bits == 8 ? _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
-                              : _mm256_maddubs_epi16(codes, x);
-    return add(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return add_widened(sum, pairs<bits>(codes, x));
   }
 #endif
 
@@ -174,36 +186,26 @@ struct Avx2 {
       out[j.value] = and_(moved, _mm256_set1_epi8((1 << low) - 1));
     });
     if constexpr (high > 0) {
-      const I bytes = high_bytes<high * 4 / low>(high_plane);
+      const I bits_of_byte = high_bits_of_bytes<high * 8 / low>(high_plane);
       unrolled<8 / low>([&](auto j) {
-        if constexpr (high == 1) {
-          constexpr int32_t of_even = 1 << j.value, step = 8 / low;  // bits step * byte + part, modulo 8
-          const I bit = set(of_even | of_even << step << 8 | (of_even << 2 * step) % 255 << 16 |
-                            static_cast<int32_t>(static_cast<uint32_t>((of_even << 3 * step) % 255) << 24));
-          const I is_set = _mm256_cmpeq_epi8(and_(bytes, bit), bit);
-          out[j.value] = or_(out[j.value], and_(is_set, _mm256_set1_epi8(1 << low)));
-        } else {  // codes 4 byte + 2 part of a word: even bytes read the lower half of their byte, odd ones the upper
-          const I even = _mm256_slli_epi16(bytes, 4 - 2 * j.value);
-          const I odd = j.value ? _mm256_srli_epi16(bytes, 2 * j.value) : bytes;
-          const I both = or_(and_(even, _mm256_set1_epi16(0x0030)), and_(odd, _mm256_set1_epi16(0x3000)));
-          out[j.value] = or_(out[j.value], both);
-        }
+        constexpr int up = low - high * j.value;
+        const I moved = up < 0 ? _mm256_srli_epi16(bits_of_byte, -up) : up ? _mm256_slli_epi16(bits_of_byte, up)
+                                                                           : bits_of_byte;
+        out[j.value] = or_(out[j.value], and_(moved, _mm256_set1_epi8(((1 << high) - 1) << low)));
       });
     }
   }
-  // Every byte of a lane sees the byte of the high plane that has its bits; a lane has `per_lane` bytes there, 1 or 2.
-  template <int per_lane>
-  static SLMC_INLINE I high_bytes(const uint8_t* plane) {
-    if constexpr (per_lane == 1) {
-      int64_t eight;
-      std::memcpy(&eight, plane, sizeof eight);
-      const I which = _mm256_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3,  //
-                                       4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7);
-      return _mm256_shuffle_epi8(_mm256_set1_epi64x(eight), which);
+  // Every byte of a vector of the low plane has `count` high bits, 2 or 4: here the lowest of a byte each. Bits above
+  // them are others'.
+  template <int count>
+  static SLMC_INLINE I high_bits_of_bytes(const uint8_t* plane) {
+    if constexpr (count == 4) {
+      const I words = _mm256_cvtepu8_epi16(sixteen(plane));
+      return or_(words, _mm256_slli_epi16(words, 4));
     }
-    const I which = _mm256_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12,
-                                     13, 13, 14, 14, 15, 15);
-    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(sixteen(plane)), which);
+    const I words = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(plane)));
+    const I spread = or_(words, left<12>(words));
+    return or_(spread, left<6>(spread));
   }
 
   // A chunk's codes as lanes of words; multiply<p> adds x times (code p of each lane - centre).

@@ -39,16 +39,16 @@ struct Row {
   const uint8_t* zeros;
 };
 
-// The sums of `rows` rows, the first of them given.
-template <typename V, int bits, int rows, int spread, bool integer>
+// The sums of `rows` rows, the first of them given; integer sums are turned to floats every `together` chunks.
+template <typename V, int bits, int rows, int spread, bool integer, int together>
 SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const Row& row, const float* factors, float* out) {
   using L = Layout<V, bits>;
   typename V::F totals[rows];
   unrolled<rows>([&](auto r) { totals[r.value] = V::zero(); });
-  const auto step = [&](const Cursor* at, int64_t c) __attribute__((always_inline)) {
+  const auto step = [&](const Cursor* at, int64_t c, auto chunks) __attribute__((always_inline)) {
     const int32_t* lane_segment = spread == kUneven ? walk.lane_segment + c * V::kLanes : nullptr;
     if constexpr (integer)
-      step8<V, bits, rows, spread>(at, in.q + c * L::codes, in.start + c * V::kLanes, lane_segment, totals);
+      step8<V, bits, rows, spread, chunks.value>(at, in.q + c * L::codes, in.start + c * V::kLanes, lane_segment, totals);
     else
       step32<V, bits, rows, spread>(at, in.x + c * L::codes, lane_segment, totals);
   };
@@ -63,14 +63,29 @@ SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const Row& row, 
     rows_at[r.value] = {row.low + down * walk.row_bytes, row.high + down * walk.high_row_bytes,
                         factors + r.value * walk.factors_apart};
   });
-  for (int64_t c = 0; c < walk.whole; ++c) {
+  const auto steps = [&](int64_t c, auto chunks) __attribute__((always_inline)) {
     Cursor at[rows];
     unrolled<rows>([&](auto r) {
       const Cursor& begin = rows_at[r.value];
       at[r.value] = {begin.low + c * L::low_bytes, begin.high + c * L::high_bytes, begin.factors + segment(c)};
     });
-    step(at, c);
+    step(at, c, chunks);
+  };
+  int64_t c = 0;
+  if constexpr (V::kAhead > 0) {
+    constexpr int line = 64 / L::low_bytes, at_once = together > line ? together : line;
+    for (; c + at_once <= walk.whole; c += at_once) {
+      unrolled<rows>([&](auto r) {
+        unrolled<at_once / line>([&](auto i) {
+          V::prefetch(rows_at[r.value].low + (c + i.value * line) * L::low_bytes + V::kAhead);
+        });
+        if constexpr (L::high > 0)
+          V::prefetch(rows_at[r.value].high + c * L::high_bytes + V::kAhead * L::high / L::low);
+      });
+      unrolled<at_once / together>([&](auto i) { steps(c + i.value * together, Index<together>{}); });
+    }
   }
+  for (; c < walk.whole; ++c) steps(c, Index<1>{});
   if (walk.whole < walk.chunks) {  // the rest of each row, so that nothing behind the last row is touched
     alignas(64) uint8_t low_rest[rows][L::low_bytes] = {};
     alignas(64) uint8_t high_rest[rows][L::low_bytes] = {};
@@ -82,7 +97,7 @@ SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const Row& row, 
       if (L::high) std::memcpy(high_rest[i], begin.high + walk.whole * L::high_bytes, walk.high_rest);
       at[i] = {low_rest[i], high_rest[i], begin.factors + segment(walk.whole)};
     });
-    step(at, walk.whole);
+    step(at, walk.whole, Index<1>{});
   }
   if (row.zeros)
     unrolled<rows>([&](auto r) {
@@ -121,7 +136,7 @@ Walk walk_of(const QMatrix& m, const Prepared& p, int low_bytes, int high_bytes,
   return walk;
 }
 
-template <typename V, int bits, int spread, bool integer>
+template <typename V, int bits, int spread, bool integer, int together = 1>
 void decode_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
   using L = Layout<V, bits>;
   Walk walk = walk_of<V>(m, p, L::low_bytes, L::high_bytes, L::codes);
@@ -142,14 +157,14 @@ void decode_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, 
         fill_factors<V>(m, p, t, n + r * walk.apart, count, factors + r * walk.factors_apart);
       const Input in = input(t);
       for (int64_t i = 0; i < count; ++i)
-        decode_rows<V, bits, kRowsAtOnce, spread, integer>(walk, in, row(n + i), factors + i * walk.segments,
+        decode_rows<V, bits, kRowsAtOnce, spread, integer, together>(walk, in, row(n + i), factors + i * walk.segments,
                                                            y + t * m.N + n + i);
     }
   }
   for (int64_t n = first + kRowsAtOnce * walk.apart; n < last; ++n)
     for (int64_t t = 0; t < p.tokens; ++t) {
       fill_factors<V>(m, p, t, n, 1, factors);
-      decode_rows<V, bits, 1, spread, integer>(walk, input(t), row(n), factors, y + t * m.N + n);
+      decode_rows<V, bits, 1, spread, integer, together>(walk, input(t), row(n), factors, y + t * m.N + n);
     }
 }
 
@@ -161,7 +176,14 @@ void decode_bits(const QMatrix& m, const Prepared& p, float* y, int64_t first, i
     if (spread == known.value) decode_range<V, bits, known.value, integer>(m, p, y, first, last);
   };
   run(Index<kUneven>{});
-  if constexpr (codes < kActivationGroup) run(Index<kLonger>{});
+  if constexpr (codes < kActivationGroup) {
+    if (integer && V::kPairs && spread == kLonger) {
+      if (p.segment_shift == 1) return decode_range<V, bits, kLonger, integer, 2>(m, p, y, first, last);
+      if constexpr (codes * 4 <= kActivationGroup)
+        if (p.segment_shift == 2) return decode_range<V, bits, kLonger, integer, 4>(m, p, y, first, last);
+    }
+    run(Index<kLonger>{});
+  }
   if constexpr (codes >= 128) run(Index<codes / 128>{});
   if constexpr (codes >= 64) run(Index<codes / 64>{});
   if constexpr (codes >= 32) run(Index<codes / 32>{});

@@ -84,18 +84,42 @@ SLMC_INLINE typename V::F lane_factors(const float* factors, const int32_t* lane
   }
 }
 
-template <typename V, int bits, int rows, int spread>
+// sum + the products of `count` vectors of codes and activations.
+template <typename V, int bits, int count>
+SLMC_INLINE typename V::I dots(typename V::I sum, const typename V::I* codes, const typename V::I* q) {
+  if constexpr (V::kPairs) {
+    constexpr int together = V::template kPairsTogether<bits>;
+    unrolled<(count + together - 1) / together>([&](auto i) {
+      constexpr int from = i.value * together, left = count - from;
+      typename V::I pairs = V::template pairs<bits>(codes[from], q[from]);
+      unrolled<(left < together ? left : together) - 1>([&](auto j) {
+        constexpr int at = from + 1 + j.value;
+        pairs = V::add_pairs(pairs, V::template pairs<bits>(codes[at], q[at]));
+      });
+      sum = V::add_widened(sum, pairs);
+    });
+  } else {
+    unrolled<count>([&](auto j) { sum = V::template dot<bits>(sum, codes[j.value], q[j.value]); });
+  }
+  return sum;
+}
+
+// `chunks` chunks of one segment; `start` is that of the first, which has those of all.
+template <typename V, int bits, int rows, int spread, int chunks>
 SLMC_INLINE void step8(const Cursor* at, const int8_t* x, const int32_t* start, const int32_t* lane_segment,
                        typename V::F* totals) {
   using L = Layout<V, bits>;
-  typename V::I q[L::parts];
-  unrolled<L::parts>([&](auto j) { q[j.value] = V::load(x + j.value * L::low_bytes); });
+  constexpr int count = chunks * L::parts;
+  typename V::I q[count];
+  unrolled<count>([&](auto j) { q[j.value] = V::load(x + j.value * L::low_bytes); });
   const typename V::I begin = V::load(start);
   unrolled<rows>([&](auto r) {
-    typename V::I codes[L::parts];
-    V::template unpack<bits>(at[r.value].low, at[r.value].high, codes);
-    typename V::I sum = begin;
-    unrolled<L::parts>([&](auto j) { sum = V::template dot<bits>(sum, codes[j.value], q[j.value]); });
+    typename V::I codes[count];
+    unrolled<chunks>([&](auto c) {
+      V::template unpack<bits>(at[r.value].low + c.value * L::low_bytes, at[r.value].high + c.value * L::high_bytes,
+                               codes + c.value * L::parts);
+    });
+    const typename V::I sum = dots<V, bits, count>(begin, codes, q);
     totals[r.value] =
         V::fma(V::to_float(sum), lane_factors<V, spread>(at[r.value].factors, lane_segment), totals[r.value]);
   });

@@ -25,6 +25,7 @@ const std::vector<ort::CustomOp*>& operators() {
       registered(sparse_linear_operator()),
       registered(cached_attention_operator()),
       registered(cached_attention_int8_operator()),
+      registered(integrate_fire_operator()),
   };
   return all;
 }

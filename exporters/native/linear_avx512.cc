@@ -10,7 +10,8 @@ namespace {
 // Sixteen lanes of 32 bits.
 struct Avx512 {
   static constexpr int kLanes = 16;
-  static constexpr bool kFloats = true;
+  static constexpr bool kFloats = true, kPairs = false;
+  static constexpr int kAhead = 0;
   using I = __m512i;
   using F = __m512;
 

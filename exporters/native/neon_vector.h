@@ -106,10 +106,12 @@ struct Neon {
   }
 
 #if defined(__ARM_FEATURE_DOTPROD)
-  static constexpr bool kFloats = false;
+  static constexpr bool kFloats = false, kPairs = false;
+  static constexpr int kAhead = 0;
   static const LinearKernels& floats() { return neon_kernels(); }
 #else
-  static constexpr bool kFloats = true;
+  static constexpr bool kFloats = true, kPairs = false;
+  static constexpr int kAhead = 0;
 #endif
   // signed bytes times signed bytes, so codes of 8 bits come less 128
   static constexpr bool kSignedCodes8 = true;

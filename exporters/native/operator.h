@@ -137,5 +137,6 @@ Operator spike_add_operator();
 Operator gated_spike_add_operator();
 Operator squared_relu_operator();
 Operator event_linear_operator();
+Operator integrate_fire_operator();
 
 }  // namespace slmc

@@ -10,6 +10,7 @@ from exporters.ops.activation_functions import ACTIVATION_GROUP, rounding_text
 from exporters.ops.attention_functions import CACHED_ATTENTION, CACHED_ATTENTION_INT8
 from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
 from exporters.ops.signatures import DOMAIN
+from exporters.ops.spike_functions import INTEGRATE_FIRE
 
 OPSET = 21
 _HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "com.microsoft" : 1]'
@@ -162,5 +163,6 @@ def plain_functions() -> dict[str, FunctionProto]:
         "SignEmbedding": _function(sign),
         "CachedAttention": _function(CACHED_ATTENTION),
         "CachedAttentionInt8": _function(CACHED_ATTENTION_INT8),
+        "IntegrateFire": _function(INTEGRATE_FIRE),
         **{name: _function(text) for name, text in FUSION_BODIES.items()},
     }

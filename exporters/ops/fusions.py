@@ -14,7 +14,7 @@ from exporters.ops.recurrences import lif, wkv
 Parts = tuple[Tensor, ...]
 
 
-def _differentiate(operator: Any, equation: Callable[..., Any]) -> None:
+def differentiate(operator: Any, equation: Callable[..., Any]) -> None:
     """Give an operator the gradient of its equation, which is evaluated once more for it."""
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -87,7 +87,7 @@ def _(
     return torch.empty_like(x), torch.empty_like(x), torch.empty_like(before)
 
 
-_differentiate(shift_mix2, _shift_mix2_equation)
+differentiate(shift_mix2, _shift_mix2_equation)
 
 
 @torch.library.custom_op("slmc::shift_mix3", mutates_args=())
@@ -106,7 +106,7 @@ def _(
     return torch.empty_like(x), torch.empty_like(x), torch.empty_like(x), torch.empty_like(before)
 
 
-_differentiate(shift_mix3, _shift_mix3_equation)
+differentiate(shift_mix3, _shift_mix3_equation)
 
 
 # --- gates -------------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def _(
     )
 
 
-_differentiate(gated_wkv, _gated_wkv_equation)
+differentiate(gated_wkv, _gated_wkv_equation)
 
 
 def _squared_relu_equation(x: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
-_differentiate(squared_relu, _squared_relu_equation)
+differentiate(squared_relu, _squared_relu_equation)
 
 
 # --- spikes into the residual ------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def _(
     return torch.empty_like(residual), torch.empty_like(membrane)
 
 
-_differentiate(spike_add, _spike_add_equation)
+differentiate(spike_add, _spike_add_equation)
 
 
 def _gated_spike_add_equation(
@@ -216,4 +216,4 @@ def _(
     return torch.empty_like(residual), torch.empty_like(membrane)
 
 
-_differentiate(gated_spike_add, _gated_spike_add_equation)
+differentiate(gated_spike_add, _gated_spike_add_equation)

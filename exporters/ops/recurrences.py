@@ -17,7 +17,7 @@ _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 _SCALAR = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}
 
 
-def _call(name: str, arrays: list[Tensor | None], sizes: tuple[int, ...], *scalars: float) -> None:
+def call_native(name: str, arrays: list[Tensor | None], sizes: tuple[int, ...], *scalars: float) -> None:
     """Call a native function over contiguous arrays of one floating type."""
     dtype = next(a.dtype for a in arrays if a is not None)
     function = getattr(library(), f"{name}_{_SUFFIX[dtype]}")
@@ -50,7 +50,7 @@ def lif(drive: Tensor, membrane: Tensor, tau: float, threshold: float, reset: fl
     """
     drive, membrane = drive.contiguous(), membrane.contiguous()
     spikes, after = torch.empty_like(drive), torch.empty_like(membrane)
-    _call("slmc_lif_forward", [drive, membrane, spikes, after, None], _sizes(drive), tau, threshold, reset)
+    call_native("slmc_lif_forward", [drive, membrane, spikes, after, None], _sizes(drive), tau, threshold, reset)
     return spikes, after
 
 
@@ -65,9 +65,9 @@ def _lif_backward(
 ) -> tuple[Tensor, Tensor]:
     spikes, after, before_reset = torch.empty_like(drive), torch.empty_like(membrane), torch.empty_like(drive)
     sizes = _sizes(drive)
-    _call("slmc_lif_forward", [drive, membrane, spikes, after, before_reset], sizes, tau, threshold, reset)
+    call_native("slmc_lif_forward", [drive, membrane, spikes, after, before_reset], sizes, tau, threshold, reset)
     carried, grad_drive = grad_after.contiguous().clone(), torch.empty_like(drive)
-    _call(
+    call_native(
         "slmc_lif_backward",
         [before_reset, grad_spikes.contiguous(), carried, grad_drive],
         sizes, tau, threshold, reset, SURROGATE_ALPHA,
@@ -151,7 +151,7 @@ def wkv(
     decay, first, key, value = decay.contiguous(), first.contiguous(), key.contiguous(), value.contiguous()
     states = [numerator.contiguous(), denominator.contiguous(), exponent.contiguous()]
     out, after = torch.empty_like(key), [torch.empty_like(s) for s in states]
-    _call("slmc_wkv_forward", [decay, first, key, value, *states, out, *after], _sizes(key))
+    call_native("slmc_wkv_forward", [decay, first, key, value, *states, out, *after], _sizes(key))
     return out, after[0], after[1], after[2]
 
 
@@ -186,7 +186,7 @@ def _wkv_backward(
         grad_decay, grad_first, grad_key, grad_value,
         key.new_empty(3 * time * channels), key.new_empty(5 * channels),
     ]  # fmt: skip
-    _call("slmc_wkv_backward", arrays, _sizes(key))
+    call_native("slmc_wkv_backward", arrays, _sizes(key))
     return grad_decay, grad_first, grad_key, grad_value
 
 

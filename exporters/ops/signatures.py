@@ -158,6 +158,12 @@ GATED_SPIKE_ADD = Signature(
     floats=("tau", "threshold", "reset"),
 )
 SQUARED_RELU = Signature("SquaredRelu", _floats("x"), _floats("y"))
+INTEGRATE_FIRE = Signature(
+    "IntegrateFire",  # drive, spikes [S, rows, C]; threshold, amplitude [S]
+    _floats("drive", "threshold", "amplitude"),
+    _floats("spikes"),
+    floats=("leak", "ternary", "soft"),
+)
 
 SIGNATURES = (
     QLINEAR,
@@ -176,4 +182,5 @@ SIGNATURES = (
     EVENT_LINEAR,
     CACHED_ATTENTION,
     CACHED_ATTENTION_INT8,
+    INTEGRATE_FIRE,
 )

@@ -14,7 +14,8 @@ import exporters.ops.events
 import exporters.ops.fusions
 import exporters.ops.products
 import exporters.ops.recurrences
-import exporters.ops.sparse_products  # noqa: F401  (they define the torch operators)
+import exporters.ops.sparse_products
+import exporters.ops.spikes  # noqa: F401  (they define the torch operators)
 from exporters.ops.signatures import (
     CACHED_ATTENTION,
     CACHED_ATTENTION_INT8,
@@ -23,6 +24,7 @@ from exporters.ops.signatures import (
     GATED_SPIKE_ADD,
     GATED_WKV,
     HALF_LINEAR,
+    INTEGRATE_FIRE,
     LIF,
     QEMBEDDING,
     QLINEAR,
@@ -94,4 +96,5 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         ops.gated_spike_add.default: _translation(GATED_SPIKE_ADD),
         ops.squared_relu.default: _translation(SQUARED_RELU),
         ops.sparse_linear.default: _translation(SPARSE_LINEAR),
+        ops.integrate_fire.default: _translation(INTEGRATE_FIRE),
     }

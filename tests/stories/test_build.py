@@ -30,7 +30,7 @@ from toolchain.evidence.calibration import input_moments
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.text import read_text
 from toolchain.prepare import SHIPPED_TEXTS
-from toolchain.search.evaluator import layer_maker
+from toolchain.search.evaluator import Evidence, layer_maker
 
 PROMPT = "The old bridge over the river was"
 FILES = {
@@ -190,8 +190,7 @@ def test_the_same_tokens_come_out_everywhere(artifact: Path, manifest: Manifest,
     ids = tokenizer.encode(PROMPT).ids
     plan = read_plan(artifact / "plan.json")
     text = read_text(SHIPPED_TEXTS / "calibration.txt", loaded.tokenizer).head(plan.calibration_tokens)
-    moments = input_moments(loaded, text.ids)
-    make = layer_maker(loaded, moments)
+    make = layer_maker(loaded, Evidence(input_moments(loaded, text.ids), {}, torch.ones(0)))
     recipe = {path: Choice(e.format, e.method, e.activations) for path, e in manifest.recipe.items()}
     stored = {path: make(path, choice) for path, choice in recipe.items()}
     native = artifact_session(artifact, manifest.io)
@@ -270,7 +269,7 @@ def test_flags_win_over_set_over_file_over_defaults(
     assert slmc(*arguments).exit_code == 0
     resolved = yaml.safe_load((tmp_path / "out" / "config.resolved.yaml").read_text())
     wanted = {"seed": 7, "effort": "quick", "max_memory": "30%", "max_drop": "50%", "formats": ["int4-g64"],
-              "max_time": "10m", "threads": 1, "target": "host", "metric": "perplexity"}  # fmt: skip
+              "max_time": "10m", "threads": 1, "target": "host"}  # fmt: skip
     assert {key: resolved[key] for key in wanted} == wanted
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert (plan["seed"], plan["effort"], plan["max_drop"]) == (7, "quick", 0.5)

@@ -146,6 +146,6 @@ def test_targets_schemas_and_doctor(document: Document, slmc: Slmc) -> None:
 def test_help_names_every_command(slmc: Slmc) -> None:
     shown = slmc("--help").stdout
     for name in ("build", "search", "export", "inspect", "sensitivity", "report", "targets", "schema", "validate",
-                 "eval", "bench", "generate", "gate", "doctor"):  # fmt: skip
+                 "eval", "bench", "generate", "write", "gate", "doctor"):  # fmt: skip
         assert f"  {name} " in shown
         assert slmc(name, "--help").exit_code == 0

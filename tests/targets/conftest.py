@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.manifest import Bytes, FileEntry, Io, Manifest, Producer, Source, State
+from exporters.manifest import Bytes, ClassScores, FileEntry, Io, Manifest, Producer, Source, State
 from targets.measurement import Measurement
 from targets.memory import Memory
 
@@ -95,6 +95,25 @@ def toy(tmp_path: Path) -> Toy:
     # total after each token: (3.5, 1.5), (4.5, 1.5), (4.5, 3.5); 10 before0: -10, 30, 10
     logits = np.array([[-6.5, -8.5, -5.0], [34.5, 31.5, 36.0], [14.5, 13.5, 18.0]], np.float32)
     return Toy(artifact, io, (2, 0, 1), logits)
+
+
+@pytest.fixture
+def whole_toy(tmp_path: Path) -> Toy:
+    """A classifier of whole texts without states: scores = the mean of embedding[token] over all tokens of a call."""
+    artifact = tmp_path / "whole"
+    artifact.mkdir()
+    nodes = [
+        helper.make_node("Gather", ["embedding", "tokens"], ["e"]),
+        helper.make_node("ReduceMean", ["e"], ["logits"], axes=[1], keepdims=1),
+    ]
+    tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, [1, "T"])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1, 2])
+    constants = [_constant("embedding", [[1, 0], [0, 2], [3, 1]], np.float32)]
+    graph = helper.make_graph(nodes, "whole", [tokens], [logits], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+              artifact / "model.onnx")  # fmt: skip
+    io = Io("tokens", "logits", (), 4, ClassScores(("bad", "good"), 3, whole_texts=True))
+    return Toy(artifact, io, (2, 0, 1), np.array([[4 / 3, 1]], np.float32))
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_from_the_cache():
 
 
 def test_spikes_accumulate_and_zeros_cost_nothing():
-    found = estimate_energy(WORK, 0, {"a.key": Activity(0.2, binary=True), "head": Activity(0.5, binary=False)})
+    found = estimate_energy(WORK, 0, {"a.key": Activity(0.2, spikes=True), "head": Activity(0.5, spikes=False)})
     assert (found.accumulates, found.macs, found.skipped) == (200_000, 5_000, 805_000)
     assert found.compute_uj == pytest.approx((200_000 * 0.1 + 5_000 * 4.6) / 1e6)
 

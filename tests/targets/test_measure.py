@@ -235,6 +235,14 @@ def test_every_repetition_begins_a_text(toy, monkeypatch):
     assert calls == ["step", *warm_up, *["reference", "reset", "6/4", "step"] * 2]
 
 
+def test_whole_texts_are_texts_of_one_token_each(whole_toy, monkeypatch):
+    """Where a text must come in one call: a prompt is one, and so is every token after it."""
+    monkeypatch.setattr(worker, "timed_reference", lambda clock: Timed(1.0, 1.0))
+    request = dataclasses.replace(SMALL, prompt_tokens=4, chunk_tokens=2, bandwidth=False)
+    measurement = worker.measure_model(whole_toy.artifact, "model.onnx", whole_toy.io, request, ScriptedClock())
+    assert (len(measurement.prompt_cpu_ms), len(measurement.decode_cpu_ms)) == (3, 12)
+
+
 def test_given_tokens_are_read_in_order_again_and_again(toy, monkeypatch):
     seen: list[int] = []
     step = worker.Session.step

@@ -67,6 +67,21 @@ def test_results_belong_to_the_caller(toy):
     np.testing.assert_array_equal(whole[0], toy.logits[1:])
 
 
+def test_whole_texts_come_in_one_call(whole_toy):
+    """What is read in pieces would have other scores, so it is refused; a long prompt is not cut."""
+    session = opened(whole_toy)
+    tokens = np.array([whole_toy.tokens], np.int64)
+    np.testing.assert_allclose(session.run(tokens), [whole_toy.logits], rtol=1e-6)
+    for call in (lambda: session.run(tokens[:, :1]), lambda: session.step(1), lambda: session.prefill(tokens[:, :1])):
+        with pytest.raises(SlmcError, match="reads a whole text in one call, and 3 tokens of this one are read; begin"):
+            call()
+    session.reset()
+    np.testing.assert_allclose(session.prefill(tokens, 1), whole_toy.logits[0], rtol=1e-6)
+    session.reset()
+    with pytest.raises(SlmcError, match="5 tokens do not fit into its context of 4"):
+        session.run(np.zeros((1, 5), np.int64))
+
+
 def test_state_bytes(toy):
     assert opened(toy).state_bytes == 16
 

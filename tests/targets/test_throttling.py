@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from targets.throttling import Conditions, conditions, doubts, slowing
+from targets.throttling import Conditions, conditions, slowing
 
 CALM = Conditions("performance", 1500.0, 50.0, 3, None)
 QUIET = {"reference_wall_ms": (1.0,) * 6, "reference_cpu_ms": (1.0,) * 6}
@@ -42,8 +42,8 @@ def test_trend():
 
 
 def test_nothing_to_doubt(measurement):
-    assert doubts(measurement(**QUIET, before=CALM, after=CALM)) == ()
-    assert doubts(measurement(**QUIET)) == ()
+    assert measurement(**QUIET, before=CALM, after=CALM).doubts == ()
+    assert measurement(**QUIET).doubts == ()
 
 
 @pytest.mark.parametrize(
@@ -59,5 +59,5 @@ def test_nothing_to_doubt(measurement):
     ],
 )
 def test_doubts(measurement, changes, said):
-    found = doubts(measurement(**({**QUIET, "before": CALM, "after": CALM} | changes)))
+    found = measurement(**({**QUIET, "before": CALM, "after": CALM} | changes)).doubts
     assert len(found) == 1 and said in found[0]

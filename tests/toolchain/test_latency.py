@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import Result
 
 from exporters.graph_nodes import read_workload
 from exporters.manifest import read_manifest
-from targets.cost import Prediction
-from toolchain.latency import LatencyForecast, model_workload
+from targets.cost import Prediction, predict
+from targets.cpu import named_cpu
+from targets.facts import CostRow, Cpu, to_toml
+from toolchain.delivery.plan import read_plan
+from toolchain.latency import LatencyForecast, model_workload, with_times
 from toolchain.model.catalog import load_model
+from toolchain.prepare import Prepared, prepare
+from toolchain.spec import resolve
 
 TARGET = """name = "slow"
 architecture = "aarch64"
@@ -65,3 +73,83 @@ def test_inspect_predicts(
     assert fp32["predicted"]["weight_bytes"] > found["predicted"]["weight_bytes"]  # type: ignore[operator]
     assert fp32["energy_estimate"]["skipped"] > 0 == fp32["energy_estimate"]["accumulates"]  # type: ignore[operator]
     fails(("inspect", artifact, "--target", "aarch64-generic"), 5, "no costs and no bandwidth", "slmc targets probe")
+
+
+def priced(operator: str, fmt: str, rate: float, bits: int = 0) -> list[CostRow]:
+    """Rows of a law without constants: `rate` us per weight."""
+    shapes = ((64, 64), (128, 64), (256, 256))
+    return [CostRow(operator, fmt, r, c, 1, bits, 1 << 16, rate * r * c) for r, c in shapes]
+
+
+PLAIN = [CostRow("Add", "", width, 1, 1, 0, 0, 0.5) for width in (64, 256)]
+CALLS = [CostRow("Session", "", states, 1, 1, 0, 0, 10.0) for states in (4, 32)]
+COSTS = (
+    *priced("QLinear", "int8", 1e-2, 32), *priced("QLinear", "int8", 5e-3, 8), *priced("QLinear", "int4-g32", 1e-3, 32),
+    *priced("SparseLinear", "2:4/int4-g64", 2e-3, 32), *PLAIN, *CALLS,
+)  # fmt: skip
+"""Four bits are ten times as fast as eight, rounded inputs twice."""
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    file = tmp_path / "priced.toml"
+    file.write_text(to_toml(Cpu("priced", "aarch64", "Some core", "neon", costs=COSTS)))
+    return file
+
+
+def prepared(tiny_model: Path, target: Path | str, *formats: str, limit: str | None = None) -> Prepared:
+    given = {"model": tiny_model, "output": Path("unused"), "effort": "quick", "formats": formats,
+             "target": str(target), "max_latency": limit}  # fmt: skip
+    return prepare(resolve(given, None, ()))
+
+
+def test_times_of_layers_add_up_to_the_forecast(tiny_model: Path, target: Path) -> None:
+    """By hand: 36,224 weights of products in a tiny SpikeGPT of 2 blocks, width 32 and 300 tokens."""
+    made = with_times(prepared(tiny_model, target, "int8", "2:4/int4-g64", limit="1ms"))
+    times, problem = made.problem.times, made.problem
+    assert times is not None and problem.limits.max_ms == 1.0
+    recipe = {path: options[0] for path, options in problem.options.items()}
+    assert {c.format for c in recipe.values()} == {"sign", "int8"}
+    work = model_workload(made.model, {path: c.format for path, c in recipe.items()})
+    assert times.of(recipe) == pytest.approx(predict(named_cpu(str(target)), work).decode_ms)
+    assert times.of(recipe) - times.fixed_ms == pytest.approx(36_224 * 1e-2 / 1e3)
+    rounded = {path: dataclasses.replace(c, activations="int8") for path, c in recipe.items()}
+    assert times.of(rounded) - times.fixed_ms == pytest.approx(36_224 * 5e-3 / 1e3)
+    pruned = recipe | {"head": problem.options["head"][1]}
+    assert times.of(recipe) - times.of(pruned) == pytest.approx(9_600 * 8e-3 / 1e3)
+
+
+def test_without_measured_costs_there_are_no_times(tiny_model: Path) -> None:
+    made = prepared(tiny_model, "raspberry-pi-5", "int8", limit="1ms")
+    assert with_times(made) is made and made.problem.limits.max_ms is None
+
+
+def test_the_search_steers_by_predicted_time(
+    tiny_model: Path, target: Path, slmc: Callable[..., Result], tmp_path: Path
+) -> None:
+    fastest = with_times(prepared(tiny_model, target, "int4-g32")).problem
+    slowest = with_times(prepared(tiny_model, target, "int8")).problem
+    ends = [p.predicted_ms({path: o[0] for path, o in p.options.items()}) for p in (fastest, slowest)]
+    limit = sum(ends) / 2  # type: ignore[arg-type]
+    plan = tmp_path / "plan.json"
+    command = ("search", tiny_model, "-o", plan, "--effort", "quick", "--formats", "int8", "--formats", "int4-g32")
+    result = slmc(*command, "--target", target, "--max-latency", f"{limit}ms")
+    assert result.exit_code == 0 and "ms predicted" in result.stderr
+    found = read_plan(plan)
+    (winner,) = (p for p in found.points if p.winner)
+    assert winner.predicted_ms is not None
+    assert 0.8 * limit < winner.predicted_ms <= limit
+    assert {c.format for path, c in found.recipe.items() if path != "emb"} == {"int8", "int4-g32"}
+    least = min(found.points, key=lambda p: p.upper)
+    assert least.predicted_ms == pytest.approx(ends[1])  # it was tried, and takes too long
+    assert slmc(*command, "--target", target, "--max-latency", "0.001ms", "--force").exit_code == 4
+
+
+def test_a_dry_run_counts_what_was_asked_for(tiny_model: Path, tmp_path: Path, document: Callable[..., Any]) -> None:
+    """15 linear layers and signs; three formats to try, three ladders of five, two steps closing in, five roundings."""
+    formats = ("--formats", "int4-g32", "--formats", "2:4/int4-g64")
+    found = document("build", tiny_model, "-o", tmp_path / "o", "--dry-run", "--effort", "quick", *formats,
+                     "--activations", "search", "--tune", "50")  # fmt: skip
+    assert (found["dense_pairs"], found["sparse_pairs"]) == (16, 15)
+    assert (found["evaluations"], found["rounding_evaluations"]) == (3 + 15 + 2 + 5, 5)
+    assert 0 < found["tuning_seconds"] < found["seconds"]

@@ -28,9 +28,10 @@ from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
 from toolchain.cli.options import PATH, command
-from toolchain.cli.validating import artifact_text
 from toolchain.delivery.reports import units
 from toolchain.delivery.validate import artifact_session
+from toolchain.model.text import UNUSED_ROWS, read_text, read_tokenizer
+from toolchain.prepare import SHIPPED_TEXTS
 
 KINDS = ("md", "csv", "json", "jsonl", "sql")
 TABLE = "llama_bench"
@@ -110,7 +111,8 @@ def _subject(
 ) -> _Subject:
     manifest = open_artifact(folder)
     vocabulary = artifact_session(folder, manifest.io).vocabulary
-    text = artifact_text(folder, manifest, None, vocabulary)
+    tokenizer = read_tokenizer(folder / "tokenizer.json", vocabulary, UNUSED_ROWS)
+    text = read_text(SHIPPED_TEXTS / "evaluation.txt", tokenizer, manifest.io.context)
     where = stack.enter_context(site(place, console, folder, manifest, native=not no_native, speed=True))
     tokens = tuple(int(t) for t in text.ids[:4096])
     return _Subject(folder, manifest, where, tokens, vocabulary, read_workload(folder / "model.onnx").weight_bytes)

@@ -10,18 +10,21 @@ from typing import Any
 import click
 
 from exporters.errors import ConstraintsNotMet
+from exporters.manifest import ACCURACY, Quality
 from exporters.native_library import library_path
-from toolchain.build import build, find, fresh_staging
+from toolchain.build import build, find, fresh_staging, reordered_as_asked
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, text_options
 from toolchain.deliver import Delivered, deliver
 from toolchain.delivery.package import check_output, check_output_file
 from toolchain.delivery.plan import check_plan, read_plan
 from toolchain.delivery.reports import units
-from toolchain.evidence.quality import Reference
+from toolchain.evidence.classes import reference_for
 from toolchain.forecast import forecast
+from toolchain.gather import gather_evidence
 from toolchain.latency import forecast_latency
-from toolchain.prepare import Prepared, gather_evidence, prepare
+from toolchain.model.residency import staying_on_disk
+from toolchain.prepare import Prepared, prepare
 from toolchain.search.evaluator import layer_maker
 from toolchain.search.problem import Limits
 from toolchain.search.store import LayerStore
@@ -61,6 +64,8 @@ def build_command(
         return ConstraintsNotMet.exit_code if latency and latency.out_of_reach else 0
     if latency:
         console.note(latency.text())
+    if prepared.model.residency == "disk":
+        console.note(staying_on_disk(prepared.model.tree))
     with console.working():
         delivered = build(prepared, force=force, resume=resume, progress=console.progress, say=console.note)
     return _announce(console, delivered)
@@ -113,13 +118,18 @@ def export_command(
     check_output(output, force=force)
     library_path()  # as for build
     plan = read_plan(plan_path)
-    planned = {"effort": plan.effort, "seed": plan.seed, "context": plan.context, "kv_cache": plan.kv_cache}
+    planned = {"effort": plan.effort, "seed": plan.seed, "context": plan.context,
+               "kv_cache": plan.kv_cache, "shuffle": plan.shuffle}  # fmt: skip
     prepared = _prepared(output, model, None, (), flags | planned)
     check_plan(plan, prepared.model.tree, prepared.model.sha256, str(plan_path))
     prepared = dataclasses.replace(
         prepared,
         calibration=prepared.calibration.head(plan.calibration_tokens),
-        problem=dataclasses.replace(prepared.problem, limits=Limits(plan.max_bytes, plan.max_drop)),
+        problem=dataclasses.replace(
+            prepared.problem,
+            limits=Limits(plan.max_bytes, plan.max_drop),
+            options={path: (choice,) for path, choice in plan.recipe.items()},
+        ),
         max_latency_ms=plan.max_latency_ms,
         max_rss_bytes=plan.max_rss_bytes,
     )
@@ -128,9 +138,10 @@ def export_command(
     inputs = prepared.inputs() | {"plan": hashlib.sha256(plan.to_json().encode()).hexdigest()}
     with console.working(), workspace(output, inputs, resume=resume) as folder:
         evidence = gather_evidence(prepared, folder, console.progress)
-        layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence.moments))
+        prepared, evidence = reordered_as_asked(prepared, evidence, console.note)
+        layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence))
         encoded = {path: layers.encoded(path, choice) for path, choice in plan.recipe.items()}
-        reference = Reference(prepared.model.forward, prepared.evaluation.ids)
+        reference = reference_for(prepared.model.forward, prepared.evaluation.reading)
         if plan.tune:
             prepared, encoded = tuned(prepared, encoded, plan.tune, folder, console.progress, console.note)
         delivered = deliver(
@@ -147,9 +158,7 @@ def _announce(console: Console, delivered: Delivered) -> int:
     whole, stored = manifest.bytes.uncompressed, manifest.bytes.weights + manifest.bytes.states
     rows = [
         ("weights and states", units.bytes_text(whole), units.bytes_text(stored), f"{stored / whole:.2%} of fp32"),
-        (f"perplexity, {quality.tokens} tokens", f"{quality.reference:.3f}", f"{quality.compressed:.3f}",
-         f"{quality.relative_drop:+.2%}, at most {quality.relative_drop_upper:+.2%}"),
-        ("bits per byte", f"{quality.bits_per_byte_reference:.4f}", f"{quality.bits_per_byte:.4f}", ""),
+        *_quality_rows(quality),
         ("KL to fp32, top-1 agreement", "", f"{quality.kl_mean:.4f}", f"{quality.top1_agreement:.2%}"),
         ("parity with torch, top-1", "", f"{parity.top1_agreement:.2%}", f"perplexity x {parity.perplexity_ratio:.5f}"),
         ("time per token, p50 / p99", "", f"{speed.decode_ms.p50:.2f} ms", f"{speed.decode_ms.p99:.2f} ms"),
@@ -171,6 +180,19 @@ def _announce(console: Console, delivered: Delivered) -> int:
     if missed:
         _warn("not every constraint could be met; this is the closest artifact")
     return ConstraintsNotMet.exit_code if missed else 0
+
+
+def _quality_rows(quality: Quality) -> list[tuple[str, str, str, str]]:
+    """The metric beside the fp32 model's."""
+    drop = f"{quality.relative_drop:+.2%}, at most {quality.relative_drop_upper:+.2%}"
+    if quality.metric == ACCURACY:
+        return [
+            (f"accuracy, {quality.tokens} sentences", f"{quality.reference:.2%}", f"{quality.compressed:.2%}", drop)
+        ]
+    return [
+        (f"perplexity, {quality.tokens} tokens", f"{quality.reference:.3f}", f"{quality.compressed:.3f}", drop),
+        ("bits per byte", f"{quality.bits_per_byte_reference:.4f}", f"{quality.bits_per_byte:.4f}", ""),
+    ]
 
 
 def _warn(text: str) -> None:

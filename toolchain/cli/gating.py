@@ -110,7 +110,7 @@ def _new_baseline(run: _Run, reference: Path | None, tokenizer: Path | None) -> 
     model = reference_model(reference, tokenizer, run.artifact, manifest) if reference else None
     with run.visit(manifest) as there:
         own, stock = read(there, text, threads=run.threads, native=run.native)
-        tokens = own.best if model is None else tuple(predictions(model.forward, text.ids)[1].tolist())
+        tokens = own.best if model is None else tuple(predictions(model.forward, text.reading)[1].tolist())
         found = figures(manifest, text, own, stock, tokens, run.measure(there, text, manifest.io.context))
     producer, whose = Producer("slmc", version("slmc")), ARTIFACT if model is None else MODEL
     return Baseline(SCHEMA_VERSION, producer, now(), run.artifact.name, whose, packed(tokens), found)

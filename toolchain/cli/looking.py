@@ -29,10 +29,11 @@ from toolchain.delivery.reports.catalog import REPORTS, render
 from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow, report_from_json
 from toolchain.delivery.reports.html import render_heatmap
 from toolchain.evidence.activity import input_activity
+from toolchain.gather import gather_evidence
 from toolchain.latency import model_workload
-from toolchain.model.catalog import LoadedModel, load_model
+from toolchain.model.catalog import LoadedModel, UnknownFamily, found_tensors, load_model
 from toolchain.model.text import read_text
-from toolchain.prepare import SHIPPED_TEXTS, gather_evidence, make_evaluator, prepare
+from toolchain.prepare import SHIPPED_TEXTS, make_evaluator, prepare
 from toolchain.search.sensitivity import sensitivities
 from toolchain.spec import Spec, resolve
 
@@ -50,7 +51,12 @@ def inspect_command(console: Console, model: Path, tokenizer: Path | None, targe
     """Show the hierarchy, shapes, parameters and bytes of a MODEL, or the formats of an artifact."""
     if (model / MANIFEST_NAME).is_file():
         return _inspect_artifact(console, model, target)
-    loaded = load_model(model, tokenizer)
+    try:
+        loaded = load_model(model, tokenizer)
+    except UnknownFamily as unknown:
+        rows = [tuple(map(str, row)) for row in found_tensors(unknown.checkpoint)]
+        console.table(f"{model}: no known family", ("tensor", "how many", "shape", "type"), rows)
+        raise
     tree = loaded.tree
     rows = [
         (layer.path, block.path, f"{layer.rows} x {layer.cols}", units.count_text(layer.params),

@@ -15,6 +15,7 @@ COMMANDS = {
     "export": ("building", "export_command", "The second half: carry a plan out and write the artifact."),
     "inspect": ("looking", "inspect_command", "Hierarchy, shapes and bytes of a model, formats of an artifact."),
     "sensitivity": ("looking", "sensitivity_command", "What every layer is expected to lose in every format."),
+    "study": ("studying", "study_command", "Methods by formats in one table: quality, bytes, seconds."),
     "report": ("looking", "report_command", "An artifact's report again: Markdown, HTML or JSON."),
     "targets": ("targeting", "targets_group", "CPU targets: list them, show one, probe this machine."),
     "schema": ("looking", "schema_command", "The JSON Schema of manifest, plan, config or report."),
@@ -26,6 +27,7 @@ COMMANDS = {
     "eval": ("running", "eval_command", "Perplexity and bits per byte of a model or artifact on a text."),
     "bench": ("benching", "bench_command", "Speed and memory, with llama-bench's flags and columns."),
     "generate": ("running", "generate_command", "Write text with an artifact, token by token."),
+    "write": ("writing", "write_command", "Let the fp32 model write text for calibration and evaluation."),
     "gate": ("gating", "gate_command", "Has an artifact become worse than a baseline in git? For CI."),
     "doctor": ("doctor", "doctor_command", "What is installed and what is missing."),
 }

@@ -94,7 +94,9 @@ cache_options = stack(
 
 text_options = stack(
     click.option("--calibration", type=PATH, help="Text that methods look at; English prose of our own if not given."),
-    click.option("--eval", "eval", type=PATH, help="Text that candidates are judged on; likewise."),
+    click.option(
+        "--eval", "eval", type=PATH, help="Text that candidates are judged on; for a classifier a labelled .tsv."
+    ),
 )
 
 search_options = stack(
@@ -104,15 +106,24 @@ search_options = stack(
     click.option("--max-drop", help="Relative loss of the metric on the artifact: 1%."),
     click.option("--max-latency", help="Median time per generated token: 5ms. Foretold, and checked at the end."),
     click.option("--max-rss", help="Peak memory less that of an empty runtime: 40MB. Checked at the end."),
-    click.option("--metric", help="What a drop is a drop of: perplexity."),
+    click.option("--metric", help="What a drop is a drop of: perplexity, or a classifier's accuracy."),
     click.option("--formats", multiple=True, help="Formats to choose from, as names or globs: 'int4*'. Repeatable."),
-    click.option("--layer", "layer", multiple=True, help="Pin layers: REGEX=FORMAT. Repeatable."),
-    click.option("--method", help="nearest, range or gptq; the effort's own if not given."),
+    click.option("--layer", "layer", multiple=True, help="Pin layers: REGEX=FORMAT[@METHOD]. Repeatable."),
+    click.option(
+        "--method",
+        help="nearest, range, gptq, descent; for N:M also magnitude, wanda, ria, esparse, sparsegpt, alps. "
+        "The effort's own if not given.",
+    ),
     click.option("--layout", help="auto: input-major where inputs are mostly zero; or dense everywhere."),
     click.option("--activations", help="Inputs of products: fp32, int8 (faster), or search: int8 within the limits."),
+    click.option("--shuffle", help="Pattern that inner channels are put in order for, 2:4: free at run time."),
     click.option("--tune", type=int, help="Steps of end-to-end tuning of what the search chose; 200 is a good start."),
     click.option("--effort", help="quick, default or thorough."),
     click.option("--max-time", help="Time for the whole command: 10m. The best so far is delivered."),
+    click.option(
+        "--max-build-memory",
+        help="What the build itself may take: 6GB; what is available if not given. Larger models stay on disk.",
+    ),
     click.option("--seed", type=int),
     click.option("--threads", type=int),
     click.option(

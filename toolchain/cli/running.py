@@ -14,12 +14,14 @@ from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, THREADS, command
 from toolchain.cli.validating import artifact_text
-from toolchain.delivery.validate import artifact_session
-from toolchain.evidence.quality import Reference, Score, bits_per_byte, stream_logits
+from toolchain.delivery.validate import accuracy_drop, artifact_session
+from toolchain.evidence.classes import AnyReference, ClassReference, reference_for
+from toolchain.evidence.quality import Score, bits_per_byte, stream_logits
 from toolchain.generate import generate
 from toolchain.model.catalog import load_model
 from toolchain.model.family import ModelOptions
-from toolchain.model.text import UNUSED_ROWS, Text, read_text, read_tokenizer
+from toolchain.model.text import UNUSED_ROWS, Text, read_judged, read_text, read_tokenizer
+from toolchain.prepare import check_metric
 
 
 class _AsModel:
@@ -43,10 +45,27 @@ class _AsModel:
     def __call__(self, tokens: Any, state: list[Any]) -> tuple[Any, list[Any]]:
         import torch
 
-        return torch.from_numpy(self._session.run(tokens.numpy())), []
+        if len(tokens) == 1:
+            return torch.from_numpy(self._session.run(tokens.numpy())), []
+        rows = [self(row[None], self.initial_state())[0] for row in tokens]  # sentences, each from an empty state
+        return torch.cat(rows), []
 
 
 def _score_rows(score: Score, text: Text) -> dict[str, Any]:
+    if score.accuracy is not None:
+        drop, upper = accuracy_drop(score)
+        return {
+            "dataset": text.name,
+            "sentences": score.tokens,
+            "accuracy": score.accuracy,
+            "reference_accuracy": score.reference_accuracy,
+            "relative_drop": drop,
+            "relative_drop_upper": upper,
+            "expected_drop": score.relative_drop,
+            "standard_error": score.accuracy_error,
+            "kl_mean": score.kl_mean,
+            "top1_agreement": score.top1_agreement,
+        }
     return {
         "dataset": text.name,
         "tokens": score.tokens,
@@ -61,27 +80,34 @@ def _score_rows(score: Score, text: Text) -> dict[str, Any]:
     }
 
 
+def _own_rows(own: AnyReference, text: Text) -> dict[str, Any]:
+    if isinstance(own, ClassReference):
+        count, entropy = len(own.labels), math.log(own.perplexity)
+        return {"dataset": text.name, "sentences": count, "accuracy": own.accuracy, "cross_entropy": entropy}
+    count = len(text.ids) - 1
+    bits = bits_per_byte(own.perplexity, count, text.n_bytes)
+    return {"dataset": text.name, "tokens": count, "perplexity": own.perplexity, "bits_per_byte": bits}
+
+
 @click.command("eval")
 @click.argument("subject", type=PATH)
 @click.option("--data", type=PATH, required=True, help="Text to read.")
 @click.option("--reference", type=PATH, help="Model or artifact to compare with: KL divergence, top-1, drop.")
 @click.option("--tokenizer", type=PATH, help="tokenizer.json, for a bare checkpoint file.")
 @click.option("--tokens", type=click.IntRange(min=2), help="Read only so many tokens.")
+@click.option("--metric", help="perplexity, or accuracy of a classifier; the subject's own if not given.")
 @click.option("--no-native", is_flag=True, help="An artifact on plain ONNX Runtime.")
 @command
 def eval_command(
     console: Console, subject: Path, data: Path, reference: Path | None, tokenizer: Path | None, tokens: int | None,
-    no_native: bool,
+    metric: str | None, no_native: bool,
 ) -> int:  # fmt: skip
-    """Perplexity and bits per byte of a model or artifact SUBJECT on a text."""
+    """Perplexity and bits per byte of a model or artifact SUBJECT on a text, or accuracy on labelled sentences."""
     model, text = _reader(subject, data, tokenizer, native=not no_native)
+    check_metric(metric, classifier=text.sentences is not None)
     text = text.head(tokens) if tokens else text
     if reference is None:
-        own = Reference(model, text.ids)
-        document: dict[str, Any] = {
-            "dataset": text.name, "tokens": len(text.ids) - 1, "perplexity": own.perplexity,
-            "bits_per_byte": bits_per_byte(own.perplexity, len(text.ids) - 1, text.n_bytes),
-        }  # fmt: skip
+        document = _own_rows(reference_for(model, text.reading), text)
     else:
         other, same = _reader(reference, data, tokenizer, native=not no_native, context=model.context)
         if other.context != model.context:
@@ -89,9 +115,11 @@ def eval_command(
                 f"{reference}: its context is {other.context}, that of {subject} {model.context}; they read {data} in "
                 "other pieces and cannot be compared"
             )
+        if (same.sentences is None) != (text.sentences is None):
+            raise SlmcError(f"{reference}: of {subject} and it one is a classifier; the two cannot be compared")
         if not same.head(len(text.ids)).ids.equal(text.ids):
             raise SlmcError(f"{reference}: its tokenizer splits {data} otherwise; the two cannot be compared")
-        document = _score_rows(Reference(other, text.ids).score(stream_logits(model, text.ids)), text)
+        document = _score_rows(reference_for(other, text.reading).score(stream_logits(model, text.reading)), text)
     rows = [(k, f"{v:.6g}" if isinstance(v, float) else str(v)) for k, v in document.items()]
     console.table(str(subject), ("measured", "value"), rows)
     if console.as_json:
@@ -108,6 +136,9 @@ def _reader(
         session = artifact_session(path, manifest.io, native=native)
         return _AsModel(session), artifact_text(path, manifest, data, session.vocabulary)
     loaded = load_model(path, tokenizer, ModelOptions(context))
+    if loaded.classes:
+        labels = loaded.classes.labels
+        return loaded.forward, read_judged(data, loaded.tokenizer, labels, loaded.forward.context, "--data")
     return loaded.forward, read_text(data, loaded.tokenizer, loaded.forward.context)
 
 
@@ -136,6 +167,11 @@ def generate_command(
     if not _is_text(prompt):
         raise SlmcError(f"-p {prompt!r}: not UTF-8 text; give plain text")
     manifest = open_artifact(artifact)
+    if manifest.io.classes:
+        raise SlmcError(
+            f"{artifact}: a classifier ({', '.join(manifest.io.classes.labels)}), which writes no text; label a "
+            f"sentence with 'python {artifact / 'run.py'} -p SENTENCE'"
+        )
     session = artifact_session(artifact, manifest.io, threads=threads)
     tokenizer = read_tokenizer(artifact / "tokenizer.json", session.vocabulary, UNUSED_ROWS)
     pieces = []

@@ -13,18 +13,20 @@ from torch import Tensor
 
 from exporters.errors import SlmcError
 from exporters.manifest import Manifest
-from targets.evaluation import WORST_LOSS, Evaluation, EvaluationRequest
+from targets.evaluation import WORST_LOSS, Evaluation
 from targets.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths
 from targets.transport import EMULATED
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
 from toolchain.cli.options import PATH, THREADS, command
-from toolchain.delivery.validate import artifact_session, session_logits
-from toolchain.evidence.quality import Reference, bits_per_byte, standard_error, stream_logits
+from toolchain.delivery.validate import artifact_session, evaluation_request, session_logits
+from toolchain.evidence.classes import ClassReference, reference_for
+from toolchain.evidence.quality import bits_per_byte, standard_error, stream_logits
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import LanguageModel, ModelOptions
-from toolchain.model.text import UNUSED_ROWS, Text, read_text, read_tokenizer
+from toolchain.model.sentences import Sentences
+from toolchain.model.text import UNUSED_ROWS, Reading, Text, read_judged, read_text, read_tokenizer
 from toolchain.prepare import SHIPPED_TEXTS
 
 TEXT_TOKENS, STOCK_TOKENS, SINGLE_TOKENS = 8192, 2048, 256
@@ -74,7 +76,8 @@ def validate_command(
             }
     if model is not None and where.name is None:
         session = artifact_session(artifact, manifest.io, native=not no_native, threads=threads)
-        document["kl_mean"] = Reference(model.forward, text.ids).score(session_logits(session, text.ids)).kl_mean
+        logits = session_logits(session, text.reading)
+        document["kl_mean"] = reference_for(model.forward, text.reading).score(logits).kl_mean
     rows = [(k, f"{v:.6g}" if isinstance(v, float) else str(v)) for k, v in document.items()]
     console.table(str(artifact), (f"measured {'here' if where.name is None else 'there'}", "value"), rows)
     console.result(document, "valid")
@@ -82,8 +85,11 @@ def validate_command(
 
 
 def artifact_text(artifact: Path, manifest: Manifest, data: Path | None, vocabulary: int) -> Text:
-    """A text, the shipped one if none is given, as an artifact's tokenizer splits it and its context cuts it."""
+    """A text, the shipped one if none is given, as an artifact's tokenizer splits it and its context cuts it; for a
+    classifier labelled sentences."""
     tokenizer = read_tokenizer(artifact / "tokenizer.json", vocabulary, UNUSED_ROWS)
+    if manifest.io.classes:
+        return read_judged(data, tokenizer, manifest.io.classes.labels, manifest.io.context, "--data")
     return read_text(data or SHIPPED_TEXTS / "evaluation.txt", tokenizer, manifest.io.context)
 
 
@@ -101,25 +107,37 @@ def reference_model(path: Path, tokenizer: Path | None, artifact: Path, manifest
 
 def _predictions(where: Site, text: Text, threads: int, *, native: bool, model: LoadedModel | None) -> dict[str, Any]:
     """Quality of the artifact as it runs there, and whether its ways to run agree."""
-    tokens = tuple(int(t) for t in text.ids)
-    read = where.evaluate(EvaluationRequest(tokens, min(SINGLE_TOKENS, len(tokens)), native, threads))
-    short = tokens[:STOCK_TOKENS]
-    stock = where.evaluate(EvaluationRequest(short, 0, False, threads)) if native else read.head(len(short))
-    document: dict[str, Any] = {
-        "dataset": text.name,
-        "tokens": len(read.losses),
-        "perplexity": read.perplexity,
-        "bits_per_byte": bits_per_byte(read.perplexity, len(read.losses), text.n_bytes),
+    read = where.evaluate(evaluation_request(text, SINGLE_TOKENS, native=native, threads=threads))
+    short = evaluation_request(text.head(STOCK_TOKENS), 0, native=False, threads=threads)
+    count = len(short.labels or short.tokens)
+    stock = where.evaluate(short) if native else read.head(count)
+    document: dict[str, Any] = {"dataset": text.name, "tokens": len(read.losses), "perplexity": read.perplexity}
+    if read.accuracy is None:
+        document["bits_per_byte"] = bits_per_byte(read.perplexity, len(read.losses), text.n_bytes)
+    else:
+        entropy = math.log(read.perplexity)
+        document = {
+            "dataset": text.name, "sentences": len(read.losses), "accuracy": read.accuracy, "cross_entropy": entropy,
+        }  # fmt: skip
+    document |= {
         "token_by_token_top1": read.token_by_token_top1,
         "stock_runtime_top1": stock.agreement(read.best),
-        "stock_runtime_perplexity_ratio": stock.perplexity / read.head(len(short)).perplexity,
+        "stock_runtime_perplexity_ratio": stock.perplexity / read.head(count).perplexity,
     }
     return document if model is None else document | _beside(model, read, text)
 
 
 def _beside(model: LoadedModel, read: Evaluation, text: Text) -> dict[str, Any]:
     """The artifact's losses and best tokens beside the fp32 model's."""
-    losses, best = predictions(model.forward, text.ids)
+    losses, best = predictions(model.forward, text.reading)
+    labels = text.sentences.labels if text.sentences else None
+    if read.accuracy is not None and labels is not None:
+        accuracy = float(torch.eq(best, labels).double().mean())
+        return {
+            "reference_accuracy": accuracy,
+            "relative_drop": (accuracy - read.accuracy) / max(accuracy, 1 / len(best)),
+            "top1_agreement": read.agreement(tuple(best.tolist())),
+        }
     difference = torch.tensor(read.losses, dtype=torch.float64) - losses
     perplexity = math.exp(min(float(losses.mean()), WORST_LOSS))
     return {
@@ -131,8 +149,10 @@ def _beside(model: LoadedModel, read: Evaluation, text: Text) -> dict[str, Any]:
     }
 
 
-def predictions(model: LanguageModel, ids: Tensor) -> tuple[Tensor, Tensor]:
+def predictions(model: LanguageModel, ids: Reading) -> tuple[Tensor, Tensor]:
     """Losses float64 in nats and best tokens int64 [n] of a torch model over token ids [n], as of an Evaluation."""
+    if isinstance(ids, Sentences):
+        return _class_predictions(model, ids)
     losses, best = [], []
     for start, logits in stream_logits(model, ids):
         end = start + len(logits)
@@ -141,6 +161,13 @@ def predictions(model: LanguageModel, ids: Tensor) -> tuple[Tensor, Tensor]:
         losses.append(-log_probs.gather(1, following[:, None])[:, 0])
         best.append(logits.argmax(-1))
     return torch.cat(losses), torch.cat(best)
+
+
+def _class_predictions(model: LanguageModel, sentences: Sentences) -> tuple[Tensor, Tensor]:
+    """Losses of the labels and best classes, sentence by sentence in the file's order."""
+    reference = ClassReference(model, sentences)
+    place = torch.argsort(torch.cat(sentences.batches()))
+    return reference.losses.double()[place], reference.log_probs.argmax(-1)[place]
 
 
 def _speed(m: Measurement) -> dict[str, Any]:

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from exporters.errors import SlmcError
-from exporters.formats.base import Encoded
+from exporters.formats.base import Encoded, Format
 from exporters.formats.catalog import format_named
 from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
+from toolchain.compress.descent import Descent, descend_jointly
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import JointFormat, compress_jointly
 from toolchain.compress.method import Method
+from toolchain.compress.pruners import PRUNERS, PatternFormat, Pruner, Seen
 from toolchain.compress.recipe import Choice
 from toolchain.compress.rounding import Nearest, RangeSearch
 
-METHODS: tuple[Method, ...] = (Nearest(), RangeSearch(), Gptq())
+INTEGER_METHODS: tuple[Method, ...] = (Nearest(), RangeSearch(), Gptq(), Descent())
+
+METHODS: tuple[Method | Pruner, ...] = (*INTEGER_METHODS, *PRUNERS)
+"""Integer methods come first, which all formats know; then pruners, which N:M and decomposed ones know."""
+
+JOINTLY: dict[str, Callable[[Tensor, JointFormat, Tensor], Encoded]] = {
+    Gptq.name: compress_jointly,
+    Descent.name: descend_jointly,
+}
+"""How sparse, decomposed and four-bit float formats read the integer methods that look at the Hessian."""
 
 
-def method_named(name: str) -> Method:
+def method_named(name: str) -> Method | Pruner:
     """The method of that name.
 
     Raises:
@@ -30,16 +43,71 @@ def method_named(name: str) -> Method:
     raise SlmcError(f"unknown method {name!r}; allowed are {', '.join(m.name for m in METHODS)}")
 
 
-def compress(weight: Tensor, choice: Choice, hessian: Tensor | None) -> Encoded:
+def pruner_named(name: str) -> Pruner:
+    """The pruner of that name.
+
+    Raises:
+        SlmcError: there is none.
+    """
+    for pruner in PRUNERS:
+        if pruner.name == name:
+            return pruner
+    raise SlmcError(f"unknown pruning method {name!r}; allowed are {', '.join(p.name for p in PRUNERS)}")
+
+
+def method_takes(name: str, fmt: Format) -> bool:
+    """Whether a method can bring a matrix into a format, whatever else stands in for it where it cannot."""
+    method = method_named(name)
+    if isinstance(fmt, EventFormat):
+        return method_takes(name, fmt.dense)
+    if isinstance(fmt, IntegerFormat):
+        return any(name == m.name for m in INTEGER_METHODS)
+    if name in JOINTLY:
+        return isinstance(fmt, JointFormat)
+    return name == "nearest" or any(p.name == method.name and p.takes(fmt) for p in PRUNERS)
+
+
+def method_for(name: str, fmt: Format, *, linear: bool) -> str:
+    """The method that a layer gets in a format where `name` is asked for of the whole model.
+
+    Floats and signs are rounded to nearest. Layers that are looked up have no Hessian: range search. Pruning methods
+    give way to GPTQ in integer formats, `range` to nearest in sparse ones.
+    """
+    method = method_named(name)
+    if isinstance(fmt, IntegerFormat | EventFormat):
+        if not linear and method.needs_hessian:
+            return RangeSearch.name
+        return name if method_takes(name, fmt) else Gptq.name if linear else RangeSearch.name
+    if not isinstance(fmt, JointFormat) or not linear:
+        return Nearest.name
+    return name if method_takes(name, fmt) else Gptq.name if method.needs_hessian else Nearest.name
+
+
+def compress(weight: Tensor, choice: Choice, hessian: Tensor | None, entropy: Tensor | None = None) -> Encoded:
     """A weight matrix [rows, cols] as its choice stores it.
 
-    Sparse, decomposed and four-bit float formats know two ways: with the Hessian, if the method wants it, or nearest.
+    hessian: mean of x x^T [cols, cols]; entropy: of the input channels [cols], which esparse alone needs. Sparse,
+    decomposed and four-bit float formats are rounded with feedback by `gptq` and `descent`, and by magnitude and to
+    nearest by `nearest` and `range`.
+
+    Raises:
+        SlmcError: the method cannot bring a matrix into this format, or lacks what calibration did not collect.
     """
     fmt, method, w = format_named(choice.format), method_named(choice.method), weight.detach().float()
     if isinstance(fmt, EventFormat):
         return fmt.from_dense(compress(weight, Choice(fmt.dense.name, choice.method), hessian))
+    if isinstance(fmt, PatternFormat) and any(p.name == choice.method for p in PRUNERS):
+        return pruner_named(choice.method).compress(w, fmt, Seen(hessian, entropy))
     if isinstance(fmt, IntegerFormat):
-        return method.compress(w, fmt, hessian)
-    if isinstance(fmt, JointFormat) and method.needs_hessian and hessian is not None:
-        return compress_jointly(w, fmt, hessian)
+        return _integer(method.name, fmt).compress(w, fmt, hessian)
+    if isinstance(fmt, JointFormat) and method.name in JOINTLY and hessian is not None:
+        return JOINTLY[method.name](w, fmt, hessian)
     return fmt.encode(w.numpy())
+
+
+def _integer(name: str, fmt: IntegerFormat) -> Method:
+    for method in INTEGER_METHODS:
+        if method.name == name:
+            return method
+    names = ", ".join(m.name for m in INTEGER_METHODS)
+    raise SlmcError(f"method {name} prunes, and format {fmt.name} keeps every weight; give it one of {names}")

@@ -48,6 +48,11 @@ class Gptq:
     def compress(self, weight: Tensor, fmt: IntegerFormat, hessian: Tensor | None) -> Encoded:
         if hessian is None:
             raise SlmcError("gptq needs calibration; choose method nearest or range where there is none")
+        codes, scales, zeros = self.rounded(weight, fmt, hessian)
+        return fmt.store(codes.to(torch.uint8).numpy(), as_grid(scales, zeros))
+
+    def rounded(self, weight: Tensor, fmt: IntegerFormat, hessian: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Codes [rows, cols], scales [rows, groups] and zeros likewise (None: the format's own), all float32."""
         factor = inverse_factor(hessian, self.damping)
         w, codes = weight.clone(), torch.empty_like(weight)
         importance = factor.diagonal().square().reciprocal()[None]
@@ -69,7 +74,7 @@ class Gptq:
             block_codes, errors = _round_block(w[:, start:end], factor[start:end, start:end], scales[:, g], zero, fmt)
             codes[:, start:end] = block_codes
             w[:, end:] -= errors @ factor[start:end, end:]
-        return fmt.store(codes.to(torch.uint8).numpy(), as_grid(scales, zeros))
+        return codes, scales, zeros
 
 
 def _round_block(

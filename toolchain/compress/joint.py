@@ -21,7 +21,7 @@ from exporters.formats.nm import NmFormat
 from toolchain.compress.gptq import Gptq, inverse_factor
 from toolchain.compress.grids import grouped, search_grid
 from toolchain.compress.masks import in_groups, per_pattern
-from toolchain.compress.values import fit_float4, round_values
+from toolchain.compress.values import decoded_steps, fit_float4, round_values
 
 BLOCK = 128
 """Columns whose updates are kept apart before the rest of the matrix follows; a multiple of every period."""
@@ -73,7 +73,7 @@ def layout_of(fmt: JointFormat) -> Layout:
 
 def prune(weight: Tensor, layout: Layout, hessian: Tensor, kinds: Tensor | None = None) -> Tensor:
     """SparseGPT without rounding: the matrix [rows, cols] with zeros where its layout's only part keeps nothing."""
-    run = _Pass(weight, layout, inverse_factor(hessian, Gptq.damping), kinds)
+    run = JointPass(weight, layout, hessian, kinds)
     run.all_columns()
     return run.values
 
@@ -85,24 +85,19 @@ def compress_jointly(weight: Tensor, fmt: JointFormat, hessian: Tensor, kinds: T
         hessian: mean of x x^T, [cols, cols].
         kinds: which part every weight goes to, int8 [rows, cols]; chosen on the way by w^2 / U_jj^2 if not given.
     """
-    run = _Pass(weight, layout_of(fmt), inverse_factor(hessian, Gptq.damping), kinds)
+    run = JointPass(weight, layout_of(fmt), hessian, kinds)
     run.all_columns()
-    codes, grids = run.codes.to(torch.uint8).numpy(), [Grid(s.numpy(), None) for s in run.scales]
-    masks = [(run.kinds == i + 1).numpy() for i in range(len(grids))]
-    if isinstance(fmt, NmFormat):
-        return fmt.store(masks[0], codes, grids[0])
-    if isinstance(fmt, DecomposedFormat):
-        return fmt.store((masks[0], codes, grids[0]), (masks[1], codes, grids[1]))
-    return fmt.store(codes, grids[0])
+    return run.stored(fmt)
 
 
-class _Pass:
-    """One walk over the columns of a matrix."""
+class JointPass:
+    """One walk over the columns of a matrix. kinds, codes, values: of every weight, [rows, cols]; scales: of every
+    part, [rows, groups]; sizes: columns of a group, of every part."""
 
-    def __init__(self, weight: Tensor, layout: Layout, factor: Tensor, kinds: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, layout: Layout, hessian: Tensor, kinds: Tensor | None) -> None:
         rows, cols = weight.shape
-        self.weight, self.layout, self.factor = weight.clone(), layout, factor
-        self.importance = factor.diagonal().square().reciprocal()
+        self.weight, self.layout, self.factor = weight.clone(), layout, inverse_factor(hessian, Gptq.damping)
+        self.importance = self.factor.diagonal().square().reciprocal()
         self.given = kinds is not None
         self.kinds = torch.zeros(rows, cols, dtype=torch.int8) if kinds is None else kinds
         self.codes, self.values = torch.zeros(rows, cols), torch.zeros(rows, cols)
@@ -122,7 +117,7 @@ class _Pass:
         errors = torch.empty_like(block)
         for j in range(end - start):
             self._begin(start + j, block[j:])
-            value = self._fixed(start + j, block[j])
+            value = self.fixed(start + j, block[j])
             errors[j] = (block[j] - value) / self.factor[start + j, start + j]
             block[j + 1 :].addr_(self.factor[start + j, start + j + 1 : end], errors[j], alpha=-1)
         return errors.t()
@@ -159,7 +154,7 @@ class _Pass:
             scales = fit_float4(own, importance)
         self.scales[number][:, at // self.sizes[number]] = scales
 
-    def _fixed(self, at: int, column: Tensor) -> Tensor:
+    def fixed(self, at: int, column: Tensor) -> Tensor:
         """The values [rows] that a column gets, its codes noted."""
         kinds, value, codes = self.kinds[:, at], torch.zeros_like(column), torch.zeros_like(column)
         for number, part in enumerate(self.layout.parts):
@@ -169,3 +164,20 @@ class _Pass:
             value, codes = torch.where(mine, own_values, value), torch.where(mine, own_codes, codes)
         self.codes[:, at], self.values[:, at] = codes, value
         return value
+
+    def steps(self, number: int) -> Tensor:
+        """What the codes of a part stand for in units of its scales, [rows, cols]; 0 where weights are not its own."""
+        values = self.layout.parts[number].values
+        if values is None:
+            return torch.where(self.kinds == number + 1, self.values, 0.0)
+        return torch.where(self.kinds == number + 1, decoded_steps(self.codes, values), 0.0)
+
+    def stored(self, fmt: JointFormat) -> Encoded:
+        """The matrix in the format whose layout this is."""
+        codes, grids = self.codes.to(torch.uint8).numpy(), [Grid(s.numpy(), None) for s in self.scales]
+        masks = [(self.kinds == i + 1).numpy() for i in range(len(grids))]
+        if isinstance(fmt, NmFormat):
+            return fmt.store(masks[0], codes, grids[0])
+        if isinstance(fmt, DecomposedFormat):
+            return fmt.store((masks[0], codes, grids[0]), (masks[1], codes, grids[1]))
+        return fmt.store(codes, grids[0])

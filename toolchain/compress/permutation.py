@@ -60,23 +60,23 @@ def block_swaps(score: Tensor, keep: int, of: int, block: int = 256, tries: int 
 
 def _swapped(score: Tensor, keep: int, of: int, tries: int, generator: np.random.Generator) -> Tensor:
     """The order of one block [rows, n], n a multiple of `of`, after `tries` random swaps."""
-    columns = score.t().contiguous()
+    columns = score.t().contiguous().numpy()
     groups = len(columns) // of
-    order = torch.arange(len(columns)).view(groups, of)
+    order = np.arange(len(columns)).reshape(groups, of)
 
-    def held(members: Tensor) -> Tensor:
-        return columns[members].topk(keep, 0).values.sum()
+    def held(members: np.ndarray) -> float:
+        return float(np.partition(columns[members], of - keep, 0)[of - keep :].sum())
 
     now = [held(order[g]) for g in range(groups)]
     for _ in range(tries):
         a, b = generator.choice(groups, 2, replace=False)
         i, j = generator.integers(of, size=2)
-        first, second = order[a].clone(), order[b].clone()
+        first, second = order[a].copy(), order[b].copy()
         first[i], second[j] = order[b, j], order[a, i]
         then = held(first), held(second)
         if then[0] + then[1] > now[a] + now[b]:
             order[a], order[b], now[a], now[b] = first, second, *then
-    return order.flatten()
+    return torch.from_numpy(order.flatten())
 
 
 def assigned(score: Tensor, keep: int, of: int) -> Tensor:

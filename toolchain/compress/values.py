@@ -28,6 +28,14 @@ def round_values(weights: Tensor, scales: Tensor, values: IntegerFormat | Float4
     return codes, torch.where(negative, -_STEPS[magnitude], _STEPS[magnitude]) * scales
 
 
+def decoded_steps(codes: Tensor, values: IntegerFormat | Float4Format) -> Tensor:
+    """What codes stand for in units of their scale, like codes."""
+    if isinstance(values, IntegerFormat):
+        return codes - values.default_zero
+    magnitude = _STEPS[codes.long() % 8]
+    return torch.where(codes >= 8, -magnitude, magnitude)
+
+
 def fit_float4(weights: Tensor, importance: Tensor) -> Tensor:
     """The scales [rows] with the least sum_k importance_k (w_k - rounded_k)^2 over SHARES; weights [rows, n]."""
     reach = weights.abs().amax(1) / float(STEPS[7])

@@ -15,7 +15,8 @@ from exporters.formats.integer import IntegerFormat
 from exporters.manifest import parse
 from toolchain.compress.catalog import method_named
 from toolchain.compress.recipe import ACTIVATION_BITS, Choice, Recipe
-from toolchain.delivery.reports.data import Point, SensitivityRow
+from toolchain.delivery.families import family_rows
+from toolchain.delivery.reports.data import FamilyRow, Point, SensitivityRow
 from toolchain.model.family import ModelOptions
 from toolchain.model.tree import ModelTree
 from toolchain.search.frontier import OBJECTIVE
@@ -32,7 +33,8 @@ class Plan:
     max_bytes, max_drop: what the search kept to. max_latency_ms, max_rss_bytes: limits for the finished artifact.
     feasible: whether the search believes that the former are met. calibration_tokens: how much of the calibration text
     the methods saw; the recipe's codes depend on it. tune: steps of end-to-end tuning after compression.
-    context, kv_cache: of the key-value cache, where there is one.
+    context, kv_cache: of the key-value cache, where there is one. families, screening: what sparse formats gave.
+    shuffle: the pattern that inner channels were put in order for.
     """
 
     plan_version: int
@@ -53,6 +55,9 @@ class Plan:
     sensitivities: tuple[SensitivityRow, ...]
     context: int | None = None
     kv_cache: str = "fp32"
+    families: tuple[FamilyRow, ...] = ()
+    screening: str = ""
+    shuffle: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -61,12 +66,22 @@ class Plan:
 def plan_of(
     result: SearchResult, limits: Limits, *, model_sha256: str, calibration_sha256: str, calibration_tokens: int,
     seed: int, effort: str, max_latency_ms: float | None = None, max_rss_bytes: int | None = None, tune: int = 0,
-    cache: ModelOptions | None = None,
+    cache: ModelOptions | None = None, shuffle: str | None = None,
 ) -> Plan:  # fmt: skip
     """The plan that a finished search amounts to."""
     on_frontier = {id(c) for c in result.frontier}
     points = tuple(
-        Point(c.bytes, c.drop, c.upper, c.score.kl_mean, c.tier, c.why, id(c) in on_frontier, c is result.winner)
+        Point(
+            c.bytes,
+            c.drop,
+            c.upper,
+            c.score.kl_mean,
+            c.tier,
+            c.why,
+            id(c) in on_frontier,
+            c is result.winner,
+            c.predicted_ms,
+        )
         for c in result.trace
     )
     cache = cache or ModelOptions()
@@ -74,7 +89,8 @@ def plan_of(
     return Plan(
         PLAN_VERSION, model_sha256, calibration_sha256, calibration_tokens, seed, effort, OBJECTIVE, limits.max_bytes,
         limits.max_drop, max_latency_ms, max_rss_bytes, tune, result.feasible, result.winner.recipe, points, rows,
-        cache.context, cache.kv_cache,
+        cache.context, cache.kv_cache, family_rows(result), result.screening.text() if result.screening else "",
+        shuffle,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Generate text from this artifact with numpy, onnxruntime and tokenizers alone: python run.py -p "Once"."""
+"""Run this artifact with numpy, onnxruntime and tokenizers alone: python run.py -p "Once"; a classifier labels it."""
 
 import argparse
 import ctypes
@@ -36,9 +36,14 @@ def pick(logits: np.ndarray, temperature: float, top_k: int, random: np.random.G
     if temperature <= 0:
         return int(logits.argmax())
     best = np.argpartition(logits, -top_k)[-top_k:] if top_k < len(logits) else np.arange(len(logits))
-    scaled = logits[best].astype(np.float64) / temperature
-    shares = np.exp(scaled - scaled.max())
-    return int(random.choice(best, p=shares / shares.sum()))
+    return int(random.choice(best, p=softmax(logits[best] / temperature)))
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Probabilities of scores [n]."""
+    shares: np.ndarray = np.exp(scores.astype(np.float64) - scores.max())
+    shares /= shares.sum()
+    return shares
 
 
 def main() -> None:
@@ -61,6 +66,12 @@ def main() -> None:
     room = io["context"] - len(ids) if io["context"] else args.tokens
     if room < 0:
         sys.exit(f"error: the prompt has {len(ids)} tokens, and the context is {io['context']}; shorten it")
+    if io["classes"]:
+        scores = session.run([io["logits"]], {io["tokens"]: np.array([ids], np.int64), **state})[0][0, 0]
+        print(io["classes"]["labels"][int(scores.argmax())])
+        for label, score, share in zip(io["classes"]["labels"], scores, softmax(scores), strict=True):
+            print(f"{label}\t{score:.4f}\t{share:.1%}")
+        return
     if args.tokens > room:
         print(f"only {room} tokens fit into the context after this prompt", file=sys.stderr)
     shown, written, fresh, seconds = tokenizer.decode(ids), list(ids), ids, 0.0

@@ -10,15 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exporters.manifest import Constraint, Io, Measured, Parity, Quality
+from exporters.manifest import ACCURACY, PERPLEXITY, Constraint, Io, Measured, Parity, Quality
 from targets.cpu import named_cpu
+from targets.evaluation import EvaluationRequest
 from targets.measure import measure
 from targets.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths, pieces, to_measured
 from targets.native import serving_library
 from targets.session import Session, open_session
-from toolchain.evidence.quality import CHUNK, Reference, bits_per_byte, stream_logits
+from toolchain.evidence.classes import AnyReference, reference_for
+from toolchain.evidence.quality import CHUNK, Score, bits_per_byte, stream_logits
 from toolchain.model.family import LanguageModel
-from toolchain.model.text import Text
+from toolchain.model.sentences import Sentences
+from toolchain.model.text import Reading, Text, first
 
 PARITY_LOGITS = 2**22
 """Parity compares about this many logits: 2,048 tokens of a vocabulary of 2,048."""
@@ -30,8 +33,11 @@ def artifact_session(folder: Path, io: Io, *, native: bool = True, threads: int 
     return open_session(folder / "model.onnx", io, native=library, threads=threads)
 
 
-def session_logits(session: Session, ids: Tensor, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
+def session_logits(session: Session, ids: Reading, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
     """(position, logits [t, V]) over token ids [n], as toolchain.evidence.quality.stream_logits gives them."""
+    if isinstance(ids, Sentences):
+        yield from _session_scores(session, ids)
+        return
     context = session.io.context
     session.reset()
     for start, end in pieces(len(ids), context, chunk):
@@ -40,16 +46,35 @@ def session_logits(session: Session, ids: Tensor, chunk: int = CHUNK) -> Iterato
         yield start, torch.from_numpy(session.run(ids[None, start:end].numpy())[0])
 
 
-def parity(session: Session, compressed: LanguageModel, ids: Tensor) -> Parity:
+def _session_scores(session: Session, sentences: Sentences) -> Iterator[tuple[int, Tensor]]:
+    read = 0
+    for batch in sentences.batches():
+        scores = []
+        for tokens in sentences.stacked(batch):
+            session.reset()
+            scores.append(torch.from_numpy(session.run(tokens[None].numpy())[0]))
+            read += len(tokens)
+        yield read, torch.cat(scores)
+
+
+def parity(session: Session, compressed: LanguageModel, ids: Reading) -> Parity:
     """The artifact beside torch with the same stored weights, over the first tokens of a text."""
-    count = int(min(len(ids), max(64, PARITY_LOGITS // session.vocabulary)))
-    reference = Reference(compressed, ids[:count])
+    read = first(ids, int(min(len(ids), max(64, PARITY_LOGITS // session.vocabulary))))
+    reference = reference_for(compressed, read)
     worst = 0.0
-    chunks = list(session_logits(session, ids[:count]))
-    for (_, logits), (_, expected) in zip(chunks, stream_logits(compressed, ids[:count]), strict=True):
+    chunks = list(session_logits(session, read))
+    for (_, logits), (_, expected) in zip(chunks, stream_logits(compressed, read), strict=True):
         worst = max(worst, float((expected - logits).abs().max()))
     score = reference.score(chunks)
-    return Parity(worst, score.top1_agreement, 1 + score.relative_drop, count)
+    return Parity(worst, score.top1_agreement, score.perplexity / score.reference, len(read))
+
+
+def evaluation_request(text: Text, single_tokens: int, *, native: bool, threads: int) -> EvaluationRequest:
+    """What a device is asked to read; so many of the tokens also one by one."""
+    tokens, sentences = tuple(text.ids.tolist()), text.sentences
+    ends = () if sentences is None else sentences.ends
+    labels = () if sentences is None or sentences.labels is None else tuple(sentences.labels.tolist())
+    return EvaluationRequest(tokens, min(single_tokens, len(tokens)), native, threads, ends, labels)
 
 
 def token_by_token_agreement(session: Session, ids: Tensor) -> float:
@@ -61,12 +86,14 @@ def token_by_token_agreement(session: Session, ids: Tensor) -> float:
     return float((whole == single).mean())
 
 
-def quality(session: Session, reference: Reference, text: Text) -> Quality:
+def quality(session: Session, reference: AnyReference, text: Text) -> Quality:
     """The artifact's quality on a text, beside the fp32 model's."""
-    score = reference.score(session_logits(session, text.ids))
+    score = reference.score(session_logits(session, text.reading))
+    if score.accuracy is not None:
+        return _accuracy(score, text)
     upper = math.expm1(math.log1p(score.relative_drop) + 1.645 * score.standard_error)
     return Quality(
-        metric="perplexity",
+        metric=PERPLEXITY,
         dataset=text.name,
         dataset_sha256=text.sha256,
         tokens=score.tokens,
@@ -76,6 +103,33 @@ def quality(session: Session, reference: Reference, text: Text) -> Quality:
         relative_drop_upper=upper,
         bits_per_byte=bits_per_byte(score.perplexity, score.tokens, text.n_bytes),
         bits_per_byte_reference=bits_per_byte(score.reference, score.tokens, text.n_bytes),
+        kl_mean=score.kl_mean,
+        top1_agreement=score.top1_agreement,
+    )
+
+
+def accuracy_drop(score: Score) -> tuple[float, float]:
+    """By what share of the fp32 model's the accuracy falls, and the one-sided 95 % bound of that."""
+    assert score.accuracy is not None and score.reference_accuracy is not None and score.accuracy_error is not None
+    whole = max(score.reference_accuracy, 1 / score.tokens)
+    drop = (score.reference_accuracy - score.accuracy) / whole
+    return drop, drop + 1.645 * score.accuracy_error / whole
+
+
+def _accuracy(score: Score, text: Text) -> Quality:
+    assert score.accuracy is not None and score.reference_accuracy is not None
+    drop, upper = accuracy_drop(score)
+    return Quality(
+        metric=ACCURACY,
+        dataset=text.name,
+        dataset_sha256=text.sha256,
+        tokens=score.tokens,
+        reference=score.reference_accuracy,
+        compressed=score.accuracy,
+        relative_drop=drop,
+        relative_drop_upper=upper,
+        bits_per_byte=0.0,
+        bits_per_byte_reference=0.0,
         kl_mean=score.kl_mean,
         top1_agreement=score.top1_agreement,
     )

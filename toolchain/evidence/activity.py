@@ -10,24 +10,26 @@ from torch import Tensor, nn
 from targets.energy import Activity
 from toolchain.evidence.quality import stream_logits
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.text import Reading
 
 
 class _Counter:
-    """Nonzero inputs and all inputs of one layer; whether each seen so far is 0 or 1."""
+    """Nonzero inputs and all inputs of one layer; whether those of every product seen so far are spikes."""
 
     def __init__(self) -> None:
         self.nonzero = self.total = 0
-        self.binary = True
+        self.spikes = True
 
     def add(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
         x: Tensor = inputs[0]
         self.nonzero += int(torch.count_nonzero(x))
         self.total += x.numel()
-        self.binary = self.binary and bool(((x == 0) | (x == 1)).all())
+        size = x.abs()
+        self.spikes = self.spikes and bool(((x == 0) | (size == size.amax(-1, keepdim=True))).all())
 
 
-def input_activity(model: LoadedModel, ids: Tensor) -> dict[str, Activity]:
-    """Activity of every linear layer's inputs over token ids int64 [n] of the fp32 model, by layer path."""
+def input_activity(model: LoadedModel, ids: Reading) -> dict[str, Activity]:
+    """Activity of every linear layer's inputs over what the fp32 model reads, by layer path."""
     counters: dict[str, _Counter] = {}
     hooks = []
     for layer in model.tree.layers:
@@ -40,4 +42,4 @@ def input_activity(model: LoadedModel, ids: Tensor) -> dict[str, Activity]:
     finally:
         for hook in hooks:
             hook.remove()
-    return {path: Activity(c.nonzero / max(1, c.total), c.binary) for path, c in counters.items()}
+    return {path: Activity(c.nonzero / max(1, c.total), c.spikes) for path, c in counters.items()}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.sentences import Sentences
+from toolchain.model.text import Reading
 
 STREAMS = 8
 """Pieces of the text that are read side by side, each from an empty state."""
@@ -35,7 +37,7 @@ class _OutputGradient:
 
 def output_fisher(
     model: LoadedModel,
-    ids: Tensor,
+    ids: Reading,
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Tensor]:
@@ -44,11 +46,12 @@ def output_fisher(
 
     The loss is -log p of a token drawn from the model's own prediction (the true Fisher, not the empirical one), in
     nats, summed over tokens; spikes are differentiated by their surrogate. A layer whose weights change by E then
-    costs about 1/2 sum_r F_r E_r H E_r^T nats per token, with H the mean of x x^T.
+    costs about 1/2 sum_r F_r E_r H E_r^T nats per token, with H the mean of x x^T. Of a classifier a class is drawn for
+    each sentence, F is the sum over tokens divided by sentences, and the cost is in nats per sentence.
 
     Args:
-        ids: token ids int64 [n].
-        seed: of the drawn tokens.
+        ids: token ids int64 [n], or sentences.
+        seed: of the drawn tokens or classes.
     """
     watched: dict[str, _OutputGradient] = {}
     hooks = []
@@ -59,22 +62,30 @@ def output_fisher(
     for path, gradient in watched.items():
         hooks.append(model.module.get_submodule(path).register_forward_hook(gradient.watch))
     generator = torch.Generator().manual_seed(seed)
-    texts = _streams(ids, model.forward.context)
-    state, tokens, total = model.forward.initial_state(0), 0, sum(text.numel() for text in texts)
+    state, read, predictions = model.forward.initial_state(0), 0, 0
     try:
-        for piece, fresh in ((p, i == 0) for text in texts for i, p in enumerate(torch.split(text, WINDOW, 1))):
+        for piece, fresh in _pieces(ids, model.forward.context):
             state = model.forward.initial_state(len(piece)) if fresh else state
             logits, after = model.forward(piece, state)
             drawn = torch.multinomial(torch.softmax(logits.detach().flatten(0, 1), -1), 1, generator=generator)[:, 0]
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), drawn, reduction="sum")
             loss.backward()  # type: ignore[no-untyped-call]
             state = [s.detach() for s in after]
-            tokens += piece.numel()
-            progress(tokens, total)
+            read, predictions = read + piece.numel(), predictions + len(drawn)
+            progress(read, len(ids))
     finally:
         for hook in hooks:
             hook.remove()
-    return {path: gradient.sum / tokens for path, gradient in watched.items()}
+    return {path: gradient.sum / predictions for path, gradient in watched.items()}
+
+
+def _pieces(ids: Reading, context: int | None) -> Iterator[tuple[Tensor, bool]]:
+    """What is read in one call [streams, time], and whether it begins anew: windows of a text, or whole sentences."""
+    if isinstance(ids, Sentences):
+        yield from ((ids.stacked(batch), True) for batch in ids.batches(STREAMS))
+        return
+    for text in _streams(ids, context):
+        yield from ((piece, i == 0) for i, piece in enumerate(torch.split(text, WINDOW, 1)))
 
 
 def _streams(ids: Tensor, context: int | None) -> list[Tensor]:

@@ -12,6 +12,8 @@ from torch import Tensor
 from exporters.errors import SlmcError
 from targets.measurement import pieces
 from toolchain.model.family import LanguageModel
+from toolchain.model.sentences import Sentences
+from toolchain.model.text import Reading
 
 CHUNK = 512
 """Tokens per forward pass; the state is carried, so the choice changes nothing but speed."""
@@ -33,7 +35,8 @@ class Score:
 
     relative_drop: perplexity / reference - 1, > 0 is worse. standard_error: of the mean difference of the per-token
     losses, in nats, which is that of the drop where both are small. kl_mean: KL(reference || model) in nats per token.
-    top1_agreement: share of equal best tokens.
+    top1_agreement: share of equal best tokens. Of a classifier all is per sentence, and relative_drop, standard_error:
+    of the expected accuracy (see classes.py); accuracy_error: standard error of the difference of the two accuracies.
     """
 
     perplexity: float
@@ -43,10 +46,25 @@ class Score:
     kl_mean: float
     top1_agreement: float
     tokens: int
+    accuracy: float | None = None
+    reference_accuracy: float | None = None
+    accuracy_error: float | None = None
+
+    def said(self) -> str:
+        """The metric and its drop, in a few words."""
+        if self.accuracy is not None:
+            return f"accuracy {self.accuracy:.2%} ({self.relative_drop:+.2%} expected)"
+        return f"perplexity {self.perplexity:.3f} ({self.relative_drop:+.2%})"
 
 
-def stream_logits(model: LanguageModel, ids: Tensor, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
-    """(position, logits [t, V]) over token ids [n], the state carried from chunk to chunk within a context."""
+def stream_logits(model: LanguageModel, ids: Reading, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
+    """(position, logits [t, V]) over token ids [n], the state carried from chunk to chunk within a context.
+
+    Over sentences (tokens read before, scores [b, classes]) of their batches, each sentence from an empty state.
+    """
+    if isinstance(ids, Sentences):
+        yield from _stream_scores(model, ids)
+        return
     state = model.initial_state(1)
     for start, end in pieces(len(ids), model.context, chunk):
         if model.context and start and start % model.context == 0:
@@ -55,6 +73,16 @@ def stream_logits(model: LanguageModel, ids: Tensor, chunk: int = CHUNK) -> Iter
         with torch.inference_mode():
             logits, state = model(ids[None, start:end], state)
         yield start, logits[0]
+
+
+def _stream_scores(model: LanguageModel, sentences: Sentences) -> Iterator[tuple[int, Tensor]]:
+    read = 0
+    for batch in sentences.batches():
+        tokens = sentences.stacked(batch)
+        with torch.inference_mode():
+            scores, _ = model(tokens, model.initial_state(len(tokens)))
+        yield read, scores[:, 0]
+        read += tokens.numel()
 
 
 class Reference:

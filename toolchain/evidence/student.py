@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from exporters.formats.base import Encoded
@@ -18,16 +18,21 @@ from toolchain.compress.recipe import Choice, Recipe
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
+from toolchain.model.streamed import Read, Streamed
 
 
 class Student:
-    """A model that shares every tensor with the original until a recipe says otherwise."""
+    """A model that shares every tensor with the original until a recipe says otherwise.
+
+    Layers of a streamed model stay streamed: they are decoded for every product.
+    """
 
     def __init__(self, model: LoadedModel, encoded: Callable[[str, Choice], Encoded]) -> None:
         shared = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
         self.module = copy.deepcopy(model.module, memo=shared)
         if isinstance(self.module, CachedModel):
             self.module.kv_cache = model.kv_cache
+        self._inputs = {layer.path: layer.cols for layer in model.tree.layers}
         self._tables = {layer.path: layer.table for layer in model.tree.layers if layer.table}
         self._original = model
         self._encoded = encoded
@@ -37,23 +42,38 @@ class Student:
     def take(self, recipe: Recipe) -> LanguageModel:
         """The model with exactly these layers compressed, all others as they were."""
         for path in self._now.keys() - recipe.keys():
-            self._set(path, self._original.module.get_parameter(f"{path}.weight"))
+            self._give_back(path)
             self._take_as_they_are(path)
             del self._now[path]
         for path, choice in recipe.items():
             if self._now.get(path) != choice:
-                encoded = self._encoded(path, choice)
-                weight = torch.from_numpy(format_named(encoded.format).decode(encoded))
-                self._set(path, nn.Parameter(weight, requires_grad=False))
-                self._round_inputs(path, choice, encoded.shape[1])
+                self._exchange(path, choice)
+                self._round_inputs(path, choice)
                 self._now[path] = choice
         return cast(LanguageModel, self.module)
 
-    def _round_inputs(self, path: str, choice: Choice, inputs: int) -> None:
+    def _exchange(self, path: str, choice: Choice) -> None:
+        if isinstance(self.module.get_submodule(path), Streamed):
+            self._read(path, lambda: self._decoded(path, choice))
+        else:
+            self._set(path, nn.Parameter(self._decoded(path, choice), requires_grad=False))
+
+    def _give_back(self, path: str) -> None:
+        original = self._original.module.get_submodule(path)
+        if isinstance(original, Streamed):
+            self._read(path, original.read)
+        else:
+            self._set(path, self._original.module.get_parameter(f"{path}.weight"))
+
+    def _decoded(self, path: str, choice: Choice) -> Tensor:
+        encoded = self._encoded(path, choice)
+        return torch.from_numpy(format_named(encoded.format).decode(encoded))
+
+    def _round_inputs(self, path: str, choice: Choice) -> None:
         self._take_as_they_are(path)
         fmt = format_named(choice.format)
         if choice.activations == "int8" and isinstance(fmt, IntegerFormat):
-            group = fmt.group_size(inputs)
+            group = fmt.group_size(self._inputs[path])
             self._hooks[path] = self.module.get_submodule(path).register_forward_pre_hook(
                 lambda _module, arguments: (rounded_activations(arguments[0], group),)
             )
@@ -61,6 +81,12 @@ class Student:
     def _take_as_they_are(self, path: str) -> None:
         if path in self._hooks:
             self._hooks.pop(path).remove()
+
+    def _read(self, path: str, read: Read) -> None:
+        for holder in filter(None, (path, self._tables.get(path))):
+            module = self.module.get_submodule(holder)
+            assert isinstance(module, Streamed)
+            module.read = read
 
     def _set(self, path: str, weight: nn.Parameter) -> None:
         self.module.get_submodule(path).weight = weight

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from toolchain.evidence.quality import stream_logits
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.text import Reading, first
 
 ZEROS_TOKENS = 2048
 """Tokens of the calibration text that shares are counted on: a share of so many inputs is known well enough."""
@@ -26,8 +27,8 @@ class _Zeros:
         self.seen += inputs[0].numel()
 
 
-def zero_shares(model: LoadedModel, ids: Tensor) -> dict[str, float]:
-    """Share of inputs that are zero, of every linear layer, over token ids int64 [n] of the fp32 model."""
+def zero_shares(model: LoadedModel, ids: Reading) -> dict[str, float]:
+    """Share of inputs that are zero, of every linear layer, over what the fp32 model reads."""
     counts: dict[str, _Zeros] = {}
     hooks = []
     for layer in model.tree.layers:
@@ -36,7 +37,7 @@ def zero_shares(model: LoadedModel, ids: Tensor) -> dict[str, float]:
             module = model.module.get_submodule(layer.path)
             hooks.append(module.register_forward_pre_hook(counts[layer.path].add))
     try:
-        for _ in stream_logits(model.forward, ids[:ZEROS_TOKENS]):
+        for _ in stream_logits(model.forward, first(ids, ZEROS_TOKENS)):
             pass
     finally:
         for hook in hooks:

@@ -25,6 +25,7 @@ class Tolerances:
 
     size: float = 0.001
     perplexity: float = 0.005
+    accuracy: float = 0.005
     agreement: float = 0.005
     memory: float = 0.05
     latency: float = 0.07
@@ -101,7 +102,13 @@ def _layer(size: object) -> str:
     return "none" if size is None else " ".join(str(v) for v in dataclasses.astuple(size)) + " bytes"  # type: ignore[call-overload]
 
 
-def check_perplexity(c: Compared) -> Check:
+def check_quality(c: Compared) -> Check:
+    """Perplexity; of a classifier, accuracy."""
+    was, found = c.before.predictions.accuracy, c.now.predictions.accuracy
+    if was is not None and found is not None:
+        why = f"{found / max(was, 1e-9) - 1:+.2%}, may fall by {c.tolerances.accuracy:.1%}"
+        worse = not found >= was * (1 - c.tolerances.accuracy)
+        return _check("accuracy", worse, f"{was:.2%}", f"{found:.2%}", why, 100 * found, "%")
     before, now = c.before.predictions.perplexity, c.now.predictions.perplexity
     limit = before * (1 + c.tolerances.perplexity)
     why = f"{now / before - 1:+.2%}, may rise by {c.tolerances.perplexity:.1%}"
@@ -165,7 +172,7 @@ def check_latency(c: Compared) -> Check:
 
 
 CHECKS: Final = (
-    check_size, check_layers, check_perplexity, check_top1, check_single, check_stock, check_memory, check_latency,
+    check_size, check_layers, check_quality, check_top1, check_single, check_stock, check_memory, check_latency,
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from targets import reference
 from targets.evaluation import Evaluation, EvaluationRequest
 from targets.measurement import Measurement, MeasureRequest, fitting_lengths
 from targets.verify import file_sha256
+from toolchain.delivery.validate import evaluation_request
 from toolchain.gate.values import Figures, LayerSize, Machine, Predictions, Sizes, Speed, TextRead
 from toolchain.model.text import Text
 
@@ -38,10 +39,9 @@ class Site(Protocol):
 
 def read(site: Site, text: Text, *, threads: int, native: bool) -> tuple[Evaluation, Evaluation]:
     """The text as the artifact reads it, and its beginning on plain ONNX Runtime."""
-    tokens = tuple(int(t) for t in text.ids)
-    own = site.evaluate(EvaluationRequest(tokens, min(SINGLE_TOKENS, len(tokens)), native, threads))
-    short = tokens[:STOCK_TOKENS]
-    return own, site.evaluate(EvaluationRequest(short, 0, False, threads)) if native else own.head(len(short))
+    own = site.evaluate(evaluation_request(text, SINGLE_TOKENS, native=native, threads=threads))
+    short = evaluation_request(text.head(STOCK_TOKENS), 0, native=False, threads=threads)
+    return own, site.evaluate(short) if native else own.head(len(short.labels or short.tokens))
 
 
 def measure_speed(
@@ -89,7 +89,7 @@ def figures(
     return Figures(
         sizes=Sizes(manifest.bytes.weights, manifest.bytes.states, sum(files)),
         layers={path: LayerSize(entry.format, entry.bytes) for path, entry in manifest.recipe.items()},
-        text=TextRead(text.name, text.sha256, len(text.ids)),
+        text=TextRead(text.name, text.sha256, len(text.ids), len(text.sentences.ends) if text.sentences else None),
         machine=Machine(
             cpu=first.cpu,
             isa=first.isa,
@@ -104,6 +104,7 @@ def figures(
             own.agreement(reference_tokens),
             1.0 if single is None else single,
             stock.agreement(own.best),
+            own.accuracy,
         ),
         model_memory_bytes=tuple(m.ended.peak_bytes - m.baseline.rss_bytes for m in measurements),
         speed=speed(measurements),

@@ -37,11 +37,12 @@ class LayerSize:
 
 @dataclass(frozen=True)
 class TextRead:
-    """The text that was read: its name, SHA-256, and how many of its tokens."""
+    """The text that was read: its name, SHA-256, and how many of its tokens, and sentences if it is read as such."""
 
     name: str
     sha256: str
     tokens: int
+    sentences: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,16 @@ class Machine:
 
 @dataclass(frozen=True)
 class Predictions:
-    """perplexity on the text; top1_agreement with the reference tokens; the other two: the ways to run it agree."""
+    """perplexity on the text; top1_agreement with the reference tokens; the other two: the ways to run it agree.
+
+    accuracy: of a classifier, whose perplexity is that of its labels, and whose reference tokens are classes.
+    """
 
     perplexity: float
     top1_agreement: float
     token_by_token_top1: float
     stock_runtime_top1: float
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,8 @@ def read_baseline(path: Path) -> Baseline:
             "write it again with --update-baseline"
         )
     baseline: Baseline = parse(Baseline, raw, str(path))
-    if len(unpacked(baseline.reference_tokens, path)) != baseline.figures.text.tokens:
+    text = baseline.figures.text
+    if len(unpacked(baseline.reference_tokens, path)) != (text.sentences or text.tokens):
         raise SlmcError(f"{path}: reference_tokens are not as many as text.tokens; restore it from git")
     speed = baseline.figures.speed
     if (

@@ -12,7 +12,9 @@ from toolchain.model.family import Shapes
 
 Config = Mapping[str, Any]
 
-_WRAPPERS = re.compile(r"^(?:(?:module|base_model|language_model|model|transformer|gpt_neox)\.)+")
+_WRAPPERS = re.compile(
+    r"^(?:(?:module|_orig_mod|_fsdp_wrapped_module|base_model|language_model|model|transformer|gpt_neox)\.)+"
+)
 
 
 def without_wrappers(name: str) -> str:

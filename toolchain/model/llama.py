@@ -145,7 +145,7 @@ class LlamaFamily:
             layers, width, hidden, vocabulary, heads, groups, head_width,
             context_for(options, whole(config, "max_position_embeddings")), _theta(config),
             number(config, "rms_norm_eps", 1e-6), flag(config, "attention_bias", False),
-            flag(config, "mlp_bias", False), flag(config, "tie_word_embeddings", False),
+            flag(config, "mlp_bias", False), flag(config, "tie_word_embeddings", "lm_head.weight" not in shapes),
         )  # fmt: skip
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:

@@ -153,4 +153,4 @@ class OptFamily:
     def tree(self, model: nn.Module) -> ModelTree:
         assert isinstance(model, Opt)
         tied = "embed_tokens" if model.config.tied else None
-        return grown_tree(self.name, model, model.state_specs(), positions="embed_positions", tied=tied)
+        return grown_tree(self.name, model, model.state_specs(), positions=("embed_positions",), tied=tied)

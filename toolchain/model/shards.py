@@ -24,6 +24,7 @@ def read_shards(index: Path, read: Callable[[Path], Checkpoint]) -> Checkpoint:
     """
     places = _read_index(index)
     tensors: dict[str, Tensor] = {}
+    stored: dict[str, Callable[[], Tensor]] = {}
     digest = hashlib.sha256()
     for file in sorted(set(places.values())):
         path = index.parent / file
@@ -33,8 +34,9 @@ def read_shards(index: Path, read: Callable[[Path], Checkpoint]) -> Checkpoint:
         wanted = {name for name, place in places.items() if place == file}
         _compare(index, file, wanted, set(shard.tensors))
         tensors |= shard.tensors
+        stored |= shard.places
         digest.update(bytes.fromhex(shard.sha256))
-    return Checkpoint(index, tensors, digest.hexdigest())
+    return Checkpoint(index, tensors, digest.hexdigest(), stored)
 
 
 def _compare(index: Path, file: str, wanted: set[str], found: set[str]) -> None:

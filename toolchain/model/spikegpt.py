@@ -16,6 +16,8 @@ from exporters.errors import SlmcError
 from exporters.ops.fusions import gated_spike_add, gated_wkv, shift_mix2, shift_mix3, spike_add, squared_relu
 from exporters.ops.recurrences import spike
 from exporters.states import StateSpec
+from toolchain.model.classifier import Classes, Classifier, classes_of
+from toolchain.model.config import without_wrappers
 from toolchain.model.family import ModelOptions
 from toolchain.model.tree import Block as TreeBlock
 from toolchain.model.tree import Layer, ModelTree
@@ -156,8 +158,8 @@ class SpikeGpt(nn.Module):
         like = self.ln_out.weight
         return [like.new_full((batch, *s.shape), s.fill) for s in self.state_specs()]
 
-    def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """tokens [batch, time] -> logits [batch, time, vocabulary] and the state after the last token."""
+    def hidden(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """tokens [batch, time] -> what a head reads, [batch, time, width], and the state after the last token."""
         x = self.emb(tokens)
         if self.config.embed_binarize:
             x = spike(x)
@@ -165,7 +167,20 @@ class SpikeGpt(nn.Module):
         for i, block in enumerate(self.blocks):
             x, block_state = block(x, state[i * len(STATES_PER_BLOCK) : (i + 1) * len(STATES_PER_BLOCK)])
             after += block_state
-        return self.head(self.ln_out(x)), after
+        return self.ln_out(x), after
+
+    def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """tokens [batch, time] -> logits [batch, time, vocabulary] and the state after the last token."""
+        hidden, after = self.hidden(tokens, state)
+        return self.head(hidden), after
+
+
+class SpikeGptClassifier(Classifier, SpikeGpt):
+    """SpikeGPT with class scores in the place of logits, as its authors fine-tune it."""
+
+    def __init__(self, config: SpikeGptConfig, classes: Classes) -> None:
+        super().__init__(config)
+        self.classify(classes, config.width, unused="head")
 
 
 _TELLTALE = ("emb.weight", "blocks.0.att.time_decay", "blocks.0.ffn.key.weight")
@@ -227,13 +242,15 @@ class SpikeGptFamily:
         return SpikeGptConfig(**sizes, **options)
 
     def rename(self, name: str) -> str | None:
-        return name
+        return without_wrappers(name)
 
     def build(
         self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], options: ModelOptions
     ) -> nn.Module:
+        classes = classes_of(shapes, config)
         with torch.device("meta"):
-            return SpikeGpt(self.config(shapes, config))
+            sizes = self.config(shapes, config)
+            return SpikeGptClassifier(sizes, classes) if classes else SpikeGpt(sizes)
 
     def tree(self, model: nn.Module) -> ModelTree:
         assert isinstance(model, SpikeGpt)
@@ -244,7 +261,8 @@ class SpikeGptFamily:
             linears = [(f"blocks.{i}.{n}", m) for n, m in block.named_modules() if isinstance(m, nn.Linear)]
             layers = tuple(Layer(path, "linear", m.out_features, m.in_features) for path, m in linears)
             blocks.append(TreeBlock(f"blocks.{i}", layers))
-        blocks.append(TreeBlock("head", (Layer("head", "linear", config.vocabulary, config.width),)))
+        head = "classifier" if isinstance(model, Classifier) else "head"
+        blocks.append(TreeBlock("head", (Layer(head, "linear", *model.get_parameter(f"{head}.weight").shape),)))
         vectors = sum(p.numel() for p in model.parameters() if p.ndim != 2)
         states = sum(s.values for s in model.state_specs())
         return ModelTree(self.name, tuple(blocks), vectors, states)

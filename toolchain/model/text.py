@@ -11,9 +11,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from exporters.errors import SlmcError
+from toolchain.model.sentences import LAYOUT, Sentences, read_rows, sentences_of
 
 SHORTEST_TOKENS = 128
 """A text with fewer tokens says nothing about a model."""
+
+Reading = Tensor | Sentences
+"""What a model is given to read: token ids int64 [n] of one text, or sentences that each begin anew."""
 
 UNUSED_ROWS = 1024
 """So many entries of a vocabulary may be without a token: sizes are rounded up to what trains fast."""
@@ -21,18 +25,33 @@ UNUSED_ROWS = 1024
 
 @dataclass(frozen=True)
 class Text:
-    """A text as the model sees it: ids int64 [n], its size in UTF-8 bytes, where it came from."""
+    """A text as the model sees it: ids int64 [n], its size in UTF-8 bytes, where it came from.
+
+    sentences: the same ids as a classifier reads them.
+    """
 
     name: str
     ids: Tensor
     n_bytes: int
     sha256: str
+    sentences: Sentences | None = None
+
+    @property
+    def reading(self) -> Reading:
+        return self.ids if self.sentences is None else self.sentences
 
     def head(self, tokens: int) -> Text:
-        """The first so many tokens; bytes in proportion."""
+        """The first so many tokens, of sentences whole ones; bytes in proportion."""
         if tokens >= len(self.ids):
             return self
-        return Text(self.name, self.ids[:tokens], round(self.n_bytes * tokens / len(self.ids)), self.sha256)
+        sentences = self.sentences and self.sentences.head(tokens)
+        ids = sentences.ids if sentences else self.ids[:tokens]
+        return Text(self.name, ids, round(self.n_bytes * len(ids) / len(self.ids)), self.sha256, sentences)
+
+
+def first(reading: Reading, tokens: int) -> Reading:
+    """The first so many tokens, of sentences whole ones."""
+    return reading.head(tokens) if isinstance(reading, Sentences) else reading[:tokens]
 
 
 def read_tokenizer(path: Path, vocabulary: int, unused: int = 0) -> Tokenizer:
@@ -65,6 +84,51 @@ def read_text(path: Path, tokenizer: Tokenizer, context: int | None = None) -> T
     Raises:
         SlmcError: no such file, empty, binary, or too short.
     """
+    raw, text = _decoded(path)
+    ids = torch.tensor(_cut(tokenizer.encode(text, add_special_tokens=False).ids, tokenizer, context))
+    if len(ids) < SHORTEST_TOKENS:
+        raise SlmcError(f"{path}: {len(ids)} tokens are too few to judge a model; give at least {SHORTEST_TOKENS}")
+    return Text(path.name, ids, len(raw), hashlib.sha256(raw).hexdigest())
+
+
+def read_sentences(
+    path: Path, tokenizer: Tokenizer, labels: tuple[str, ...], context: int | None = None, *, labelled: bool = True
+) -> Text:
+    """A file of sentences as tokens; see `toolchain.model.sentences` for its layouts.
+
+    Args:
+        labels: names of the classes.
+        labelled: whether every sentence must have its class.
+
+    Raises:
+        SlmcError: no such file, empty, binary, not labelled, or a line that is wrong; the text names it.
+    """
+    raw, text = _decoded(path)
+    sentences = sentences_of(path, read_rows(path, text), tokenizer, labels, context)
+    if labelled and sentences.labels is None:
+        raise SlmcError(f"{path}: no labels in it, and a classifier is judged by them; give a .tsv of {LAYOUT}")
+    return Text(path.name, sentences.ids, len(raw), hashlib.sha256(raw).hexdigest(), sentences)
+
+
+def read_judged(
+    path: Path | None, tokenizer: Tokenizer, labels: tuple[str, ...], context: int | None, option: str
+) -> Text:
+    """Labelled sentences of the user's: none are shipped, because only he knows what his classes are.
+
+    Raises:
+        SlmcError: there is no file, and as `read_sentences`.
+    """
+    if path is None:
+        raise SlmcError(f"a classifier is judged on labelled sentences: give {option} FILE.tsv with {LAYOUT}")
+    return read_sentences(path, tokenizer, labels, context)
+
+
+def _decoded(path: Path) -> tuple[bytes, str]:
+    """A plain text file: its bytes and its characters.
+
+    Raises:
+        SlmcError: no such file, empty, or binary.
+    """
     if not path.is_file():
         raise SlmcError(f"{path}: no such text file")
     raw = path.read_bytes()
@@ -76,10 +140,7 @@ def read_text(path: Path, tokenizer: Tokenizer, context: int | None = None) -> T
         raise SlmcError(f"{path}: a binary file (it holds NUL bytes); give a plain text file")
     if not text.strip():
         raise SlmcError(f"{path}: the text is empty; at least {SHORTEST_TOKENS} tokens are needed")
-    ids = torch.tensor(_cut(tokenizer.encode(text, add_special_tokens=False).ids, tokenizer, context))
-    if len(ids) < SHORTEST_TOKENS:
-        raise SlmcError(f"{path}: {len(ids)} tokens are too few to judge a model; give at least {SHORTEST_TOKENS}")
-    return Text(path.name, ids, len(raw), hashlib.sha256(raw).hexdigest())
+    return raw, text
 
 
 def _cut(ids: list[int], tokenizer: Tokenizer, context: int | None) -> list[int]:

@@ -91,27 +91,27 @@ class ModelTree:
 
 def grown_tree(
     family: str, model: nn.Module, states: list[StateSpec], *, blocks: str = "layers", head: str = "lm_head",
-    positions: str | None = None, tied: str | None = None,
+    positions: tuple[str, ...] = (), tied: str | None = None,
 ) -> ModelTree:  # fmt: skip
     """The hierarchy of a model by its modules: tables first, then `blocks`.0, `blocks`.1 ..., then what follows them.
 
     Args:
         states: what it carries.
         head: path of the linear layer that gives the logits.
-        positions: path of the table of positions, if there is one.
+        positions: paths of the tables that are looked up by place in the text.
         tied: path of the embedding whose matrix is the head's too.
     """
     outside: dict[str, list[Layer]] = {"emb": [], "head": []}
     numbered: dict[str, list[Layer]] = {}
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding) and path != tied:
-            kind: Literal["positions", "embedding"] = "positions" if path == positions else "embedding"
+            kind: Literal["positions", "embedding"] = "positions" if path in positions else "embedding"
             outside["emb"].append(Layer(path, kind, module.num_embeddings, module.embedding_dim))
         elif isinstance(module, nn.Linear):
             table = tied if path == head else None
             layer = Layer(path, "linear", module.out_features, module.in_features, table=table)
             if path.startswith(f"{blocks}."):
-                numbered.setdefault(".".join(path.split(".")[:2]), []).append(layer)
+                numbered.setdefault(".".join(path.split(".")[: blocks.count(".") + 2]), []).append(layer)
             else:
                 outside["head"].append(layer)
     found = {"emb": outside["emb"], **numbered, "head": outside["head"]}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from exporters.errors import SlmcError
 from targets.verify import file_sha256
-from toolchain.model.checkpoint import Checkpoint
+from toolchain.model.checkpoint import Checkpoint, StoredTensor
 from toolchain.model.shards import read_shards
 
 WEIGHT_FILES = (
@@ -59,11 +59,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.name.endswith(".index.json"):
         return read_shards(path, read_checkpoint)
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    places = {name: StoredTensor(path, name) for name in tensors} if path.suffix == ".safetensors" else {}
     for name, tensor in tensors.items():
-        if is_plain(tensor) and not torch.isfinite(tensor).all():
-            bad = int((~torch.isfinite(tensor)).sum())
+        # A place maps the tensor for the look alone: the pages of a model larger than memory do not pile up.
+        if is_plain(tensor) and (bad := _not_finite(places[name]() if places else tensor)):
             raise SlmcError(f"{path}: {name} holds {bad} values that are NaN or infinite; train or copy again")
-    return Checkpoint(path, tensors, file_sha256(path))
+    return Checkpoint(path, tensors, file_sha256(path), places)
+
+
+def _not_finite(tensor: Tensor) -> int:
+    """How many values are NaN or infinite."""
+    finite = torch.isfinite(tensor)
+    return 0 if finite.all() else int((~finite).sum())
 
 
 def is_plain(tensor: Tensor) -> bool:

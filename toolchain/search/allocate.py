@@ -30,11 +30,11 @@ class _Step:
     option: NDArray[np.int64]  # of the newest unit
 
 
-def allocate(units: Sequence[Sequence[Option]], budget: int) -> list[int] | None:
+def allocate(units: Sequence[Sequence[Option]], budget: int, most_pairs: int = MOST_PAIRS) -> list[int] | None:
     """For every unit the index of the chosen option: least total loss with total bytes <= budget, None if impossible.
 
     Unit by unit, every sum of bytes and loss that no other beats in both is kept, as long as the rest can still fit.
-    Exact up to MOST_PAIRS sums; beyond, within one part in 25,000 of the budget.
+    Exact up to most_pairs sums; beyond, within one part in half as many of the budget.
     """
     rest = smallest_bytes(units)
     if rest > budget:
@@ -43,7 +43,7 @@ def allocate(units: Sequence[Sequence[Option]], budget: int) -> list[int] | None
     steps = [_Step(zero, np.zeros(1), zero, zero)]
     for options in units:
         rest -= min(size for _, size in options)
-        steps.append(_extended(steps[-1], options, budget - rest))
+        steps.append(_extended(steps[-1], options, budget - rest, most_pairs))
     chosen, at = [], len(steps[-1].losses) - 1
     for step in reversed(steps[1:]):
         chosen.append(int(step.option[at]))
@@ -51,18 +51,28 @@ def allocate(units: Sequence[Sequence[Option]], budget: int) -> list[int] | None
     return chosen[::-1]
 
 
-def _extended(step: _Step, options: Sequence[Option], room: int) -> _Step:
+def _extended(step: _Step, options: Sequence[Option], room: int, most_pairs: int) -> _Step:
     """The undominated sums with one more unit that leave the rest its room."""
-    losses = (step.losses[:, None] + np.array([loss for loss, _ in options])).ravel()
-    sizes = (step.sizes[:, None] + np.array([size for _, size in options], np.int64)).ravel()
+    worth = _undominated(options)
+    losses = (step.losses[:, None] + np.array([options[i][0] for i in worth])).ravel()
+    sizes = (step.sizes[:, None] + np.array([options[i][1] for i in worth], np.int64)).ravel()
     order = np.lexsort((losses, sizes))
     order = order[sizes[order] <= room]
     best_before = np.minimum.accumulate(np.concatenate([[np.inf], losses[order][:-1]]))
     kept = order[losses[order] < best_before]
     if len(kept) == 0:  # every sum is infinite or not a number: keep the smallest
         kept = order[:1]
-    if len(kept) > MOST_PAIRS:
+    if len(kept) > most_pairs:
         # Of sums in the same narrow band of bytes the last has the least loss, and the most bytes.
-        band = sizes[kept] * (MOST_PAIRS // 2) // max(room, 1)
+        band = sizes[kept] * (most_pairs // 2) // max(room, 1)
         kept = kept[np.append(band[1:] != band[:-1], True)]
-    return _Step(sizes[kept], losses[kept], kept // len(options), kept % len(options))
+    return _Step(sizes[kept], losses[kept], kept // len(worth), np.array(worth)[kept % len(worth)])
+
+
+def _undominated(options: Sequence[Option]) -> list[int]:
+    """The options that lose less than every smaller one, by index; the first of equals."""
+    best: list[int] = []
+    for i in sorted(range(len(options)), key=lambda i: (options[i][1], options[i][0], i)):
+        if not best or not options[i][0] >= options[best[-1]][0]:
+            best.append(i)
+    return sorted(best)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,23 +12,28 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.integer import IntegerFormat
 from toolchain.compress.catalog import compress
+from toolchain.compress.gptq import Gptq, inverse_factor
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.evidence.quality import Reference, Score, stream_logits
+from toolchain.evidence.classes import AnyReference, reference_for
+from toolchain.evidence.quality import Score, stream_logits
 from toolchain.evidence.student import Student
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.text import Reading
 from toolchain.search.search import OutOfTime
-from toolchain.search.sensitivity import activation_loss, embedding_loss, expected_loss
+from toolchain.search.sensitivity import activation_loss, embedding_loss, expected_loss, feedback_loss
 from toolchain.search.store import Journal, LayerStore
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What calibration gave, by layer path: input moments [cols, cols] and output Fisher [rows] of linear layers,
-    [cols] of embeddings; and the frequency of every token [vocabulary]."""
+    [cols] of embeddings; the frequency of every token [vocabulary]; entropies of input channels [cols] if a method
+    asks for them."""
 
     moments: Mapping[str, Tensor]
     fisher: Mapping[str, Tensor]
     frequency: Tensor
+    entropies: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class ModelEvaluator:
@@ -38,22 +43,23 @@ class ModelEvaluator:
         self,
         model: LoadedModel,
         evidence: Evidence,
-        text: Tensor,
+        text: Reading,
         layers: LayerStore,
         journal: Journal,
         time_left: Callable[[], float] = lambda: float("inf"),
     ) -> None:
-        """text: token ids int64 [n] to evaluate on; time_left: seconds, asked before each evaluation."""
+        """text: what to evaluate on; time_left: seconds, asked before each evaluation."""
         self._model, self._evidence, self._text = model, evidence, text
         self._layers, self._journal, self._time_left = layers, journal, time_left
         self._layers_by_path = {layer.path: layer for layer in model.tree.layers}
         self._student = Student(model, layers.encoded)
-        self._reference: Reference | None = None
+        self._reference: AnyReference | None = None
+        self._importance: dict[str, Tensor] = {}
 
     @property
-    def reference(self) -> Reference:
+    def reference(self) -> AnyReference:
         """The fp32 model's predictions on the text, made once."""
-        self._reference = self._reference or Reference(self._model.forward, self._text)
+        self._reference = self._reference or reference_for(self._model.forward, self._text)
         return self._reference
 
     def evaluate(self, recipe: Recipe) -> Score:
@@ -77,6 +83,21 @@ class ModelEvaluator:
             loss += embedding_loss(error, frequency, self._evidence.fisher[looked_up])
         return loss
 
+    def estimate(self, path: str, choice: Choice) -> float:
+        """Of a linear layer that no tokens are looked up in."""
+        weight = self._model.weight(path)
+        if path not in self._importance:
+            factor = inverse_factor(self._evidence.moments[path], Gptq.damping)
+            self._importance[path] = factor.diagonal().square().reciprocal()
+        fmt = format_named(choice.format)
+        error = torch.from_numpy(fmt.decode(fmt.encode(weight.numpy()))) - weight
+        return feedback_loss(error, self._importance[path], self._evidence.fisher[path])
+
+    def kurtosis(self, path: str) -> float:
+        weight = self._model.weight(path)
+        apart = (weight - weight.mean()).square()
+        return float(apart.square().mean() / apart.mean().square())
+
     def _run(self, recipe: Recipe) -> Score:
         if self._time_left() <= 0:
             raise OutOfTime
@@ -84,6 +105,8 @@ class ModelEvaluator:
         return reference.score(stream_logits(self._student.take(recipe), self._text))
 
 
-def layer_maker(model: LoadedModel, moments: Mapping[str, Tensor]) -> Callable[[str, Choice], Encoded]:
+def layer_maker(model: LoadedModel, evidence: Evidence) -> Callable[[str, Choice], Encoded]:
     """The function that compresses one layer of a model in one choice."""
-    return lambda path, choice: compress(model.weight(path), choice, moments.get(path))
+    return lambda path, choice: compress(
+        model.weight(path), choice, evidence.moments.get(path), evidence.entropies.get(path)
+    )

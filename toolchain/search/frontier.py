@@ -25,10 +25,11 @@ def frontier(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
 
 def meets(candidate: Candidate, limits: Limits, *, surely: bool = False) -> bool:
-    """Whether a judged candidate keeps both limits; surely: also with the upper bound of its drop."""
+    """Whether a judged candidate keeps all limits, time as predicted; surely: also with the upper bound of its drop."""
     within_bytes = limits.max_bytes is None or candidate.bytes <= limits.max_bytes
+    within_time = limits.max_ms is None or (candidate.predicted_ms or 0.0) <= limits.max_ms
     drop = candidate.upper if surely else candidate.drop
-    return within_bytes and (limits.max_drop is None or drop <= limits.max_drop)
+    return within_bytes and within_time and (limits.max_drop is None or drop <= limits.max_drop)
 
 
 def objective(candidate: Candidate, limits: Limits) -> float:
@@ -46,7 +47,8 @@ def excess(candidate: Candidate, limits: Limits) -> float:
     over_drop = 0.0
     if limits.max_drop is not None:
         over_drop = (candidate.drop - limits.max_drop) / max(limits.max_drop, 1e-3)
-    return math.hypot(max(over_bytes, 0.0), max(over_drop, 0.0))
+    over_time = (candidate.predicted_ms or 0.0) / limits.max_ms - 1 if limits.max_ms is not None else 0.0
+    return math.hypot(max(over_bytes, 0.0), max(over_drop, 0.0), max(over_time, 0.0))
 
 
 def select(candidates: Sequence[Candidate], limits: Limits) -> tuple[Candidate, bool]:

@@ -11,18 +11,22 @@ from exporters.formats.base import Format, bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP32, SIGN
 from exporters.formats.event import EventFormat
-from exporters.formats.integer import IntegerFormat
+from exporters.formats.families import DENSE, family_of
+from toolchain.compress.catalog import method_for
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Score
 from toolchain.model.tree import Layer, ModelTree
+from toolchain.search.times import Times
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What must hold: bytes of weights and states as stored; relative loss of the metric. None is no limit."""
+    """What must hold: bytes of weights and states as stored; relative loss of the metric; predicted milliseconds per
+    token, where the target has measured costs. None is no limit."""
 
     max_bytes: int | None
     max_drop: float | None
+    max_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,18 @@ class Effort:
     formats: tuple[str, ...]
 
 
+METHOD_MARK = "@"
+"""Between a pinned format and a method of its own: 2:4/int4-g64@sparsegpt."""
+
+SPARSE_HANDFUL = (
+    "1:8/int8+6:8/fp4-g16", "fp4-g16", "6:8/int4-g64", "2:4/int4-g64", "4:8x16/int4-g64", "14:16x16/int3-g256",
+    "14:16x16/int2-g256", "12:16x16/int2-g256", "8:16x16/int2-g256", "2:8/int2-g256", "1:4/int2-g256",
+)  # fmt: skip
+"""Some of every family."""
+
 EFFORTS = (
     Effort("quick", 1024, 1024, 4, 2, "range", ("int8", "int6-g64", "int4-g64", "int3-g64", "int2-g64")),
-    Effort("default", 16384, 16384, 10, 5, "gptq", ("*",)),
+    Effort("default", 16384, 16384, 12, 5, "gptq", ("fp32", "fp16", "int*", "uint*", *SPARSE_HANDFUL)),
     Effort("thorough", 65536, 65536, 20, 10, "gptq", ("*",)),
 )
 
@@ -72,13 +85,21 @@ class Evaluator(Protocol):
         """What a layer alone is expected to cost in a choice, nats per token."""
         ...
 
+    def estimate(self, path: str, choice: Choice) -> float:
+        """The same without compressing it: to compare the options of one layer by."""
+        ...
+
+    def kurtosis(self, path: str) -> float:
+        """E (w - E w)^4 / (E (w - E w)^2)^2 of a layer's weights."""
+        ...
+
 
 @dataclass(frozen=True)
 class Problem:
     """A model to be compressed.
 
     options: every layer's choices, many bits first; a pinned layer has one. activations: whether products round their
-    inputs: fp32, int8, or search (see activations.py).
+    inputs: fp32, int8, or search (see activations.py). times: predicted on the target, None without measured costs.
     """
 
     tree: ModelTree
@@ -87,6 +108,11 @@ class Problem:
     effort: Effort
     seed: int
     activations: str = "fp32"
+    times: Times | None = None
+
+    def predicted_ms(self, recipe: Recipe) -> float | None:
+        """Time per token of a recipe, where the target has measured costs."""
+        return self.times.of(recipe) if self.times else None
 
     def layer_bytes(self, layer: Layer, choice: Choice) -> int:
         return bytes_for(format_named(choice.format), layer.rows, layer.cols)
@@ -106,7 +132,7 @@ def layer_options(
 ) -> dict[str, tuple[Choice, ...]]:
     """What every layer may become. A layer that only its signs matter of is stored as signs, which is exact.
 
-    pins: layer path -> format name; a pinned layer has no other option.
+    pins: layer path -> format name, or format@method; a pinned layer has no other option.
 
     Raises:
         SlmcError: a pin names a format that the layer cannot have, or no format is left.
@@ -114,11 +140,14 @@ def layer_options(
     options: dict[str, tuple[Choice, ...]] = {}
     for layer in tree.layers:
         if layer.path in pins:
-            options[layer.path] = (_choice(format_named(pins[layer.path]), layer, method),)
+            name, _, own = pins[layer.path].partition(METHOD_MARK)
+            options[layer.path] = (_choice(format_named(name), layer, method, own),)
         elif layer.sign_only:
             options[layer.path] = (_choice(SIGN, layer, method),)
         else:
-            options[layer.path] = tuple(_choice(f, layer, method) for f in formats if f.name != SIGN.name)
+            able = layer.kind == "linear" and not layer.table
+            allowed = (f for f in formats if f.name != SIGN.name and (able or family_of(f.name) == DENSE))
+            options[layer.path] = tuple(_choice(f, layer, method) for f in allowed)
         if not options[layer.path]:
             raise SlmcError(
                 f"no format is left for layer {layer.path}; allow one with --formats, for example {FP32.name}"
@@ -126,13 +155,19 @@ def layer_options(
     return options
 
 
-def _choice(fmt: Format, layer: Layer, method: str) -> Choice:
+def _choice(fmt: Format, layer: Layer, method: str, own: str = "") -> Choice:
+    """A layer in a format by the method of the whole model, or by its own, if it has one."""
     if fmt.name == SIGN.name and not layer.sign_only:
         raise SlmcError(f"layer {layer.path}: format sign keeps only signs, and this layer needs more; choose another")
-    if isinstance(fmt, EventFormat) and (layer.kind != "linear" or layer.table):
+    sparse = family_of(fmt.name) != DENSE
+    if (isinstance(fmt, EventFormat) or sparse) and (layer.kind != "linear" or layer.table):
+        instead = fmt.dense.name if isinstance(fmt, EventFormat) else "int4-g64"
         raise SlmcError(
-            f"layer {layer.path}: format {fmt.name} is for linear layers that share no matrix; choose {fmt.dense.name}"
+            f"layer {layer.path}: format {fmt.name} is for linear layers that share no matrix; choose {instead}"
         )
-    if not isinstance(fmt, IntegerFormat | EventFormat):
-        return Choice(fmt.name, "nearest")
-    return Choice(fmt.name, "range" if layer.kind != "linear" and method == "gptq" else method)
+    chosen = method_for(own or method, fmt, linear=layer.kind == "linear")
+    if own and chosen != own:
+        raise SlmcError(
+            f"layer {layer.path}: method {own} cannot bring it into format {fmt.name}; {chosen} can, see --method"
+        )
+    return Choice(fmt.name, chosen)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.search.activations import activation_tier
+from toolchain.search.correction import corrected, sparse_factor
 from toolchain.search.frontier import frontier, meets, select
 from toolchain.search.judge import judged
 from toolchain.search.problem import Evaluator, Problem
+from toolchain.search.screening import screened, sparse_options
 from toolchain.search.sensitivity import sensitivities
 from toolchain.search.store import recipe_key
-from toolchain.search.tiers import block_tier, global_tier, module_tier
+from toolchain.search.tiers import Losses, block_tier, global_tier, module_tier
 from toolchain.search.values import Candidate, SearchResult
 
 Progress = Callable[[str, int, int], None]
@@ -21,6 +24,9 @@ Progress = Callable[[str, int, int], None]
 
 LEAST_STEP = 0.004
 """Closing in ends when the budgets differ by less than this share."""
+
+LEAST_CORRECTION = 0.1
+"""Sparse layers that lose only so much more than expected are left as they were proposed."""
 
 LARGEST_BITS = 8
 """The byte ladder ends where every layer has about this many bits."""
@@ -32,13 +38,17 @@ class OutOfTime(Exception):
 
 @dataclass
 class Trace:
-    """Everything tried so far; a recipe is evaluated once, whichever tier proposes it again."""
+    """Everything tried so far; a recipe is evaluated once, whichever tier proposes it again.
+
+    factor: how many times more sparse layers lose than `losses` say (see correction.py).
+    """
 
     problem: Problem
     evaluator: Evaluator
     losses: dict[tuple[str, Choice], float]
     on_candidate: Callable[[Candidate], None]
     candidates: dict[str, Candidate] = field(default_factory=dict)
+    factor: float = 1.0
 
     def loss(self, path: str, choice: Choice) -> float:
         """What a layer alone is expected to cost in a choice."""
@@ -51,7 +61,8 @@ class Trace:
         if key not in self.candidates:
             score = self.evaluator.evaluate(recipe)
             predicted = sum(self.loss(path, choice) for path, choice in recipe.items())
-            candidate = Candidate(recipe, self.problem.bytes(recipe), predicted, score, tier, why)
+            size, ms = self.problem.bytes(recipe), self.problem.predicted_ms(recipe)
+            candidate = Candidate(recipe, size, predicted, score, tier, why, predicted_ms=ms)
             self.candidates[key] = candidate
             self.on_candidate(candidate)
 
@@ -61,7 +72,16 @@ class Trace:
 
     @property
     def judged(self) -> tuple[Candidate, ...]:
-        return judged(tuple(self.candidates.values()))
+        tried = self.candidates.values()
+        if self.factor == 1.0:
+            return judged(tuple(tried))
+        losses = self.expected
+        return judged([dataclasses.replace(c, predicted=sum(losses[i] for i in c.recipe.items())) for c in tried])
+
+    @property
+    def expected(self) -> Mapping[tuple[str, Choice], float]:
+        """The losses by which recipes are proposed and judged."""
+        return self.losses if self.factor == 1.0 else corrected(self.losses, self.factor)
 
 
 def search(
@@ -78,6 +98,7 @@ def search(
     Raises:
         OutOfTime: before anything was evaluated.
     """
+    problem, screening = screened(problem, evaluator, lambda done, total: progress("screening", done, total))
     seen = sensitivities(problem, evaluator, lambda done, total: progress("sensitivity", done, total))
     trace = Trace(problem, evaluator, {(s.layer, s.choice): s.loss for s in seen}, on_candidate)
     chosen: Recipe | None = None
@@ -97,7 +118,7 @@ def search(
     if chosen is not None and winner.recipe != chosen:
         winner = next(c for c in candidates if c.recipe == chosen)
         feasible = meets(winner, problem.limits)
-    return SearchResult(winner, feasible, frontier(candidates), candidates, seen)
+    return SearchResult(winner, feasible, frontier(candidates), candidates, seen, screening)
 
 
 def _rounded_activations(trace: Trace) -> Recipe:
@@ -113,14 +134,34 @@ def _rounded_activations(trace: Trace) -> Recipe:
 
 def _local_tiers(trace: Trace, progress: Progress) -> None:
     ladder = budgets(trace.problem)
-    for tier, propose in (("block", block_tier), ("module", module_tier)):
-        for i, budget in enumerate(ladder):
-            recipe = propose(trace.problem, trace.losses, budget)
-            if recipe is not None:
-                trace.attempt(recipe, tier, f"at most {budget} bytes")
-            progress(f"{tier} tier", i + 1, len(ladder))
+    _climb(trace, "block", block_tier, trace.problem, ladder, progress)
+    _climb(trace, "module", module_tier, trace.problem, ladder, progress)
+    if any(map(sparse_options, trace.problem.options.values())):
+        _climb(trace, "dense", module_tier, dense_alone(trace.problem), ladder, progress)
+        factor = sparse_factor(tuple(trace.candidates.values()), trace.losses)
+        if factor > 1 + LEAST_CORRECTION:
+            trace.factor = factor
+            _climb(trace, "corrected", module_tier, trace.problem, ladder, progress)
     if trace.problem.limits.max_drop is not None:
-        _close_in(trace, trace.problem.limits.max_drop, progress)
+        _close_in(trace, trace.problem.limits.max_drop, ladder, progress)
+
+
+def _climb(
+    trace: Trace, tier: str, propose: Callable[[Problem, Losses, int], Recipe | None], problem: Problem,
+    ladder: list[int], progress: Progress,
+) -> None:  # fmt: skip
+    """Try what a tier proposes for every budget."""
+    for i, budget in enumerate(ladder):
+        recipe = propose(problem, trace.expected, budget)
+        if recipe is not None:
+            trace.attempt(recipe, tier, f"at most {budget} bytes")
+        progress(f"{tier} tier", i + 1, len(ladder))
+
+
+def dense_alone(problem: Problem) -> Problem:
+    """The problem without sparse options, wherever a layer has others: what they have to beat."""
+    left = {path: tuple(c for c in o if c not in sparse_options(o)) for path, o in problem.options.items()}
+    return dataclasses.replace(problem, options={path: left[path] or o for path, o in problem.options.items()})
 
 
 def budgets(problem: Problem) -> list[int]:
@@ -137,20 +178,23 @@ def budgets(problem: Problem) -> list[int]:
     return sorted(steps)
 
 
-def _close_in(trace: Trace, max_drop: float, progress: Progress) -> None:
-    """Approach the smallest model that surely keeps the drop limit, by module-tier budgets in between."""
-    problem, steps = trace.problem, trace.problem.effort.bisections
-    low = problem.smallest_bytes
+def _close_in(trace: Trace, max_drop: float, ladder: list[int], progress: Progress) -> None:
+    """Approach the smallest model that surely keeps the drop limit, by module-tier budgets between two of the ladder.
+
+    Dense formats alone are tried at every step too: where sparse ones lose more than is expected, they must not end it.
+    """
+    steps, dense = trace.problem.effort.bisections, dense_alone(trace.problem)
+    low = trace.problem.smallest_bytes
     for step in range(steps):
-        candidates = trace.judged
-        high = min((c.bytes for c in candidates if c.upper <= max_drop), default=0)
+        high = min((c.bytes for c in trace.judged if c.upper <= max_drop), default=0)
+        low = max([low, *(b for b in ladder if b < high)])
         if high - low < LEAST_STEP * high:
             return
         budget = round(math.sqrt(low * high))
-        recipe = module_tier(problem, trace.losses, budget)
-        if recipe is None:
-            return
-        trace.attempt(recipe, "module", f"closing in, {budget} bytes")
-        if next(c.upper for c in trace.judged if c.recipe == recipe) > max_drop:
+        recipes = [module_tier(problem, trace.expected, budget) for problem in (trace.problem, dense)]
+        for recipe in recipes:
+            if recipe is not None:
+                trace.attempt(recipe, "module", f"closing in, {budget} bytes")
+        if not any(c.upper <= max_drop for c in trace.judged if c.recipe in recipes):
             low = budget
         progress("closing in", step + 1, steps)

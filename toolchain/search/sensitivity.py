@@ -21,6 +21,15 @@ def expected_loss(error: Tensor, moment: Tensor, fisher: Tensor) -> float:
     return 0.5 * float((((error @ moment) * error).sum(1) * fisher).sum())
 
 
+def feedback_loss(error: Tensor, importance: Tensor, fisher: Tensor) -> float:
+    """1/2 sum_r F_r sum_j E_rj^2 / U_jj^2: what errors [rows, cols] of this size cost if each is made good.
+
+    importance [cols] = 1 / U_jj^2, U as in toolchain.compress.gptq: the price of moving a column while all that follow
+    may still answer. Errors of plain rounding stand for those of a pass with feedback, which are about as large.
+    """
+    return 0.5 * float(((error.square() * importance).sum(1) * fisher).sum())
+
+
 CREST = 4.0
 """Largest of a block of inputs over their root mean square: a guess, which ranks layers all the same."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from exporters.formats.base import stored_bits
 from exporters.formats.catalog import format_named
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.search.allocate import Option, allocate
 from toolchain.search.problem import Problem
+from toolchain.search.screening import sparse_options
+from toolchain.search.timed import allocate_within
 
 Losses = Mapping[tuple[str, Choice], float]
 """What a layer alone is expected to cost in a choice, nats per token."""
@@ -15,21 +18,28 @@ Losses = Mapping[tuple[str, Choice], float]
 
 def uniform(problem: Problem, choice: Choice) -> Recipe:
     """Every layer in one choice, where it has it; elsewhere the layer's own with the nearest number of bits."""
-    bits = format_named(choice.format).bits
+    bits = stored_bits(format_named(choice.format))
     recipe: Recipe = {}
     for layer in problem.tree.layers:
         options = problem.options[layer.path]
         same = [c for c in options if c.format == choice.format]
-        recipe[layer.path] = same[0] if same else min(options, key=lambda c: abs(format_named(c.format).bits - bits))
+        recipe[layer.path] = (
+            same[0] if same else min(options, key=lambda c: abs(stored_bits(format_named(c.format)) - bits))
+        )
     return recipe
 
 
 def global_tier(problem: Problem) -> Iterator[tuple[Recipe, str]]:
-    """One format for the whole model, for every format that some layer may have."""
+    """One format for the whole model: every dense one that some layer may have, sparse ones that all of them have."""
+    free = [options for options in problem.options.values() if len(options) > 1]
     seen: dict[str, Choice] = {}
-    for options in problem.options.values():
-        seen |= {c.format: c for c in options if len(options) > 1 and c.format not in seen}
-    for name in sorted(seen, key=lambda n: (-format_named(n).bits, n)):
+    for options in free:
+        seen |= {c.format: c for c in options if c.format not in seen}
+    able = [options for options in free if sparse_options(options)]
+    for name in {c.format for options in able for c in sparse_options(options)}:
+        if not all(any(c.format == name for c in options) for options in able):
+            del seen[name]
+    for name in sorted(seen, key=lambda n: (-stored_bits(format_named(n)), n)):
         yield uniform(problem, seen[name]), name
     if not seen:
         yield {path: options[0] for path, options in problem.options.items()}, "everything pinned"
@@ -38,7 +48,6 @@ def global_tier(problem: Problem) -> Iterator[tuple[Recipe, str]]:
 def block_tier(problem: Problem, losses: Losses, budget: int) -> Recipe | None:
     """One format per block, divided so that the sum of losses is least within `budget` bytes."""
     formats = sorted({c.format for options in problem.options.values() for c in options})
-    units: list[list[Option]] = []
     recipes: list[list[Recipe]] = []
     for block in problem.tree.blocks:
         shared = [f for f in formats if all(_has(problem, layer.path, f) for layer in block.layers)]
@@ -46,8 +55,7 @@ def block_tier(problem: Problem, losses: Losses, budget: int) -> Recipe | None:
         if not variants:
             variants = [{layer.path: problem.options[layer.path][0] for layer in block.layers}]
         recipes.append(variants)
-        units.append([_cost(problem, variant, losses) for variant in variants])
-    chosen = allocate(units, budget - problem.tree.fixed_bytes)
+    chosen = _divided(problem, losses, recipes, budget)
     if chosen is None:
         return None
     return {path: c for variants, i in zip(recipes, chosen, strict=True) for path, c in variants[i].items()}
@@ -56,11 +64,20 @@ def block_tier(problem: Problem, losses: Losses, budget: int) -> Recipe | None:
 def module_tier(problem: Problem, losses: Losses, budget: int) -> Recipe | None:
     """A format of its own for every layer, divided likewise."""
     layers = problem.tree.layers
-    units = [[_cost(problem, {layer.path: c}, losses) for c in problem.options[layer.path]] for layer in layers]
-    chosen = allocate(units, budget - problem.tree.fixed_bytes)
+    chosen = _divided(problem, losses, [[{x.path: c} for c in problem.options[x.path]] for x in layers], budget)
     if chosen is None:
         return None
     return {layer.path: problem.options[layer.path][i] for layer, i in zip(layers, chosen, strict=True)}
+
+
+def _divided(problem: Problem, losses: Losses, units: Sequence[Sequence[Recipe]], budget: int) -> list[int] | None:
+    """Which variant every unit gets: the least losses within the bytes, and within the time if that is limited."""
+    costs = [[_cost(problem, variant, losses) for variant in variants] for variants in units]
+    room, times, most_ms = budget - problem.tree.fixed_bytes, problem.times, problem.limits.max_ms
+    if times is None or most_ms is None:
+        return allocate(costs, room)
+    taken = [[sum(times.layer(p, c) for p, c in variant.items()) for variant in variants] for variants in units]
+    return allocate_within(costs, taken, room, most_ms - times.fixed_ms)
 
 
 def _has(problem: Problem, path: str, name: str) -> bool:

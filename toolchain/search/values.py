@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Score
+from toolchain.search.screening import Screening
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Candidate:
 
     bytes: weights and states as stored. predicted: the sum of its layers' sensitivities, nats per token. score: as
     measured. drop, upper: the relative drop as judged from both, and its one-sided 95 % bound (see judge.py).
-    tier, why: who proposed it.
+    tier, why: who proposed it. predicted_ms: time per token on the target, predicted from its costs; None without any.
     """
 
     recipe: Recipe
@@ -26,6 +27,7 @@ class Candidate:
     why: str
     drop: float = math.nan
     upper: float = math.nan
+    predicted_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,4 @@ class SearchResult:
     frontier: tuple[Candidate, ...]
     trace: tuple[Candidate, ...]
     sensitivities: tuple[Sensitivity, ...]
+    screening: Screening | None = None

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from exporters.errors import SlmcError
@@ -19,7 +18,11 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
+from toolchain.model.sentences import Sentences
+from toolchain.model.text import Reading
+from toolchain.tuning.held_out import HeldOut, divergence
 from toolchain.tuning.learner import Learner
+from toolchain.tuning.reading import Batches, Feed, Pieces, Streams, held_out_tokens
 from toolchain.tuning.rounded import Rounded, stored_parts
 
 Progress = Callable[[int, int], None]
@@ -27,12 +30,19 @@ Progress = Callable[[int, int], None]
 CHECKPOINT_STEPS = 25
 """The work of at most so many steps is lost when a build is interrupted."""
 
+SENTENCES = 64
+"""Sentences of one length that a step of a classifier's tuning reads side by side."""
+
+LOOKS = 4
+"""How often on its way a tuning is judged on held-out text, beside its end."""
+
 
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast to tune.
 
-    Each step reads `streams` pieces of `window` tokens; states are carried from piece to piece within a context.
+    Each step reads `streams` pieces of `window` tokens, states carried from piece to piece. If the model has a context
+    it reads about as many tokens, in whole pieces from empty states, in an order drawn anew for each pass.
     Learning rates are Adam's: of latent weights and of vectors (norms, mixes, biases), and of scales. They rise over
     `warm_up` steps and fall linearly to `last` of their height.
     """
@@ -58,33 +68,38 @@ class Schedule:
 class Tuned:
     """What tuning gives back: the layers in the formats they had, and the vectors, which no format changes.
 
-    losses: mean KL(fp32 || compressed) of every step, nats per token.
+    losses: mean KL(fp32 || compressed) of every step, nats per token; held_out: the same on the held-out end of the
+    text, by the step after which it was taken. What is given back is the best of these.
     """
 
     encoded: dict[str, Encoded]
     vectors: dict[str, Tensor]
     losses: tuple[float, ...]
+    held_out: dict[int, float]
 
 
 def tune(
     model: LoadedModel,
     encoded: Mapping[str, Encoded],
-    ids: Tensor,
+    ids: Reading,
     schedule: Schedule,
     checkpoint: Path,
     progress: Progress = lambda done, total: None,
     learners: Mapping[str, Learner] | None = None,
+    piece: int | None = None,
 ) -> Tuned:
-    """Minimise mean KL(p_fp32 || p_compressed) per token over a text, by gradients through rounding and spikes.
+    """Minimise mean KL(p_fp32 || p_compressed) per token over a text, by gradients through rounding and spikes; of a
+    classifier, of the class probabilities, per sentence.
 
     Knowledge distillation into the integers themselves: what EfficientQAT (arXiv 2407.11062) does block by block and
     then for scales alone is done here for the whole model at once, which small models allow.
 
     Args:
         encoded: every layer as compressed so far; layers in formats that cannot learn stay as they are.
-        ids: token ids int64 [n]; read over and over if the schedule needs more.
+        ids: token ids int64 [n], or sentences; read over and over if the schedule needs more.
         checkpoint: a file that holds the state of the work, read if it is there; the caller removes it.
         learners: what learns in place of which layer's weight; every linear layer whose format can, if not given.
+        piece: of a model with a context, tokens that the text has been cut into; its context if not given.
 
     Raises:
         SlmcError: the text is too short for one step, or the loss is not finite.
@@ -93,14 +108,36 @@ def tune(
         raise SlmcError(f"the calibration text has {len(ids)} tokens; tuning needs {schedule.streams * 2} or more")
     learners = rounded_layers(model, encoded) if learners is None else learners
     student = _Student(model, encoded, learners, schedule)
-    run = _Run(model, student, ids, schedule)
-    run.restore(checkpoint)
+    feed, held_out, length = _feed(ids, piece or model.forward.context or 0, schedule)
+    judge = HeldOut(model.forward, held_out, length)
+    run = _Run(model, student, feed, schedule)
+    run.restore(checkpoint, judge)
+    every = max(1, schedule.steps // LOOKS)
     while run.step < schedule.steps:
+        if run.step % every == 0 and run.step not in judge.seen:
+            judge.look(run.step, student.forward, student.parameters)
         run.advance()
         if run.step % CHECKPOINT_STEPS == 0:
-            run.save(checkpoint)
+            run.save(checkpoint, judge)
         progress(run.step, schedule.steps)
-    return Tuned(student.stored(encoded), student.vectors(), tuple(run.losses))
+    judge.look(run.step, student.forward, student.parameters)
+    judge.restore_best(student.parameters)
+    return Tuned(student.stored(encoded), student.vectors(), tuple(run.losses), dict(judge.seen))
+
+
+def _feed(ids: Reading, piece: int, schedule: Schedule) -> tuple[Feed, Tensor, int]:
+    """What the steps read, what is held out of it (of sentences nothing), and its pieces' length, 0 if it has none."""
+    if isinstance(ids, Sentences):
+        return Batches(ids, SENTENCES), ids.ids[:0], 0
+    length = min(piece, len(ids))
+    ids = ids[: len(ids) // length * length] if length else ids
+    held = held_out_tokens(len(ids), length)
+    train, held_out = ids[: len(ids) - held], ids[len(ids) - held :]
+    if length:
+        rows = max(1, schedule.streams * schedule.window // length)
+        return Pieces(train.view(-1, length), rows), held_out, length
+    whole = train[: len(train) // schedule.streams * schedule.streams]
+    return Streams(whole.view(schedule.streams, -1), schedule.window), held_out, 0
 
 
 def rounded_layers(model: LoadedModel, encoded: Mapping[str, Encoded]) -> dict[str, Learner]:
@@ -138,6 +175,11 @@ class _Student:
         return [{"params": some, "rate": rate, "lr": rate} for some, rate in rates if some]
 
     @property
+    def parameters(self) -> list[Tensor]:
+        """All that learns."""
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
+
+    @property
     def forward(self) -> LanguageModel:
         return cast(LanguageModel, self.module)
 
@@ -163,46 +205,26 @@ class _Instead(nn.Module):
 class _Run:
     """Where a tuning stands: the step, both models' states, the optimiser."""
 
-    def __init__(self, model: LoadedModel, student: _Student, ids: Tensor, schedule: Schedule) -> None:
-        self._model, self._student, self._schedule = model, student, schedule
-        streams, self._context = schedule.streams, model.forward.context
-        length = len(ids) // streams
-        if self._context and length > self._context:
-            length -= length % self._context  # every stream begins where a context does
-        self._text = ids[: length * streams].view(streams, -1)
-        self.step, self._at = 0, 0
+    def __init__(self, model: LoadedModel, student: _Student, feed: Feed, schedule: Schedule) -> None:
+        self._model, self._student, self._feed, self._schedule = model, student, feed, schedule
+        self.step = 0
         self.losses: list[float] = []
-        self._rewind()
-
-    def _rewind(self) -> None:
-        self._at = 0
-        self._forget()
-
-    def _forget(self) -> None:
-        self._state = self._student.forward.initial_state(self._schedule.streams)
-        self._teacher_state = self._model.forward.initial_state(self._schedule.streams)
+        self._state: list[Tensor] = []
+        self._teacher_state: list[Tensor] = []
 
     def advance(self) -> None:
-        """One step over the next piece of every stream."""
-        if self._at >= self._text.shape[1]:
-            self._rewind()
-        end = self._at + self._schedule.window
-        if self._context:
-            if self._at % self._context == 0:
-                self._forget()
-            end = min(end, (self._at // self._context + 1) * self._context)
-        piece = self._text[:, self._at : end]
-        self._at += piece.shape[1]
+        """One step over what it reads."""
+        piece, fresh = self._feed.at(self.step)
+        if fresh:
+            self._state = self._student.forward.initial_state(len(piece))
+            self._teacher_state = self._model.forward.initial_state(len(piece))
         with torch.no_grad():
             wanted, self._teacher_state = self._model.forward(piece, self._teacher_state)
         given, state = self._student.forward(piece, self._state)
         self._state = [s.detach() for s in state]
-        loss = functional.kl_div(
-            torch.log_softmax(given, -1).flatten(0, 1), torch.log_softmax(wanted, -1).flatten(0, 1),
-            log_target=True, reduction="batchmean",
-        )  # fmt: skip
+        loss = divergence(wanted, given)
         if not math.isfinite(loss.item()):
-            raise SlmcError(f"tuning: the loss is not finite at step {self.step}; lower the rate with --tune-rate")
+            raise SlmcError(f"tuning: the loss is not finite at step {self.step}; the text or the model is damaged")
         self._learn(loss)
 
     def _learn(self, loss: Tensor) -> None:
@@ -215,11 +237,11 @@ class _Run:
         self.losses.append(loss.item())
         self.step += 1
 
-    def save(self, file: Path) -> None:
+    def save(self, file: Path, judge: HeldOut) -> None:
         partial = file.with_suffix(".partial")
         torch.save(
             {
-                "step": self.step, "at": self._at, "losses": self.losses, "state": self._state,
+                "step": self.step, "losses": self.losses, "state": self._state, "seen": judge.seen, "best": judge.best,
                 "teacher_state": self._teacher_state, "module": self._student.module.state_dict(),
                 "optimiser": self._student.optimiser.state_dict(),
             },
@@ -227,7 +249,7 @@ class _Run:
         )  # fmt: skip
         partial.replace(file)
 
-    def restore(self, file: Path) -> None:
+    def restore(self, file: Path, judge: HeldOut) -> None:
         """Go on where a saved run stood, if there is one that can be read."""
         if not file.is_file():
             return
@@ -237,5 +259,6 @@ class _Run:
             return
         self._student.module.load_state_dict(saved["module"])
         self._student.optimiser.load_state_dict(saved["optimiser"])
-        self.step, self._at, self.losses = saved["step"], saved["at"], saved["losses"]
+        self.step, self.losses = saved["step"], saved["losses"]
         self._state, self._teacher_state = saved["state"], saved["teacher_state"]
+        judge.seen, judge.best = saved["seen"], saved["best"]

@@ -13,12 +13,14 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.event import EventFormat
 from toolchain.model.catalog import LoadedModel
-from toolchain.model.text import read_text
-from toolchain.prepare import Prepared, Progress, calibration_path
-from toolchain.tuning.distil import Schedule, tune
+from toolchain.prepare import Prepared, Progress, read_calibration
+from toolchain.tuning.distil import SENTENCES, Schedule, tune
 
 CHECKPOINT = "tuning.pt"
 """In the work folder: where an interrupted tuning stood."""
+
+LONGEST_PIECE = 256
+"""Tokens of a text that are read at once by a model with a context: attention over more costs more than it teaches."""
 
 
 def tuned(
@@ -34,17 +36,27 @@ def tuned(
         SlmcError: the calibration text is too short, or the loss is not finite.
     """
     schedule = Schedule(steps)
-    text = read_text(calibration_path(prepared.spec), prepared.model.tokenizer, prepared.model.forward.context)
-    passes = schedule.tokens / max(1, len(text.ids))
-    say(
-        f"tuning: {steps} steps of {schedule.tokens // steps} tokens, {passes:.1f} times the calibration text; "
-        "each costs about four times a forward pass over them"
-    )
+    context = prepared.model.forward.context
+    piece = min(LONGEST_PIECE, context) if context else None
+    text = read_calibration(prepared.spec, prepared.model, piece)
+    if text.sentences is None:
+        passes = schedule.tokens / max(1, len(text.ids))
+        each = f"{schedule.tokens // steps} tokens, {passes:.1f} times the calibration text"
+    else:
+        passes = steps / len(text.sentences.batches(SENTENCES))
+        each = f"up to {SENTENCES} sentences, {passes:.1f} times the calibration file"
+    say(f"tuning: {steps} steps of {each}; each costs about four times a forward pass over them")
     dense = {path: _dense(e) for path, e in encoded.items()}
     result = tune(
-        prepared.model, dense, text.ids, schedule, folder / CHECKPOINT,
-        lambda done, total: progress("tuning", done, total),
+        prepared.model, dense, text.reading, schedule, folder / CHECKPOINT,
+        lambda done, total: progress("tuning", done, total), piece=piece,
     )  # fmt: skip
+    if result.held_out:
+        best = min(result.held_out, key=lambda step: result.held_out[step])
+        say(
+            f"tuning: KL to fp32 on held-out text {result.held_out[0]:.4f} before, {result.held_out[best]:.4f} after "
+            f"step {best}, which is kept"
+        )
     layers = {path: _like(result.encoded[path], encoded[path]) for path in encoded}
     return dataclasses.replace(prepared, model=with_vectors(prepared.model, result.vectors)), layers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from exporters.errors import SlmcError
-from exporters.formats.catalog import FIXED, GROUPS, SEARCHED, format_named, formats_matching
+from exporters.formats.catalog import FIXED, GROUPS, SEARCHED, SEARCHED_SPARSE, format_named, formats_matching
 from exporters.formats.integer import PLANE_BITS
 
 ALL_NAMES = [f.name for f in FIXED] + [
@@ -31,8 +31,9 @@ def test_names_parse_and_print_back(name):
 
 
 def test_searched_formats_are_distinct_and_can_be_named():
-    assert len({f.name for f in SEARCHED}) == len(SEARCHED)
-    for fmt in SEARCHED:
+    searched = (*SEARCHED, *SEARCHED_SPARSE)
+    assert len({f.name for f in searched}) == len(searched)
+    for fmt in searched:
         assert format_named(fmt.name) == fmt
 
 
@@ -57,7 +58,9 @@ def test_unknown_names_are_refused_with_what_is_allowed(name):
         (("int2-g32", "fp32", "int8"), ["fp32", "int8", "int2-g32"]),
         (("uint8", "sign"), ["uint8", "sign"]),
         (("int8", "int8", "int?"), ["int8"]),
-        (("fp*",), ["fp32", "fp16"]),
+        (("fp*",), ["fp32", "fp16", "fp4-g16", "fp4-g32"]),
+        (("2:4*", "6:8/int4-*"), ["6:8/int4-g64", "2:4/int4-g64"]),
+        (("4:8x16/*", "int2-g256", "1:4/*"), ["4:8x16/int4-g64", "int2-g256", "1:4/int2-g256"]),
     ],
 )
 def test_globs_choose_in_order_of_falling_bits(patterns, names):
@@ -65,7 +68,7 @@ def test_globs_choose_in_order_of_falling_bits(patterns, names):
 
 
 def test_a_star_is_everything_searched_and_fp32():
-    assert {f.name for f in formats_matching(("*",))} == {"fp32", *(f.name for f in SEARCHED)}
+    assert {f.name for f in formats_matching(("*",))} == {"fp32", *(f.name for f in (*SEARCHED, *SEARCHED_SPARSE))}
 
 
 def test_a_glob_that_matches_nothing_is_refused():

@@ -17,6 +17,7 @@ import exporters.ops.events
 import exporters.ops.fusions
 import exporters.ops.products
 import exporters.ops.sparse_products
+import exporters.ops.spikes
 from exporters.ops.event_functions import event_function
 from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
 from exporters.ops.recurrences import lif_reference, wkv_reference
@@ -45,6 +46,7 @@ FED = {
     "EventLinear": 1,
     "CachedAttention": 6,
     "CachedAttentionInt8": 8,
+    "IntegrateFire": 1,
 }
 """How many of the first inputs change from call to call; the others are weights inside the model."""
 
@@ -67,6 +69,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "GatedSpikeAdd": exporters.ops.fusions.gated_spike_add,
     "SquaredRelu": exporters.ops.fusions.squared_relu,
     "SparseLinear": exporters.ops.sparse_products.sparse_linear,
+    "IntegrateFire": exporters.ops.spikes.integrate_fire_reference,
 }
 
 

@@ -61,6 +61,7 @@ LIF = {"tau": 2.0, "threshold": 1.0, "reset": 0.0}
 EMPTY = {"numerator": floats([0]), "denominator": floats([0]), "exponent": floats([-1e38])}
 NORMED = {"x": floats([[1, 3], [5, 1]]), "before": floats([1, 1]), "weight": np.array([2, 1], np.float32),
           "bias": np.array([1, 0], np.float32)}  # fmt: skip
+STEPS = {"threshold": np.ones(3, np.float32), "amplitude": np.ones(3, np.float32)}
 LN2, LN3 = math.log(2), math.log(3)
 ROOT2, COS1 = math.sqrt(2), math.cos(1)
 # queries ln 3 and 2 ln 3 times the new key's length, which the root of the width divides
@@ -168,6 +169,20 @@ BY_HAND = [
                                         "membrane": floats([0]), "receptance": floats([[0], [-LN3], [LN3]])},
          [floats([[10], [21], [-1]]), floats([0.5])], LIF),
     Case("both signs", "SquaredRelu", {"x": floats([-2, 0, 3])}, [floats([0, 0, 9])]),
+    # u = 0.75; 0.375 + 1 = 1.375 is a spike, to 0; 0.75. The second: 1 is one, the threshold itself counts; -3; -0.5
+    Case("hard reset", "IntegrateFire", {"drive": floats([[0.75, 1]], [[1, -3]], [[0.75, 1]]), **STEPS},
+         [floats([[0, 1]], [[1, 0]], [[0, 0]])], {"leak": 0.5, "ternary": 0.0, "soft": 0.0}),
+    # u = 2.5, a spike, less 1; 1.5, one, 0.5; 0.5 + 0.25; thresholds 1, 1, 0.5: a spike of amplitude 4
+    Case("soft reset", "IntegrateFire",
+         {"drive": floats([[2.5]], [[0]], [[0.25]]), "threshold": np.array([1, 1, 0.5], np.float32),
+          "amplitude": np.array([1, 2, 4], np.float32)},
+         [floats([[1]], [[2]], [[4]])], {"leak": 1.0, "ternary": 0.0, "soft": 1.0}),
+    # u = -1 is a spike, 0; 0.5; 0.25 + 0.75 = 1. The second: -2, to -1 after; -0.5 - 0.5 = -1; 0.75
+    Case("ternary, soft", "IntegrateFire", {"drive": floats([[-1, -2]], [[0.5, -0.5]], [[0.75, 0.75]]), **STEPS},
+         [floats([[-1, -1]], [[0, -1]], [[1, 0]])], {"leak": 0.5, "ternary": 1.0, "soft": 1.0}),
+    # the same with a reset to 0: -0.5 is no spike; -0.25 + 0.75
+    Case("ternary, hard", "IntegrateFire", {"drive": floats([[-1, -2]], [[0.5, -0.5]], [[0.75, 0.75]]), **STEPS},
+         [floats([[-1, -1]], [[0, 0]], [[1, 0]])], {"leak": 0.5, "ternary": 1.0, "soft": 0.0}),
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from exporters.errors import SlmcError
 from exporters.formats.base import Encoded, bytes_for
 from exporters.formats.catalog import SEARCHED, format_named
 from exporters.formats.integer import IntegerFormat
-from toolchain.compress.catalog import METHODS, compress, method_named
+from toolchain.compress.catalog import INTEGER_METHODS, compress, method_named
 from toolchain.compress.recipe import Choice
 
 INTEGER = [f for f in SEARCHED if isinstance(f, IntegerFormat)]
@@ -26,7 +26,7 @@ def layer(rows: int, cols: int) -> tuple[Tensor, Tensor]:
     return torch.randn(rows, cols, generator=generator), x.T @ x / 500
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("method", INTEGER_METHODS, ids=lambda m: m.name)
 @pytest.mark.parametrize("fmt", INTEGER, ids=lambda f: f.name)
 @pytest.mark.parametrize("shape", [(1, 1), (5, 32), (7, 100), (4, 200)], ids=str)
 def test_round_trip(method: object, fmt: IntegerFormat, shape: tuple[int, int]) -> None:
@@ -52,7 +52,7 @@ def test_round_trip(method: object, fmt: IntegerFormat, shape: tuple[int, int]) 
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("method", INTEGER_METHODS, ids=lambda m: m.name)
 def test_more_bits_lose_less(bits: int, method: object) -> None:
     """The relative error of each width, between what its number of levels allows and what it must not exceed."""
     weight, hessian = layer(16, 128)
@@ -77,10 +77,10 @@ def test_parameters_and_other_floats_are_taken_as_they_are() -> None:
     assert torch.equal(decoded(compress(parameter, Choice("int4-g64", "gptq"), hessian)), expected)
 
 
-def test_only_gptq_needs_a_hessian() -> None:
-    assert {m.name: m.needs_hessian for m in METHODS} == {"nearest": False, "range": False, "gptq": True}
+def test_which_methods_need_a_hessian() -> None:
+    assert {m.name for m in INTEGER_METHODS if m.needs_hessian} == {"gptq", "descent"}
     weight, _ = layer(4, 64)
-    for method in METHODS:
+    for method in INTEGER_METHODS:
         if method.needs_hessian:
             with pytest.raises(SlmcError, match="needs calibration"):
                 compress(weight, Choice("int4-g64", method.name), None)

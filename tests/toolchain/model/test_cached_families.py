@@ -176,3 +176,14 @@ def test_texts_of_a_batch_do_not_mix_and_gradients_flow(made: Any) -> None:
         assert torch.allclose(alone[0], together[i], atol=1e-5)
     together.sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in made.parameters())
+
+
+def test_a_head_that_is_not_there_is_the_embedding_if_the_config_does_not_say(written: Writer) -> None:
+    assert load_model(written(tensors={"lm_head.weight": None})).tree.layers[-1].table == "embed_tokens"
+    said = refusal(written(config={"tie_word_embeddings": False}, tensors={"lm_head.weight": None}))
+    assert "1 tensors missing, 0 unknown (missing lm_head.weight)" in said
+
+
+def test_two_names_of_one_tensor(written: Writer) -> None:
+    said = refusal(written(tensors={"model.norm.weight": torch.ones(8)}))
+    assert "model.norm.weight and norm.weight are the same tensor, norm.weight; remove one of them" in said

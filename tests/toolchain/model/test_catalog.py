@@ -55,6 +55,15 @@ def test_a_checkpoint_nested_in_a_training_state_opens_too(
     assert load_model(tmp_path / "nested.pth", tokenizer_path).tree.params == 528
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_prefixes_of_wrapping_modules_are_left_away(
+    tmp_path: Path, tensors: Tensors, tokenizer_path: Path, prefix: str
+) -> None:
+    torch.save({prefix + name: t for name, t in tensors.items()}, tmp_path / "wrapped.pth")
+    model = load_model(tmp_path / "wrapped.pth", tokenizer_path)
+    assert torch.equal(model.weight("blocks.0.att.key"), tensors["blocks.0.att.key.weight"])
+
+
 def test_a_directory_brings_its_config_and_tokenizer(folder: Path, tensors: Tensors) -> None:
     model = load_model(folder)
     assert isinstance(model.module, SpikeGpt)
@@ -100,9 +109,9 @@ def test_rwkv_is_told_from_spikegpt_by_its_config_or_its_name(
 def test_a_config_that_names_another_family_is_believed(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "mamba"}')
     said = refusal(folder)
-    assert "no known model family; config.json says 'mamba', found 528 values in " in said
+    assert "no known model family; config.json says model_type 'mamba', found 528 values in " in said
     assert "blocks.*.att.time_decay x 2" in said
-    assert said.endswith("known families: spikegpt, llama, opt, rwkv")
+    assert said.endswith("known families: spikegpt, llama, opt, rwkv, spiking-bert")
 
 
 def test_missing_and_unknown_tensors_are_named(folder: Path, tensors: Tensors) -> None:

@@ -63,12 +63,12 @@ def evaluator(model: LoadedModel, folder: Path, **options: Any) -> tuple[ModelEv
     x = model.weight("emb")[TEXT]
     fisher = {"emb": torch.linspace(0.5, 2, WIDTH), "head": torch.linspace(1, 3, VOCABULARY)}
     evidence = Evidence({"head": x.T @ x / len(TEXT)}, fisher, torch.full((VOCABULARY,), 1 / VOCABULARY))
-    layers = LayerStore(folder / "layers", layer_maker(model, evidence.moments))
+    layers = LayerStore(folder / "layers", layer_maker(model, evidence))
     return ModelEvaluator(model, evidence, TEXT, layers, Journal(folder / "journal"), **options), evidence
 
 
 def decoded(model: LoadedModel, evidence: Evidence, path: str, choice: Choice) -> Tensor:
-    encoded = layer_maker(model, evidence.moments)(path, choice)
+    encoded = layer_maker(model, evidence)(path, choice)
     return torch.from_numpy(format_named(encoded.format).decode(encoded))
 
 

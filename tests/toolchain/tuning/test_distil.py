@@ -122,6 +122,17 @@ def test_pruned_weights_learn_under_their_mask(
     assert after.encoded["head"] is encoded["head"]
 
 
+def test_the_best_on_held_out_text_is_kept(
+    model: LoadedModel, encoded: dict[str, Encoded], ids: Tensor, tuned: Tuned, tmp_path: Path
+) -> None:
+    """A rate that ruins the model leaves what was there before."""
+    assert tuned.held_out[60] == min(tuned.held_out.values()) < tuned.held_out[0]
+    ruined = tune(model, encoded, ids, Schedule(8, 4, 32, rate=3.0, scale_rate=0.1), tmp_path / "state.pt")
+    assert min(ruined.held_out, key=lambda step: ruined.held_out[step]) == 0
+    for name, plane in planes(encoded).items():
+        assert np.array_equal(planes(ruined.encoded)[name], plane), name
+
+
 def test_a_text_too_short_to_learn_from(
     model: LoadedModel, encoded: dict[str, Encoded], ids: Tensor, tmp_path: Path
 ) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporters.manifest import Measured, Parity, Quality
+from exporters.manifest import ACCURACY, Measured, Parity, Quality
 from toolchain.delivery.reports import units
-from toolchain.delivery.reports.data import LayerRow, Point, Report
+from toolchain.delivery.reports.data import FamilyRow, LayerRow, Point, Predicted, Report
 from toolchain.delivery.reports.frontier import fp32_bytes
 from toolchain.delivery.reports.palette import bits_per_weight
 
@@ -26,7 +26,11 @@ def tables(report: Report) -> list[Table]:
     return [
         Table("Quality", "the artifact on ONNX Runtime beside the fp32 model", _quality(manifest.quality)),
         Table("Parity", "the artifact on ONNX Runtime against torch with the same recipe", _parity(manifest.parity)),
-        Table("Latency and speed", "measured in a child process on the target", _latency(manifest.measured)),
+        Table(
+            "Latency and speed",
+            "measured in a child process on the target, and predicted from the target's file",
+            _latency(manifest.measured, report.predicted),
+        ),
         Table("Memory", "of the measured process, and of the files", _memory(report)),
     ]
 
@@ -34,16 +38,23 @@ def tables(report: Report) -> list[Table]:
 def _quality(quality: Quality | None) -> tuple[tuple[str, str], ...]:
     if quality is None:
         return ()
+    classifier = quality.metric == ACCURACY
+    per_byte = (
+        ("bits per byte, fp32", units.significant(quality.bits_per_byte_reference, 4)),
+        ("bits per byte, compressed", units.significant(quality.bits_per_byte, 4)),
+    )
     return (
         (f"{quality.metric}, fp32", units.significant(quality.reference, 5)),
         (f"{quality.metric}, compressed", units.significant(quality.compressed, 5)),
         ("relative drop", units.signed_percent(quality.relative_drop)),
         ("its upper bound, 95 %", units.signed_percent(quality.relative_drop_upper)),
-        ("bits per byte, fp32", units.significant(quality.bits_per_byte_reference, 4)),
-        ("bits per byte, compressed", units.significant(quality.bits_per_byte, 4)),
-        ("KL divergence to fp32", f"{units.significant(quality.kl_mean)} nats per token"),
+        *(() if classifier else per_byte),
+        (
+            "KL divergence to fp32",
+            f"{units.significant(quality.kl_mean)} nats per {'sentence' if classifier else 'token'}",
+        ),
         ("top-1 agreement with fp32", units.percent(quality.top1_agreement)),
-        ("tokens", f"{quality.tokens:,}"),
+        ("sentences" if classifier else "tokens", f"{quality.tokens:,}"),
         ("text", quality.dataset),
     )
 
@@ -59,9 +70,10 @@ def _parity(parity: Parity | None) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _latency(measured: Measured | None) -> tuple[tuple[str, str], ...]:
+def _latency(measured: Measured | None, predicted: Predicted | None) -> tuple[tuple[str, str], ...]:
+    foretold = ((f"per token, predicted ({predicted.basis})", units.ms(predicted.ms)),) if predicted else ()
     if measured is None:
-        return ()
+        return foretold
     decode = measured.decode_ms
     return (
         ("per token, p50", units.ms(decode.p50)),
@@ -73,6 +85,7 @@ def _latency(measured: Measured | None) -> tuple[tuple[str, str], ...]:
         ("load", units.ms(measured.load_ms)),
         ("read bandwidth of the machine", f"{units.significant(measured.read_bandwidth_gbs)} GB/s"),
         ("of which generation uses", units.percent(measured.bandwidth_fraction)),
+        *foretold,
     )
 
 
@@ -125,10 +138,11 @@ def provenance(report: Report) -> tuple[tuple[str, str], ...]:
 
 
 def layer_cells(layer: LayerRow) -> tuple[str, ...]:
-    """A row of the table of layers: path, shape, format, method, bits per weight, bytes before, bytes after."""
+    """A row of the table of layers: path, shape, format, method, inputs, bits per weight, bytes before and after."""
     bits = bits_per_weight(layer.bytes, layer.rows, layer.cols)
     sizes = units.bytes_text(layer.bytes_fp32), units.bytes_text(layer.bytes)
-    return layer.path, f"{layer.rows} x {layer.cols}", layer.format, layer.method, f"{bits:.2f}", *sizes
+    shape = f"{layer.rows} x {layer.cols}"
+    return layer.path, shape, layer.format, layer.method, layer.activations, f"{bits:.2f}", *sizes
 
 
 def frontier_points(report: Report) -> list[Point]:
@@ -137,7 +151,25 @@ def frontier_points(report: Report) -> list[Point]:
 
 
 def point_cells(point: Point, report: Report) -> tuple[str, ...]:
-    """A row of the table of the frontier: bytes, share, drop, upper bound, KL, tier, why."""
+    """A row of the table of the frontier: bytes, share, drop, upper bound, KL, predicted time, tier, why."""
     share = units.percent(point.bytes / fp32_bytes(report))
     drops = units.signed_percent(point.drop), units.signed_percent(point.upper)
-    return units.bytes_text(point.bytes), share, *drops, units.significant(point.kl_mean), point.tier, point.why
+    kl, time = units.significant(point.kl_mean), _ms(point.predicted_ms)
+    return units.bytes_text(point.bytes), share, *drops, kl, time, point.tier, point.why
+
+
+FAMILY_HEAD = ("family", "layers chosen", "best candidate", "bytes", "of fp32", "drop", "at most", "dense, same bytes",
+               "predicted", "dense, predicted", "verdict")  # fmt: skip
+
+
+def family_cells(row: FamilyRow, report: Report) -> tuple[str, ...]:
+    """A row under FAMILY_HEAD."""
+    share = units.percent(row.bytes / fp32_bytes(report))
+    dense = "" if row.dense_drop is None else units.signed_percent(row.dense_drop)
+    drops = units.signed_percent(row.drop), units.signed_percent(row.upper), dense
+    times = _ms(row.predicted_ms), _ms(row.dense_ms)
+    return row.family, str(row.layers), row.formats, units.bytes_text(row.bytes), share, *drops, *times, row.verdict
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else units.ms(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from toolchain.delivery.reports import grouping, summary, units
+from toolchain.delivery.reports import facts, grouping, summary, units
 from toolchain.delivery.reports.data import Report
 
 _SPECIAL = re.compile(r"([\\`*_\[\]#!|~<>&$@]|^[-+=])")
@@ -14,7 +14,7 @@ _BREAKS = re.compile(r"[\s\x00-\x1f\x7f\ud800-\udfff]+")
 
 
 def render_markdown(report: Report) -> str:
-    """Verdict, figures, constraints, and the formats of every block."""
+    """Verdict, figures, constraints, the formats of every block, and what sparse formats gave."""
     figures = [(f.name, f.value, f.note, f.basis) for f in summary.figures(report)]
     parts = [
         f"# {escaped(summary.title(report))}",
@@ -26,6 +26,9 @@ def render_markdown(report: Report) -> str:
         "## Formats by block",
         table(("block", "formats", "fp32", "stored", "share"), [_block(row) for row in grouping.block_rows(report)]),
     ]
+    if report.families:
+        rows = [facts.family_cells(row, report) for row in report.families]
+        parts += ["## Sparse formats beside dense ones", table(facts.FAMILY_HEAD, rows), escaped(report.screening)]
     return "\n\n".join(parts) + "\n"
 
 

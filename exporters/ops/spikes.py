@@ -1,0 +1,135 @@
+"""Spike tensors, and integrate-and-fire neurons that turn real values into them over several spike steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exporters.errors import SlmcError
+from exporters.ops.recurrences import SURROGATE_ALPHA, call_native, spike
+
+LEVELS = {2: "binary, {0, 1}", 3: "ternary, {-1, 0, 1}"}
+"""Values that one spike may have, by their number."""
+
+
+@dataclass(frozen=True)
+class SpikeTensor:
+    """Spikes as they stand before a linear layer: values[s, ...] = scale[s] * code, with code one of `levels`.
+
+    values: float32 [steps, ...]. scale: float32 [steps], > 0. What they mean is the mean over the steps.
+    """
+
+    values: Tensor
+    scale: Tensor
+    levels: int
+
+    @property
+    def steps(self) -> int:
+        return len(self.scale)
+
+    def codes(self) -> Tensor:
+        """int8 [steps, ...] in {0, 1} or {-1, 0, 1}.
+
+        Raises:
+            SlmcError: a value is no code times its step's scale.
+        """
+        scale = self.scale.view(-1, *[1] * (self.values.ndim - 1))
+        codes = torch.round(self.values / scale)
+        least = -1 if self.levels == 3 else 0
+        if not (torch.equal(codes * scale, self.values) and bool(((codes >= least) & (codes <= 1)).all())):
+            raise SlmcError(f"values are not {LEVELS[self.levels]} times the scale of their step")
+        return codes.to(torch.int8)
+
+    def rates(self) -> Tensor:
+        """What the spikes stand for: their mean over the steps, float32 [...]."""
+        return self.values.mean(0)
+
+    @property
+    def firing_rate(self) -> float:
+        """Share of values that are a spike of either sign."""
+        return float(torch.count_nonzero(self.values)) / max(1, self.values.numel())
+
+
+@torch.library.custom_op("slmc::integrate_fire", mutates_args=())
+def integrate_fire(
+    drive: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float
+) -> Tensor:
+    """Spikes of leaky integrate-and-fire neurons over S steps, from membranes at rest.
+
+        u[s] = leak * v[s-1] + drive[s],    v[-1] = 0
+        z[s] = [u[s] >= threshold[s]],    with ternary less [u[s] <= -threshold[s]]
+        v[s] = u[s] where z[s] = 0; elsewhere 0 (hard reset), or with soft u[s] - threshold[s] z[s]
+        y[s] = amplitude[s] z[s]
+
+    leak 1 and a soft reset are SpikingBERT's neurons (arXiv 2308.10873), leak 0.25 and ternary spikes after SpikeLM's
+    (arXiv 2406.03287, section 4). Differentiated with the ATan surrogate; resets are constants to it.
+
+    Args:
+        drive: [S, rows, channels], float32.
+        threshold, amplitude: of every step, > 0, [S].
+        leak: what a membrane keeps from step to step, 0 to 1; 1 keeps all.
+        ternary, soft: 1 or 0.
+
+    Returns:
+        y, [S, rows, channels].
+    """
+    drive, steps, count = drive.contiguous(), len(drive), drive[0].numel()
+    spikes = torch.empty_like(drive)
+    vectors = [threshold.contiguous(), amplitude.contiguous()]
+    call_native("slmc_integrate_fire", [drive, *vectors, spikes], (steps, count, 0, count), leak, ternary, soft)
+    return spikes
+
+
+@integrate_fire.register_fake
+def _(drive: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float) -> Tensor:
+    return torch.empty_like(drive)
+
+
+@torch.library.custom_op("slmc::integrate_fire_backward", mutates_args=())
+def _integrate_fire_backward(
+    drive: Tensor, threshold: Tensor, amplitude: Tensor, grad: Tensor, leak: float, ternary: float, soft: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = [t.contiguous() for t in (drive, threshold, amplitude, grad)]
+    grads = torch.empty_like(inputs[0]), torch.zeros_like(inputs[1]), torch.zeros_like(inputs[2])
+    sizes = len(drive), drive[0].numel()
+    call_native("slmc_integrate_fire_backward", [*inputs, *grads], sizes, leak, ternary, soft, SURROGATE_ALPHA)
+    return grads
+
+
+@_integrate_fire_backward.register_fake
+def _(
+    drive: Tensor, threshold: Tensor, amplitude: Tensor, grad: Tensor, leak: float, ternary: float, soft: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(drive), torch.empty_like(threshold), torch.empty_like(amplitude)
+
+
+def _context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.leak, ctx.ternary, ctx.soft = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    grads = _integrate_fire_backward(*ctx.saved_tensors, grad, ctx.leak, ctx.ternary, ctx.soft)
+    return *grads, None, None, None
+
+
+integrate_fire.register_autograd(_gradient, setup_context=_context)
+
+
+def integrate_fire_reference(
+    drive: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float
+) -> Tensor:
+    """The equation of `integrate_fire` as a plain torch loop over the steps."""
+    out, v = [], torch.zeros_like(drive[0])
+    for x, theta, a in zip(drive, threshold, amplitude, strict=True):
+        u = leak * v + x
+        code = spike(u - theta)
+        if ternary:
+            code = code - spike(-theta - u)
+        out.append(a * code)
+        fires = code.detach().abs()
+        v = u - theta * code.detach() if soft else u * (1 - fires)
+    return torch.stack(out)

@@ -1,0 +1,93 @@
+"""The command that compares methods and formats on a model: study."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import torch
+
+from exporters.errors import SlmcError
+from toolchain.cli.console import Console, strict
+from toolchain.cli.options import PATH, THREADS, command, model_options, text_options
+from toolchain.delivery.reports import units
+from toolchain.model.catalog import load_model
+from toolchain.model.text import read_text
+from toolchain.prepare import SHIPPED_TEXTS
+from toolchain.study.cells import Cell, chosen
+from toolchain.study.picture import draw
+from toolchain.study.results import Result
+from toolchain.study.run import Study, run_study
+from toolchain.study.table import COLUMNS, SHORT, cells, render, verdicts
+from toolchain.workspace import write_whole
+
+
+@click.command("study")
+@model_options
+@click.option("-o", "--output", type=PATH, required=True, help="Folder for the tables, and for what was paid for.")
+@text_options
+@click.option("--formats", multiple=True, help="Only rows of these formats, as globs: '2:4*'. Repeatable.")
+@click.option("--methods", multiple=True, help="Only rows of these methods, as globs: 'esparse*'. Repeatable.")
+@click.option("--layers", default=r"^(?!(lm_)?head$)", help="Linear layers to compress; all but the head if not given.")
+@click.option("--tokens", type=click.IntRange(min=128), default=20000, help="Of the text that is judged on.")
+@click.option("--calibration-tokens", type=click.IntRange(min=128), default=16384, help="That methods look at.")
+@click.option("--tune", type=click.IntRange(min=0), default=100, help="Steps of distillation for 'ours'; 0: no such.")
+@click.option("--threads", type=THREADS, default=1)
+@command
+def study_command(
+    console: Console, model: Path, tokenizer: Path | None, output: Path, calibration: Path | None, eval: Path | None,
+    formats: tuple[str, ...], methods: tuple[str, ...], layers: str, tokens: int, calibration_tokens: int, tune: int,
+    threads: int,
+) -> int:  # fmt: skip
+    """Compare pruning, quantization and decomposition methods on MODEL: quality, bytes, time, in one table.
+
+    What was paid for stays in the folder: a study that is interrupted, or asked for more rows, goes on.
+    """
+    wanted = chosen(formats, methods, tuning=tune > 0)
+    torch.set_num_threads(threads)
+    loaded = load_model(model, tokenizer)
+    context = loaded.forward.context
+    seen = read_text(calibration or SHIPPED_TEXTS / "calibration.txt", loaded.tokenizer, context)
+    judged = read_text(eval or SHIPPED_TEXTS / "evaluation.txt", loaded.tokenizer, context)
+    study = Study(loaded, seen.head(calibration_tokens), seen, judged.head(tokens), layers, tune, output)
+    title = (
+        f"{loaded.name}: {len(study.compressed)} layers compressed, judged on {len(study.evaluation.ids)} tokens of "
+        f"{study.evaluation.name}"
+    )
+    _check_output(output)
+    results: dict[Cell, Result] = {}
+
+    def done(cell: Cell, result: Result) -> None:
+        results[cell] = result
+        console.note(f"{cell.name}: perplexity {result.perplexity:.3f} ({units.signed_percent(result.relative_drop)})")
+        _write(output, title, [results[c] for c in wanted if c in results])
+
+    try:
+        with console.working():
+            found = list(run_study(study, wanted, console.progress, done).values())
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{output} keeps what was paid for; repeat the command to go on") from None
+    rows = [[cells(r)[i] for i in SHORT] for r in found]
+    console.table(title, [COLUMNS[i] for i in SHORT], rows)
+    document = {"title": title, "cells": [dataclasses.asdict(r) for r in found],
+                "bars": [dataclasses.asdict(v) | {"met": v.met} for v in verdicts(found)]}  # fmt: skip
+    console.result(document, f"{output / 'study.md'}, study.json, study.svg")
+    return 0
+
+
+def _check_output(output: Path) -> None:
+    """Raise SlmcError before any work if the folder cannot be one."""
+    if output.exists() and not output.is_dir():
+        raise SlmcError(f"{output}: is a file; give a folder")
+    output.mkdir(parents=True, exist_ok=True)
+
+
+def _write(output: Path, title: str, results: Sequence[Result]) -> None:
+    """The tables and the picture of what is known so far, each whole."""
+    document = {"title": title, "cells": [dataclasses.asdict(r) for r in results]}
+    write_whole(output / "study.json", json.dumps(strict(document), indent=1) + "\n")
+    write_whole(output / "study.md", render(results, title))
+    write_whole(output / "study.svg", draw(results, title))

@@ -1,0 +1,40 @@
+"""The command that lets the fp32 model write text for calibration, tuning and evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import torch
+
+from toolchain.cli.console import Console
+from toolchain.cli.options import PATH, THREADS, command, model_options
+from toolchain.delivery.package import check_output_file
+from toolchain.evidence.writing import written
+from toolchain.model.catalog import load_model
+from toolchain.workspace import write_whole
+
+
+@click.command("write")
+@model_options
+@click.option("-o", "--output", type=PATH, required=True, help="The text file to write.")
+@click.option("-n", "--tokens", type=click.IntRange(min=1), default=100_000, show_default=True)
+@click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Other seeds, other texts.")
+@click.option("--threads", type=THREADS, default=1)
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@command
+def write_command(
+    console: Console, model: Path, tokenizer: Path | None, output: Path, tokens: int, temperature: float, seed: int,
+    threads: int, force: bool,
+) -> int:  # fmt: skip
+    """Let the fp32 MODEL write text, for --calibration and --eval where you have none like its training text."""
+    check_output_file(output, force=force)
+    torch.set_num_threads(threads)
+    loaded = load_model(model, tokenizer)
+    with console.working():
+        text = written(loaded, tokens, temperature, seed, lambda done, total: console.progress("writing", done, total))
+        write_whole(output, text)
+    count = len(loaded.tokenizer.encode(text, add_special_tokens=False).ids)
+    console.result({"file": str(output), "tokens": count, "bytes": len(text.encode())}, f"{output}: {count} tokens")
+    return 0

@@ -1,0 +1,128 @@
+"""Which layers' input channels are the output channels of layers before them, so that their order is free."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from exporters.errors import SlmcError
+from toolchain.model.catalog import LoadedModel
+from toolchain.model.llama import Llama
+from toolchain.model.opt import Opt
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Within one part of a block: input j of `consumer` depends on output j of `producers` and on entry j of `vectors`
+    alone. heads: only within a head."""
+
+    consumer: str
+    producers: tuple[str, ...]
+    vectors: tuple[str, ...] = ()
+    heads: bool = False
+
+
+_RWKV = (
+    Rule("ffn.value", ("ffn.key",)),
+    Rule("att.output", ("att.key", "att.value", "att.receptance"), ("att.time_decay", "att.time_first")),
+)
+
+RULES: Mapping[str, tuple[Rule, ...]] = {
+    "spikegpt": _RWKV,
+    "rwkv": _RWKV,
+    "llama": (
+        Rule("mlp.down_proj", ("mlp.gate_proj", "mlp.up_proj")),
+        Rule("self_attn.o_proj", ("self_attn.v_proj",), heads=True),
+    ),
+    "opt": (Rule("fc2", ("fc1",)), Rule("self_attn.out_proj", ("self_attn.v_proj",), heads=True)),
+}
+"""By family. Queries and keys meet in a product of their own, so that values alone have a free order within a head."""
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """A consumer whose channels may be put in any order, for nothing, within each of `groups` groups.
+
+    Input (g * repeats + r) * width + c of the consumer is output g * width + c of the producers: heads that share their
+    values are `repeats` times the same channels. producers, vectors: paths of layers, names of parameters.
+    """
+
+    consumer: str
+    producers: tuple[str, ...]
+    vectors: tuple[str, ...]
+    groups: int
+    repeats: int
+    width: int
+
+    def inputs(self, orders: Tensor) -> Tensor:
+        """Orders [groups, width] of the channels of a group as an order of the consumer's inputs, int64 [cols]."""
+        at = torch.arange(self.groups * self.repeats).view(self.groups, self.repeats, 1) * self.width
+        return (at + orders[:, None]).flatten()
+
+    def outputs(self, orders: Tensor) -> Tensor:
+        """The same as an order of the producers' outputs, int64 [groups * width]."""
+        return (torch.arange(self.groups)[:, None] * self.width + orders).flatten()
+
+
+def couplings(model: LoadedModel) -> tuple[Coupling, ...]:
+    """Every coupling of a model, in the order of its layers."""
+    paths = {layer.path: layer for layer in model.tree.layers}
+    found = []
+    for path, layer in paths.items():
+        for rule in RULES.get(model.tree.family, ()):
+            block = path.removesuffix(rule.consumer)
+            if block == path or not (block == "" or block.endswith(".")):
+                continue
+            groups, repeats = _heads(model.module) if rule.heads else (1, 1)
+            producers = tuple(block + name for name in rule.producers)
+            biased = (p for p in producers if getattr(model.module.get_submodule(p), "bias", None) is not None)
+            vectors = [*(block + name for name in rule.vectors), *(f"{p}.bias" for p in biased)]
+            width = layer.cols // (groups * repeats)
+            found.append(Coupling(path, producers, tuple(vectors), groups, repeats, width))
+    return tuple(found)
+
+
+def _heads(module: nn.Module) -> tuple[int, int]:
+    """Heads of values, and how many heads of queries use each."""
+    if isinstance(module, Llama):
+        return module.config.groups, module.config.heads // module.config.groups
+    assert isinstance(module, Opt)
+    return module.config.heads, 1
+
+
+def reordered(model: LoadedModel, orders: Mapping[str, Tensor]) -> LoadedModel:
+    """The same function with other orders of channels inside: consumers' inputs and their producers' outputs.
+
+    Args:
+        orders: by the consumer's path, int64 [groups, width].
+
+    Raises:
+        SlmcError: a path is no consumer, or an order is none.
+    """
+    known = {c.consumer: c for c in couplings(model)}
+    shared = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
+    module = copy.deepcopy(model.module, memo=shared)
+    for path, order in orders.items():
+        coupling = known.get(path)
+        if coupling is None:
+            raise SlmcError(f"layer {path}: the order of its inputs is not free; free are {', '.join(known) or 'none'}")
+        whole = torch.arange(coupling.width).expand(coupling.groups, -1)
+        if order.shape != whole.shape or not torch.equal(order.sort(1).values, whole):
+            raise SlmcError(f"layer {path}: expected orders of {coupling.width} channels in {coupling.groups} groups")
+        inputs, outputs = coupling.inputs(order), coupling.outputs(order)
+        _reorder(module, f"{path}.weight", inputs, 1)
+        for name in (*(f"{p}.weight" for p in coupling.producers), *coupling.vectors):
+            _reorder(module, name, outputs, 0)
+    return dataclasses.replace(model, module=module)
+
+
+def _reorder(module: nn.Module, name: str, order: Tensor, dimension: int) -> None:
+    holder, _, parameter = name.rpartition(".")
+    owner = module.get_submodule(holder)
+    tensor = getattr(owner, parameter).detach().index_select(dimension, order)
+    setattr(owner, parameter, nn.Parameter(tensor, requires_grad=False))

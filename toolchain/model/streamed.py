@@ -1,0 +1,70 @@
+"""Layers whose matrix stays on disk: it is read and widened for one product, and let go after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Read = Callable[[], Tensor]
+"""Gives a matrix [rows, cols] of floats of any width, the same at every call."""
+
+
+def widened(read: Read) -> Tensor:
+    """The matrix as float32. Nobody may keep it: how many of them are alive is what a streamed model is about."""
+    return read().to(torch.float32)
+
+
+class _Product(torch.autograd.Function):
+    """y = x W^T + b, which keeps no W for the gradient dx = dy W but reads it again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, read: Read, bias: Tensor | None) -> Tensor:
+        ctx.read = read
+        return functional.linear(x, widened(read), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        gradient: Tensor = gradients[0]
+        inputs = gradient.reshape(-1, gradient.shape[-1]).mm(widened(ctx.read))
+        return inputs.view(*gradient.shape[:-1], -1), None, None
+
+
+class Streamed(nn.Module):
+    """A layer that asks `read` for its matrix whenever it needs it."""
+
+    def __init__(self, read: Read) -> None:
+        super().__init__()
+        self.read = read
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix [rows, cols], float32, read now."""
+        return widened(self.read)
+
+
+class StreamedLinear(Streamed):
+    """y = x W^T + b; no gradient reaches W or b."""
+
+    def __init__(self, read: Read, bias: Tensor | None) -> None:
+        super().__init__(read)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _Product.apply(x, self.read, self.bias)  # type: ignore[no-untyped-call]
+        return y
+
+
+class StreamedEmbedding(Streamed):
+    """Rows of a table [rows, cols], of which only those that are looked up are widened."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return functional.embedding(tokens, self.read()).to(torch.float32)
+
+
+def streamed(layer: nn.Module, read: Read, bias: Tensor | None) -> Streamed:
+    """What takes the place of a Linear or an Embedding."""
+    return StreamedEmbedding(read) if isinstance(layer, nn.Embedding) else StreamedLinear(read, bias)

@@ -1,0 +1,238 @@
+"""A study carried out: every cell compressed, judged and written down, so that each is paid for once."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from exporters.errors import SlmcError
+from exporters.formats.base import Encoded
+from exporters.formats.catalog import format_named
+from exporters.formats.dense import FP16, FP32
+from toolchain.compress.catalog import compress, pruner_named
+from toolchain.compress.ordered import ORDERED, ordered_named
+from toolchain.compress.pruners import Seen
+from toolchain.compress.recipe import Choice
+from toolchain.evidence.calibration import input_moments
+from toolchain.evidence.entropy import BINS, channel_entropies
+from toolchain.evidence.quality import Reference, bits_per_byte, stream_logits
+from toolchain.evidence.student import Student
+from toolchain.model.catalog import LoadedModel
+from toolchain.model.text import Text
+from toolchain.model.tree import Layer
+from toolchain.study.cells import DISTIL, PRUNED, Cell
+from toolchain.study.formulas import ideal_bits, pattern_of, pruned_bits, throughput
+from toolchain.study.results import Result, Results
+from toolchain.tuning.distil import Schedule, rounded_layers, tune
+from toolchain.tuning.learner import Learner, Masked
+from toolchain.tuning.stage import with_vectors
+from toolchain.workspace import digest_of
+
+Progress = Callable[[str, int, int], None]
+
+STUDY_VERSION = 1
+"""Raised when a cell's result would be another one."""
+
+SLOW = ("esparse-shuffle", "alps", "descent")
+"""Methods that take minutes where others take seconds."""
+
+TUNING_CHECKPOINTS = 25
+"""Steps of tuning after which the seconds spent are written down, as tuning itself does with its state."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is looked at.
+
+    calibration: what methods see; tuning: what distillation reads; evaluation: what is judged. layers: regular
+    expression of the linear layers that are compressed; all else stays float32. steps: of distillation.
+    """
+
+    model: LoadedModel
+    calibration: Text
+    tuning: Text
+    evaluation: Text
+    layers: str
+    steps: int
+    folder: Path
+
+    @property
+    def compressed(self) -> tuple[Layer, ...]:
+        """The layers that are compressed.
+
+        Raises:
+            SlmcError: there is none.
+        """
+        try:
+            found = [x for x in self.model.tree.layers if x.kind == "linear" and re.search(self.layers, x.path)]
+        except re.error as error:
+            raise SlmcError(f"--layers {self.layers!r}: no regular expression ({error})") from error
+        if not found:
+            raise SlmcError(f"--layers {self.layers!r} matches no linear layer; see 'slmc inspect'")
+        return tuple(found)
+
+    def inputs(self) -> dict[str, object]:
+        """What calibration and every result depend on."""
+        return {
+            "study": STUDY_VERSION, "slmc": version("slmc"), "model": self.model.sha256,
+            "context": self.model.forward.context, "calibration": self.calibration.sha256,
+            "calibration_tokens": len(self.calibration.ids), "bins": BINS,
+        }  # fmt: skip
+
+    def key(self, cell: Cell) -> str:
+        """A digest of all that a cell's result depends on."""
+        tuned = {"tuning": self.tuning.sha256, "tokens": len(self.tuning.ids), "steps": self.steps}
+        own = {
+            "format": cell.format, "stages": cell.stages, "layers": [x.path for x in self.compressed],
+            "evaluation": self.evaluation.sha256, "evaluation_tokens": len(self.evaluation.ids),
+            "tuned": tuned if cell.tuned else None,
+        }  # fmt: skip
+        return digest_of(self.inputs() | own)[:24]
+
+
+def run_study(
+    study: Study, cells: tuple[Cell, ...], progress: Progress, done: Callable[[Cell, Result], None]
+) -> dict[Cell, Result]:
+    """Every cell's result, those that take seconds first, tuned ones last; `done` hears of each once it is known."""
+    study.folder.mkdir(parents=True, exist_ok=True)
+    results = Results(study.folder / "cells.jsonl")
+    found: dict[Cell, Result] = {}
+    runner: _Runner | None = None
+    for number, cell in enumerate(sorted(cells, key=lambda c: (c.tuned, c.stages[0] in SLOW))):
+        result = results.known(study.key(cell))
+        if result is None:
+            runner = runner or _Runner(study, progress)
+            result = results.add(study.key(cell), runner.result(cell))
+        found[cell] = result
+        done(cell, result)
+        progress("cells", number + 1, len(cells))
+    return {cell: found[cell] for cell in cells}
+
+
+class _Runner:
+    """What all cells share: evidence, and the fp32 model's predictions."""
+
+    def __init__(self, study: Study, progress: Progress) -> None:
+        self.study, self.progress = study, progress
+        self.seen = _evidence(study, progress)
+        self.reference = Reference(study.model.forward, study.evaluation.ids)
+
+    def result(self, cell: Cell) -> Result:
+        """A cell compressed, tuned if it asks for it, and judged."""
+        study, began = self.study, time.process_time()
+        encoded = self._layerwise(cell)
+        seconds = time.process_time() - began
+        model = study.model
+        if cell.tuned:
+            model, encoded, spent = self._tuned(cell, encoded)
+            seconds += spent
+        recipe = {path: Choice(e.format, "nearest") for path, e in encoded.items()}
+        student = Student(model, lambda path, _: encoded[path])
+        score = self.reference.score(stream_logits(student.take(recipe), study.evaluation.ids))
+        params = sum(x.params for x in study.compressed)
+        size = sum(e.nbytes for e in encoded.values())
+        ideal = sum(ideal_bits(cell.format, x.cols) * x.params for x in study.compressed) / params
+        return Result(
+            cell.format, cell.method, cell.stages, score.perplexity, score.reference, score.relative_drop,
+            score.standard_error, bits_per_byte(score.perplexity, score.tokens, study.evaluation.n_bytes),
+            score.kl_mean, score.top1_agreement, self._layer_error(encoded), size,
+            pruned_bits(cell.format) if _pruned(cell) else 8 * size / params, ideal, throughput(cell.format), seconds,
+        )  # fmt: skip
+
+    def _layerwise(self, cell: Cell) -> dict[str, Encoded]:
+        encoded, layers = {}, self.study.compressed
+        for number, layer in enumerate(layers):
+            weight = self.study.model.weight(layer.path)
+            encoded[layer.path] = compressed(weight, cell, self.seen[layer.path])
+            self.progress(cell.name, number + 1, len(layers))
+        return encoded
+
+    def _tuned(self, cell: Cell, encoded: dict[str, Encoded]) -> tuple[LoadedModel, dict[str, Encoded], float]:
+        """The model with its vectors as learned, the layers as learned, and the CPU seconds that it took."""
+        study, model = self.study, self.study.model
+        file = study.folder / f"tuning-{study.key(cell)}.pt"
+        clock = _Clock(file.with_suffix(".seconds"))
+        rest = {x.path: FP32.encode(model.weight(x.path).numpy()) for x in model.tree.layers if x.path not in encoded}
+        learners = _masked(encoded) if _pruned(cell) else rounded_layers(model, {**rest, **encoded})
+
+        def step(done: int, total: int) -> None:
+            self.progress(f"{cell.name}, {DISTIL}", done, total)
+            if done % TUNING_CHECKPOINTS == 0:
+                clock.note()
+
+        result = tune(model, {**rest, **encoded}, study.tuning.ids, Schedule(study.steps), file, step, learners)
+        seconds = clock.note()
+        for left in (file, clock.file):
+            left.unlink(missing_ok=True)
+        return with_vectors(model, result.vectors), {path: result.encoded[path] for path in encoded}, seconds
+
+    def _layer_error(self, encoded: Mapping[str, Encoded]) -> float:
+        """Mean over layers of tr(E H E^T) / tr(W H W^T): the mean squared error of the outputs beside their size."""
+        shares = []
+        for path, stored in encoded.items():
+            weight, moment = self.study.model.weight(path), self.seen[path].moment
+            assert moment is not None
+            error = torch.from_numpy(format_named(stored.format).decode(stored)) - weight
+            shares.append(float(((error @ moment) * error).sum() / ((weight @ moment) * weight).sum()))
+        return sum(shares) / len(shares)
+
+
+class _Clock:
+    """CPU seconds spent on a piece of work, over all processes that worked on it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._before = float(file.read_text()) if file.is_file() else 0.0
+        self._began = time.process_time()
+
+    def note(self) -> float:
+        seconds = self._before + time.process_time() - self._began
+        self.file.write_text(repr(seconds))
+        return seconds
+
+
+def _pruned(cell: Cell) -> bool:
+    return cell.format.endswith(f"/{PRUNED}")
+
+
+def compressed(weight: Tensor, cell: Cell, seen: Seen) -> Encoded:
+    """A matrix [rows, cols] after the first stage of a cell; pruned ones stand in fp16, zeros and all."""
+    method = cell.stages[0]
+    if not _pruned(cell):
+        return compress(weight, Choice(cell.format, method), seen.moment, seen.entropy)
+    keep, of = pattern_of(cell.format)
+    in_order = any(method == o.name for o in ORDERED)
+    pruner = ordered_named(method) if in_order else pruner_named(method)
+    return FP16.encode(pruner.prune(weight, keep, of, seen).numpy())
+
+
+def _masked(encoded: Mapping[str, Encoded]) -> dict[str, Learner]:
+    weights = {path: torch.from_numpy(FP16.decode(e)) for path, e in encoded.items()}
+    return {path: Masked(weight, weight != 0) for path, weight in weights.items()}
+
+
+def _evidence(study: Study, progress: Progress) -> dict[str, Seen]:
+    """What calibration saw of every compressed layer; kept in the folder."""
+    file = study.folder / f"evidence-{digest_of(study.inputs())[:12]}.safetensors"
+    try:
+        stored = load_file(file) if file.is_file() else None
+    except (SafetensorError, OSError):
+        stored = None
+    if stored is None:
+        model, ids = study.model, study.calibration.ids
+        moments = input_moments(model, ids, lambda d, t: progress("calibration", d, t))
+        entropies = channel_entropies(model, ids, progress=lambda d, t: progress("entropies", d, t))
+        stored = {f"moment.{p}": t for p, t in moments.items()} | {f"entropy.{p}": t for p, t in entropies.items()}
+        partial = file.with_suffix(".partial")
+        partial.write_bytes(save(stored))
+        partial.replace(file)
+    return {x.path: Seen(stored[f"moment.{x.path}"], stored[f"entropy.{x.path}"]) for x in study.compressed}

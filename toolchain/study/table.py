@@ -1,0 +1,116 @@
+"""A study as tables: every cell, the bars with what was reached, and sparse formats beside dense ones of their size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toolchain.delivery.reports import units
+from toolchain.delivery.reports.markdown import table
+from toolchain.study.cells import BARS, PRUNED
+from toolchain.study.results import Result
+
+SHORT = (0, 1, 2, 3, 6, 8, 10, 13)
+"""The columns that fit a terminal."""
+
+COLUMNS = ("format", "method", "perplexity", "drop", "+-", "bits/byte", "KL", "top-1", "layer error", "bytes",
+           "bits/weight", "ideal", "throughput", "seconds")  # fmt: skip
+
+NOTE = (
+    "drop: rise of the perplexity over that of the fp32 model; +-: its standard error; layer error: mean over layers "
+    "of the squared error of the outputs beside their size; bytes: of the compressed layers as stored; bits/weight: as "
+    "stored, everything counted; ideal: with the best possible index, float16 scales counted; throughput: products "
+    "beside dense 16-bit ones on hardware that skips zeros, by formula; seconds: CPU time without evaluation. "
+    f"Rows N:M/{PRUNED} are pruned and not rounded: no format stores them as yet, so their bytes are those of dense "
+    "float16, their bits/weight those of N:M patterns with float16 values."
+)
+
+
+def cells(result: Result) -> tuple[str, ...]:
+    """A result as a row of the table."""
+    return (
+        result.format, result.method, f"{result.perplexity:.2f}", units.signed_percent(result.relative_drop),
+        units.percent(result.standard_error), f"{result.bits_per_byte:.4f}", f"{result.kl_mean:.4f}",
+        units.percent(result.top1_agreement), f"{result.layer_error:.4f}", str(result.bytes),
+        f"{result.bits_per_weight:.2f}", f"{result.ideal_bits:.2f}", f"{result.throughput:.2f}x",
+        f"{result.seconds:.0f}" if result.seconds >= 10 else f"{result.seconds:.1f}",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A bar and what was reached. allowed: the drop that ours may have; rival: that of the rival, None without one."""
+
+    format: str
+    ours: float
+    rival: str | None
+    rival_drop: float | None
+    allowed: float
+
+    @property
+    def met(self) -> bool:
+        return self.ours <= self.allowed
+
+
+def verdicts(results: Sequence[Result]) -> list[Verdict]:
+    """Every bar for which all that it needs is known."""
+    drops = {(r.format, r.method): r.relative_drop for r in results}
+    found = []
+    for bar in BARS:
+        ours, rival = drops.get((bar.format, "ours")), drops.get((bar.format, bar.rival or ""))
+        if ours is None or (bar.rival and rival is None):
+            continue
+        allowed = bar.share if rival is None else bar.share * rival
+        found.append(Verdict(bar.format, ours, bar.rival, rival, allowed))
+    return found
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A joint sparse format beside the best dense result that takes at most `SLACK` more bytes, same method family."""
+
+    sparse: Result
+    dense: Result
+
+
+SLACK = 0.01
+"""Formats whose sizes differ by less than this share count as of equal size."""
+
+
+def equal_bytes(results: Sequence[Result]) -> list[Pair]:
+    """Every result of an N:M format with integers beside the best dense one of no more bytes, tuned beside tuned."""
+    dense = [r for r in results if ":" not in r.format]
+    pairs = []
+    for sparse in (r for r in results if ":" in r.format and not r.format.endswith(f"/{PRUNED}")):
+        fair = [d for d in dense if d.bytes <= sparse.bytes * (1 + SLACK) and (d.method == "ours") == _ours(sparse)]
+        if fair:
+            pairs.append(Pair(sparse, min(fair, key=lambda d: d.relative_drop)))
+    return pairs
+
+
+def _ours(result: Result) -> bool:
+    return result.method == "ours"
+
+
+def render(results: Sequence[Result], title: str) -> str:
+    """The whole study as Markdown."""
+    parts = [f"# {title}", table(COLUMNS, map(cells, results)), NOTE]
+    found = verdicts(results)
+    if found:
+        bars = [
+            (v.format, units.signed_percent(v.ours), v.rival or "", "" if v.rival_drop is None
+             else units.signed_percent(v.rival_drop), units.percent(v.allowed), "yes" if v.met else "NO")
+            for v in found
+        ]  # fmt: skip
+        head = ("format", "ours", "rival", "its drop", "allowed", "met")
+        parts += ["## Bars", table(head, bars)]
+    pairs = equal_bytes(results)
+    if pairs:
+        beside = [
+            (p.sparse.format, p.sparse.method, str(p.sparse.bytes), units.signed_percent(p.sparse.relative_drop),
+             f"{p.dense.format} {p.dense.method}", str(p.dense.bytes), units.signed_percent(p.dense.relative_drop))
+            for p in pairs
+        ]  # fmt: skip
+        columns = ("sparse", "method", "bytes", "drop", "best dense of no more bytes", "its bytes", "its drop")
+        parts += ["## Sparse beside dense at equal bytes", table(columns, beside)]
+    return "\n\n".join(parts) + "\n"
