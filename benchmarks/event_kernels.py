@@ -126,7 +126,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[1])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--isa", type=int, default=-1, help="0 portable, 1 AVX2, 2 AVX-512; default: the best")
+    parser.add_argument(
+        "--isa", type=int, default=-1, help="0 portable, 1 AVX2, 2 with VNNI, 3 AVX-512; default: the best"
+    )
     arguments = parser.parse_args()
     library().slmc_force_isa(arguments.isa)
     a = arguments

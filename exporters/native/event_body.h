@@ -5,47 +5,30 @@
 //   any inputs    y[n] += scale * (sum (code - centre) x  -  (zero - centre) sum x)
 //   spikes        y[n] += scale * (sum code  -  zero * count),   in integers; times the spike at the end
 //
-// Rows in use are far apart in memory, which no hardware foresees: they are asked for ahead.
+// Rows in use are far apart in memory, which no hardware foresees: they are asked for ahead. Spikes cost so little that
+// memory sets the pace: a few rows at a time pass by from their beginning to their end, and sums lie in the first cache.
 // Included by one file per instruction set, after its V.
 #pragma once
+#include <algorithm>
+
 #include "events.h"
 #include "product_body.h"
 
 namespace slmc {
 namespace {
 
-constexpr int64_t kAheadBytes = 16384;  // of rows between a prefetch and its use
+constexpr int32_t kRunEvents = 64;    // inputs whose sums are added to y together
+constexpr int32_t kLeastAhead = 8;    // inputs between a prefetch and its use
+constexpr int64_t kAheadBytes = 8192;  // of rows, likewise
+constexpr int64_t kRangeWords = 256;  // of a row; its sums stay in the first cache
 
 // Into the second cache: the first has fewer lines on their way than memory needs to be kept busy.
 SLMC_INLINE void ahead(const void* p) { __builtin_prefetch(p, 0, 2); }
 
-// Asks for the rows of coming inputs in the order of memory, some lines at each step.
-class Ahead {
- public:
-  // `bytes` of every row, which takes so many steps; `plane` begins with input 0.
-  Ahead(const uint8_t* plane, int64_t stride, int64_t bytes, const Events& e, int64_t groups, int64_t steps_per_row)
-      : plane_(plane), stride_(stride), bytes_(bytes), index_(e.index), end_(e.index + (bytes ? e.first[groups] : 0)) {
-    per_step_ = (bytes + 64 * steps_per_row - 1) / (64 * steps_per_row) * 64;
-    for (int64_t fetched = 0; fetched < kAheadBytes && index_ < end_; fetched += bytes, ++index_)
-      for (int64_t i = 0; i < bytes; i += 64) ahead(plane_ + *index_ * stride_ + i);
-  }
-  SLMC_INLINE void step() {
-    if (index_ >= end_) return;
-    const uint8_t* row = plane_ + *index_ * stride_ + at_;
-    for (int64_t i = 0; i < per_step_; i += 64) ahead(row + i);
-    at_ += per_step_;
-    if (at_ >= bytes_) {
-      at_ = 0;
-      ++index_;
-    }
-  }
-
- private:
-  const uint8_t* plane_;
-  int64_t stride_, bytes_;
-  const int32_t* index_;
-  const int32_t* end_;
-  int64_t per_step_, at_ = 0;
+// Inputs index[begin .. end) of one group.
+struct Run {
+  int64_t group;
+  int32_t begin, end;
 };
 
 // Chunks of one plane in every row. Where a chunk is longer than the rest of its row it is read beyond, but from a copy
@@ -63,6 +46,10 @@ class Chunks {
     std::memcpy(copy_, at, static_cast<size_t>(rest_ < chunk_bytes ? rest_ : chunk_bytes));
     return copy_;
   }
+  // Has row k come nearer.
+  SLMC_INLINE void ask(int64_t k) const {
+    for (int i = 0; i < chunk_bytes; i += 64) ahead(plane_ + k * stride_ + i);
+  }
 
  private:
   const uint8_t* plane_;
@@ -79,64 +66,85 @@ class EventProduct {
   static constexpr int kSums = V::kLanes == 8 ? 8 : 16;  // half of the registers
   static constexpr int kPlaces = L::per_lane < kSums ? L::per_lane : kSums;
   static constexpr int kChunks32 = kSums / kPlaces;
-  static constexpr int kChunks8 = kSums / 2 / L::parts > 0 ? kSums / 2 / L::parts : 1;
   static constexpr int kByteSums = 255 / ((1 << bits) - 1);  // codes that a byte can add up
-  static constexpr int kHalfSums = 256;                      // and half a word
+  static_assert(kRunEvents * ((1 << bits) - 1) < 1 << 16);   // and half a word
+  static constexpr int kSpikeRows = kByteSums < 4 ? 1 : 4;   // that pass by at once
+  static constexpr int kBatch = kByteSums / kSpikeRows * kSpikeRows;
+  static constexpr int kRangeChunks = kRangeWords / V::kLanes;
+
+  // Sums of spikes, per chunk and part; those of half words are the even and the odd bytes'.
+  struct Sums {
+    alignas(64) uint8_t narrow[kRangeChunks][L::parts][L::low_bytes];
+    alignas(64) uint8_t wide[kRangeChunks][L::parts][2][L::low_bytes];
+  };
 
   const EventMatrix& m_;
   const Events& e_;
   float* y_;
-  Ahead low_, high_;
+  int32_t last_;  // the last input's place in the index
+  int32_t ahead_ = kLeastAhead;
+  Sums sums_;
 
  public:
-  EventProduct(const EventMatrix& m, const Events& e, float* y, int64_t first, int64_t last)
-      : m_(m), e_(e), y_(y),
-        low_(m.codes + first * 4, m.row_bytes(), (last - first) * 4, e, m.groups, steps(last - first)),
-        high_(m.high + first * 4 * L::high / L::low, m.high_row_bytes(), (last - first) * 4 * L::high / L::low, e,
-              m.groups, steps(last - first)) {}
+  EventProduct(const EventMatrix& m, const Events& e, float* y) : m_(m), e_(e), y_(y), last_(e.first[m.groups] - 1) {}
 
   void run(int64_t first, int64_t last) {
-    const int64_t whole = m_.words() / kBlockWords * kBlockWords;
-    const int64_t end = last < whole ? last : whole;
-    for (int64_t g = 0; g < m_.groups; ++g) {
-      if (e_.first[g] == e_.first[g + 1]) continue;
-      if (e_.spike != 0) {
-        some<kChunks8, true>(first / V::kLanes, end / V::kLanes, g);
-      } else {
-        some<kChunks32, false>(first / V::kLanes, end / V::kLanes, g);
-      }
-      if (last > whole) rest(whole / V::kLanes, last - whole, g);
-    }
+    for (; first < last; first += kRangeWords) run_range(first, std::min(first + kRangeWords, last));
   }
 
  private:
-  int64_t steps(int64_t words) const {
-    const int64_t chunks = (words + V::kLanes - 1) / V::kLanes;
-    if (e_.spike != 0) return (chunks + kChunks8 - 1) / kChunks8;
-    return (chunks + kChunks32 - 1) / kChunks32 * (L::per_lane / kPlaces);
+  void run_range(int64_t first, int64_t last) {
+    ahead_ = kLeastAhead;
+    if (e_.spike != 0) ahead_ = std::max(ahead_, static_cast<int32_t>(kAheadBytes / ((last - first) * 4)));
+    for (int64_t g = 0; e_.spike == 0 && g < m_.groups; ++g)
+      ahead_ = std::max(ahead_, std::min(e_.first[g + 1] - e_.first[g], kRunEvents));
+    ask_for_first_rows(first, last);
+    const int64_t whole = m_.words() / kBlockWords * kBlockWords, end = std::min(last, whole);
+    for (int64_t g = 0; g < m_.groups; ++g)
+      for (int32_t i = e_.first[g]; i < e_.first[g + 1]; i += kRunEvents) {
+        const Run run{g, i, std::min(i + kRunEvents, e_.first[g + 1])};
+        if (e_.spike != 0) {
+          sum_spikes<false>(first / V::kLanes, (end - first) / V::kLanes, kBlockWords, V::kLanes, run);
+        } else {
+          some<kChunks32>(first / V::kLanes, end / V::kLanes, run);
+        }
+        if (last > whole) rest(whole / V::kLanes, last - whole, run);
+      }
   }
 
-  template <int chunks, bool spikes>
-  void some(int64_t chunk, int64_t end, int64_t g) {
-    for (; chunk + chunks <= end; chunk += chunks) tile<chunks, spikes, false>(chunk, kBlockWords, V::kLanes, g);
-    if constexpr (chunks > 1) some<chunks / 2, spikes>(chunk, end, g);
+  void ask_for_first_rows(int64_t first, int64_t last) const {
+    const int64_t high_bytes = (last - first) * 4 * L::high / L::low;
+    for (int32_t i = 0; i < std::min(ahead_, last_ + 1); ++i) {
+      const uint8_t* low = m_.codes + e_.index[i] * m_.row_bytes() + first * 4;
+      const uint8_t* high = m_.high + e_.index[i] * m_.high_row_bytes() + first * 4 * L::high / L::low;
+      for (int64_t at = 0; at < (last - first) * 4; at += 64) ahead(low + at);
+      for (int64_t at = 0; at < high_bytes; at += 64) ahead(high + at);
+    }
+  }
+  SLMC_INLINE int64_t later(int32_t i) const { return e_.index[std::min(i + ahead_, last_)]; }
+
+  template <int chunks>
+  void some(int64_t chunk, int64_t end, const Run& run) {
+    for (; chunk + chunks <= end; chunk += chunks) tile<chunks, false>(chunk, kBlockWords, V::kLanes, run);
+    if constexpr (chunks > 1) some<chunks / 2>(chunk, end, run);
   }
 
   // A last block of fewer words.
-  void rest(int64_t chunk, int64_t words, int64_t g) {
+  void rest(int64_t chunk, int64_t words, const Run& run) {
     for (int64_t at = 0; at < words; at += V::kLanes, ++chunk) {
-      const int lanes = static_cast<int>(words - at < V::kLanes ? words - at : V::kLanes);
+      const int lanes = static_cast<int>(std::min<int64_t>(words - at, V::kLanes));
       if (e_.spike != 0) {
-        tile<1, true, true>(chunk, words, lanes, g);
+        sum_spikes<true>(chunk, 1, words, lanes, run);
       } else {
-        tile<1, false, true>(chunk, words, lanes, g);
+        tile<1, true>(chunk, words, lanes, run);
       }
     }
   }
 
   // `places` outputs lie between one place of a word and the next.
-  template <int chunks, bool spikes, bool tail>
-  void tile(int64_t chunk, int64_t places, int lanes, int64_t g) {
+  template <int chunks, bool tail>
+  void tile(int64_t chunk, int64_t places, int lanes, const Run& run) {
+    const int64_t g = run.group;
     Chunks<chunks * L::low_bytes, tail> low(m_.codes, m_.row_bytes(), chunk * L::low_bytes, m_.K);
     Chunks<chunks * L::high_bytes, tail> high(m_.high, m_.high_row_bytes(), chunk * L::high_bytes, m_.K);
     // chunks begin where a block does, or lie within one
@@ -153,91 +161,128 @@ class EventProduct {
       float* y = y_ + n + in_tile + place.value * kBlockWords;
       V::store(y, V::fma(V::load_halves(scales + in_tile + place.value * kBlockWords), sum, V::load(y)));
     };
-    if constexpr (spikes) {
-      sum_spikes<chunks>(low, high, g, add);
-    } else {
-      sum_inputs<chunks, 0>(low, high, g, add);
-      if constexpr (kPlaces < L::per_lane) sum_inputs<chunks, kPlaces>(low, high, g, add);
-    }
+    sum_inputs<chunks, 0>(low, high, run, add);
+    if constexpr (kPlaces < L::per_lane) sum_inputs<chunks, kPlaces>(low, high, run, add);
   }
 
   template <int chunks, int first_place, typename Low, typename High, typename Add>
-  SLMC_INLINE void sum_inputs(Low& low, High& high, int64_t g, const Add& add) {
+  SLMC_INLINE void sum_inputs(Low& low, High& high, const Run& run, const Add& add) {
     F sums[chunks][kPlaces];
-    unrolled<chunks>([&](auto c) { unrolled<kPlaces>([&](auto p) { sums[c.value][p.value] = V::zero(); }); });
-    for (int32_t i = e_.first[g]; i < e_.first[g + 1]; ++i) {
+    unrolled<chunks>([&](auto c) __attribute__((always_inline)) { unrolled<kPlaces>([&](auto p) __attribute__((always_inline)) { sums[c.value][p.value] = V::zero(); }); });
+    for (int32_t i = run.begin; i < run.end; ++i) {
       const int64_t k = e_.index[i];
       const uint8_t* codes = low.row(k);
       const uint8_t* more = L::high ? high.row(k) : nullptr;
-      low_.step();
-      if constexpr (L::high > 0) high_.step();
+      if constexpr (first_place == 0) {
+        low.ask(later(i));
+        if constexpr (L::high > 0) high.ask(later(i));
+      }
       const F x = V::set(e_.x[k]);
-      unrolled<chunks>([&](auto c) {
+      unrolled<chunks>([&](auto c) __attribute__((always_inline)) {
         typename V::template Words<bits> words;
         words.read(codes + c.value * L::low_bytes, more + c.value * L::high_bytes);
-        unrolled<kPlaces>([&](auto p) {
+        unrolled<kPlaces>([&](auto p) __attribute__((always_inline)) {
           sums[c.value][p.value] = words.template multiply<first_place + p.value>(x, sums[c.value][p.value]);
         });
       });
     }
-    const float sum_x = m_.zeros ? e_.sums[g] : 0;
-    unrolled<chunks>([&](auto c) {
-      unrolled<kPlaces>([&](auto p) {
+    const float sum_x = m_.zeros ? sum_of(run) : 0;
+    unrolled<chunks>([&](auto c) __attribute__((always_inline)) {
+      unrolled<kPlaces>([&](auto p) __attribute__((always_inline)) {
         add(c, Index<first_place + p.value>{}, sums[c.value][p.value], sum_x, static_cast<float>(m_.centre()));
       });
     });
   }
 
-  template <int chunks, typename Low, typename High, typename Add>
-  SLMC_INLINE void sum_spikes(Low& low, High& high, int64_t g, const Add& add) {
-    const I bytes = V::set(int32_t{0x00ff00ff}), halves = V::set(int32_t{0xffff});
-    for (int32_t i = e_.first[g]; i < e_.first[g + 1];) {
-      const int32_t begin = i, end = i + kHalfSums < e_.first[g + 1] ? i + kHalfSums : e_.first[g + 1];
-      I wide[chunks][L::parts][2];  // the even and the odd bytes of every part
-      unrolled<chunks>([&](auto c) {
-        unrolled<L::parts>([&](auto j) { wide[c.value][j.value][0] = wide[c.value][j.value][1] = V::set(int32_t{0}); });
-      });
-      while (i < end) {
-        I narrow[chunks][L::parts];
-        unrolled<chunks>([&](auto c) {
-          unrolled<L::parts>([&](auto j) { narrow[c.value][j.value] = V::set(int32_t{0}); });
-        });
-        for (const int32_t stop = i + kByteSums < end ? i + kByteSums : end; i < stop; ++i) {
-          const int64_t k = e_.index[i];
-          const uint8_t* codes = low.row(k);
-          const uint8_t* more = L::high ? high.row(k) : nullptr;
-          low_.step();
-          if constexpr (L::high > 0) high_.step();
-          unrolled<chunks>([&](auto c) {
-            I parts[L::parts];
-            if constexpr (bits == 8) parts[0] = V::load(codes + c.value * L::low_bytes);
-            else V::template unpack<bits>(codes + c.value * L::low_bytes, more + c.value * L::high_bytes, parts);
-            // bytes do not overflow, so whole words may be added
-            unrolled<L::parts>([&](auto j) {
-              narrow[c.value][j.value] = V::add(narrow[c.value][j.value], parts[j.value]);
-            });
-          });
+  // Adds the codes of rows i .. i + rows - 1 to the sums of bytes, or begins these.
+  template <int rows, bool tail>
+  SLMC_INLINE void add_rows(int64_t chunk, int64_t chunks, int32_t i, bool begin) {
+    static_assert(!tail || rows == 1);  // which may need its one copy
+    Chunks<L::low_bytes, tail> low(m_.codes, m_.row_bytes(), chunk * L::low_bytes, m_.K);
+    Chunks<L::high_bytes, tail> high(m_.high, m_.high_row_bytes(), chunk * L::high_bytes, m_.K);
+    const uint8_t *codes[rows], *more[rows], *low_later[rows], *high_later[rows];
+    unrolled<rows>([&](auto r) {
+      const int64_t k = e_.index[i + r.value];
+      codes[r.value] = low.row(k);
+      more[r.value] = L::high ? high.row(k) : nullptr;
+      low_later[r.value] = m_.codes + later(i + r.value) * m_.row_bytes() + chunk * L::low_bytes;
+      high_later[r.value] = m_.high + later(i + r.value) * m_.high_row_bytes() + chunk * L::high_bytes;
+    });
+    for (int64_t c = 0; c < chunks; ++c) {
+      I sums[L::parts];
+      unrolled<L::parts>([&](auto j) { sums[j.value] = V::load(sums_.narrow[c][j.value]); });
+      if (begin) unrolled<L::parts>([&](auto j) { sums[j.value] = V::set(int32_t{0}); });
+      unrolled<rows>([&](auto r) {
+        if (c % kBlockChunks == 0) {
+          ahead(low_later[r.value] + c * L::low_bytes);
+          if constexpr (L::high > 0) ahead(high_later[r.value] + c * L::high_bytes);
         }
-        unrolled<chunks>([&](auto c) {
-          unrolled<L::parts>([&](auto j) {
-            I* sums = wide[c.value][j.value];
-            sums[0] = V::add(sums[0], V::and_(narrow[c.value][j.value], bytes));
-            sums[1] = V::add(sums[1], V::and_(V::template right<8>(narrow[c.value][j.value]), bytes));
-          });
-        });
-      }
-      const float count = static_cast<float>(end - begin);
-      const F less = V::set(m_.zeros ? 0.0f : count * static_cast<float>(m_.centre()));
-      unrolled<chunks>([&](auto c) {
-        unrolled<L::parts>([&](auto j) {
-          unrolled<4>([&](auto byte) {
-            I sum = wide[c.value][j.value][byte.value % 2];
-            sum = byte.value < 2 ? V::and_(sum, halves) : V::template right<16>(sum);
-            add(c, Index<byte.value * L::parts + j.value>{}, V::sub(V::to_float(sum), less), count, 0.0f);
-          });
-        });
+        I parts[L::parts];
+        if constexpr (bits == 8) parts[0] = V::load(codes[r.value] + c * L::low_bytes);
+        else V::template unpack<bits>(codes[r.value] + c * L::low_bytes, more[r.value] + c * L::high_bytes, parts);
+        // bytes do not overflow, so whole words may be added
+        unrolled<L::parts>([&](auto j) { sums[j.value] = V::add(sums[j.value], parts[j.value]); });
       });
+      unrolled<L::parts>([&](auto j) { V::store(sums_.narrow[c][j.value], sums[j.value]); });
     }
+  }
+
+  // Adds the sums of bytes to those of half words, or begins these.
+  void widen(int64_t chunks, bool begin) {
+    const I bytes = V::set(int32_t{0x00ff00ff});
+    for (int64_t c = 0; c < chunks; ++c)
+      unrolled<L::parts>([&](auto j) {
+        const I sums = V::load(sums_.narrow[c][j.value]);
+        uint8_t(*wide)[L::low_bytes] = sums_.wide[c][j.value];
+        const I even = V::and_(sums, bytes), odd = V::and_(V::template right<8>(sums), bytes);
+        V::store(wide[0], begin ? even : V::add(V::load(wide[0]), even));
+        V::store(wide[1], begin ? odd : V::add(V::load(wide[1]), odd));
+      });
+  }
+
+  template <bool tail>
+  void sum_spikes(int64_t chunk, int64_t chunks, int64_t places, int lanes, const Run& run) {
+    for (int32_t begin = run.begin; begin < run.end; begin += kBatch) {
+      const int32_t stop = std::min(begin + kBatch, run.end);
+      int32_t i = begin;
+      if constexpr (!tail && kSpikeRows > 1) {
+        for (; i + kSpikeRows <= stop; i += kSpikeRows) add_rows<kSpikeRows, tail>(chunk, chunks, i, i == begin);
+      }
+      for (; i < stop; ++i) add_rows<1, tail>(chunk, chunks, i, i == begin);
+      widen(chunks, begin == run.begin);
+    }
+    for (int64_t c = 0; c < chunks; ++c) add_spikes<tail>(chunk + c, sums_.wide[c], places, lanes, run);
+  }
+
+  // y += scale * (sum code - zero * count) for the outputs of one chunk.
+  template <bool tail>
+  SLMC_INLINE void add_spikes(int64_t chunk, const uint8_t (*wide)[2][L::low_bytes], int64_t places, int lanes,
+                              const Run& run) const {
+    constexpr int64_t block = kBlockWords * L::per_lane;
+    const int64_t first = chunk / kBlockChunks * block, n = first + chunk % kBlockChunks * V::kLanes;
+    const bool plain = !tail && !m_.zeros && first + block <= m_.N;
+    const uint16_t* scales = m_.scales + run.group * m_.N + n;
+    if (plain && run.group + 1 < m_.groups && chunk % kBlockChunks == 0)
+      for (int64_t i = 0; i < block; i += 32) ahead(scales + m_.N + i);
+    const float count = static_cast<float>(run.end - run.begin);
+    const F less = V::set(m_.zeros ? 0.0f : count * static_cast<float>(m_.centre()));
+    unrolled<L::parts>([&](auto j) __attribute__((always_inline)) {
+      unrolled<4>([&](auto byte) __attribute__((always_inline)) {
+        const I pair = V::load(wide[j.value][byte.value % 2]);
+        const I code_sum = byte.value < 2 ? V::and_(pair, V::set(int32_t{0xffff})) : V::template right<16>(pair);
+        const F sum = V::sub(V::to_float(code_sum), less);
+        constexpr int place = byte.value * L::parts + j.value;
+        if (!plain) return add_to(run.group, n + place * places, lanes, sum, count, 0.0f);
+        float* y = y_ + n + place * kBlockWords;
+        V::store(y, V::fma(V::load_halves(scales + place * kBlockWords), sum, V::load(y)));
+      });
+    });
+  }
+
+  float sum_of(const Run& run) const {
+    float sum = 0;
+    for (int32_t i = run.begin; i < run.end; ++i) sum += e_.x[e_.index[i]];
+    return sum;
   }
 
   // y[n ..] += scale * (sum - (zero - centre) * zero_factor) in so many lanes, as far as there are outputs.
@@ -270,7 +315,7 @@ void multiply_events(const EventMatrix& m, const Events& e, float* y, int64_t fi
   int64_t from, to;
   outputs_of(m, first, last, &from, &to);
   std::memset(y + from, 0, static_cast<size_t>(to - from) * sizeof(float));
-  EventProduct<V, bits>(m, e, y, first, last).run(first, last);
+  EventProduct<V, bits>(m, e, y).run(first, last);
   if (e.spike != 0 && e.spike != 1)
     for (int64_t n = from; n < to; ++n) y[n] *= e.spike;
 }

@@ -41,6 +41,25 @@ PatternTable::PatternTable(int kept, int period) : width(period < 8 ? 8 : period
     offsets[i] = static_cast<uint8_t>(i % 8 * field_bits);
   }
   for (int i = 0; i < 128; ++i) found[i] = static_cast<uint8_t>(masks[i % masks.size()]);
+  if (width == 8) make_controls(2 * kept == period, kept * 8 / period);
+}
+
+void PatternTable::make_controls(bool half_kept, int kept) {
+  for (size_t field = 0; field < masks.size(); ++field) {
+    int before = 0;  // kept inputs
+    for (int i = 0; i < 8; ++i) {
+      const bool is_kept = masks[field] >> i & 1;
+      for (int second = 0; second < 2; ++second) {
+        uint64_t* control = &controls[field][second];
+        if (!half_kept) {
+          *control |= static_cast<uint64_t>(is_kept ? before + second * kept : 0x80) << (8 * i);
+        } else if (is_kept) {
+          *control |= static_cast<uint64_t>(i + 8 * second) << (8 * (before + 4 * second));
+        }
+      }
+      before += is_kept;
+    }
+  }
 }
 
 void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t count, uint8_t* masks) {

@@ -23,10 +23,16 @@ struct PatternTable {
   std::vector<uint16_t> masks;  // of every field; empty where fields are the masks themselves
   // For vectors of fields of 8 inputs: where each word's bytes lie, its fields' first bits, the masks, repeated.
   alignas(64) uint8_t spread[64] = {}, offsets[64] = {}, found[128] = {};
+  // For byte shuffles of two fields of 8 inputs, of the first and of the second: where half is kept, the places of the
+  // kept inputs, four bytes each; else for every input the place of its code, or 0x80.
+  uint64_t controls[128][2] = {};
 
   PatternTable() = default;
   PatternTable(int kept, int period);
   int64_t unit_bytes() const { return kUnitInputs / width * field_bits / 8; }
+
+ private:
+  void make_controls(bool half_kept, int kept);
 };
 
 // One row's bytes of a tiled plane.
@@ -70,8 +76,22 @@ void decode_sparse_row(const SparseMatrix& m, int64_t n, const uint8_t* masks, u
 // The masks of row n, [units * kMaskBytes]; for matrices with patterns.
 void masks_of_row(const SparseMatrix& m, int64_t n, uint8_t* masks);
 
-// One or a few tokens, activations rounded to 8 bits.
-struct SparseInput;
+enum Scales { kPerUnit = 1, kPerHalf = 2, kPerEighth = 8 };  // factors of a unit
+
+SLMC_INLINE Scales scales_of_group(int64_t group) {
+  return group >= kUnitInputs ? kPerUnit : group == 64 ? kPerHalf : kPerEighth;
+}
+
+constexpr int64_t kSparseAhead = 4096;  // bytes between a prefetch and its use
+
+// One or a few tokens, activations rounded to 8 bits, as all rows read them.
+struct SparseInput {
+  int64_t tokens = 0;
+  Scales scales = kPerUnit;
+  const int8_t* q = nullptr;       // [tokens, padded]
+  const float* factors = nullptr;  // scale_x [tokens, units * scales + a vector]
+};
+
 struct SparseKernels {
   // Null where this matrix has no such kernel.
   const SparseInput* (*prepare)(const SparseMatrix&, const float* x, int64_t tokens, Arena&);
@@ -79,6 +99,7 @@ struct SparseKernels {
   void (*multiply)(const SparseMatrix&, const SparseInput&, float* y, int64_t first, int64_t last);
 };
 
+const SparseKernels& avx2_sparse_kernels();
 const SparseKernels& avx512_sparse_kernels();
 
 }  // namespace slmc

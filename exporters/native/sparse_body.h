@@ -11,15 +11,6 @@
 namespace slmc {
 
 enum Codes { kByteCodes, kNibbleCodes, kFloat4Codes };
-enum Scales { kPerUnit = 1, kPerHalf = 2, kPerEighth = 8 };  // factors of a unit
-
-// Tokens as all rows read them.
-struct SparseInput {
-  int64_t tokens = 0;
-  Scales scales = kPerUnit;
-  const int8_t* q = nullptr;       // [tokens, padded]
-  const float* factors = nullptr;  // scale_x [tokens, units * scales + a vector]
-};
 
 namespace {
 
@@ -33,8 +24,6 @@ struct Tile {
   const int8_t* q;       // V::kBytes per half
   const int32_t* start;  // -centre * sum q per lane: per half, or per unit where its halves share a scale
 };
-
-constexpr int64_t kSparseAhead = 4096;  // bytes between a prefetch and its use
 
 template <typename V, Codes codes>
 SLMC_INLINE void read_codes(const uint8_t* at, int half, typename V::Part part, typename V::I* out) {
@@ -120,10 +109,6 @@ void multiply_any(Scales scales, Codes codes, const Tile& tile, float* out) {
 
 inline Codes codes_of(const SparseMatrix& m) {
   return m.bits == 8 ? kByteCodes : m.float4 ? kFloat4Codes : kNibbleCodes;
-}
-
-inline Scales scales_of_group(int64_t group) {
-  return group >= kUnitInputs ? kPerUnit : group == 64 ? kPerHalf : kPerEighth;
 }
 
 // start[lane] = -centre * sum of the lane's four q, for halves of V::kBytes; added over both halves where they share a

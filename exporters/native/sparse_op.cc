@@ -33,6 +33,7 @@ const SparseKernels* direct_kernels() {
 #if defined(__x86_64__)
   static const bool expands = __builtin_cpu_supports("avx512vbmi2");
   if (expands && isa() == kWideVector) return &avx512_sparse_kernels();
+  if (isa() == kVector) return &avx2_sparse_kernels();
 #endif
   return nullptr;
 }

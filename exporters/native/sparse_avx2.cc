@@ -1,0 +1,565 @@
+// Sparse products on AVX2: one or a few tokens of 8 bits times four-bit codes.
+//
+//   y[n] = sum over segments of  scale_w[n, g] * scale_x[s] * sum (code - centre) * q
+//
+// Two inputs' bytes meet in 16 bits: 8 * 2 * 15 * 127 fits, which a unit's codes never exceed. What a pattern does is
+// said to byte shuffles, one of 16 bytes (a control) for 16 inputs:
+//
+//   kGather   half of the inputs kept, a pattern per row: controls pick the q of the stored codes
+//   kExpand   any other part kept, a pattern per row: controls put the codes at their places, and zero, whose bit 7
+//             then picks the centre, at the others; q stays in order
+//   kPlain    a pattern shared by rows, or none: q is gathered once for all of them
+#include <algorithm>
+
+#include "avx2_vector.h"
+#include "sparse.h"
+
+namespace slmc {
+namespace {
+
+using I = __m256i;
+using F = __m256;
+
+enum Way { kGather, kExpand, kPlain };
+
+constexpr int64_t kBlockUnits = 8;    // whose controls are made together, so that they are read from the first cache
+constexpr int64_t kReadBytes = 16;    // of codes, also where a control places fewer
+
+Way way_of(const SparseMatrix& m) {
+  if (!m.patterns || m.pattern_rows > 1) return kPlain;
+  return m.kept == kUnitInputs / 2 ? kGather : kExpand;
+}
+
+
+// Whether q is read by controls that pick it.
+bool is_picked(const SparseMatrix& m) { return m.patterns && m.table->width == 8 && m.kept == kUnitInputs / 2; }
+
+bool is_known(const SparseMatrix& m) {
+  const Scales scales = scales_of_group(m.group);
+  const int64_t half = m.kept / 2;
+  if (m.bits != 4) return false;
+  switch (way_of(m)) {
+    case kGather: return m.table->width == 8 && scales != kPerEighth;
+    case kExpand: return m.table->width == 8;
+    default: return half % 16 == 0 && (scales != kPerEighth || half % 32 == 0);
+  }
+}
+
+// Eight fields of `bits` bits, in whole loads: bytes that met in memory would be waited for.
+template <int bits>
+SLMC_INLINE uint64_t packed_fields(const uint8_t* at) {
+  if constexpr (bits == 3) {
+    return at[0] | at[1] << 8 | at[2] << 16;
+  } else {
+    uint32_t low, high;
+    std::memcpy(&low, at, sizeof low);
+    std::memcpy(&high, at + bits - 4, sizeof high);
+    return low | static_cast<uint64_t>(high) << (8 * (bits - 4));
+  }
+}
+
+// The same as bytes.
+template <int bits>
+SLMC_INLINE uint64_t eight_fields(const uint8_t* at) {
+  return _pdep_u64(packed_fields<bits>(at), 0x0101010101010101u * ((1u << bits) - 1));
+}
+
+// The controls of one unit.
+template <int bits, Way way>
+SLMC_INLINE void unit_controls(const uint64_t (*controls)[2], const uint8_t* fields, uint8_t* out) {
+  for (int half = 0; half < 2; ++half, fields += bits) {
+    uint64_t eight = eight_fields<bits>(fields);
+    for (int pair = 0; pair < 4; ++pair, eight >>= 16) {
+      const uint64_t a = controls[eight & 255][0], b = controls[eight >> 8 & 255][1];
+      if constexpr (way == kGather) {
+        const uint64_t both = a | b;
+        std::memcpy(out, &both, sizeof both);
+        out += 8;
+      } else {
+        std::memcpy(out, &a, sizeof a);
+        std::memcpy(out + 8, &b, sizeof b);
+        out += 16;
+      }
+    }
+  }
+}
+
+// Two of four inputs kept: ranks of three bits become controls without a table in memory.
+SLMC_INLINE void unit_controls_2_of_4(const uint8_t* fields, uint8_t* out) {
+  // 16 ranks lie in 6 bytes, rank i at bit 3 i: words of two bytes that have it, and what shifts it to the top
+  const I where = _mm256_setr_epi8(0, 1, 0, 1, 0, 1, 1, 2, 1, 2, 1, 2, 2, 3, 2, 3,  //
+                                   3, 4, 3, 4, 3, 4, 4, 5, 4, 5, 4, 5, 5, 6, 5, 6);
+  const I up = _mm256_setr_epi16(1 << 13, 1 << 10, 1 << 7, 1 << 12, 1 << 9, 1 << 6, 1 << 11, 1 << 8,  //
+                                 1 << 13, 1 << 10, 1 << 7, 1 << 12, 1 << 9, 1 << 6, 1 << 11, 1 << 8);
+  // masks 3, 5, 6, 9, 10, 12: their first and second inputs
+  const I places = _mm256_setr_epi8(0, 0, 1, 0, 1, 2, 0, 0, 1, 2, 2, 3, 3, 3, 1, 1,  //
+                                    0, 0, 1, 0, 1, 2, 0, 0, 1, 2, 2, 3, 3, 3, 1, 1);
+  const I base = _mm256_setr_epi8(0, 0, 4, 4, 8, 8, 12, 12, 0, 0, 4, 4, 8, 8, 12, 12,  //
+                                  0, 0, 4, 4, 8, 8, 12, 12, 0, 0, 4, 4, 8, 8, 12, 12);
+  for (int half = 0; half < 2; ++half, fields += 6, out += 32) {
+    const I packed = _mm256_set1_epi64x(static_cast<int64_t>(packed_fields<6>(fields)));
+    const I words = _mm256_shuffle_epi8(packed, where);
+    const I ranks = _mm256_and_si256(_mm256_mullo_epi16(words, up), _mm256_set1_epi16(static_cast<int16_t>(0xe000)));
+    const I twice = _mm256_mulhi_epu16(ranks, _mm256_set1_epi16(1 << 11 | 1 << 3));  // in both bytes
+    const I both = _mm256_or_si256(twice, _mm256_set1_epi16(0x0800));
+    _mm256_storeu_si256(reinterpret_cast<I*>(out), _mm256_add_epi8(_mm256_shuffle_epi8(places, both), base));
+  }
+}
+
+// The controls of so many units of four rows, row by row within a unit.
+template <int bits, Way way>
+void block_controls(const uint64_t (*controls)[2], const Strip* fields, int64_t u, int64_t units, uint8_t* out) {
+  constexpr int64_t bytes = way == kGather ? kUnitInputs / 2 : kUnitInputs;
+  for (int64_t i = 0; i < units; ++i)
+    for (int r = 0; r < kTileRows; ++r, out += bytes) {
+      const uint8_t* at = fields[r].first + (u + i) * fields[r].stride;
+      if constexpr (way == kGather && bits == 6) {
+        unit_controls_2_of_4(at, out);
+      } else {
+        unit_controls<bits, way>(controls, at, out);
+      }
+    }
+}
+
+template <Way way>
+void block_controls(const PatternTable& table, const Strip* fields, int64_t u, int64_t units, uint8_t* out) {
+  switch (table.field_bits) {
+    case 3: return block_controls<3, way>(table.controls, fields, u, units, out);
+    case 4: return block_controls<4, way>(table.controls, fields, u, units, out);
+    case 5: return block_controls<5, way>(table.controls, fields, u, units, out);
+    case 6: return block_controls<6, way>(table.controls, fields, u, units, out);
+    default: return block_controls<7, way>(table.controls, fields, u, units, out);
+  }
+}
+
+template <bool float4>
+SLMC_INLINE void split(I packed, I* out) {
+  const I low = _mm256_set1_epi8(15);
+  out[0] = _mm256_and_si256(packed, low);
+  out[1] = _mm256_and_si256(_mm256_srli_epi16(packed, 4), low);
+  if constexpr (float4) {
+    const __m128i table = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
+    const I steps = _mm256_broadcastsi128_si256(table);
+    out[0] = _mm256_shuffle_epi8(steps, out[0]);
+    out[1] = _mm256_shuffle_epi8(steps, out[1]);
+  }
+}
+
+SLMC_INLINE I load(const void* p) { return _mm256_loadu_si256(static_cast<const I*>(p)); }
+SLMC_INLINE I two(const uint8_t* low, const uint8_t* high) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(Avx2::sixteen(low)), Avx2::sixteen(high), 1);
+}
+SLMC_INLINE I pairs(I codes, I q) { return _mm256_maddubs_epi16(codes, q); }
+SLMC_INLINE I add16(I a, I b) { return _mm256_add_epi16(a, b); }
+SLMC_INLINE F in_lanes(I sums) { return _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, _mm256_set1_epi16(1))); }
+// The factors of the lower and of the upper half of a vector.
+SLMC_INLINE F halves(const float* p, int64_t apart) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_broadcast_ss(p)), _mm_broadcast_ss(p + apart), 1);
+}
+
+// The q that a control picks of 64 inputs, in the order 0 .. 15, 32 .. 47, 16 .. 31, 48 .. 63.
+SLMC_INLINE I picked(const int8_t* q, const uint8_t* controls) {
+  const I control = load(controls);
+  const I first = _mm256_shuffle_epi8(load(q), control), second = _mm256_shuffle_epi8(load(q + 32), control);
+  return _mm256_blend_epi32(first, second, 0xcc);
+}
+
+// One row of so many units; `total` grows.
+struct SparseRow {
+  const uint8_t* codes;
+  const uint8_t* controls;
+  int64_t code_stride, control_stride;
+  const float* factors;
+};
+
+template <bool float4, Scales scales>
+SLMC_INLINE F gather_row(SparseRow row, const int8_t* q, int64_t units, F total) {
+  const I centre = _mm256_set1_epi8(float4 ? 12 : 8);
+  for (int64_t u = 0; u < units; ++u) {
+    I codes[2], sums[2];
+    split<float4>(load(row.codes), codes);
+    for (int half = 0; half < 2; ++half) {
+      const I some = picked(q + 64 * half, row.controls + 32 * half);
+      sums[half] = _mm256_sub_epi16(pairs(codes[half], some), pairs(centre, some));
+    }
+    if constexpr (scales == kPerUnit) {
+      total = _mm256_fmadd_ps(in_lanes(add16(sums[0], sums[1])), _mm256_broadcast_ss(row.factors), total);
+    } else {
+      total = _mm256_fmadd_ps(in_lanes(sums[0]), _mm256_broadcast_ss(row.factors), total);
+      total = _mm256_fmadd_ps(in_lanes(sums[1]), _mm256_broadcast_ss(row.factors + 1), total);
+    }
+    row.codes += row.code_stride;
+    row.controls += row.control_stride;
+    row.factors += scales;
+    q += kUnitInputs;
+  }
+  return total;
+}
+
+template <bool float4, Scales scales>
+SLMC_INLINE F expand_row(SparseRow row, const int8_t* q, const int16_t* start, int64_t step, int64_t units, F total) {
+  const I centre = _mm256_set1_epi8(float4 ? 12 : 8);
+  for (int64_t u = 0; u < units; ++u) {
+    I sums[2][2];  // [half of the unit][inputs 0 .. 31 or 32 .. 63]
+    for (int part = 0; part < 2; ++part) {
+      I codes[2];
+      split<float4>(two(row.codes + 2 * part * step, row.codes + (2 * part + 1) * step), codes);
+      for (int half = 0; half < 2; ++half) {
+        const I control = load(row.controls + 64 * half + 32 * part);
+        const I placed = _mm256_blendv_epi8(_mm256_shuffle_epi8(codes[half], control), centre, control);
+        sums[half][part] = pairs(placed, load(q + 64 * half + 32 * part));
+      }
+    }
+    if constexpr (scales == kPerUnit) {
+      const I all = add16(add16(sums[0][0], sums[0][1]), add16(sums[1][0], sums[1][1]));
+      total = _mm256_fmadd_ps(in_lanes(add16(all, load(start))), _mm256_broadcast_ss(row.factors), total);
+    } else if constexpr (scales == kPerHalf) {
+      for (int half = 0; half < 2; ++half) {
+        const I both = add16(add16(sums[half][0], sums[half][1]), load(start + 16 * half));
+        total = _mm256_fmadd_ps(in_lanes(both), _mm256_broadcast_ss(row.factors + half), total);
+      }
+    } else {
+      for (int i = 0; i < 4; ++i) {
+        const I sum = add16(sums[i / 2][i % 2], load(start + 16 * i));
+        total = _mm256_fmadd_ps(in_lanes(sum), halves(row.factors + 2 * i, 1), total);
+      }
+    }
+    row.codes += row.code_stride;
+    row.controls += row.control_stride;
+    row.factors += scales;
+    q += kUnitInputs;
+    start += 16 * (scales == kPerUnit ? 1 : scales == kPerHalf ? 2 : 4);
+  }
+  return total;
+}
+
+// The four rows of a tile; `sixteens` is kept / 32: codes of half a unit, in sixteens.
+template <bool float4, Scales scales, int sixteens>
+SLMC_INLINE void plain_rows(const SparseRow* rows, const int8_t* q, const int16_t* start, int64_t units, F* totals) {
+  constexpr int parts = (sixteens + 1) / 2, vectors = 2 * parts;
+  constexpr int starts = scales == kPerUnit ? 1 : scales == kPerHalf ? 2 : vectors;
+  F sum_of[kTileRows];
+  const uint8_t* codes_of[kTileRows];
+  const float* factors_of[kTileRows];
+  const int64_t stride = rows[0].code_stride;
+  unrolled<kTileRows>([&](auto r) {
+    sum_of[r.value] = totals[r.value];
+    codes_of[r.value] = rows[r.value].codes;
+    factors_of[r.value] = rows[r.value].factors;
+  });
+  for (int64_t u = 0; u < units; ++u) {
+    unrolled<kTileRows>([&](auto r) __attribute__((always_inline)) {
+      const uint8_t* at = codes_of[r.value] + u * stride;
+      const float* factors = factors_of[r.value] + u * scales;
+      I sums[vectors];  // of the unit's first half, then of its second
+      unrolled<parts>([&](auto part) __attribute__((always_inline)) {
+        constexpr int i = part.value;
+        I codes[2];
+        if constexpr (2 * i + 1 < sixteens) {
+          split<float4>(load(at + 32 * i), codes);
+        } else {
+          split<float4>(_mm256_zextsi128_si256(Avx2::sixteen(at + 32 * i)), codes);
+        }
+        sums[i] = pairs(codes[0], load(q + 32 * i));
+        sums[parts + i] = pairs(codes[1], load(q + 32 * (parts + i)));
+      });
+      // vectors that share factors meet before they are widened
+      unrolled<starts>([&](auto i) __attribute__((always_inline)) {
+        constexpr int each = vectors / starts, first = i.value * each;
+        I sum = add16(sums[first], load(start + 16 * i.value));
+        unrolled<each - 1>([&](auto j) { sum = add16(sum, sums[first + 1 + j.value]); });
+        F factor;
+        if constexpr (scales != kPerEighth) {
+          factor = _mm256_broadcast_ss(factors + i.value);
+        } else if constexpr (parts == 1) {
+          const F four = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(factors + 4 * i.value));
+          factor = _mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+        } else {
+          factor = halves(factors + 2 * i.value, 1);
+        }
+        sum_of[r.value] = _mm256_fmadd_ps(in_lanes(sum), factor, sum_of[r.value]);
+      });
+    });
+    q += 32 * vectors;
+    start += 16 * starts;
+  }
+  unrolled<kTileRows>([&](auto r) { totals[r.value] = sum_of[r.value]; });
+}
+
+// What a way reads of one token: vectors of q per unit, and start values in words of 16 bits.
+struct Token {
+  const int8_t* q;
+  const int16_t* start;
+  const float* scale_x;
+};
+
+// One call's sizes.
+struct Shapes {
+  Way way;
+  Scales scales;
+  int64_t vectors, starts;  // per unit
+  int64_t factors, room;    // of a row, and with a vector behind
+
+  explicit Shapes(const SparseMatrix& m)
+      : way(way_of(m)), scales(scales_of_group(m.group)),
+        vectors(way == kPlain ? 2 * ((m.kept / 2 + 31) / 32) : 4),
+        starts(way == kGather ? 0 : scales == kPerUnit ? 1 : scales == kPerHalf ? 2 : vectors),
+        factors(m.units * scales), room(factors + Avx2::kLanes) {}
+};
+
+// start = -centre * (sums of two neighbouring q), added over the vectors that share a factor.
+void fill_start(const Shapes& shapes, int64_t units, int centre, const int8_t* q, int16_t* start) {
+  if (shapes.starts == 0) return;
+  const int64_t each = shapes.vectors / shapes.starts;
+  for (int64_t i = 0; i < units * shapes.starts; ++i, start += 16) {
+    I sum = _mm256_setzero_si256();
+    for (int64_t v = 0; v < each; ++v, q += 32)
+      sum = add16(sum, pairs(_mm256_set1_epi8(static_cast<char>(centre)), load(q)));
+    _mm256_storeu_si256(reinterpret_cast<I*>(start), _mm256_sub_epi16(_mm256_setzero_si256(), sum));
+  }
+}
+
+// The q that a shared pattern keeps, each half of a unit at the beginning of its vectors and zeros behind.
+void gather_any(const SparseMatrix& m, const Shapes& shapes, const int8_t* q, const uint8_t* masks, int8_t* out) {
+  const int64_t bytes = 32 * shapes.vectors, half = m.kept / 2;
+  int8_t kept[kUnitInputs + 8];
+  for (int64_t u = 0; u < m.units; ++u, out += bytes) {
+    int8_t* end = kept;
+    std::memset(kept + m.kept - 8, 0, 16);  // masks of any bytes may keep fewer
+    for (int i = 0; i < kMaskBytes; ++i, q += 8) {
+      uint64_t eight;
+      std::memcpy(&eight, q, sizeof eight);
+      const uint64_t places = _pdep_u64(*masks, 0x0101010101010101u) * 255;
+      eight = _pext_u64(eight, places);
+      std::memcpy(end, &eight, sizeof eight);
+      end += __builtin_popcount(*masks++);
+    }
+    std::memset(out, 0, bytes);
+    std::memcpy(out, kept, half);
+    std::memcpy(out + bytes / 2, kept + half, half);
+  }
+}
+
+// The same with controls, where half of the inputs are kept and q is in the order for that.
+void gather_half(const SparseMatrix& m, int64_t tokens, const int8_t* q, int64_t n, uint8_t* controls, int8_t* out) {
+  constexpr int64_t bytes = kUnitInputs / 2;
+  const uint8_t* fields = m.patterns + n / m.pattern_rows * m.units * m.table->unit_bytes();
+  if (m.table->field_bits == 6) {
+    for (int64_t u = 0; u < m.units; ++u) unit_controls_2_of_4(fields + 12 * u, controls + bytes * u);
+  } else {
+    for (int64_t u = 0; u < m.units; ++u)
+      unit_controls<7, kGather>(m.table->controls, fields + 14 * u, controls + bytes * u);
+  }
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t half = 0; half < 2 * m.units; ++half, q += 64, out += 32)
+      _mm256_storeu_si256(reinterpret_cast<I*>(out), picked(q, controls + 32 * half));
+}
+
+void fill_row_factors(const SparseMatrix& m, const Shapes& shapes, int64_t n, const float* scale_x, float* out) {
+  const uint16_t* scales = m.scales + n * m.groups;
+  int64_t f = 0;
+  if (m.groups == shapes.factors) {
+    for (; f + 8 <= shapes.factors; f += 8)
+      Avx2::store(out + f, Avx2::mul(Avx2::load_halves(scales + f), Avx2::load(scale_x + f)));
+  }
+  const int64_t inputs = kUnitInputs / shapes.scales;
+  int64_t known = -1;
+  float scale = 0;
+  for (; f < shapes.factors; ++f) {
+    const int64_t g = f * inputs / m.group;
+    if (g != known) scale = g < m.groups ? Avx2::half(scales[known = g]) : 0;
+    out[f] = scale * scale_x[f];
+  }
+}
+
+// Four rows of a token; codes and patterns of all of them begin at `rows` and, unit by unit, at `fields`.
+template <Way way, bool float4, Scales scales, int sixteens>
+void multiply_tile(const SparseMatrix& m, SparseRow* rows, const Strip* fields, uint8_t* controls, const Token& token,
+                   float* out) {
+  constexpr int64_t control_bytes = way == kGather ? kUnitInputs / 2 : kUnitInputs;
+  constexpr int64_t vector_bytes = way == kPlain ? 64 * ((sixteens + 1) / 2) : kUnitInputs;
+  constexpr int64_t starts = scales == kPerUnit ? 1 : scales == kPerHalf ? 2 : vector_bytes / 32;
+  F totals[kTileRows];
+  for (F& total : totals) total = _mm256_setzero_ps();
+  const int8_t* q = token.q;
+  const int16_t* start = token.start;
+  for (int64_t u = 0; u < m.units; u += kBlockUnits) {
+    const int64_t units = m.units - u < kBlockUnits ? m.units - u : kBlockUnits;
+    for (int64_t at = 0; at < kTileRows * units * m.code_bytes(); at += 64)
+      Avx2::prefetch(rows[0].codes + kSparseAhead + at);
+    if constexpr (way != kPlain) {
+      for (int64_t at = 0; at < kTileRows * units * m.table->unit_bytes(); at += 64)
+        Avx2::prefetch(fields[0].first + u * fields[0].stride + kSparseAhead + at);
+      block_controls<way>(*m.table, fields, u, units, controls);
+      for (int r = 0; r < kTileRows; ++r) {
+        rows[r].controls = controls + r * control_bytes;
+        rows[r].control_stride = kTileRows * control_bytes;
+      }
+    }
+    if constexpr (way == kPlain) plain_rows<float4, scales, sixteens>(rows, q, start, units, totals);
+    for (int r = 0; r < kTileRows; ++r) {
+      if constexpr (way == kGather) totals[r] = gather_row<float4, scales>(rows[r], q, units, totals[r]);
+      if constexpr (way == kExpand)
+        totals[r] = expand_row<float4, scales>(rows[r], q, start, m.kept / 8, units, totals[r]);
+      rows[r].codes += units * rows[r].code_stride;
+      rows[r].factors += units * scales;
+    }
+    q += units * vector_bytes;
+    start += units * starts * 16;
+  }
+  Avx2::sum4(totals, out);
+}
+
+using MultiplyTile = void (*)(const SparseMatrix&, SparseRow*, const Strip*, uint8_t*, const Token&, float*);
+
+template <Way way, bool float4, Scales scales>
+MultiplyTile tile_of_kept(int64_t kept) {
+  if constexpr (way == kPlain) {
+    switch (kept / 32) {
+      case 1: return multiply_tile<way, float4, scales, 1>;
+      case 2: return multiply_tile<way, float4, scales, 2>;
+      case 3: return multiply_tile<way, float4, scales, 3>;
+      default: return multiply_tile<way, float4, scales, 4>;
+    }
+  } else {
+    return multiply_tile<way, float4, scales, 0>;
+  }
+}
+
+template <Way way, bool float4>
+MultiplyTile tile_of_scales(const SparseMatrix& m, Scales scales) {
+  switch (scales) {
+    case kPerUnit: return tile_of_kept<way, float4, kPerUnit>(m.kept);
+    case kPerHalf: return tile_of_kept<way, float4, kPerHalf>(m.kept);
+    default: return tile_of_kept<way == kGather ? kExpand : way, float4, kPerEighth>(m.kept);
+  }
+}
+
+template <bool float4>
+MultiplyTile tile_of_way(const SparseMatrix& m, const Shapes& shapes) {
+  switch (shapes.way) {
+    case kGather: return tile_of_scales<kGather, float4>(m, shapes.scales);
+    case kExpand: return tile_of_scales<kExpand, float4>(m, shapes.scales);
+    default: return tile_of_scales<kPlain, float4>(m, shapes.scales);
+  }
+}
+
+// Puts the inputs of every 64 in the order that kGather reads.
+void order_for_gather(int8_t* q, int64_t count) {
+  for (int8_t* end = q + count; q < end; q += 64) {
+    int8_t second[16];
+    std::memcpy(second, q + 16, 16);
+    std::memcpy(q + 16, q + 32, 16);
+    std::memcpy(q + 32, second, 16);
+  }
+}
+
+const SparseInput* prepare(const SparseMatrix& m, const float* x, int64_t tokens, Arena& arena) {
+  if (!is_known(m)) return nullptr;
+  const Shapes shapes(m);
+  auto* q = arena.take<int8_t>(tokens * m.padded());
+  auto* factors = arena.take<float>(tokens * shapes.room);
+  auto* padded = arena.take<float>(m.padded());
+  const int64_t block = m.group < kActivationGroup ? m.group : kActivationGroup;
+  const int64_t each = kUnitInputs / shapes.scales;  // inputs of a factor
+  for (int64_t t = 0; t < tokens; ++t) {
+    const float* row = padded_row(x + t * m.K, m.K, m.padded(), padded);
+    for (int64_t k = 0; k < m.padded(); k += block) {
+      int32_t sum;
+      const float scale = quantise<Avx2>(row + k, block, q + t * m.padded() + k, &sum);
+      for (int64_t i = 0; i < block; i += each) factors[t * shapes.room + (k + i) / each] = scale;
+    }
+  }
+  if (is_picked(m)) order_for_gather(q, tokens * m.padded());
+  return new (arena.take<SparseInput>(1)) SparseInput{tokens, shapes.scales, q, factors};
+}
+
+// Where the four rows from n on begin; the last ones again where the matrix ends.
+class SparseRows {
+ public:
+  SparseRows(const SparseMatrix& m, const Shapes& shapes, Arena& arena)
+      : m_(m), way_(shapes.way), room_(shapes.room), factors_(arena.take<float>(kTileRows * shapes.room)),
+        copy_(arena.take<uint8_t>(way_ == kExpand ? 2 * kTileRows * m.units * m.code_bytes() + kReadBytes : 0)) {}
+
+  void go_to(int64_t n) {
+    const int64_t row_bytes = m_.units * m_.code_bytes();
+    const uint8_t* plane = m_.codes;
+    if (way_ == kExpand && (m_.N - n - kTileRows) * row_bytes < kReadBytes) {  // reads would leave the plane
+      std::memcpy(copy_, plane + n * row_bytes, (m_.N - n) * row_bytes);
+      plane = copy_ - n * row_bytes;
+    }
+    for (int r = 0; r < kTileRows; ++r) {
+      const int64_t row = n + r < m_.N ? n + r : m_.N - 1;
+      const Strip strip = m_.strip(plane, row, m_.code_bytes());
+      rows_[r] = {strip.first, nullptr, strip.stride, 0, factors_ + r * room_};
+      if (way_ != kPlain) fields_[r] = m_.strip(m_.patterns, row, m_.table->unit_bytes());
+    }
+  }
+  // The rows with the factors of one token.
+  SparseRow* of_token(const Shapes& shapes, int64_t n, const float* scale_x, SparseRow* rows) const {
+    for (int r = 0; r < kTileRows; ++r) {
+      fill_row_factors(m_, shapes, n + r < m_.N ? n + r : m_.N - 1, scale_x, factors_ + r * room_);
+      rows[r] = rows_[r];
+    }
+    return rows;
+  }
+  const Strip* fields() const { return fields_; }
+
+ private:
+  const SparseMatrix& m_;
+  Way way_;
+  int64_t room_;
+  float* factors_;
+  uint8_t* copy_;
+  SparseRow rows_[kTileRows];
+  Strip fields_[kTileRows];
+};
+
+void multiply(const SparseMatrix& m, const SparseInput& in, float* y, int64_t first, int64_t last) {
+  static thread_local Arena arena;
+  arena.reset();
+  const Shapes shapes(m);
+  const MultiplyTile tile = m.float4 ? tile_of_way<true>(m, shapes) : tile_of_way<false>(m, shapes);
+  const int64_t vector_bytes = m.units * shapes.vectors * 32, start_words = m.units * shapes.starts * 16;
+  const bool shared = shapes.way == kPlain && m.patterns;
+  auto* gathered = arena.take<int8_t>(shared ? in.tokens * vector_bytes : 0);
+  auto* start = arena.take<int16_t>(in.tokens * start_words);
+  auto* masks = arena.take<uint8_t>(m.units * kMaskBytes);
+  // of a block of all four rows, or of a whole row that they share
+  auto* controls = arena.take<uint8_t>(std::max(kBlockUnits * kTileRows * kUnitInputs, m.units * kUnitInputs / 2));
+  const int8_t* q = shared ? gathered : in.q;
+  const auto begin = [&](int64_t t) {
+    fill_start(shapes, m.units, m.float4 ? 12 : 8, q + t * vector_bytes, start + t * start_words);
+  };
+  for (int64_t t = 0; t < in.tokens && !shared; ++t) begin(t);
+  SparseRows rows(m, shapes, arena);
+  for (int64_t n = first; n < last; n += kTileRows) {
+    if (shared && (n == first || n % m.pattern_rows == 0)) {
+      if (is_picked(m)) {
+        gather_half(m, in.tokens, in.q, n, controls, gathered);
+      } else {
+        masks_of_row(m, n, masks);
+        for (int64_t t = 0; t < in.tokens; ++t)
+          gather_any(m, shapes, in.q + t * m.padded(), masks, gathered + t * vector_bytes);
+      }
+      for (int64_t t = 0; t < in.tokens; ++t) begin(t);
+    }
+    rows.go_to(n);
+    for (int64_t t = 0; t < in.tokens; ++t) {
+      const Token token{q + t * vector_bytes, start + t * start_words, in.factors + t * shapes.room};
+      SparseRow of_token[kTileRows];
+      float sums[kTileRows];
+      tile(m, rows.of_token(shapes, n, token.scale_x, of_token), rows.fields(), controls, token, sums);
+      for (int64_t r = 0; r < kTileRows && n + r < last; ++r) y[t * m.N + n + r] = sums[r];
+    }
+  }
+}
+
+}  // namespace
+
+const SparseKernels& avx2_sparse_kernels() {
+  static constexpr SparseKernels kernels = {prepare, multiply};
+  return kernels;
+}
+
+}  // namespace slmc
