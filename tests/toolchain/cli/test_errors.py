@@ -51,7 +51,13 @@ def test_a_pickle_with_code_is_refused_and_not_run(
     assert not (tmp_path / "bomb-went-off").exists()
 
 
-def test_checkpoints_that_are_damaged_or_foreign(model: Path, fails: Fails) -> None:
+def test_checkpoints_of_no_known_family(model: Path, fails: Fails, tmp_path: Path) -> None:
+    save_file({"conv.weight": torch.zeros(2)}, model / "model.safetensors")
+    args = ("build", model, "--max-memory", "20%", "-o", tmp_path / "out")
+    fails(args, 2, "model.safetensors", "no known model family", "conv.weight", "spikegpt")
+
+
+def test_checkpoints_that_are_damaged(model: Path, fails: Fails) -> None:
     file = model / "model.safetensors"
     tensors = load_file(file)
 
@@ -59,7 +65,6 @@ def test_checkpoints_that_are_damaged_or_foreign(model: Path, fails: Fails) -> N
         save_file(changed, file)
         fails(("inspect", model), 2, "model.safetensors", *words)
 
-    refused({"conv.weight": torch.zeros(2)}, "no known model family", "conv.weight", "spikegpt")
     refused(tensors | {"blocks.0.att.key.weight": torch.zeros(7, 32)}, "blocks.0.att.key.weight", "[7, 32]")
     spoilt = tensors["head.weight"].clone()
     spoilt[3, 3] = float("nan")
