@@ -21,13 +21,16 @@ from toolchain.compress.recipe import Recipe
 from toolchain.evidence.quality import Reference, standard_error
 from toolchain.evidence.student import Student
 from toolchain.gather import gather_evidence
+from toolchain.model.family import LanguageModel
 from toolchain.model.text import read_text
 from toolchain.prepare import Prepared, make_evaluator, prepare
 from toolchain.search.screening import screened
 from toolchain.search.search import dense_alone
 from toolchain.search.sensitivity import sensitivities
+from toolchain.search.store import recipe_key
 from toolchain.search.tiers import global_tier, module_tier
 from toolchain.spec import resolve
+from toolchain.tuning.stage import tuned
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,11 @@ def bytes_at(points: Sequence[Point], drop: float) -> float:
     return math.nan
 
 
-def measure(prepared: Prepared, data: Path, tokens: int, shares: Sequence[float], folder: Path) -> Found:
+def measure(prepared: Prepared, data: Path, tokens: int, shares: Sequence[float], folder: Path, tune: int = 0) -> Found:
     """Every recipe on the first tokens of a text.
 
     shares: of the fp32 bytes, budgets beside the sizes of uniform formats, which the first and the last bound.
+    tune: steps of distillation that every recipe gets; then there are no budgets but those of `shares`.
     """
     model = prepared.model
     text = read_text(data, model.tokenizer).head(tokens)
@@ -97,10 +101,19 @@ def measure(prepared: Prepared, data: Path, tokens: int, shares: Sequence[float]
     reference, student = Reference(model.forward, text.ids), Student(model, layers.encoded)
     known: dict[str, Point] = {}
 
+    def compressed(recipe: Recipe) -> LanguageModel:
+        if not tune:
+            return student.take(recipe)
+        work = folder / f"tuning-{recipe_key(recipe)}"
+        work.mkdir(exist_ok=True)
+        encoded = {path: layers.encoded(path, choice) for path, choice in recipe.items()}
+        learned, stored = tuned(prepared, encoded, tune, work, _progress, lambda text: click.echo(text, err=True))
+        return Student(learned.model, lambda path, _: stored[path]).take(recipe)
+
     def point(name: str, recipe: Recipe) -> Point:
         key = repr(sorted(recipe.items()))
         if key not in known:
-            losses = Reference(student.take(recipe), text.ids).losses
+            losses = Reference(compressed(recipe), text.ids).losses
             apart = (losses - reference.losses).double()
             drop, error = math.expm1(float(apart.mean())), standard_error(apart)
             formats = Counter(c.format for c in recipe.values())
@@ -114,7 +127,7 @@ def measure(prepared: Prepared, data: Path, tokens: int, shares: Sequence[float]
     uniform = [
         point(name, recipe)
         for recipe, name in global_tier(alone)
-        if shares[0] <= problem.bytes(recipe) / whole <= shares[-1]
+        if not tune and shares[0] <= problem.bytes(recipe) / whole <= shares[-1]
     ]
     pairs = []
     for budget in sorted({round(share * whole) for share in shares} | {p.bytes for p in uniform}):
@@ -169,21 +182,26 @@ def _progress(stage: str, done: int, total: int) -> None:
 @click.option("--points", default=14, help="Budgets in equal ratios, beside the sizes of the uniform formats.")
 @click.option("--formats", multiple=True, help="What 'all' may choose from; the default effort's if not given.")
 @click.option("--method", help="How layers are compressed; the default effort's if not given.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Text; prose of our own if not given.")
+@click.option("--tune", default=0, help="Steps of distillation for every recipe; budgets are then those of --points.")
 @click.option("--threads", default=1)
 @click.option("--work", type=click.Path(path_type=Path), help="Folder that keeps compressed layers for another run.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path))
 def main(
     model: Path, data: Path, tokens: int, least: float, most: float, points: int, formats: tuple[str, ...],
-    method: str | None, threads: int, work: Path | None, json_path: Path | None,
+    method: str | None, calibration: Path | None, tune: int, threads: int, work: Path | None, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Measure and print the tables."""
-    given = {"model": model, "output": Path("unused"), "threads": threads, "formats": formats, "method": method}
+    given = {
+        "model": model, "output": Path("unused"), "threads": threads, "formats": formats, "method": method,
+        "calibration": calibration,
+    }  # fmt: skip
     prepared = prepare(resolve(given, None, ()))
     shares = [least * (most / least) ** (i / max(points - 1, 1)) for i in range(max(points - 1, 1))] + [most]
     with tempfile.TemporaryDirectory() as folder:
         where = work or Path(folder)
         where.mkdir(parents=True, exist_ok=True)
-        found = measure(prepared, data, tokens, shares, where)
+        found = measure(prepared, data, tokens, shares, where, tune)
     whole = prepared.model.tree.bytes_fp32
     click.echo(f"\n{data.name}, {tokens} tokens, percent of {whole} bytes\n")
     click.echo(tables(found, whole))

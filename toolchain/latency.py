@@ -14,7 +14,9 @@ from exporters.chains import activation_widths, matrix_operator
 from exporters.errors import NotAvailable, SlmcError
 from exporters.formats.base import bytes_for, stored_bits
 from exporters.formats.catalog import format_named
+from exporters.formats.corrected import CorrectedFormat
 from exporters.formats.decomposed import DecomposedFormat
+from exporters.formats.dense import FP16
 from exporters.graph_nodes import GraphNode, Workload
 from targets.cost import Prediction, predict
 from targets.cpu import named_cpu
@@ -182,10 +184,18 @@ def _alone(base: Workload, format_name: str, rows: int, cols: int, activation_bi
 def _matrices(
     format_name: str, rows: int, cols: int, layer: str = "", activation_bits: int = 32
 ) -> tuple[GraphNode, ...]:
-    """The products of one layer: two where its format is decomposed."""
+    """The products of one layer: two where its format is decomposed, thin ones or a diagonal where it is corrected."""
     fmt = format_named(format_name)
-    parts = (fmt.outliers.name, fmt.inliers.name) if isinstance(fmt, DecomposedFormat) else (format_name,)
-    return tuple(_matrix(name, rows, cols, layer, activation_bits) for name in parts)
+    if isinstance(fmt, DecomposedFormat):
+        return tuple(_matrix(part.name, rows, cols, layer, activation_bits) for _, part in fmt.parts)
+    if not isinstance(fmt, CorrectedFormat):
+        return (_matrix(format_name, rows, cols, layer, activation_bits),)
+    values = _matrix(fmt.values.name, rows, cols, layer, activation_bits)
+    total = GraphNode("Add", "", rows, 1, 0, 0, layer)
+    if not fmt.rank:
+        return values, GraphNode("Mul", "", rows, 1, 4 * rows, 0, layer), total
+    thin = (_matrix(FP16.name, *shape, layer, 0) for shape in ((fmt.rank, cols), (rows, fmt.rank)))
+    return values, *thin, total
 
 
 def _matrix(format_name: str, rows: int, cols: int, layer: str, activation_bits: int) -> GraphNode:

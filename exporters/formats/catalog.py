@@ -7,6 +7,7 @@ import re
 
 from exporters.errors import SlmcError
 from exporters.formats.base import Format, stored_bits
+from exporters.formats.corrected import LARGEST_RANK, MARK, CorrectedFormat
 from exporters.formats.dense import FP16, FP32, SIGN
 from exporters.formats.event import PREFIX, EventFormat
 from exporters.formats.integer import PLANE_BITS, IntegerFormat
@@ -40,6 +41,7 @@ SEARCHED: tuple[Format, ...] = (
 )
 """The formats of any matrix that a search may choose from."""
 
+_CORRECTED = re.compile(r"(?:diag|lr([1-9][0-9]*))\+([^+/]+)", re.ASCII)
 _INTEGER = re.compile(r"(u?)int([1-9])(?:-g([1-9][0-9]*))?")
 
 
@@ -56,6 +58,9 @@ def format_named(name: str) -> Format:
     if match and int(match[2]) in PLANE_BITS and (match[3] is None or int(match[3]) in GROUPS):
         dense = IntegerFormat(int(match[2]), int(match[3]) if match[3] else None, not match[1])
         return EventFormat(dense) if name.startswith(PREFIX) else dense
+    corrected = _CORRECTED.fullmatch(name)
+    if corrected:
+        return _corrected(format_named(corrected[2]), int(corrected[1] or 0), name)
     sparse = None if name.startswith(PREFIX) else sparse_named(name, format_named)
     if sparse:
         return sparse
@@ -63,8 +68,17 @@ def format_named(name: str) -> Format:
         f"unknown format {name!r}; allowed are fp32, fp16, sign, and int or uint with "
         f"{', '.join(map(str, PLANE_BITS))} bits, per row or per group of {', '.join(map(str, GROUPS))} inputs: "
         f"int8, int4-g64, uint2-g32; {PREFIX} before one of these stores it for inputs that are mostly zero; sparse, "
-        "decomposed and four-bit float ones: 2:4/int4-g64, 4:8x16/int4-g64, 1:8/int8+6:8/fp4-g16, fp4-g16"
+        "decomposed and four-bit float ones: 2:4/int4-g64, 4:8x16/int4-g64, 1:8/int8+6:8/fp4-g16, fp4-g16; integers "
+        f"with a correction beside them: diag{MARK}int4-g64, lr4{MARK}int3-g64"
     )
+
+
+def _corrected(values: Format, rank: int, name: str) -> Format:
+    if not isinstance(values, IntegerFormat):
+        raise SlmcError(f"unknown format {name!r}; a correction stands behind integers: diag{MARK}int4-g64")
+    if rank > LARGEST_RANK:
+        raise SlmcError(f"unknown format {name!r}; the rank of a correction is at most {LARGEST_RANK}")
+    return CorrectedFormat(values, rank)
 
 
 SEARCHED_SPARSE: tuple[Format, ...] = tuple(
@@ -75,6 +89,7 @@ SEARCHED_SPARSE: tuple[Format, ...] = tuple(
         "6:8/int3-g64", "4:8/int3-g64", "14:16x16/int3-g256", "6:8x16/int3-g64", "12:16x16/int3-g256",
         "14:16x16/int2-g256", "12:16x16/int2-g256", "10:16x16/int2-g256", "8:16x16/int2-g256",
         "2:8/int2-g256", "1:4/int2-g256", "1:8/int2-g256",
+        "diag+int4-g64", "diag+int3-g64",
     )
 )  # fmt: skip
 """Those of linear layers alone that a search may choose from: which pay, benchmarks/frontier.md tells."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from exporters.formats.base import Format
 from exporters.formats.catalog import format_named
+from exporters.formats.corrected import CorrectedFormat
 from exporters.formats.decomposed import DecomposedFormat
 from exporters.formats.event import EventFormat
 from exporters.formats.float4 import Float4Format
 from exporters.formats.nm import NmFormat
 
 DENSE = "dense"
-SPARSE = ("N:M", "N:M of 16 rows", "decomposed", "four-bit floats")
+SPARSE = ("N:M", "N:M of 16 rows", "decomposed", "four-bit floats", "corrected")
 """The families that only linear layers may have."""
 
 
@@ -33,7 +34,14 @@ def _family(fmt: Format) -> str:
             return SPARSE[2]
         case Float4Format():
             return SPARSE[3]
+        case CorrectedFormat():
+            return SPARSE[4]
         case EventFormat(dense=dense):
             return _family(dense)
         case _:
             return DENSE
+
+
+def takes(fmt: Format, rows: int, cols: int) -> bool:
+    """Whether a matrix [rows, cols] can be stored in a format: all can, but for corrections that ask for a shape."""
+    return fmt.takes(rows, cols) if isinstance(fmt, CorrectedFormat) else True

@@ -9,6 +9,7 @@ from torch.nn import functional
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
+from exporters.formats.corrected import CorrectedFormat
 from exporters.formats.decomposed import DecomposedFormat
 from exporters.formats.dense import FloatFormat, SignFormat
 from exporters.formats.event import EventFormat
@@ -99,6 +100,26 @@ class IntegerLinear(_Integer):
         return y
 
 
+class CorrectedLinear(nn.Module):
+    """y = x W^T + d x, or y = x W^T + (x right^T) left^T, with W from integer planes."""
+
+    diagonal: Tensor
+    left: Tensor
+    right: Tensor
+
+    def __init__(self, encoded: Encoded, fmt: CorrectedFormat, activation_bits: int) -> None:
+        super().__init__()
+        self.values = IntegerLinear(fmt.integers(encoded), fmt.values, activation_bits)
+        self.rank = fmt.rank
+        for name in ("left", "right") if fmt.rank else ("diagonal",):
+            self.register_buffer(name, torch.from_numpy(encoded.planes[name].copy()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        beside = half_linear(half_linear(x, self.right), self.left) if self.rank else x * self.diagonal
+        y: Tensor = self.values(x) + beside
+        return y
+
+
 class IntegerEmbedding(_Integer):
     """Rows of a table stored as integer planes."""
 
@@ -137,7 +158,9 @@ def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32) -> nn.
             return SparseLinear(encoded, fmt)
         case DecomposedFormat(), "linear":
             return DecomposedLinear(encoded, fmt)
+        case CorrectedFormat(), "linear":
+            return CorrectedLinear(encoded, fmt, activation_bits)
     raise SlmcError(
         f"format {encoded.format} cannot hold a {kind} layer; sign is for binarised embeddings only; sparse, "
-        "four-bit float and event/ formats are for linear layers only"
+        "four-bit float, corrected and event/ formats are for linear layers only"
     )

@@ -1,4 +1,4 @@
-"""Sparse formats from the command line to the artifact: searched, told of in the report, and run in three ways."""
+"""Sparse and corrected formats from command line to artifact: searched, reported, and run in three ways."""
 
 from __future__ import annotations
 
@@ -47,6 +47,32 @@ def test_mixed_formats_run_alike_in_torch_and_with_and_without_our_library(mixed
     one, other = ours.run(tokens).copy(), stock.run(tokens)
     assert np.median(np.abs(one - other)) < 1e-4  # a spike that flips may move a few
     assert (one.argmax(-1) == other.argmax(-1)).mean() > 0.95
+
+
+CORRECTED = {"att.key": "diag+int4-g64", "ffn.receptance": "diag+int3-g32", "ffn.key": "lr4+int4-g32",
+             "ffn.value": "lr2+uint4-g64"}  # fmt: skip
+
+
+def test_corrections_run_alike_in_torch_and_with_and_without_our_library(
+    tiny_model: Path, slmc: Callable[..., Any], tmp_path: Path
+) -> None:
+    pins = [word for name, fmt in CORRECTED.items() for word in ("--layer", f"{name}={fmt}")]
+    result = slmc("build", tiny_model, "-o", tmp_path / "out", *QUICK, "--method", "gptq", "--tune", "2", *pins)
+    assert result.exit_code == 0, result.stderr
+    manifest = read_manifest(tmp_path / "out")
+    assert {e.format for e in manifest.recipe.values()} >= set(CORRECTED.values())
+    assert manifest.parity is not None and manifest.parity.perplexity_ratio == pytest.approx(1, abs=1e-3)
+    tokens = np.arange(40, 80, dtype=np.int64)[None]
+    ours, stock = (
+        open_session(tmp_path / "out" / "model.onnx", manifest.io, native=library) for library in (library_path(), None)
+    )
+    assert (ours.run(tokens).argmax(-1) == stock.run(tokens).argmax(-1)).mean() > 0.95
+
+
+def test_a_correction_that_a_layer_cannot_have(tiny_model: Path, fails: Callable[..., None], tmp_path: Path) -> None:
+    args = ("build", tiny_model, "-o", tmp_path / "out", *QUICK, "--layer", "ffn.key=diag+int4-g64")
+    fails(args, 2, "ffn.key", "diag+int4-g64", "cannot store", "square")
+    assert not (tmp_path / "out").exists()
 
 
 def test_inspect_knows_them(mixed: Path, slmc: Callable[..., Any], document: Callable[..., Any]) -> None:

@@ -9,8 +9,10 @@ from torch import Tensor
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded, Format
 from exporters.formats.catalog import format_named
+from exporters.formats.corrected import CorrectedFormat
 from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
+from toolchain.compress.corrected import correct
 from toolchain.compress.descent import Descent, descend_jointly
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import JointFormat, compress_jointly
@@ -60,6 +62,8 @@ def method_takes(name: str, fmt: Format) -> bool:
     method = method_named(name)
     if isinstance(fmt, EventFormat):
         return method_takes(name, fmt.dense)
+    if isinstance(fmt, CorrectedFormat):
+        return method_takes(name, fmt.values)
     if isinstance(fmt, IntegerFormat):
         return any(name == m.name for m in INTEGER_METHODS)
     if name in JOINTLY:
@@ -74,7 +78,7 @@ def method_for(name: str, fmt: Format, *, linear: bool) -> str:
     give way to GPTQ in integer formats, `range` to nearest in sparse ones.
     """
     method = method_named(name)
-    if isinstance(fmt, IntegerFormat | EventFormat):
+    if isinstance(fmt, IntegerFormat | EventFormat | CorrectedFormat):
         if not linear and method.needs_hessian:
             return RangeSearch.name
         return name if method_takes(name, fmt) else Gptq.name if linear else RangeSearch.name
@@ -96,6 +100,8 @@ def compress(weight: Tensor, choice: Choice, hessian: Tensor | None, entropy: Te
     fmt, method, w = format_named(choice.format), method_named(choice.method), weight.detach().float()
     if isinstance(fmt, EventFormat):
         return fmt.from_dense(compress(weight, Choice(fmt.dense.name, choice.method), hessian))
+    if isinstance(fmt, CorrectedFormat):
+        return correct(w, fmt, _integer(method.name, fmt.values), hessian)
     if isinstance(fmt, PatternFormat) and any(p.name == choice.method for p in PRUNERS):
         return pruner_named(choice.method).compress(w, fmt, Seen(hessian, entropy))
     if isinstance(fmt, IntegerFormat):

@@ -11,7 +11,7 @@ from exporters.formats.base import Format, bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP32, SIGN
 from exporters.formats.event import EventFormat
-from exporters.formats.families import DENSE, family_of
+from exporters.formats.families import DENSE, family_of, takes
 from toolchain.compress.catalog import method_for
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Score
@@ -147,7 +147,8 @@ def layer_options(
         else:
             able = layer.kind == "linear" and not layer.table
             allowed = (f for f in formats if f.name != SIGN.name and (able or family_of(f.name) == DENSE))
-            options[layer.path] = tuple(_choice(f, layer, method) for f in allowed)
+            fitting = (f for f in allowed if takes(f, layer.rows, layer.cols))
+            options[layer.path] = tuple(_choice(f, layer, method) for f in fitting)
         if not options[layer.path]:
             raise SlmcError(
                 f"no format is left for layer {layer.path}; allow one with --formats, for example {FP32.name}"
@@ -164,6 +165,11 @@ def _choice(fmt: Format, layer: Layer, method: str, own: str = "") -> Choice:
         instead = fmt.dense.name if isinstance(fmt, EventFormat) else "int4-g64"
         raise SlmcError(
             f"layer {layer.path}: format {fmt.name} is for linear layers that share no matrix; choose {instead}"
+        )
+    if not takes(fmt, layer.rows, layer.cols):
+        raise SlmcError(
+            f"layer {layer.path}: format {fmt.name} cannot store {layer.rows} x {layer.cols}; a diagonal needs a "
+            "square matrix, low rank a larger one; choose another"
         )
     chosen = method_for(own or method, fmt, linear=layer.kind == "linear")
     if own and chosen != own:

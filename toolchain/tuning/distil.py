@@ -20,10 +20,11 @@ from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
 from toolchain.model.sentences import Sentences
 from toolchain.model.text import Reading
+from toolchain.tuning.corrected import learner_for
 from toolchain.tuning.held_out import HeldOut, divergence
 from toolchain.tuning.learner import Learner
 from toolchain.tuning.reading import Batches, Feed, Pieces, Streams, held_out_tokens
-from toolchain.tuning.rounded import Rounded, stored_parts
+from toolchain.tuning.rounded import stored_parts
 
 Progress = Callable[[int, int], None]
 
@@ -143,7 +144,7 @@ def _feed(ids: Reading, piece: int, schedule: Schedule) -> tuple[Feed, Tensor, i
 def rounded_layers(model: LoadedModel, encoded: Mapping[str, Encoded]) -> dict[str, Learner]:
     """A learner for every linear layer that is stored in a format that can learn."""
     linear = [layer.path for layer in model.tree.layers if layer.kind == "linear"]
-    return {path: Rounded(encoded[path], model.weight(path)) for path in linear if stored_parts(encoded[path])}
+    return {path: learner_for(encoded[path], model.weight(path)) for path in linear if stored_parts(encoded[path])}
 
 
 class _Student:

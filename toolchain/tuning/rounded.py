@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from exporters.formats.base import Encoded, Format
 from exporters.formats.catalog import format_named
+from exporters.formats.corrected import CorrectedFormat
 from exporters.formats.decomposed import INLIERS, OUTLIERS, DecomposedFormat
 from exporters.formats.float4 import STEPS, Float4Format
 from exporters.formats.integer import LARGEST_SCALE, SMALLEST_SCALE, Grid, IntegerFormat
@@ -51,6 +52,8 @@ def stored_parts(encoded: Encoded) -> list[Stored]:
         return [outliers, replace(inliers, mask=inliers.mask & ~outliers.mask)]
     if isinstance(fmt, NmFormat):
         return [_part(fmt.values, encoded, fmt)]
+    if isinstance(fmt, CorrectedFormat):
+        return [_part(fmt.values, fmt.integers(encoded), None)]
     if isinstance(fmt, IntegerFormat | Float4Format):
         return [_part(fmt, encoded, None)]
     return []

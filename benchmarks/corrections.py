@@ -1,0 +1,104 @@
+"""What stands beside integers or in their place: error of the layers' outputs, by kind of layer, for as many bits."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import torch
+from torch import Tensor
+
+from exporters.errors import SlmcError
+from exporters.formats.base import bytes_for
+from exporters.formats.catalog import format_named
+from exporters.formats.families import takes
+from toolchain.compress.catalog import compress
+from toolchain.compress.recipe import Choice
+from toolchain.gather import gather_evidence
+from toolchain.prepare import prepare
+from toolchain.spec import resolve
+
+BESIDE = ("int{}-g128", "int{}-g64", "int{}-g32", "diag+int{}-g64", "lr2+int{}-g64", "lr4+int{}-g64", "lr8+int{}-g64")
+"""In the catalogue."""
+
+OUTLIERS = 0.005
+"""Share of the weights that are kept as they are, in 32 bits each (value and place): SqueezeLLM's dense and sparse."""
+
+
+def lost(weight: Tensor, stored: Tensor, moment: Tensor) -> float:
+    """tr(E H E^T) / tr(W H W^T)."""
+    error = weight - stored
+    return float(((error @ moment) * error).sum() / ((weight @ moment) * weight).sum())
+
+
+def rounded(weight: Tensor, name: str, moment: Tensor, method: str = "gptq") -> Tensor:
+    encoded = compress(weight, Choice(name, method), moment)
+    return torch.from_numpy(format_named(encoded.format).decode(encoded))
+
+
+def clustered(weight: Tensor, moment: Tensor, bits: int) -> Tensor:
+    """2^bits float16 values of each row by k-means, weights counted by their input's power: SqueezeLLM without outliers."""
+    power, levels = moment.diagonal(), 2**bits
+    values = torch.quantile(weight, torch.linspace(0.5 / levels, 1 - 0.5 / levels, levels), dim=1).T.contiguous()
+    for _ in range(40):
+        nearest = (weight[:, :, None] - values[:, None, :]).abs().argmin(2)
+        for level in range(levels):
+            share = (nearest == level) * power
+            total = share.sum(1)
+            values[:, level] = torch.where(
+                total > 0, (share * weight).sum(1) / total.clamp_min(1e-30), values[:, level]
+            )
+    return torch.gather(values.half().float(), 1, nearest)
+
+
+def tried(weight: Tensor, moment: Tensor, bits: int) -> Iterator[tuple[str, float, Tensor]]:
+    """Name, bits per weight and the stored matrix of everything that this layer can have."""
+    rows, cols = weight.shape
+    for form in BESIDE:
+        name = form.format(bits)
+        fmt = format_named(name)
+        if takes(fmt, rows, cols):
+            yield name, 8 * bytes_for(fmt, rows, cols) / weight.numel(), rounded(weight, name, moment)
+    each = 8 * bytes_for(format_named(f"int{bits}-g64"), rows, cols) / weight.numel()
+    yield f"int{bits}-g64, no feedback", each, rounded(weight, f"int{bits}-g64", moment, "range")
+    yield f"k-means of rows, {bits} bits, no feedback", bits + 16 * 2**bits / cols, clustered(weight, moment, bits)
+    score = weight.abs() * moment.diagonal().sqrt()
+    kept = score >= score.flatten().topk(int(OUTLIERS * weight.numel())).values[-1]
+    inliers = rounded(torch.where(kept, 0.0, weight), f"int{bits}-g64", moment)
+    yield f"int{bits}-g64, {OUTLIERS:.1%} kept apart", each + 32 * OUTLIERS, torch.where(kept, weight, inliers)
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--calibration", type=click.Path(path_type=Path), help="Text; prose of our own if not given.")
+@click.option("--bits", multiple=True, default=(2, 3), type=int)
+def main(model: Path, calibration: Path | None, bits: tuple[int, ...]) -> None:
+    """Measure every linear layer of MODEL but its head, and print a table in Markdown."""
+    prepared = prepare(resolve({"model": model, "output": Path("unused"), "calibration": calibration}, None, ()))
+    with tempfile.TemporaryDirectory() as folder:
+        evidence = gather_evidence(prepared, Path(folder), lambda stage, done, total: None)
+        layers = [x for x in prepared.model.tree.layers if x.kind == "linear" and not x.sign_only]
+        found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        for layer in layers[:-1]:
+            weight, moment = prepared.model.weight(layer.path), evidence.moments[layer.path]
+            kind = ".".join(part for part in layer.path.split(".")[-2:])
+            for width in bits:
+                for name, each, stored in tried(weight, moment, width):
+                    found.setdefault((name, kind), []).append((each, lost(weight, stored, moment)))
+            click.echo(layer.path, err=True)
+    if not found:
+        raise SlmcError(f"{model}: no linear layers")
+    kinds = list(dict.fromkeys(kind for _, kind in found))
+    click.echo(f"| | bits | {' | '.join(kinds)} |\n|---|---|{'---|' * len(kinds)}")
+    for name in dict.fromkeys(name for name, _ in found):
+        own = [found.get((name, kind)) for kind in kinds]
+        each = [cell[0][0] for cell in own if cell]
+        cells = [f"{100 * sum(e for _, e in cell) / len(cell):.3f} %" if cell else "" for cell in own]
+        spread = f"{min(each):.2f} to {max(each):.2f}" if max(each) - min(each) > 0.005 else f"{each[0]:.2f}"
+        click.echo(f"| {name} | {spread} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()

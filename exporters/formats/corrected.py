@@ -1,0 +1,103 @@
+"""Corrected weights: integers and a small float part beside them, a diagonal or a product of two thin matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.errors import SlmcError
+from exporters.formats.base import Array, Encoded, Float32, Plane
+from exporters.formats.integer import IntegerFormat
+
+HALF = np.dtype(np.float16)
+MARK = "+"
+"""Between a correction and the integers that it corrects: diag+int4-g64, lr4+int3-g64."""
+
+LARGEST_RANK = 64
+LARGEST = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class CorrectedFormat:
+    """w = values + diag(d) with d float32, or w = values + left right with left [rows, rank], right [rank, cols] float16.
+
+    A diagonal serves matrices that are near one, as SpikeGPT's first `ffn.receptance` is: its few large values would
+    set the scale of their groups. Low rank is SLiM's correction (Mozaffari et al., arXiv 2410.09615), its factors not
+    rounded further. rank: 0 for a diagonal.
+    """
+
+    values: IntegerFormat
+    rank: int
+
+    @property
+    def name(self) -> str:
+        return (f"lr{self.rank}" if self.rank else "diag") + MARK + self.values.name
+
+    @property
+    def bits(self) -> int:
+        return self.values.bits
+
+    def takes(self, rows: int, cols: int) -> bool:
+        """Whether a matrix can have such a correction: a diagonal asks for a square, a rank for no thinner matrix."""
+        return min(rows, cols) > self.rank if self.rank else rows == cols
+
+    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
+        """Raises:
+        SlmcError: the matrix cannot have such a correction.
+        """
+        self._check(rows, cols)
+        own = {"left": Plane((rows, self.rank), HALF), "right": Plane((self.rank, cols), HALF)}
+        return self.values.planes_for(rows, cols) | (
+            own if self.rank else {"diagonal": Plane((rows,), np.dtype(np.float32))}
+        )
+
+    def _check(self, rows: int, cols: int) -> None:
+        if not self.takes(rows, cols):
+            asked = f"more than {self.rank} rows and columns" if self.rank else "as many rows as columns"
+            raise SlmcError(f"format {self.name}: the matrix is {rows} x {cols}; it needs {asked}")
+
+    def store(self, values: Encoded, correction: Mapping[str, Array]) -> Encoded:
+        """Planes of the integers and of their correction (`diagonal` [rows], or `left` and `right`)."""
+        planes: dict[str, Array] = {**values.planes, **correction}
+        return Encoded(self.name, values.shape, planes)
+
+    def integers(self, encoded: Encoded) -> Encoded:
+        """The integers alone, as their own format stores them."""
+        own = {n: p for n, p in encoded.planes.items() if n not in ("diagonal", "left", "right")}
+        return Encoded(self.values.name, encoded.shape, own)
+
+    def correction(self, encoded: Encoded) -> Float32:
+        """What is added to the integers, [rows, cols]."""
+        if not self.rank:
+            return np.diag(encoded.planes["diagonal"]).astype(np.float32)
+        product: Float32 = encoded.planes["left"].astype(np.float32) @ encoded.planes["right"].astype(np.float32)
+        return product
+
+    def encode(self, weight: Float32) -> Encoded:
+        """The diagonal taken out before rounding to the nearest; or the rounding's error in its best low rank."""
+        self._check(*weight.shape)
+        if not self.rank:
+            diagonal = np.diag(weight).copy()
+            return self.store(self.values.encode(weight - np.diag(diagonal)), {"diagonal": diagonal})
+        values = self.values.encode(weight)
+        return self.store(values, thin(weight - self.values.decode(values), self.rank))
+
+    def decode(self, encoded: Encoded) -> Float32:
+        weight: Float32 = self.values.decode(self.integers(encoded)) + self.correction(encoded)
+        return weight
+
+
+def thin(error: Float32, rank: int) -> dict[str, NDArray[np.float16]]:
+    """The two factors whose product comes closest to a matrix [rows, cols], of equal size (Eckart and Young)."""
+    u, s, v = np.linalg.svd(error, full_matrices=False)
+    root = np.sqrt(s[:rank])
+    return {"left": half(u[:, :rank] * root), "right": half(root[:, None] * v[:rank])}
+
+
+def half(values: NDArray[np.generic]) -> NDArray[np.float16]:
+    """The nearest finite float16 values."""
+    clipped: NDArray[np.float16] = np.clip(values, -LARGEST, LARGEST).astype(np.float16)
+    return clipped

@@ -1,0 +1,56 @@
+"""Integers with a correction: which diagonal or thin product, and which integers beside it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from exporters.formats.base import Encoded
+from exporters.formats.corrected import CorrectedFormat, half
+from toolchain.compress.alps import damped
+from toolchain.compress.gptq import Gptq
+from toolchain.compress.method import Method
+
+ROUNDS = 3
+"""Integers and a thin product are found in turn so often; a fourth round gains less than a percent of the error."""
+
+
+def correct(weight: Tensor, fmt: CorrectedFormat, method: Method, hessian: Tensor | None) -> Encoded:
+    """A matrix [rows, cols] float32 as integers by a method and what corrects them.
+
+    hessian: mean of x x^T [cols, cols], or None: then all inputs count alike, and the correction is the plain one.
+    """
+    h = torch.eye(weight.shape[1]) if hessian is None else damped(hessian, Gptq.damping).float()
+    return _thin(weight, fmt, method, hessian, h) if fmt.rank else _diagonal(weight, fmt, method, hessian, h)
+
+
+def _diagonal(weight: Tensor, fmt: CorrectedFormat, method: Method, hessian: Tensor | None, h: Tensor) -> Encoded:
+    """The weight's own diagonal is taken out; then, integers given, the one with the least error tr(E H E^T):
+    d_i + (E H)_ii / H_ii."""
+    diagonal = weight.diagonal()
+    values = method.compress(weight - torch.diag(diagonal), fmt.values, hessian)
+    error = weight - torch.diag(diagonal) - torch.from_numpy(fmt.values.decode(values))
+    better = diagonal + (error @ h).diagonal() / h.diagonal()
+    return fmt.store(values, {"diagonal": better.numpy()})
+
+
+def _thin(weight: Tensor, fmt: CorrectedFormat, method: Method, hessian: Tensor | None, h: Tensor) -> Encoded:
+    """Integers of what the product leaves, then the product closest to what they leave, in turn: that of the largest
+    singular values of E H^1/2, after SLiM, which takes the diagonal of H and one round."""
+    values, vectors = torch.linalg.eigh(h.double())
+    root = values.clamp_min(1e-12 * float(values[-1])).sqrt()
+    product, best, least = torch.zeros_like(weight), None, float("inf")
+    for _ in range(ROUNDS):
+        integers = method.compress(weight - product, fmt.values, hessian)
+        error = weight - torch.from_numpy(fmt.values.decode(integers))
+        u, s, v = torch.linalg.svd(error.double() @ vectors * root, full_matrices=False)
+        even = s[: fmt.rank].sqrt()
+        left, right = u[:, : fmt.rank] * even, (even[:, None] * v[: fmt.rank] / root) @ vectors.T
+        stored = fmt.store(integers, {"left": half(left.numpy()), "right": half(right.numpy())})
+        product = torch.from_numpy(fmt.correction(stored))
+        rest = error - product
+        lost = float(((rest @ h) * rest).sum())
+        if lost < least:
+            best, least = stored, lost
+    assert best is not None
+    return best
