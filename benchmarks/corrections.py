@@ -39,7 +39,7 @@ def rounded(weight: Tensor, name: str, moment: Tensor, method: str = "gptq") -> 
 
 
 def clustered(weight: Tensor, moment: Tensor, bits: int) -> Tensor:
-    """2^bits float16 values of each row by k-means, weights counted by their input's power: SqueezeLLM without outliers."""
+    """2^bits float16 values of each row by k-means, weights counted by their input's power, after SqueezeLLM."""
     power, levels = moment.diagonal(), 2**bits
     values = torch.quantile(weight, torch.linspace(0.5 / levels, 1 - 0.5 / levels, levels), dim=1).T.contiguous()
     for _ in range(40):

@@ -22,7 +22,7 @@ LARGEST = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class CorrectedFormat:
-    """w = values + diag(d) with d float32, or w = values + left right with left [rows, rank], right [rank, cols] float16.
+    """w = values + diag(d), d float32, or w = values + left right with left [rows, rank], right [rank, cols] float16.
 
     A diagonal serves matrices that are near one, as SpikeGPT's first `ffn.receptance` is: its few large values would
     set the scale of their groups. Low rank is SLiM's correction (Mozaffari et al., arXiv 2410.09615), its factors not
