@@ -33,6 +33,10 @@ def lost(weight: Tensor, stored: Tensor, moment: Tensor) -> float:
     return float(((error @ moment) * error).sum() / ((weight @ moment) * weight).sum())
 
 
+def diagonal(weight: Tensor) -> float:
+    return float(weight.diagonal().square().sum() / weight.square().sum())
+
+
 def rounded(weight: Tensor, name: str, moment: Tensor, method: str = "gptq") -> Tensor:
     encoded = compress(weight, Choice(name, method), moment)
     return torch.from_numpy(format_named(encoded.format).decode(encoded))
@@ -83,7 +87,8 @@ def main(model: Path, calibration: Path | None, bits: tuple[int, ...]) -> None:
         found: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for layer in layers[:-1]:
             weight, moment = prepared.model.weight(layer.path), evidence.moments[layer.path]
-            kind = ".".join(part for part in layer.path.split(".")[-2:])
+            kind = ".".join(layer.path.split(".")[-2:])
+            found.setdefault(("on the diagonal, of the weights' squares", kind), []).append((0.0, diagonal(weight)))
             for width in bits:
                 for name, each, stored in tried(weight, moment, width):
                     found.setdefault((name, kind), []).append((each, lost(weight, stored, moment)))

@@ -77,7 +77,10 @@ def envelope(points: Sequence[Point]) -> list[Point]:
 
 
 def bytes_at(points: Sequence[Point], drop: float) -> float:
-    """Bytes that reach a drop, between the two nearest points of the envelope; nan outside."""
+    """Bytes that reach a drop, between the two nearest points of the envelope; nan where none does."""
+    least = envelope(points)[0]
+    if least.drop <= drop:
+        return least.bytes
     for small, large in itertools.pairwise(envelope(points)):
         if large.drop <= drop <= small.drop:
             share = (small.drop - drop) / (small.drop - large.drop)
