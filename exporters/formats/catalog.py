@@ -75,7 +75,7 @@ def format_named(name: str) -> Format:
 
 def _corrected(values: Format, rank: int, name: str) -> Format:
     if not isinstance(values, IntegerFormat):
-        raise SlmcError(f"unknown format {name!r}; a correction stands behind integers: diag{MARK}int4-g64")
+        raise SlmcError(f"unknown format {name!r}; a correction stands before integers: diag{MARK}int4-g64")
     if rank > LARGEST_RANK:
         raise SlmcError(f"unknown format {name!r}; the rank of a correction is at most {LARGEST_RANK}")
     return CorrectedFormat(values, rank)

@@ -41,7 +41,7 @@ class CorrectedFormat:
         return self.values.bits
 
     def takes(self, rows: int, cols: int) -> bool:
-        """Whether a matrix can have such a correction: a diagonal asks for a square, a rank for no thinner matrix."""
+        """Whether a matrix can have such a correction: a diagonal asks for a square, a rank for a larger one."""
         return min(rows, cols) > self.rank if self.rank else rows == cols
 
     def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
@@ -49,10 +49,15 @@ class CorrectedFormat:
         SlmcError: the matrix cannot have such a correction.
         """
         self._check(rows, cols)
-        own = {"left": Plane((rows, self.rank), HALF), "right": Plane((self.rank, cols), HALF)}
-        return self.values.planes_for(rows, cols) | (
-            own if self.rank else {"diagonal": Plane((rows,), np.dtype(np.float32))}
-        )
+        own = {"diagonal": Plane((rows,), np.dtype(np.float32))}
+        if self.rank:
+            own = {"left": Plane((rows, self.rank), HALF), "right": Plane((self.rank, cols), HALF)}
+        return self.values.planes_for(rows, cols) | own
+
+    @property
+    def planes(self) -> tuple[str, ...]:
+        """Names of the planes that correct."""
+        return ("left", "right") if self.rank else ("diagonal",)
 
     def _check(self, rows: int, cols: int) -> None:
         if not self.takes(rows, cols):
@@ -60,13 +65,13 @@ class CorrectedFormat:
             raise SlmcError(f"format {self.name}: the matrix is {rows} x {cols}; it needs {asked}")
 
     def store(self, values: Encoded, correction: Mapping[str, Array]) -> Encoded:
-        """Planes of the integers and of their correction (`diagonal` [rows], or `left` and `right`)."""
+        """Planes of the integers and of their correction (what `planes` names)."""
         planes: dict[str, Array] = {**values.planes, **correction}
         return Encoded(self.name, values.shape, planes)
 
     def integers(self, encoded: Encoded) -> Encoded:
         """The integers alone, as their own format stores them."""
-        own = {n: p for n, p in encoded.planes.items() if n not in ("diagonal", "left", "right")}
+        own = {n: p for n, p in encoded.planes.items() if n not in self.planes}
         return Encoded(self.values.name, encoded.shape, own)
 
     def correction(self, encoded: Encoded) -> Float32:

@@ -111,7 +111,7 @@ class CorrectedLinear(nn.Module):
         super().__init__()
         self.values = IntegerLinear(fmt.integers(encoded), fmt.values, activation_bits)
         self.rank = fmt.rank
-        for name in ("left", "right") if fmt.rank else ("diagonal",):
+        for name in fmt.planes:
             self.register_buffer(name, torch.from_numpy(encoded.planes[name].copy()))
 
     def forward(self, x: Tensor) -> Tensor:

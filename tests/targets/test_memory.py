@@ -1,4 +1,4 @@
-"""The scale: the kernel's accounts as literal texts, and this very process."""
+"""The scale: the kernel's accounts as literal texts, and a process of its own."""
 
 from __future__ import annotations
 

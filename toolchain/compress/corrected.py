@@ -12,7 +12,7 @@ from toolchain.compress.gptq import Gptq
 from toolchain.compress.method import Method
 
 ROUNDS = 3
-"""Integers and a thin product are found in turn so often; a fourth round gains less than a percent of the error."""
+"""Integers and a thin product are found in turn so often; each costs a pass of the method."""
 
 
 def correct(weight: Tensor, fmt: CorrectedFormat, method: Method, hessian: Tensor | None) -> Encoded:

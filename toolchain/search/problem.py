@@ -147,8 +147,7 @@ def layer_options(
         else:
             able = layer.kind == "linear" and not layer.table
             allowed = (f for f in formats if f.name != SIGN.name and (able or family_of(f.name) == DENSE))
-            fitting = (f for f in allowed if takes(f, layer.rows, layer.cols))
-            options[layer.path] = tuple(_choice(f, layer, method) for f in fitting)
+            options[layer.path] = tuple(_choice(f, layer, method) for f in allowed if takes(f, layer.rows, layer.cols))
         if not options[layer.path]:
             raise SlmcError(
                 f"no format is left for layer {layer.path}; allow one with --formats, for example {FP32.name}"

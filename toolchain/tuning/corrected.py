@@ -23,23 +23,21 @@ class Corrected(Learner):
         self.fmt = fmt
         self.integers = Rounded(fmt.integers(encoded), weight - torch.from_numpy(fmt.correction(encoded)))
         self.latent = self.integers.latent
-        self.names = ("left", "right") if fmt.rank else ("diagonal",)
-        own = [nn.Parameter(torch.from_numpy(encoded.planes[name]).float()) for name in self.names]
-        self.scales = nn.ParameterList([*self.integers.scales, *own])
+        self.correction = nn.ParameterList([torch.from_numpy(encoded.planes[name]).float() for name in fmt.planes])
+        self.scales = nn.ParameterList([*self.integers.scales, *self.correction])
 
     def forward(self) -> Tensor:
-        own = list(self.scales)[-len(self.names) :]
         integers: Tensor = self.integers()
-        return integers + (own[0] @ own[1] if self.fmt.rank else torch.diag(own[0]))
+        first, *second = self.correction
+        return integers + (first @ second[0] if second else torch.diag(first))
 
     @torch.no_grad()
     def stored(self) -> Encoded:
-        own = list(self.scales)[-len(self.names) :]
-        correction = {name: value.numpy().copy() for name, value in zip(self.names, own, strict=True)}
-        halves = {name: half(value) for name, value in correction.items()} if self.fmt.rank else correction
-        return self.fmt.store(self.integers.stored(), halves)
+        learned = {n: p.numpy().copy() for n, p in zip(self.fmt.planes, self.correction, strict=True)}
+        return self.fmt.store(self.integers.stored(), {n: half(p) if self.fmt.rank else p for n, p in learned.items()})
 
 
 def learner_for(encoded: Encoded, weight: Tensor) -> Learner:
     """What learns in place of a stored matrix [rows, cols] whose format can learn."""
-    return (Corrected if isinstance(format_named(encoded.format), CorrectedFormat) else Rounded)(encoded, weight)
+    corrected = isinstance(format_named(encoded.format), CorrectedFormat)
+    return Corrected(encoded, weight) if corrected else Rounded(encoded, weight)

@@ -21,7 +21,7 @@ def test_names():
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("diag+fp16", "stands behind integers"), ("lr4+sign", "stands behind integers"), ("lr65+int4-g64", "at most 64"),
+    [("diag+fp16", "stands before integers"), ("lr4+sign", "stands before integers"), ("lr65+int4-g64", "at most 64"),
      ("diag+int7", "unknown format 'int7'"), ("lr0+int4", "allowed are"), ("diagonal+int4", "allowed are"),
      ("event/diag+int4-g64", "unknown format"), ("2:4/diag+int4-g64", "unknown format")],
 )  # fmt: skip
