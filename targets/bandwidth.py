@@ -15,12 +15,13 @@ _BUDGET_NS = 1_000_000_000
 
 
 def buffer_bytes(cache_bytes: int, free_bytes: int | None) -> int:
-    """Bytes to read: eight times the last cache, 64 to 512 MiB, and never more than a quarter of the free memory.
+    """Bytes to read: eight times the last cache, within 64 to 512 MiB unless twice the cache are more, and never more
+    than a quarter of the free memory.
 
     Raises:
         NotAvailable: that is less than twice the cache, so that memory would not be what is measured.
     """
-    wanted = min(max(8 * cache_bytes, _SMALLEST_BYTES), _LARGEST_BYTES)
+    wanted = max(min(max(8 * cache_bytes, _SMALLEST_BYTES), _LARGEST_BYTES), 2 * cache_bytes)
     allowed = wanted if free_bytes is None else min(wanted, free_bytes // 4)
     if allowed < max(2 * cache_bytes, 1 << 20):
         raise NotAvailable(

@@ -61,7 +61,7 @@ def build(
         found = find(prepared, folder, progress, say)
         prepared, encoded = found.prepared, found.encoded
         if found.plan.tune:
-            prepared, encoded = tuned(prepared, encoded, found.plan.tune, folder, progress, say)
+            prepared, encoded = tuned(prepared, encoded, found.plan.schedule(), folder, progress, say)
         staging = fresh_staging(folder)
         return deliver(prepared, found.plan, encoded, found.reference, staging, force=force, progress=progress)
 
@@ -111,7 +111,7 @@ def _plan(prepared: Prepared, result: SearchResult) -> Plan:
         result, prepared.problem.limits, model_sha256=prepared.model.sha256,
         calibration_sha256=prepared.calibration.sha256, calibration_tokens=len(prepared.calibration.ids),
         seed=prepared.problem.seed, effort=prepared.problem.effort.name, max_latency_ms=prepared.max_latency_ms,
-        max_rss_bytes=prepared.max_rss_bytes, tune=prepared.spec.tune,
+        max_rss_bytes=prepared.max_rss_bytes, tune=prepared.spec.tune, tune_for=prepared.spec.tune_for,
         shuffle=prepared.spec.shuffle,
         cache=ModelOptions(prepared.model.forward.context, prepared.model.kv_cache),
     )  # fmt: skip

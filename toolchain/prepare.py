@@ -65,6 +65,7 @@ class Prepared:
             "method": self.method,
             "shuffle": self.spec.shuffle,
             "tune": self.spec.tune,
+            "tune_for": self.spec.tune_for,
             "layout": self.spec.layout,
             "activations": self.problem.activations,
             "seed": self.problem.seed,

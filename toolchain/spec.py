@@ -36,6 +36,7 @@ class Spec(BaseModel):
     activations: Literal["fp32", "int8", "search"] = "fp32"
     shuffle: str | None = None
     tune: int = Field(default=0, ge=0, le=100_000)
+    tune_for: Literal["distribution", "best-token"] = "distribution"
     effort: str = "default"
     max_time: str | None = None
     max_build_memory: str | None = None

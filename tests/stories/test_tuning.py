@@ -47,3 +47,13 @@ def test_the_same_again_from_its_plan(tuned: Path, tiny_model: Path, slmc: Slmc,
     result = slmc("export", tiny_model, "--plan", tuned / "plan.json", "-o", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "out" / "model.onnx.data").read_bytes() == (tuned / "model.onnx.data").read_bytes()
+
+
+def test_tuned_for_best_tokens_it_agrees_on_more_of_them(
+    tuned: Path, tiny_model: Path, slmc: Slmc, tmp_path: Path
+) -> None:
+    result = slmc("build", tiny_model, "-o", tmp_path / "out", *TUNED, "--tune-for", "best-token")
+    assert result.exit_code == 0, result.stderr
+    assert "KL to fp32 + 0.2 x surprise at its best tokens" in result.stderr
+    assert json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))["tune_for"] == "best-token"
+    assert manifest(tmp_path / "out")["quality"]["top1_agreement"] > manifest(tuned)["quality"]["top1_agreement"]

@@ -71,6 +71,7 @@ def test_system_clock_counts_work_as_cpu_time():
         (MIB, None, 64 * MIB),
         (32 * MIB, None, 256 * MIB),
         (256 * MIB, None, 512 * MIB),
+        (480 * MIB, None, 960 * MIB),
         (MIB, 100 * MIB, 25 * MIB),
     ],
 )

@@ -143,7 +143,7 @@ def export_command(
         encoded = {path: layers.encoded(path, choice) for path, choice in plan.recipe.items()}
         reference = reference_for(prepared.model.forward, prepared.evaluation.reading)
         if plan.tune:
-            prepared, encoded = tuned(prepared, encoded, plan.tune, folder, console.progress, console.note)
+            prepared, encoded = tuned(prepared, encoded, plan.schedule(), folder, console.progress, console.note)
         delivered = deliver(
             prepared, plan, encoded, reference, fresh_staging(folder), force=force, progress=console.progress
         )

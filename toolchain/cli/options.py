@@ -118,6 +118,10 @@ search_options = stack(
     click.option("--activations", help="Inputs of products: fp32, int8 (faster), or search: int8 within the limits."),
     click.option("--shuffle", help="Pattern that inner channels are put in order for, 2:4: free at run time."),
     click.option("--tune", type=int, help="Steps of end-to-end tuning of what the search chose; 200 is a good start."),
+    click.option(
+        "--tune-for",
+        help="What tuning learns from the fp32 model: its distribution (default), or best-token: also its choices.",
+    ),
     click.option("--effort", help="quick, default or thorough."),
     click.option("--max-time", help="Time for the whole command: 10m. The best so far is delivered."),
     click.option(

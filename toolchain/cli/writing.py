@@ -21,13 +21,14 @@ from toolchain.workspace import write_whole
 @click.option("-o", "--output", type=PATH, required=True, help="The text file to write.")
 @click.option("-n", "--tokens", type=click.IntRange(min=1), default=100_000, show_default=True)
 @click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True)
+@click.option("--opening", type=click.IntRange(0, 256), default=0, help="Tokens of each text drawn at temperature 1.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Other seeds, other texts.")
 @click.option("--threads", type=THREADS, default=1)
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @command
 def write_command(
-    console: Console, model: Path, tokenizer: Path | None, output: Path, tokens: int, temperature: float, seed: int,
-    threads: int, force: bool,
+    console: Console, model: Path, tokenizer: Path | None, output: Path, tokens: int, temperature: float, opening: int,
+    seed: int, threads: int, force: bool,
 ) -> int:  # fmt: skip
     """Let the fp32 MODEL write text, for --calibration and --eval where you have none like its training text."""
     check_output_file(output, force=force)
@@ -36,7 +37,8 @@ def write_command(
     if loaded.classes:
         raise SlmcError(f"{model}: a classifier ({', '.join(loaded.classes.labels)}), which writes no text")
     with console.working():
-        text = written(loaded, tokens, temperature, seed, lambda done, total: console.progress("writing", done, total))
+        say = lambda done, total: console.progress("writing", done, total)  # noqa: E731
+        text = written(loaded, tokens, temperature, seed, say, opening)
         write_whole(output, text)
     count = len(loaded.tokenizer.encode(text, add_special_tokens=False).ids)
     console.result({"file": str(output), "tokens": count, "bytes": len(text.encode())}, f"{output}: {count} tokens")

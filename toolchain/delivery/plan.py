@@ -22,8 +22,10 @@ from toolchain.model.tree import ModelTree
 from toolchain.search.frontier import OBJECTIVE
 from toolchain.search.problem import Limits
 from toolchain.search.values import SearchResult
+from toolchain.tuning.distil import Schedule
+from toolchain.tuning.objective import OBJECTIVES
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Plan:
 
     max_bytes, max_drop: what the search kept to. max_latency_ms, max_rss_bytes: limits for the finished artifact.
     feasible: whether the search believes that the former are met. calibration_tokens: how much of the calibration text
-    the methods saw; the recipe's codes depend on it. tune: steps of end-to-end tuning after compression.
+    the methods saw; the recipe's codes depend on it. tune: steps of end-to-end tuning after compression; tune_for: its
+    objective.
     context, kv_cache: of the key-value cache, where there is one. families, screening: what sparse formats gave.
     shuffle: the pattern that inner channels were put in order for.
     """
@@ -49,6 +52,7 @@ class Plan:
     max_latency_ms: float | None
     max_rss_bytes: int | None
     tune: int
+    tune_for: str
     feasible: bool
     recipe: dict[str, Choice]
     points: tuple[Point, ...]
@@ -59,6 +63,10 @@ class Plan:
     screening: str = ""
     shuffle: str | None = None
 
+    def schedule(self) -> Schedule:
+        """How to tune what was chosen."""
+        return Schedule(self.tune, objective=OBJECTIVES[self.tune_for])
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
@@ -66,7 +74,7 @@ class Plan:
 def plan_of(
     result: SearchResult, limits: Limits, *, model_sha256: str, calibration_sha256: str, calibration_tokens: int,
     seed: int, effort: str, max_latency_ms: float | None = None, max_rss_bytes: int | None = None, tune: int = 0,
-    cache: ModelOptions | None = None, shuffle: str | None = None,
+    tune_for: str = "distribution", cache: ModelOptions | None = None, shuffle: str | None = None,
 ) -> Plan:  # fmt: skip
     """The plan that a finished search amounts to."""
     on_frontier = {id(c) for c in result.frontier}
@@ -88,8 +96,8 @@ def plan_of(
     rows = tuple(SensitivityRow(s.layer, s.choice.format, s.loss, s.bytes) for s in result.sensitivities)
     return Plan(
         PLAN_VERSION, model_sha256, calibration_sha256, calibration_tokens, seed, effort, OBJECTIVE, limits.max_bytes,
-        limits.max_drop, max_latency_ms, max_rss_bytes, tune, result.feasible, result.winner.recipe, points, rows,
-        cache.context, cache.kv_cache, family_rows(result), result.screening.text() if result.screening else "",
+        limits.max_drop, max_latency_ms, max_rss_bytes, tune, tune_for, result.feasible, result.winner.recipe, points,
+        rows, cache.context, cache.kv_cache, family_rows(result), result.screening.text() if result.screening else "",
         shuffle,
     )  # fmt: skip
 
@@ -114,10 +122,15 @@ def read_plan(path: Path) -> Plan:
 
 
 def check_plan(plan: Plan, tree: ModelTree, model_sha256: str, where: str) -> None:
-    """Raise SlmcError unless a plan was made for this very model, of layers, formats and methods that exist."""
+    """Raise SlmcError unless a plan was made for this very model, of layers, formats, methods and an objective that
+    exist."""
     if plan.model_sha256 != model_sha256:
         found = plan.model_sha256[:12]
         raise SlmcError(f"{where}: made for a model with SHA-256 {found}..., not for this one; search again")
+    if plan.tune_for not in OBJECTIVES:
+        raise SlmcError(f"{where}: unknown tune_for {plan.tune_for!r}; allowed are {', '.join(OBJECTIVES)}")
+    if plan.tune < 0:
+        raise SlmcError(f"{where}: tune is {plan.tune} steps; it must be 0 (no tuning) or more")
     check_recipe(plan.recipe, tree, where)
 
 

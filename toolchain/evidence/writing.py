@@ -29,19 +29,20 @@ GROWTH = 32
 
 def written(
     model: LoadedModel, tokens: int, temperature: float, seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None, opening: int = 0,
 ) -> str:  # fmt: skip
     """At least so many tokens of text, drawn from softmax(logits / temperature); at 0 the best token.
 
     Each text begins with the tokenizer's token for that (<s> or the like), written out between texts as well, as
-    trainers do; without one, with a token drawn from the whole vocabulary, and texts are lines.
+    trainers do; without one, with a token drawn from the whole vocabulary, and texts are lines. The first `opening`
+    tokens after that are drawn at temperature 1: beginnings differ even where the rest is the best tokens.
 
     Raises:
-        SlmcError: temperature 0 and a token that begins a text: all texts would be the same.
+        SlmcError: temperature 0, no opening and a token that begins a text: all texts would be the same.
     """
     begin: list[int] = model.tokenizer.encode("").ids[:1]
-    if begin and temperature == 0:
-        raise SlmcError("--temperature 0: every text would be the same one; give more than 0, for example 0.3")
+    if begin and temperature == 0 and opening == 0:
+        raise SlmcError("--temperature 0: every text would be the same one; give --opening 8, or a temperature of 0.3")
     length = min(LENGTH, model.forward.context or LENGTH)
     rows = min(ROWS, -(-tokens // length))
     batches = -(-tokens // (rows * length))
@@ -53,6 +54,8 @@ def written(
         def say(done: int, batch: int = batch) -> None:
             progress((batch * length + done) * rows, batches * length * rows)
 
+        if opening:
+            first = continued(model.forward, first, min(1 + opening, length), 1.0, generator)
         ids = continued(model.forward, first, length, temperature, generator, say)
         texts += [text for row in ids.tolist() for text in _texts(model, row, begin)]
     between = str(model.tokenizer.id_to_token(begin[0])) if begin else "\n"

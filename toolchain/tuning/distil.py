@@ -21,8 +21,9 @@ from toolchain.model.family import LanguageModel
 from toolchain.model.sentences import Sentences
 from toolchain.model.text import Reading
 from toolchain.tuning.corrected import learner_for
-from toolchain.tuning.held_out import HeldOut, divergence
+from toolchain.tuning.held_out import HeldOut
 from toolchain.tuning.learner import Learner
+from toolchain.tuning.objective import DISTRIBUTION, Objective
 from toolchain.tuning.reading import Batches, Feed, Pieces, Streams, held_out_tokens
 from toolchain.tuning.rounded import stored_parts
 
@@ -40,7 +41,7 @@ LOOKS = 4
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to tune.
+    """How long and how fast to tune, and toward what.
 
     Each step reads `streams` pieces of `window` tokens, states carried from piece to piece. If the model has a context
     it reads about as many tokens, in whole pieces from empty states, in an order drawn anew for each pass.
@@ -55,6 +56,7 @@ class Schedule:
     scale_rate: float = 5e-5
     warm_up: int = 20
     last: float = 0.02
+    objective: Objective = DISTRIBUTION
 
     def height(self, step: int) -> float:
         """Share of the full learning rates at a step, counted from 0."""
@@ -69,7 +71,7 @@ class Schedule:
 class Tuned:
     """What tuning gives back: the layers in the formats they had, and the vectors, which no format changes.
 
-    losses: mean KL(fp32 || compressed) of every step, nats per token; held_out: the same on the held-out end of the
+    losses: the objective at every step, nats per token; held_out: the same on the held-out end of the
     text, by the step after which it was taken. What is given back is the best of these.
     """
 
@@ -89,7 +91,7 @@ def tune(
     learners: Mapping[str, Learner] | None = None,
     piece: int | None = None,
 ) -> Tuned:
-    """Minimise mean KL(p_fp32 || p_compressed) per token over a text, by gradients through rounding and spikes; of a
+    """Minimise the schedule's objective per token over a text, by gradients through rounding and spikes; of a
     classifier, of the class probabilities, per sentence.
 
     Knowledge distillation into the integers themselves: what EfficientQAT (arXiv 2407.11062) does block by block and
@@ -110,7 +112,7 @@ def tune(
     learners = rounded_layers(model, encoded) if learners is None else learners
     student = _Student(model, encoded, learners, schedule)
     feed, held_out, length = _feed(ids, piece or model.forward.context or 0, schedule)
-    judge = HeldOut(model.forward, held_out, length)
+    judge = HeldOut(model.forward, held_out, length, schedule.objective)
     run = _Run(model, student, feed, schedule)
     run.restore(checkpoint, judge)
     every = max(1, schedule.steps // LOOKS)
@@ -223,7 +225,7 @@ class _Run:
             wanted, self._teacher_state = self._model.forward(piece, self._teacher_state)
         given, state = self._student.forward(piece, self._state)
         self._state = [s.detach() for s in state]
-        loss = divergence(wanted, given)
+        loss = self._schedule.objective(wanted, given)
         if not math.isfinite(loss.item()):
             raise SlmcError(f"tuning: the loss is not finite at step {self.step}; the text or the model is damaged")
         self._learn(loss)

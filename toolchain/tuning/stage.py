@@ -24,10 +24,10 @@ LONGEST_PIECE = 256
 
 
 def tuned(
-    prepared: Prepared, encoded: Mapping[str, Encoded], steps: int, folder: Path, progress: Progress,
+    prepared: Prepared, encoded: Mapping[str, Encoded], schedule: Schedule, folder: Path, progress: Progress,
     say: Callable[[str], None],
 ) -> tuple[Prepared, dict[str, Encoded]]:  # fmt: skip
-    """The same formats after `steps` steps of distillation over the whole calibration text.
+    """The same formats after the steps of distillation that `schedule` has, over the whole calibration text.
 
     Returns:
         What was prepared, its model's vectors (norms, mixes, biases) as they have been learned; and every layer.
@@ -35,17 +35,16 @@ def tuned(
     Raises:
         SlmcError: the calibration text is too short, or the loss is not finite.
     """
-    schedule = Schedule(steps)
     context = prepared.model.forward.context
     piece = min(LONGEST_PIECE, context) if context else None
     text = read_calibration(prepared.spec, prepared.model, piece)
     if text.sentences is None:
         passes = schedule.tokens / max(1, len(text.ids))
-        each = f"{schedule.tokens // steps} tokens, {passes:.1f} times the calibration text"
+        each = f"{schedule.tokens // schedule.steps} tokens, {passes:.1f} times the calibration text"
     else:
-        passes = steps / len(text.sentences.batches(SENTENCES))
+        passes = schedule.steps / len(text.sentences.batches(SENTENCES))
         each = f"up to {SENTENCES} sentences, {passes:.1f} times the calibration file"
-    say(f"tuning: {steps} steps of {each}; each costs about four times a forward pass over them")
+    say(f"tuning: {schedule.steps} steps of {each}; each costs about four times a forward pass over them")
     dense = {path: _dense(e) for path, e in encoded.items()}
     result = tune(
         prepared.model, dense, text.reading, schedule, folder / CHECKPOINT,
@@ -54,11 +53,16 @@ def tuned(
     if result.held_out:
         best = min(result.held_out, key=lambda step: result.held_out[step])
         say(
-            f"tuning: KL to fp32 on held-out text {result.held_out[0]:.4f} before, {result.held_out[best]:.4f} after "
-            f"step {best}, which is kept"
+            f"tuning: {_measure(schedule)} on held-out text {result.held_out[0]:.4f} before, "
+            f"{result.held_out[best]:.4f} after step {best}, which is kept"
         )
     layers = {path: _like(result.encoded[path], encoded[path]) for path in encoded}
     return dataclasses.replace(prepared, model=with_vectors(prepared.model, result.vectors)), layers
+
+
+def _measure(schedule: Schedule) -> str:
+    share = schedule.objective.best_tokens
+    return f"KL to fp32 + {share:g} x surprise at its best tokens" if share else "KL to fp32"
 
 
 def _dense(encoded: Encoded) -> Encoded:

@@ -223,6 +223,8 @@ def test_plans_that_are_none(tiny_model: Path, artifact: Path, fails: Fails, tmp
         (json.dumps(good | {"model_sha256": "0" * 64}), ("0000", "not for this one")),
         (json.dumps(good | {"effort": "lazy"}), ("lazy",)),
         (json.dumps(good | {"surprise": 1}), ("surprise",)),
+        (json.dumps(good | {"tune_for": "fame"}), ("fame", "distribution", "best-token")),
+        (json.dumps(good | {"tune": -1}), ("tune", "-1")),
         (json.dumps(good | {"recipe": {k: v for k, v in recipe.items() if k != "head"}}), ("head",)),
         (json.dumps(good | {"recipe": recipe | {"head": recipe["head"] | {"format": "int99"}}}), ("int99",)),
         (json.dumps(good | {"recipe": recipe | {"head": recipe["head"] | {"method": "magic"}}}), ("magic",)),

@@ -78,5 +78,21 @@ def test_a_model_whose_texts_begin_anywhere(tiny_model: Path) -> None:
 
 
 def test_one_text_over_and_over_is_refused() -> None:
-    with pytest.raises(SlmcError, match="every text would be the same"):
+    with pytest.raises(SlmcError, match="every text would be the same one; give --opening 8"):
         written(loaded(begins=True), 100, 0.0, 0)
+
+
+def test_openings_are_drawn_and_the_best_tokens_follow() -> None:
+    """Three tokens are drawn after <s>; the rest of the row is what the model likes best after all before."""
+    model, openings, length = loaded(begins=True), set(), CONFIG.context
+    for seed in range(8):
+        row = [0]
+        for part in written(model, length, 0.0, seed, opening=3).strip().split("<s>"):
+            row += [*(int(word[1:]) for word in part.split()), 0]
+        ids = torch.tensor([row[:-1]])
+        if ids.shape[1] < length:
+            continue  # <s> was drawn twice in a row, which the text does not show
+        logits: Tensor = model.forward(ids, model.forward.initial_state(1))[0]
+        assert torch.equal(ids[0, 4:], logits[0, 3:-1].argmax(-1))
+        openings.add(tuple(row[1:4]))
+    assert len(openings) > 1
