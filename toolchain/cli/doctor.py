@@ -18,7 +18,7 @@ from toolchain.cli.options import command
 
 PACKAGES = ("slmc", "torch", "onnx", "onnxruntime", "onnxscript", "numpy", "safetensors", "tokenizers")
 
-KERNELS = {"x86_64": ("portable", "avx2", "avx512"), "aarch64": ("portable", "neon")}
+KERNELS = {"x86_64": ("portable", "avx2", "avx2-vnni", "avx512"), "aarch64": ("portable", "neon", "neon-dotprod")}
 """What the library of each architecture chooses from when it is loaded: exporters/native/linear_*.cc."""
 
 
