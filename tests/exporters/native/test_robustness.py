@@ -20,8 +20,10 @@ class ApiBase(ctypes.Structure):
     _fields_ = (("GetApi", GET_API), ("GetVersionString", ctypes.c_void_p))
 
 
-def test_an_older_runtime_is_refused(native_path):
+def test_an_older_runtime_is_refused(native_path, pytestconfig):
     """One whose table ends before version 18: only the first of its functions is used, to say so."""
+    if pytestconfig.pluginmanager.hasplugin("elsewhere"):
+        pytest.skip("calls the library in this process, which may be another machine's or need a sanitizer")
     said = []
     create = CREATE_STATUS(lambda code, text: said.append((code, text)) or 77)
     table = (ctypes.c_void_p * 1)(ctypes.cast(create, ctypes.c_void_p).value)
