@@ -14,6 +14,7 @@ import select
 import shlex
 import subprocess
 import tempfile
+import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,15 +44,17 @@ class Child:
         self._answer_within_s = answer_within_s
         self._process: subprocess.Popen[bytes] | None = None
         self._dropped: list[int] = []
+        self._asking = threading.RLock()
 
     def ask(self, *request: Any) -> Any:
-        """The answer, where references became objects; the child's errors are raised here."""
-        if self._process is None:
-            self._start()
-        if self._dropped:
-            gone, self._dropped = self._dropped, []
-            self._exchange("drop", gone)
-        return self._exchange(*request)
+        """The answer, where references became objects; the child's errors are raised here. Threads take turns."""
+        with self._asking:
+            if self._process is None:
+                self._start()
+            if self._dropped:
+                gone, self._dropped = self._dropped, []
+                self._exchange("drop", gone)
+            return self._exchange(*request)
 
     def make(self, kind: str, *args: Any, **kwargs: Any) -> Any:
         return self.ask("make", kind, _references(args), dict(zip(kwargs, _references(kwargs.values()), strict=True)))
