@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -37,8 +38,7 @@ def write_command(
     if loaded.classes:
         raise SlmcError(f"{model}: a classifier ({', '.join(loaded.classes.labels)}), which writes no text")
     with console.working():
-        say = lambda done, total: console.progress("writing", done, total)  # noqa: E731
-        text = written(loaded, tokens, temperature, seed, say, opening)
+        text = written(loaded, tokens, temperature, seed, partial(console.progress, "writing"), opening)
         write_whole(output, text)
     count = len(loaded.tokenizer.encode(text, add_special_tokens=False).ids)
     console.result({"file": str(output), "tokens": count, "bytes": len(text.encode())}, f"{output}: {count} tokens")
