@@ -20,6 +20,7 @@ from exporters.formats.dense import FloatFormat
 from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
+from exporters.formats.tiles import tile_of
 from exporters.formats.units import padded_columns
 from exporters.ops.functions import OPSET, plain_functions, qlinear_function
 from exporters.ops.signatures import (
@@ -141,10 +142,11 @@ def _matrix_node(operator: str, encoded: Encoded, x: str, planes: list[str], y: 
     assert isinstance(fmt, IntegerFormat)
     rows, cols = encoded.shape
     group, zeros = fmt.group_size(cols), "zeros" in encoded.planes
-    body = qlinear_function(fmt.bits, group, zeros, activation_bits)
+    tile = tile_of(rows, group)
+    body = qlinear_function(fmt.bits, group, zeros, activation_bits, tile)
     return helper.make_node(
         operator, [x, *planes], [y], domain=DOMAIN, overload=body.overload,
-        K=cols, N=rows, bits=fmt.bits, group=group, activation_bits=activation_bits,
+        K=cols, N=rows, bits=fmt.bits, group=group, activation_bits=activation_bits, tile=tile,
     )  # fmt: skip
 
 
@@ -317,7 +319,7 @@ def _functions(nodes: Sequence[NodeProto]) -> dict[tuple[str, str], FunctionProt
                 continue
             zeros = len(node.input) > 4
             found[key] = plain.get(node.op_type) or qlinear_function(
-                values["bits"], values["group"], zeros, values["activation_bits"]
+                values["bits"], values["group"], zeros, values["activation_bits"], values["tile"]
             )
     return found
 

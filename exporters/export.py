@@ -142,7 +142,8 @@ def _attach_functions(model: onnx_ir.Model) -> None:
             if node.op_type == "EventLinear":
                 body = event_function(bits, group, zeros, node.attributes["activation_bits"].as_int())
             elif node.op_type == "QLinear":
-                body = qlinear_function(bits, group, zeros, node.attributes["activation_bits"].as_int())
+                how = (node.attributes[name].as_int() for name in ("activation_bits", "tile"))
+                body = qlinear_function(bits, group, zeros, *how)
             else:
                 body = qembedding_function(bits, group, zeros)
             node.overload = body.overload

@@ -150,7 +150,8 @@ def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Rec
     for layer in model.tree.layers:
         bits = ACTIVATION_BITS[recipe[layer.path].activations]
         bias = getattr(module.get_submodule(layer.path), "bias", None)
-        stored = stored_module(encoded[layer.path], "linear" if layer.kind == "linear" else "embedding", bits)
+        kind = "linear" if layer.kind == "linear" else "embedding"
+        stored = stored_module(encoded[layer.path], kind, bits, shared=layer.table is not None)
         module.set_submodule(layer.path, stored if bias is None else Biased(stored, bias))
         if layer.table:
             module.set_submodule(layer.table, shared_look_up(stored, encoded[layer.path]))

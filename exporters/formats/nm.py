@@ -12,16 +12,8 @@ from exporters.formats.bits import UInt8
 from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import Grid, IntegerFormat
 from exporters.formats.patterns import Bool, Patterns, completed, largest
-from exporters.formats.units import (
-    UNIT,
-    pack_units,
-    padded_columns,
-    tiled,
-    unit_planes,
-    units,
-    unpack_units,
-    untiled,
-)
+from exporters.formats.tiles import interleaved, separated
+from exporters.formats.units import TILE, UNIT, pack_units, padded_columns, unit_planes, units, unpack_units
 
 SHARED_ROWS = 16
 """Rows of one pattern in the formats that share it."""
@@ -116,7 +108,7 @@ class NmFormat:
         whole = completed(shared, self.patterns)
         patterns = self.patterns.encode(whole)
         if self.pattern_rows == 1:
-            patterns = tiled(patterns, self.pattern_bytes)
+            patterns = interleaved(patterns, self.pattern_bytes, TILE)
         kept = stored[self._of_rows(whole, rows)].reshape(rows, -1)
         planes = pack_units(kept, self.bits, self.kept_per_unit)
         return Encoded(
@@ -141,14 +133,14 @@ class NmFormat:
         rows, cols = encoded.shape
         stored = encoded.planes["patterns"].astype(np.uint8)
         if self.pattern_rows == 1:
-            stored = untiled(stored, self.pattern_bytes)
+            stored = separated(stored, self.pattern_bytes, TILE)
         return self._of_rows(self.patterns.decode(stored), rows)[:, :cols]
 
     def decode(self, encoded: Encoded) -> Float32:
         rows, cols = encoded.shape
         stored = encoded.planes["patterns"].astype(np.uint8)
         if self.pattern_rows == 1:
-            stored = untiled(stored, self.pattern_bytes)
+            stored = separated(stored, self.pattern_bytes, TILE)
         codes = np.full((rows, padded_columns(cols)), self.values.zero_code, np.uint8)
         codes[self._of_rows(self.patterns.decode(stored), rows)] = unpack_units(
             encoded.planes, self.bits, self.kept_per_unit

@@ -15,6 +15,7 @@ import numpy as np
 from exporters.formats.base import Array, Plane
 from exporters.formats.bits import UInt8
 from exporters.formats.integer import PLANE_BITS
+from exporters.formats.tiles import interleaved, separated
 
 UNIT = 128
 """Inputs of a unit; a row is padded to whole ones."""
@@ -40,22 +41,6 @@ def unit_planes(rows: int, cols: int, bits: int, kept: int) -> dict[str, Plane]:
     return planes
 
 
-def tiled(plane: UInt8, unit_bytes: int) -> UInt8:
-    """Rows [rows, units * unit_bytes] in the order of tiles."""
-    whole = len(plane) // TILE * TILE
-    count = plane.shape[1] // unit_bytes
-    tiles = plane[:whole].reshape(whole // TILE, TILE, count, unit_bytes).swapaxes(1, 2)
-    return np.concatenate([tiles.reshape(whole, plane.shape[1]), plane[whole:]])
-
-
-def untiled(plane: UInt8, unit_bytes: int) -> UInt8:
-    """The rows that `tiled` put in order."""
-    whole = len(plane) // TILE * TILE
-    count = plane.shape[1] // unit_bytes
-    tiles = plane[:whole].reshape(whole // TILE, count, TILE, unit_bytes).swapaxes(1, 2)
-    return np.concatenate([tiles.reshape(whole, plane.shape[1]), plane[whole:]])
-
-
 def _pack(codes: UInt8, bits: int) -> UInt8:
     """Codes [rows, units, kept] of one plane as tiled bytes."""
     rows, count, kept = codes.shape
@@ -63,12 +48,12 @@ def _pack(codes: UInt8, bits: int) -> UInt8:
     packed = np.zeros((rows, count, kept * bits // 8), np.uint8)
     for i in range(8 // bits):
         packed |= parts[:, :, i] << np.uint8(i * bits)
-    return tiled(packed.reshape(rows, -1), kept * bits // 8)
+    return interleaved(packed.reshape(rows, -1), kept * bits // 8, TILE)
 
 
 def _unpack(plane: UInt8, bits: int, kept: int) -> UInt8:
     size = kept * bits // 8
-    packed = untiled(plane, size).reshape(len(plane), -1, 1, size)
+    packed = separated(plane, size, TILE).reshape(len(plane), -1, 1, size)
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     codes: UInt8 = (packed >> shifts) & np.uint8(2**bits - 1)
     return codes.reshape(len(plane), -1)

@@ -6,6 +6,8 @@
 //   decoding, float      chunk, place p, lane         <-  code lane * per_lane + p                per_lane = 32 / low
 //   products, integer    lane, part j, byte           <-  code lane * per_lane + byte * parts + j
 //   products, float      as they are
+//   tiles, integer       as products, once for each plane
+//   tiles, float         as they are, padded
 #pragma once
 #include <limits>
 
@@ -171,14 +173,24 @@ void prepare_decode32(const QMatrix& m, Arena& arena, Prepared* p) {
   p->sums = sums;
 }
 
+// Word by word of a plane of b bits: part j, byte <- code 32 / b * word + byte * parts + j.
+template <int b>
+SLMC_INLINE void order_words(const int8_t* natural, int64_t length, int8_t* out) {
+  constexpr int parts = 8 / b, per_word = 32 / b;
+  for (int64_t k = 0; k < length; k += per_word)
+    for (int j = 0; j < parts; ++j)
+      for (int byte = 0; byte < 4; ++byte) out[k + j * 4 + byte] = natural[k + byte * parts + j];
+}
+
 template <typename V, int bits>
-void prepare_product8(const QMatrix& m, Arena& arena, Prepared* p) {
+void prepare_product8(const QMatrix& m, Arena& arena, bool tiles, Prepared* p) {
   using L = Layout<V, bits>;
   const int64_t length = m.padded(), segments = count_segments(m);
   const Segment* segment = list_segments(m, arena);
   auto* buffer = arena.take<float>(length);
   auto* natural = arena.take<int8_t>(length);
   auto* ordered = arena.take<int8_t>(p->tokens * length);
+  auto* for_high = tiles && L::high ? arena.take<int8_t>(p->tokens * length) : nullptr;
   auto* start = arena.take<int32_t>(p->tokens * segments);
   auto* scales = arena.take<float>(p->tokens * segments);
   auto* sums = m.zeros ? arena.take<float>(p->tokens * segments) : nullptr;
@@ -192,18 +204,41 @@ void prepare_product8(const QMatrix& m, Arena& arena, Prepared* p) {
       start[i] = -centre * sum;
       if (sums) sums[i] = scales[i] * static_cast<float>(sum);
     }
-    int8_t* out = ordered + t * length;
-    for (int64_t k = 0; k < length; k += L::per_lane)
-      for (int j = 0; j < L::parts; ++j)
-        for (int byte = 0; byte < 4; ++byte) out[k + j * 4 + byte] = natural[k + byte * L::parts + j];
+    order_words<L::low>(natural, length, ordered + t * length);
+    if constexpr (L::high > 0)
+      if (for_high) order_words<L::high>(natural, length, for_high + t * length);
   }
-  p->way = Prepared::kProduct8;
+  p->way = tiles ? Prepared::kTiles8 : Prepared::kProduct8;
   p->quantised = ordered;
+  p->for_high = for_high;
   p->start = start;
   p->scales = scales;
   p->sums = sums;
   p->segments = segment;
   p->segment_count = segments;
+}
+
+template <typename V>
+void prepare_tiles32(const QMatrix& m, Arena& arena, Prepared* p) {
+  const int64_t length = m.padded();
+  p->segments = list_segments(m, arena);
+  p->segment_count = count_segments(m);
+  auto* padded = arena.take<float>(p->tokens * length);
+  auto* sums = m.zeros ? arena.take<float>(p->tokens * p->segment_count) : nullptr;
+  for (int64_t t = 0; t < p->tokens; ++t) {
+    float* x = padded + t * length;
+    std::memcpy(x, p->x + t * m.K, m.K * sizeof(float));
+    std::memset(x + m.K, 0, (length - m.K) * sizeof(float));
+    for (int64_t s = 0; sums && s < p->segment_count; ++s) {
+      typename V::F total = V::zero();
+      for (int64_t k = 0; k < p->segments[s].length; k += V::kLanes)
+        total = V::add(total, V::load(x + p->segments[s].first + k));
+      sums[t * p->segment_count + s] = V::sum(total);
+    }
+  }
+  p->way = Prepared::kTiles32;
+  p->padded = padded;
+  p->sums = sums;
 }
 
 template <typename V, int bits>
@@ -213,8 +248,8 @@ Prepared prepare_bits(const QMatrix& m, const float* x, int64_t tokens, int acti
   p.K = m.K;
   p.x = x;
   if (activation_bits == 8) {
-    if (tokens >= V::kProductTokens8) {
-      prepare_product8<V, bits>(m, arena, &p);
+    if (tokens >= V::kProductTokens8 || m.tiled) {
+      prepare_product8<V, bits>(m, arena, tokens < V::kProductTokens8, &p);
     } else {
       map_chunks<V, bits>(m, arena, &p);
       prepare_decode8<V, bits>(m, arena, &p);
@@ -222,6 +257,10 @@ Prepared prepare_bits(const QMatrix& m, const float* x, int64_t tokens, int acti
   } else if (tokens >= V::kProductTokens32) {
     p.way = Prepared::kProduct32;
   } else if constexpr (V::kFloats) {
+    if (m.tiled) {
+      prepare_tiles32<V>(m, arena, &p);
+      return p;
+    }
     map_chunks<V, bits>(m, arena, &p);
     prepare_decode32<V, bits>(m, arena, &p);
   }

@@ -45,6 +45,9 @@ struct Avx2 {
   static SLMC_INLINE I right(I v) { return n ? _mm256_srli_epi32(v, n) : v; }
   template <int n>
   static SLMC_INLINE I left(I v) { return n ? _mm256_slli_epi32(v, n) : v; }
+  template <int n>
+  static SLMC_INLINE I right_signed(I v) { return _mm256_srai_epi32(v, n); }
+  static SLMC_INLINE void keep(I&) {}
   static SLMC_INLINE F max_abs(F a, F b) { return _mm256_max_ps(a, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), b)); }
 
   static SLMC_INLINE float sum(F v) {
@@ -112,7 +115,7 @@ struct Avx2 {
   static SLMC_INLINE I flip_signs(I codes) { return _mm256_xor_si256(codes, _mm256_set1_epi8(-128)); }
 #if defined(SLMC_VPDPBUSD)
   static constexpr bool kFloats = false, kPairs = false;
-  static constexpr int kAhead = 0;
+  static constexpr int kAhead = 0, kSlots = 4;
   static const LinearKernels& floats() { return avx2_kernels(); }
   static constexpr bool kSignedCodes8 = false;
   template <int bits>
@@ -123,6 +126,7 @@ struct Avx2 {
 #else
   static constexpr bool kFloats = true, kPairs = true;
   static constexpr int kAhead = 512;  // bytes of a row that are fetched before they are used
+  static constexpr int kSlots = 1;
   // Pairs of products meet in 16 bits: 2 * 63 * 127 fits, 2 * 255 * 127 would not. So codes of 8 bits come less 128,
   // and their sign moves to x.
   static constexpr bool kSignedCodes8 = true;
@@ -215,14 +219,19 @@ struct Avx2 {
     I words, more;
 
     SLMC_INLINE void read(const uint8_t* low_plane, const uint8_t* high_plane) {
-      words = load(low_plane);
-      if constexpr (bits == 8) words = flip_signs(words);
+      I high_words = _mm256_setzero_si256();
       if constexpr (high * 32 / low == 8) {
         int64_t eight;
         std::memcpy(&eight, high_plane, sizeof eight);
-        more = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(eight));
+        high_words = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(eight));
       }
-      if constexpr (high * 32 / low == 16) more = _mm256_cvtepu16_epi32(sixteen(high_plane));
+      if constexpr (high * 32 / low == 16) high_words = _mm256_cvtepu16_epi32(sixteen(high_plane));
+      take(load(low_plane), high_words);
+    }
+    // A lane's words, its high bits from the lowest on; bits above are not looked at.
+    SLMC_INLINE void take(I low_words, I high_words) {
+      words = bits == 8 ? flip_signs(low_words) : low_words;
+      more = high_words;
     }
 
     template <int p>

@@ -29,6 +29,7 @@ struct Avx512 {
   static constexpr int kRowVectors8 = 2, kTokens8 = 6;     // 24 sums of 32 registers
   static constexpr int kRowVectors32 = 2, kTokens32 = 12;  // likewise
   static constexpr int kProductTokens8 = 8, kProductTokens32 = 8;
+  static constexpr int kSlots = 8;
 
   static SLMC_INLINE F zero() { return _mm512_setzero_ps(); }
   static SLMC_INLINE F set(float v) { return _mm512_set1_ps(v); }
@@ -106,6 +107,10 @@ struct Avx512 {
   static SLMC_INLINE I right(I v) { return n ? _mm512_srli_epi32(v, n) : v; }
   template <int n>
   static SLMC_INLINE I left(I v) { return n ? _mm512_slli_epi32(v, n) : v; }
+  template <int n>
+  static SLMC_INLINE I right_signed(I v) { return _mm512_srai_epi32(v, n); }
+  // One load: compilers repeat it per use, and loads are what is short here.
+  static SLMC_INLINE void keep(I& v) { asm("" : "+v"(v)); }
 
   static SLMC_INLINE float half(uint16_t v) { return _cvtsh_ss(v); }
   static SLMC_INLINE F load_halves(const uint16_t* p) {
@@ -185,7 +190,7 @@ struct Avx512 {
       out[0] = packed;
       return;
     }
-    asm("" : "+v"(packed));  // one load: compilers repeat it per use, and loads are what is short here
+    keep(packed);
     const I mask = _mm512_set1_epi8(static_cast<char>((1 << low) - 1));
     split<low, 0>(packed, mask, out);
     if constexpr (high > 0) {
@@ -222,14 +227,17 @@ struct Avx512 {
     I words, more;
 
     SLMC_INLINE void read(const uint8_t* low_plane, const uint8_t* high_plane) {
-      words = load(low_plane);
-      if constexpr (bits == 8) words = _mm512_xor_si512(words, _mm512_set1_epi8(-128));
+      I high_words = _mm512_setzero_si512();
       if constexpr (high * 32 / low == 8)
-        more = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(high_plane)));
+        high_words = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(high_plane)));
       if constexpr (high * 32 / low == 16)
-        more = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(high_plane)));
-      if constexpr (bits == 3) more = _mm512_slli_epi32(more, 2);
-      if constexpr (bits == 5) more = _mm512_slli_epi32(more, 4);
+        high_words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(high_plane)));
+      take(load(low_plane), high_words);
+    }
+    // A lane's words, its high bits from the lowest on; bits above are not looked at.
+    SLMC_INLINE void take(I low_words, I high_words) {
+      words = bits == 8 ? _mm512_xor_si512(low_words, _mm512_set1_epi8(-128)) : low_words;
+      more = left<bits == 3 ? 2 : bits == 5 ? 4 : 0>(high_words);
     }
 
     // Tables repeat: an index's bits above the code are its neighbours'.

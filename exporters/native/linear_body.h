@@ -3,6 +3,7 @@
 // A type that only brings better integer products (V::kFloats is false) leaves the others to V::floats().
 #pragma once
 #include "product_body.h"
+#include "tiles_body.h"
 
 namespace slmc {
 namespace {
@@ -10,9 +11,11 @@ namespace {
 template <typename V, int bits>
 void multiply_bits(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
   if (p.way == Prepared::kDecode8) return decode_bits<V, bits, true>(m, p, y, first, last);
+  if (p.way == Prepared::kTiles8) return tiles_range<V, bits, true>(m, p, y, first, last);
   if (p.way == Prepared::kProduct8) return product8<V, bits>(m, p, y, first, last);
   if constexpr (V::kFloats) {
     if (p.way == Prepared::kDecode32) return decode_bits<V, bits, false>(m, p, y, first, last);
+    if (p.way == Prepared::kTiles32) return tiles_range<V, bits, false>(m, p, y, first, last);
     product32<V>(m.N, m.K, p.x, p.tokens, y, first, last,
                  [&](FloatPanel<V>& panel, int64_t n, int64_t k0, int64_t k1) {
                    panel.template fill<bits>(m, n, k0, k1);

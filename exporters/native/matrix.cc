@@ -41,19 +41,34 @@ void unpack(const uint8_t* plane, int bits, int64_t bytes, int shift, bool add, 
 
 }  // namespace
 
+void copy_row(const QMatrix& m, const uint8_t* plane, int64_t row_bytes, int64_t n, int64_t offset, int64_t count,
+              uint8_t* out) {
+  if (n >= m.tiled) {
+    std::memcpy(out, plane + n * row_bytes + offset, count);
+    return;
+  }
+  const uint8_t* in = plane + n / kTile * kTile * row_bytes + offset * kTile + n % kTile * 4;
+  for (int64_t i = 0; i < count; i += 4) std::memcpy(out + i, in + i * kTile, 4);
+}
+
 void decode_row(const QMatrix& m, int64_t n, int64_t count, float* row) {
   constexpr int64_t kPiece = 256;
   const int low = low_bits(m.bits), high = high_bits(m.bits);
-  uint8_t codes[kPiece];
+  uint8_t packed[kPiece], codes[kPiece];
   for (int64_t g = 0; g * m.group < count; ++g) {
-    const float scale = half_to_float(m.scales[n * m.groups + g]);
-    const float zero = m.zeros ? m.zeros[n * m.groups + g] : m.centre();
+    const int64_t at = m.factor_at(n, g);
+    const float scale = half_to_float(m.scales[at]);
+    const float zero = m.zeros ? m.zeros[at] : m.centre();
     const int64_t end = (g + 1) * m.group;
     for (int64_t k = g * m.group; k < end && k < count; k += kPiece) {
       const int64_t length = k + kPiece < end ? kPiece : end - k;
       const int64_t wanted = k + length < count ? length : count - k;
-      unpack(m.codes + n * m.row_bytes() + k * low / 8, low, length * low / 8, 0, false, codes);
-      if (high) unpack(m.high + n * m.high_row_bytes() + k * high / 8, high, length * high / 8, low, true, codes);
+      copy_row(m, m.codes, m.row_bytes(), n, k * low / 8, length * low / 8, packed);
+      unpack(packed, low, length * low / 8, 0, false, codes);
+      if (high) {
+        copy_row(m, m.high, m.high_row_bytes(), n, k * high / 8, length * high / 8, packed);
+        unpack(packed, high, length * high / 8, low, true, codes);
+      }
       for (int64_t i = 0; i < wanted; ++i) row[k + i] = (static_cast<float>(codes[i]) - zero) * scale;
     }
   }

@@ -4,6 +4,9 @@
 //
 // Codes lie along K, least significant bits first, in a low plane of 1, 2, 4 or 8 bits and, for 3, 5 and 6 bits, a high
 // plane of the rest. Every group has its full number of codes, so a row is one run of `groups * group` codes.
+//
+// The first `tiled` rows lie in tiles of 16 (exporters/formats/tiles.py): word after word of 4 bytes, each of all 16
+// rows, and likewise their scales and zeros group after group. The rows behind follow one after another.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -17,19 +20,30 @@ namespace slmc {
 SLMC_INLINE constexpr int low_bits(int bits) { return bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits; }
 SLMC_INLINE constexpr int high_bits(int bits) { return bits - low_bits(bits); }
 
+constexpr int kTile = 16;  // rows whose words are interleaved
+
 struct QMatrix {
   const uint8_t* codes = nullptr;    // [N, groups, group * low / 8]
   const uint8_t* high = nullptr;     // [N, groups, group * high / 8], null where high = 0
   const uint16_t* scales = nullptr;  // float16 [N, groups]
   const uint8_t* zeros = nullptr;    // [N, groups], null where symmetric
   int64_t N = 0, K = 0, groups = 0, group = 0;
+  int64_t tiled = 0;  // rows, a multiple of kTile; where there are any, a group has a multiple of 32 codes
   int bits = 0;
 
   SLMC_INLINE int64_t padded() const { return groups * group; }
   SLMC_INLINE int64_t row_bytes() const { return padded() * low_bits(bits) / 8; }
   SLMC_INLINE int64_t high_row_bytes() const { return padded() * high_bits(bits) / 8; }
   SLMC_INLINE int centre() const { return 1 << (bits - 1); }
+  // Where the scale and the zero of row n's group g are.
+  SLMC_INLINE int64_t factor_at(int64_t n, int64_t g) const {
+    return n < tiled ? (n / kTile * groups + g) * kTile + n % kTile : n * groups + g;
+  }
 };
+
+// `count` bytes (whole words) of row n of a plane, from byte `offset` of the row on; `row_bytes` of the whole row.
+void copy_row(const QMatrix& m, const uint8_t* plane, int64_t row_bytes, int64_t n, int64_t offset, int64_t count,
+              uint8_t* out);
 
 // The first `count` weights of row n as floats.
 void decode_row(const QMatrix& m, int64_t n, int64_t count, float* row);
@@ -64,12 +78,13 @@ float* thread_floats(int64_t count);
 
 // x [tokens, K] made ready for one matrix; what the fields hold is each instruction set's own affair.
 struct Prepared {
-  enum Way { kPlain, kDecode32, kDecode8, kProduct32, kProduct8 } way = kPlain;
+  enum Way { kPlain, kDecode32, kDecode8, kTiles32, kTiles8, kProduct32, kProduct8 } way = kPlain;
   int64_t tokens = 0;
   int64_t K = 0;
   const float* x = nullptr;             // [tokens, K] as given
   const float* padded = nullptr;        // floats, padded and ordered for the kernel
   const int8_t* quantised = nullptr;    // activations of 8 bits, padded and ordered for the kernel
+  const int8_t* for_high = nullptr;     // the same in the order of the high plane
   const float* scales = nullptr;        // of the quantised activations
   const int32_t* start = nullptr;       // what an integer sum begins with: -centre * sum of activations
   const float* sums = nullptr;          // of activations per group, for zero points

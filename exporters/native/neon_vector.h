@@ -58,6 +58,7 @@ struct Neon {
     if constexpr (n == 0) return v;
     else return vshlq_n_s32(v, n);
   }
+  static SLMC_INLINE void keep(I&) {}
   static SLMC_INLINE F max_abs(F a, F b) { return vmaxq_f32(a, vabsq_f32(b)); }
   static SLMC_INLINE float sum(F v) { return vaddvq_f32(v); }
   static SLMC_INLINE int32_t sum(I v) { return vaddvq_s32(v); }
@@ -113,6 +114,7 @@ struct Neon {
   static constexpr bool kFloats = true, kPairs = false;
   static constexpr int kAhead = 0;
 #endif
+  static constexpr int kSlots = 1;
   // signed bytes times signed bytes, so codes of 8 bits come less 128
   static constexpr bool kSignedCodes8 = true;
   static SLMC_INLINE I flip_signs(I codes) { return veorq_s32(codes, vreinterpretq_s32_u8(vdupq_n_u8(128))); }
@@ -188,14 +190,16 @@ struct Neon {
     I words, more;
 
     SLMC_INLINE void read(const uint8_t* low_plane, const uint8_t* high_plane) {
-      words = load(low_plane);
-      if constexpr (high > 0) {
-        constexpr int bytes = high * 4 / low;
-        int32_t of_lane[kLanes];
-        for (int i = 0; i < kLanes; ++i)
-          of_lane[i] = bytes == 1 ? high_plane[i] : high_plane[2 * i] | high_plane[2 * i + 1] << 8;
-        more = load(of_lane);
-      }
+      int32_t of_lane[kLanes] = {};
+      constexpr int bytes = high * 4 / low;
+      for (int i = 0; high > 0 && i < kLanes; ++i)
+        of_lane[i] = bytes == 1 ? high_plane[i] : high_plane[2 * i] | high_plane[2 * i + 1] << 8;
+      take(load(low_plane), load(of_lane));
+    }
+    // A lane's words, its high bits from the lowest on; bits above are not looked at.
+    SLMC_INLINE void take(I low_words, I high_words) {
+      words = low_words;
+      more = high_words;
     }
 
     template <int p>

@@ -15,17 +15,29 @@ constexpr int kUnit = 128;          // codes of a row that are transposed togeth
 constexpr int kIntegerBlock = 1024; // codes of a panel: it stays in the first-level cache
 constexpr int kFloatBlock = 256;
 
-// The planes of `V::kLanes` rows, the last one repeated where the matrix ends; short units are copied and padded.
+// The planes of `V::kLanes` rows, the last one repeated where the matrix ends; short units are copied and padded. Rows
+// of a tile have their words side by side already.
 template <typename V>
 class Rows {
  public:
-  Rows(const uint8_t* plane, int64_t row_bytes, int64_t n, int64_t N) : row_bytes_(row_bytes) {
+  Rows(const uint8_t* plane, int64_t row_bytes, int64_t n, int64_t N, int64_t tiled) : row_bytes_(row_bytes) {
+    if (n < tiled) {
+      words_ = plane + n / kTile * kTile * row_bytes + n % kTile * 4;
+      return;
+    }
     for (int i = 0; i < V::kLanes; ++i) rows_[i] = plane + (n + i < N ? n + i : N - 1) * row_bytes;
   }
 
   // out[d] has word d of the 16 * count bytes at `offset` in every row.
   template <int count>
   SLMC_INLINE void transposed(int64_t offset, typename V::I* out) const {
+    if (words_) {
+      unrolled<4 * count>([&](auto d) {
+        const int64_t at = offset + 4 * d.value;
+        out[d.value] = at < row_bytes_ ? V::load(words_ + at * kTile) : V::set(int32_t{0});
+      });
+      return;
+    }
     if (offset + 16 * count <= row_bytes_) {
       unrolled<count>([&](auto i) { V::transpose(rows_, offset + 16 * i.value, out + 4 * i.value); });
       return;
@@ -41,6 +53,7 @@ class Rows {
 
  private:
   const uint8_t* rows_[V::kLanes];
+  const uint8_t* words_ = nullptr;
   int64_t row_bytes_;
 };
 
@@ -62,7 +75,7 @@ SLMC_INLINE void over_words(const Rows<V>& low_rows, const Rows<V>& high_rows, i
 template <typename V>
 void scales_of(const QMatrix& m, int64_t n, int rows, int64_t g, float* scales, float* zero_shares) {
   for (int i = 0; i < rows; ++i) {
-    const int64_t at = (n + i < m.N ? n + i : m.N - 1) * m.groups + g;
+    const int64_t at = m.factor_at(n + i < m.N ? n + i : m.N - 1, g);
     scales[i] = V::half(m.scales[at]);
     if (zero_shares) zero_shares[i] = scales[i] * static_cast<float>(m.zeros[at] - m.centre());
   }
@@ -97,8 +110,8 @@ struct IntegerPanel {
     using L = Layout<V, bits>;
     const typename V::I mask = V::set(static_cast<int32_t>(((1u << L::low) - 1) % 255 * 0x01010101u));
     for (int r = 0; r < kRowVectors; ++r) {
-      const Rows<V> low(m.codes, m.row_bytes(), n + r * V::kLanes, m.N);
-      const Rows<V> high(m.high, m.high_row_bytes(), n + r * V::kLanes, m.N);
+      const Rows<V> low(m.codes, m.row_bytes(), n + r * V::kLanes, m.N, m.tiled);
+      const Rows<V> high(m.high, m.high_row_bytes(), n + r * V::kLanes, m.N, m.tiled);
       for (int64_t k = k0; k < k1; k += kUnit) {
         uint8_t* out = codes + (k - k0) * kRows + r * 4 * V::kLanes;
         const auto unpack = [&](auto word, auto more, auto bit, auto code) __attribute__((always_inline)) {
@@ -204,8 +217,8 @@ struct FloatPanel {
     using L = Layout<V, bits>;
     const typename V::I mask = V::set((1 << L::low) - 1), more_mask = V::set((1 << L::high) - 1);
     for (int r = 0; r < kRowVectors; ++r) {
-      const Rows<V> low(m.codes, m.row_bytes(), n + r * V::kLanes, m.N);
-      const Rows<V> high(m.high, m.high_row_bytes(), n + r * V::kLanes, m.N);
+      const Rows<V> low(m.codes, m.row_bytes(), n + r * V::kLanes, m.N, m.tiled);
+      const Rows<V> high(m.high, m.high_row_bytes(), n + r * V::kLanes, m.N, m.tiled);
       int64_t known = -1;
       typename V::F scale = V::zero(), zero = V::set(static_cast<float>(m.centre()));
       for (int64_t k = k0; k < k1; k += kUnit) {
@@ -220,7 +233,7 @@ struct FloatPanel {
               if (m.zeros) {
                 for (int i = 0; i < V::kLanes; ++i) {
                   const int64_t row = n + r * V::kLanes + i;
-                  shares[i] = m.zeros[(row < m.N ? row : m.N - 1) * m.groups + g];
+                  shares[i] = m.zeros[m.factor_at(row < m.N ? row : m.N - 1, g)];
                 }
                 zero = V::load(shares);
               }
@@ -243,7 +256,7 @@ struct FloatPanel {
   void fill(const HalfMatrix& m, int64_t n, int64_t k0, int64_t k1) {
     const auto* plane = reinterpret_cast<const uint8_t*>(m.w);
     for (int r = 0; r < kRowVectors; ++r) {
-      const Rows<V> rows(plane, 2 * m.K, n + r * V::kLanes, m.N);
+      const Rows<V> rows(plane, 2 * m.K, n + r * V::kLanes, m.N, 0);
       for (int64_t k = k0; k < k1; k += 8) {
         typename V::I words[4];
         rows.template transposed<1>(2 * k, words);

@@ -24,6 +24,11 @@ QMatrixPorts::QMatrixPorts(const Node& node) {
   expect(bits >= 1 && bits <= 8 && bits != 7, "attribute bits = " + std::to_string(bits) + "; known are 1 .. 6 and 8");
   expect(m.group > 0 && m.group % 8 == 0 && m.group < kLargest,
          "attribute group = " + std::to_string(m.group) + " is not a positive multiple of 8");
+  const int64_t tile = node.integer_or("tile", 0);
+  expect(tile == 0 || tile == kTile, "attribute tile = " + std::to_string(tile) + "; known are 0 and 16");
+  expect(tile == 0 || m.group % 32 == 0,
+         "attribute tile = 16 asks for groups of a multiple of 32, not of " + std::to_string(m.group));
+  if (tile) m.tiled = m.N / kTile * kTile;
   m.bits = static_cast<int>(bits);
   m.groups = (m.K + m.group - 1) / m.group;
   for (const Plane plane : {kCodes, kScales, kHigh, kZeros}) {

@@ -6,6 +6,7 @@ from onnx import FunctionProto, parser
 
 from exporters.formats.catalog import GROUPS
 from exporters.formats.integer import PLANE_BITS
+from exporters.formats.tiles import TILE_ROWS, WORD_BYTES
 from exporters.ops.activation_functions import ACTIVATION_GROUP, rounding_text
 from exporters.ops.attention_functions import CACHED_ATTENTION, CACHED_ATTENTION_INT8
 from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
@@ -45,9 +46,9 @@ SignEmbedding <K, N> (tokens, codes) => (y) {
 }"""
 
 _NBITS_PRODUCT = """
-    scales32 = Cast <to = 1> (scales)
+    scales32 = Cast <to = 1> (scales{of})
     y = com.microsoft.MatMulNBits <K: int = @K, N: int = @N, bits: int = @bits, block_size: int = @group,
-        accuracy_level = {level}> ({x}, codes, scales32)"""
+        accuracy_level = {level}> ({x}, codes{of}, scales32)"""
 
 
 def _unpack(source: str, target: str, bits: int) -> str:
@@ -76,11 +77,11 @@ def _slice(source: str, target: str) -> str:
     {target} = Slice({source}, slice_start, slice_end, slice_axis)"""
 
 
-def _decoded(bits: int, zeros: bool, gather: bool) -> str:
-    """Text of nodes that decode planes to `weight` [..., K]: all rows, or the rows of `tokens`."""
+def _decoded(bits: int, zeros: bool, gather: bool, of: str = "") -> str:
+    """Text of nodes that decode planes (names end in `of`) to `weight` [..., K]: all rows, or the rows of `tokens`."""
 
     def rows(name: str) -> str:
-        return f"{name}_rows = " + (f"Gather <axis = 0> ({name}, tokens)" if gather else f"Identity({name})")
+        return f"{name}_rows = " + (f"Gather <axis = 0> ({name}{of}, tokens)" if gather else f"Identity({name}{of})")
 
     low, high = PLANE_BITS[bits]
     text = rows("codes") + (_unpack("codes_rows", "low", low) if low < 8 else "\n    low = Identity(codes_rows)")
@@ -120,7 +121,32 @@ def overload_of(bits: int, group: int, zeros: bool) -> str:
     return "nbits" if direct else f"{'uint' if zeros else 'int'}{bits}"
 
 
-def qlinear_function(bits: int, group: int, zeros: bool, activation_bits: int) -> FunctionProto:
+def _row_by_row(bits: int, zeros: bool) -> str:
+    """Text of nodes that put tiled planes (exporters.formats.tiles) row by row, their names with `_ordered` behind."""
+    units = {"codes": WORD_BYTES, "scales": 1} | ({"high": WORD_BYTES} if PLANE_BITS[bits][1] else {})
+    text = f"""
+    tile_rows = Constant <value_ints: ints = [{TILE_ROWS}]> ()
+    some = Constant <value_ints: ints = [-1]> ()
+    none = Constant <value_ints: ints = [0]> ()
+    all_rows = Shape <start = 0, end = 1> (codes)
+    tiles = Div(all_rows, tile_rows)
+    whole = Mul(tiles, tile_rows)"""
+    for name, unit in (units | ({"zeros": 1} if zeros else {})).items():
+        text += f"""
+    {name}_unit = Constant <value_ints: ints = [{unit}]> ()
+    {name}_first = Slice({name}, none, whole, none)
+    {name}_rest = Slice({name}, whole, all_rows, none)
+    {name}_apart = Concat <axis = 0> (tiles, some, tile_rows, {name}_unit)
+    {name}_units = Reshape({name}_first, {name}_apart)
+    {name}_turned = Transpose <perm = [0, 2, 1, 3]> ({name}_units)
+    {name}_behind = Shape <start = 1> ({name})
+    {name}_shape = Concat <axis = 0> (whole, {name}_behind)
+    {name}_tiled = Reshape({name}_turned, {name}_shape)
+    {name}_ordered = Concat <axis = 0> ({name}_tiled, {name}_rest)"""
+    return text
+
+
+def qlinear_function(bits: int, group: int, zeros: bool, activation_bits: int, tile: int) -> FunctionProto:
     """QLinear for one width; other than 4 bits are decoded (once, at load: the runtime folds constants).
 
     Inputs that are rounded already lose nothing when MatMulNBits rounds them again in the same blocks (level 4).
@@ -129,18 +155,20 @@ def qlinear_function(bits: int, group: int, zeros: bool, activation_bits: int) -
     product = """
     weight_t = Transpose <perm = [1, 0]> (weight)
     y = MatMul({x}, weight_t)"""
-    eight = activation_bits == 8
+    eight, of = activation_bits == 8, "_ordered" if tile else ""
     if overload == "nbits":
         level = 4 if eight and group <= ACTIVATION_GROUP else 0
-        product = _NBITS_PRODUCT.replace("{level}", str(level))
+        product = _NBITS_PRODUCT.replace("{level}", str(level)).replace("{of}", of)
     else:
-        product = _decoded(bits, zeros, gather=False) + product
+        product = _decoded(bits, zeros, gather=False, of=of) + product
     body = f"""
-QLinear <K, N, bits, group, activation_bits> (x, codes, scales, high, zeros) => (y) {{
+QLinear <K, N, bits, group, activation_bits, tile> (x, codes, scales, high, zeros) => (y) {{
+    {_row_by_row(bits, zeros) if tile else ""}
     {rounding_text("x", "x_rounded", group) if eight else ""}
     {product.replace("{x}", "x_rounded" if eight else "x")}
 }}"""
-    return _function(body, f"{overload}_a8_g{group}" if eight else overload)
+    overload += f"_a8_g{group}" if eight else ""
+    return _function(body, f"{overload}_tiles" if tile else overload)
 
 
 def qembedding_function(bits: int, group: int, zeros: bool) -> FunctionProto:

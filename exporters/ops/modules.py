@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +18,7 @@ from exporters.formats.event import EventFormat
 from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
+from exporters.formats.tiles import tile_of, tiled_planes
 from exporters.ops.events import EventLinear
 from exporters.ops.products import half_linear, qembedding, qlinear, sign_embedding
 from exporters.ops.sparse_modules import DecomposedLinear, SparseLinear
@@ -88,15 +91,21 @@ class _Integer(_Stored):
 
 
 class IntegerLinear(_Integer):
-    """y = x W^T with W from integer planes; activation_bits 8 rounds x first, 32 does not."""
+    """y = x W^T with W from integer planes; activation_bits 8 rounds x first, 32 does not.
 
-    def __init__(self, encoded: Encoded, fmt: IntegerFormat, activation_bits: int) -> None:
+    Planes are put in tiles (exporters.formats.tiles), except where an embedding shares them.
+    """
+
+    def __init__(self, encoded: Encoded, fmt: IntegerFormat, activation_bits: int, shared: bool = False) -> None:
+        tile = 0 if shared else tile_of(encoded.shape[0], fmt.group_size(encoded.shape[1]))
+        if tile:
+            encoded = dataclasses.replace(encoded, planes=tiled_planes(encoded.planes))
         super().__init__(encoded, fmt)
-        self.activation_bits = activation_bits
+        self.activation_bits, self.tile = activation_bits, tile
 
     def forward(self, x: Tensor) -> Tensor:
         planes = (self.codes, self.scales, self.high, self.zeros)
-        y: Tensor = qlinear(x, *planes, self.K, self.N, self.bits, self.group, self.activation_bits)
+        y: Tensor = qlinear(x, *planes, self.K, self.N, self.bits, self.group, self.activation_bits, self.tile)
         return y
 
 
@@ -130,10 +139,10 @@ class IntegerEmbedding(_Integer):
         return y
 
 
-def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32) -> nn.Module:
+def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32, shared: bool = False) -> nn.Module:
     """The module that computes with a stored matrix; kind is 'linear' or 'embedding'.
 
-    activation_bits: of a product of integers, 32 or 8.
+    activation_bits: of a product of integers, 32 or 8. shared: an embedding reads the same planes, row by row.
 
     Raises:
         SlmcError: the format cannot serve such a layer.
@@ -141,7 +150,7 @@ def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32) -> nn.
     fmt = format_named(encoded.format)
     match fmt, kind:
         case IntegerFormat(), "linear":
-            return IntegerLinear(encoded, fmt, activation_bits)
+            return IntegerLinear(encoded, fmt, activation_bits, shared)
         case EventFormat(), "linear":
             return EventLinear(encoded, fmt, activation_bits)
         case IntegerFormat(), "embedding":

@@ -9,12 +9,14 @@ from torch.nn import functional
 from exporters.formats.base import Array, Encoded
 from exporters.formats.dense import SIGN
 from exporters.formats.integer import IntegerFormat
+from exporters.formats.tiles import row_planes
 from exporters.ops.activations import rounded_activations
 
 
 def _decoded(
-    codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int, group: int
-) -> Tensor:
+    codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int, group: int,
+    tile: int = 0,
+) -> Tensor:  # fmt: skip
     """The weight float32 [N, K] that integer planes stand for."""
     planes: dict[str, Array] = {"codes": codes.numpy(), "scales": scales.numpy()}
     if high is not None:
@@ -22,27 +24,29 @@ def _decoded(
     if zeros is not None:
         planes["zeros"] = zeros.numpy()
     fmt = IntegerFormat(bits, group, zeros is None)
+    planes = row_planes(planes) if tile else planes
     return torch.from_numpy(fmt.decode(Encoded(fmt.name, (N, K), planes)))
 
 
 @torch.library.custom_op("slmc::qlinear", mutates_args=())
 def qlinear(
     x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
-    group: int, activation_bits: int,
+    group: int, activation_bits: int, tile: int,
 ) -> Tensor:  # fmt: skip
     """y[..., n] = sum_k x[..., k] w[n, k] with w from integer planes (see exporters.ops.signatures); x [..., K].
 
-    activation_bits: 32 takes x as it is, 8 rounds it first (see exporters.ops.activations).
+    activation_bits: 32 takes x as it is, 8 rounds it first (see exporters.ops.activations). tile: 16 where the planes
+    lie in tiles (exporters.formats.tiles), else 0.
     """
     if activation_bits == 8:
         x = rounded_activations(x, group)
-    return functional.linear(x, _decoded(codes, scales, high, zeros, K, N, bits, group).to(x.dtype))
+    return functional.linear(x, _decoded(codes, scales, high, zeros, K, N, bits, group, tile).to(x.dtype))
 
 
 @qlinear.register_fake
 def _(
     x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
-    group: int, activation_bits: int,
+    group: int, activation_bits: int, tile: int,
 ) -> Tensor:  # fmt: skip
     return x.new_empty(*x.shape[:-1], N)
 

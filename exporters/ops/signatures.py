@@ -50,7 +50,8 @@ QLINEAR = Signature(
     "QLinear",  # y[..., n] = sum_k x[..., k] w[n, k]
     (Parameter("x", FLOAT), *_PLANES),
     (Parameter("y", FLOAT),),
-    ints=("K", "N", "bits", "group", "activation_bits"),  # the last 32, or 8: x rounded as in ops/activations.py
+    # activation_bits: 32, or 8: x rounded as in ops/activations.py; tile: 16, or 0: see exporters.formats.tiles
+    ints=("K", "N", "bits", "group", "activation_bits", "tile"),
 )
 EVENT_LINEAR = Signature(
     "EventLinear",  # the same with planes input-major, scales and zeros [G, N] (exporters.formats.event)

@@ -16,7 +16,7 @@ from exporters.formats.float4 import STEPS, Float4Format
 from exporters.formats.integer import Grid
 from exporters.formats.nm import NmFormat
 from exporters.formats.patterns import PERIODS, Patterns
-from exporters.formats.units import tiled, untiled
+from exporters.formats.tiles import interleaved, separated
 
 NAMES = [
     *(f"{n}:{m}/int4-g64" for m in PERIODS for n in range(1, m)),
@@ -54,8 +54,8 @@ def test_two_of_four_by_hand():
 def test_tiles_by_hand():
     """Rows a b c d of two units: the tile goes a0 b0 c0 d0 a1 b1 c1 d1; the fifth row stays as it is."""
     rows = np.array([[10, 11], [20, 21], [30, 31], [40, 41], [50, 51]], np.uint8)
-    assert tiled(rows, 1).tolist() == [[10, 20], [30, 40], [11, 21], [31, 41], [50, 51]]
-    np.testing.assert_array_equal(untiled(tiled(rows, 1), 1), rows)
+    assert interleaved(rows, 1, 4).tolist() == [[10, 20], [30, 40], [11, 21], [31, 41], [50, 51]]
+    np.testing.assert_array_equal(separated(interleaved(rows, 1, 4), 1, 4), rows)
 
 
 def test_shared_pattern_by_hand():

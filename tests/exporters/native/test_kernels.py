@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.errors import NotAvailable
+from exporters.formats.tiles import tiled_planes
 from exporters.native_library import library, library_path
 from exporters.ops.signatures import DOMAIN
 
@@ -122,10 +123,17 @@ LINEAR_INPUTS = ["x", "codes", "scales", "high", "zeros"]
 EMBEDDING_INPUTS = ["tokens", *LINEAR_INPUTS[1:]]
 
 
-def qlinear(x: np.ndarray, weights: Weights, threads: int = 1, **attributes) -> np.ndarray:
-    model = session(
-        "QLinear", {"x": x}, weights.planes, LINEAR_INPUTS, ["y"], threads, **weights.attributes, **attributes
-    )
+@pytest.fixture(params=[0, 16], ids=["rows", "tiles"])
+def tile(request):
+    """Runs a test once per layout of the planes."""
+    return request.param
+
+
+def qlinear(x: np.ndarray, weights: Weights, tile: int = 0, threads: int = 1, **attributes) -> np.ndarray:
+    """With the planes in tiles, if asked for and if their groups fill whole words."""
+    attributes |= weights.attributes | {"tile": tile if weights.attributes["group"] % 32 == 0 else 0}
+    planes = tiled_planes(weights.planes) if attributes["tile"] else weights.planes
+    model = session("QLinear", {"x": x}, planes, LINEAR_INPUTS, ["y"], threads, **attributes)
     return model.run(None, {"x": x})[0]
 
 
@@ -206,7 +214,7 @@ def test_lif_by_hand():
 @pytest.mark.parametrize("zeros", [False, True], ids=["symmetric", "zeros"])
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("activation_bits", [32, 8])
-def test_qlinear_of_every_width(isa, bits, zeros, activation_bits):
+def test_qlinear_of_every_width(isa, tile, bits, zeros, activation_bits):
     rng = np.random.default_rng(bits)
     for N, K, group in [
         (5, 40, 32),
@@ -215,18 +223,20 @@ def test_qlinear_of_every_width(isa, bits, zeros, activation_bits):
         (48, 512, 128),
         (7, 1000, 1024),
         (19, 200, 96),
+        (50, 130, 32),
+        (31, 704, 320),
         (3, 77, 8),
     ]:
         weights = Weights(rng, N, K, bits, group, zeros)
         for tokens in (1, 2, 7, 33):
             x = rng.standard_normal((1, tokens, K)).astype(np.float32)
             seen = quantised(x, group) if activation_bits == 8 else x
-            close(qlinear(x, weights, activation_bits=activation_bits), seen, weights.w)
+            close(qlinear(x, weights, tile, activation_bits=activation_bits), seen, weights.w)
 
 
 @pytest.mark.parametrize("activation_bits", [32, 8])
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
-def test_qlinear_with_one_scale_per_row(isa, bits, activation_bits):
+def test_qlinear_with_one_scale_per_row(isa, tile, bits, activation_bits):
     rng = np.random.default_rng(bits)
     for N, K in [(40, 160), (17, 1100), (4, 31)]:
         group = -(-K // 32) * 32
@@ -234,29 +244,29 @@ def test_qlinear_with_one_scale_per_row(isa, bits, activation_bits):
         for tokens in (1, 3, 40):
             x = rng.standard_normal((tokens, K)).astype(np.float32)
             seen = quantised(x, group) if activation_bits == 8 else x
-            close(qlinear(x, weights, activation_bits=activation_bits), seen, weights.w)
+            close(qlinear(x, weights, tile, activation_bits=activation_bits), seen, weights.w)
 
 
 @pytest.mark.parametrize("shape", [(0,), (1, 0), (3,), (2, 2, 2), ()], ids=str)
-def test_qlinear_takes_any_rank(isa, shape):
+def test_qlinear_takes_any_rank(isa, tile, shape):
     rng = np.random.default_rng(0)
     weights = Weights(rng, 6, 64, 4, 32, False)
     x = rng.standard_normal((*shape, 64)).astype(np.float32)
-    close(qlinear(x, weights), x, weights.w)
+    close(qlinear(x, weights, tile), x, weights.w)
 
 
-def test_wide_activations_keep_their_scale(isa):
+def test_wide_activations_keep_their_scale(isa, tile):
     """All-zero inputs, and groups a million times larger than others."""
     rng = np.random.default_rng(0)
     weights = Weights(rng, 8, 256, 4, 64, True)
     x = rng.standard_normal((3, 256)).astype(np.float32)
     x[:, 64:128] *= 1e6
     x[1] = 0
-    close(qlinear(x, weights, activation_bits=8), quantised(x, 64), weights.w)
+    close(qlinear(x, weights, tile, activation_bits=8), quantised(x, 64), weights.w)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_extreme_codes_do_not_overflow(isa, bits):
+def test_extreme_codes_do_not_overflow(isa, tile, bits):
     """Largest code times largest activation in every place."""
     weights = Weights(np.random.default_rng(0), 32, 512, bits, 128, False)
     weights.planes["codes"][:] = 255
@@ -264,38 +274,38 @@ def test_extreme_codes_do_not_overflow(isa, bits):
     weights.w[:] = 2**bits - 1 - 2 ** (bits - 1)
     x = np.full((9, 512), 3, np.float32)
     for activation_bits in (8, 32):
-        close(qlinear(x, weights, activation_bits=activation_bits), x, weights.w)
-        close(qlinear(x[:1], weights, activation_bits=activation_bits), x[:1], weights.w)
+        close(qlinear(x, weights, tile, activation_bits=activation_bits), x, weights.w)
+        close(qlinear(x[:1], weights, tile, activation_bits=activation_bits), x[:1], weights.w)
 
 
 @pytest.mark.parametrize("activation_bits", [32, 8])
-def test_a_call_leaves_nothing_behind(isa, activation_bits):
+def test_a_call_leaves_nothing_behind(isa, tile, activation_bits):
     """Memory is kept from call to call: what is not a number must not reach the next one."""
     rng = np.random.default_rng(0)
     large = Weights(rng, 64, 1024, 4, 32, True)
     for tokens in (1, 16):
         spoilt = np.full((tokens, 1024), np.nan, np.float32)
-        assert np.isnan(qlinear(spoilt, large, activation_bits=activation_bits)).all()
+        assert np.isnan(qlinear(spoilt, large, tile, activation_bits=activation_bits)).all()
         for bits in (2, 3, 4, 5, 6, 8):
             weights = Weights(rng, 3, 160, bits, 32, bits % 2 == 0)
             x = rng.standard_normal((tokens, 160)).astype(np.float32)
             seen = quantised(x, 32) if activation_bits == 8 else x
-            close(qlinear(x, weights, activation_bits=activation_bits), seen, weights.w)
+            close(qlinear(x, weights, tile, activation_bits=activation_bits), seen, weights.w)
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 64])
 @pytest.mark.parametrize("activation_bits", [32, 8])
-def test_threads_change_nothing(isa, tokens, activation_bits):
+def test_threads_change_nothing(isa, tile, tokens, activation_bits):
     rng = np.random.default_rng(0)
     weights = Weights(rng, 1030, 1024, 4, 64, False)
     x = rng.standard_normal((tokens, 1024)).astype(np.float32)
-    alone = qlinear(x, weights, threads=1, activation_bits=activation_bits)
-    np.testing.assert_array_equal(qlinear(x, weights, threads=2, activation_bits=activation_bits), alone)
+    alone = qlinear(x, weights, tile, threads=1, activation_bits=activation_bits)
+    np.testing.assert_array_equal(qlinear(x, weights, tile, threads=2, activation_bits=activation_bits), alone)
 
 
 @pytest.mark.parametrize("activation_bits", [32, 8])
 @pytest.mark.parametrize("bits", [4, 3])
-def test_every_row_of_every_quarter(isa, bits, activation_bits):
+def test_every_row_of_every_quarter(isa, tile, bits, activation_bits):
     """Four rows are read at once, a quarter of the rows apart: none to spare, one to three, many per quarter."""
     rng = np.random.default_rng(bits)
     for N in (1, 2, 3, 4, 5, 6, 7, 8, 127, 129, 134, 259):
@@ -303,7 +313,7 @@ def test_every_row_of_every_quarter(isa, bits, activation_bits):
         for tokens in (1, 3):
             x = rng.standard_normal((tokens, 96)).astype(np.float32)
             seen = quantised(x, 32) if activation_bits == 8 else x
-            close(qlinear(x, weights, activation_bits=activation_bits), seen, weights.w)
+            close(qlinear(x, weights, tile, activation_bits=activation_bits), seen, weights.w)
 
 
 def test_weights_may_come_at_run_time(isa):

@@ -85,7 +85,7 @@ def body_of(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> o
     bits, group, zeros = int(attributes["bits"]), int(attributes["group"]), "zeros" in inputs
     if operator == "QEmbedding":
         return qembedding_function(bits, group, zeros)
-    return qlinear_function(bits, group, zeros, int(attributes["activation_bits"]))
+    return qlinear_function(bits, group, zeros, int(attributes["activation_bits"]), int(attributes["tile"]))
 
 
 def one_node(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> onnx.ModelProto:

@@ -47,6 +47,22 @@ def test_buffers_hold_what_the_size_law_says(name, kind):
     assert sum(b.nbytes for b in module.buffers()) == bytes_for(FORMATS[name], N, K)
 
 
+@pytest.mark.parametrize(
+    ("name", "rows", "shared", "tile"),
+    [("int4-g64", 40, False, 16), ("int4-g64", 40, True, 0), ("int4-g64", 15, False, 0), ("int3-g16", 40, False, 0)],
+)
+def test_planes_lie_in_tiles_where_a_kernel_gains_and_nothing_else_reads_them(name, rows, shared, tile):
+    fmt = format_named(name)
+    weight = np.random.default_rng(0).normal(0, 1, (rows, K)).astype(np.float32)
+    encoded = fmt.encode(weight)
+    module = stored_module(encoded, "linear", shared=shared)
+    assert module.tile == tile
+    assert torch.equal(module.codes, torch.from_numpy(encoded.planes["codes"])) == (tile == 0)
+    x = torch.randn(1, 3, K, generator=torch.Generator().manual_seed(0))
+    expected = functional.linear(x, torch.from_numpy(fmt.decode(encoded)))
+    torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_sign_cannot_hold_a_linear_layer():
     with pytest.raises(SlmcError, match="format sign cannot hold a linear layer; sign is for binarised embeddings"):
         stored_module(random_encoded("sign"), "linear")
@@ -83,7 +99,7 @@ def test_torch_finds_the_operators_well_made(name):
     arguments = integer_arguments(name)
     for bits in (32, 8):
         x = torch.ones(1, 3, K)
-        torch.library.opcheck(torch.ops.slmc.qlinear.default, (x, *arguments, bits), test_utils=checks)
+        torch.library.opcheck(torch.ops.slmc.qlinear.default, (x, *arguments, bits, 0), test_utils=checks)
     tokens = torch.tensor([[1, 0]])
     torch.library.opcheck(torch.ops.slmc.qembedding.default, (tokens, *arguments), test_utils=checks)
 

@@ -51,6 +51,13 @@ EIGHT_BITS = {
 }
 
 
+# row n of the tile has the code n, row 16 behind it 15, for input 0, and 8 for the other 31
+A_TILE = {
+    "codes": hexed("".join(f"8{n:x} 88 88 88 " for n in range(16)) + "88" * 192 + "8f" + "88" * 15, 17, 1, 16),
+    "scales": np.arange(1, 18, dtype=np.float16)[:, None],
+}
+
+
 def sparse_bytes(text: str, length: int) -> np.ndarray:
     """Bytes of one row written as hexadecimal, zeros behind."""
     given = bytes.fromhex(text)
@@ -93,12 +100,12 @@ BY_HAND = [
          [floats([[1], [2], [2]]), floats([2]), floats([1]), floats([999])]),
     # 0.5 - 2; 1.5 - 0
     Case("four bits", "QLinear", {"x": floats([1, 2], [3, 0]), **FOUR_BITS}, [floats([-1.5], [1.5])],
-         {"K": 2, "N": 1, "bits": 4, "group": 16, "activation_bits": 32}),
+         {"K": 2, "N": 1, "bits": 4, "group": 16, "activation_bits": 32, "tile": 0}),
     # 4 - 20
     Case("three bits with zeros", "QLinear", {"x": floats([1, 10]), **THREE_BITS}, [floats([-16])],
-         {"K": 2, "N": 1, "bits": 3, "group": 16, "activation_bits": 32}),
+         {"K": 2, "N": 1, "bits": 3, "group": 16, "activation_bits": 32, "tile": 0}),
     Case("eight bits", "QLinear", {"x": floats([1, 0], [0, 1]), **EIGHT_BITS}, [floats([2, -2], [-128, 128])],
-         {"K": 2, "N": 2, "bits": 8, "group": 32, "activation_bits": 32}),
+         {"K": 2, "N": 2, "bits": 8, "group": 32, "activation_bits": 32, "tile": 0}),
     # outputs 0, 1 are the lowest nibbles of words 0, 1: codes 9, 6 for the first input, 8, 11 for the second:
     # times scale 0.5, w = [[0.5, 0], [-1, 1.5]]
     Case("four bits", "EventLinear",
@@ -113,7 +120,11 @@ BY_HAND = [
          {"K": 2, "N": 2, "bits": 4, "group": 16, "activation_bits": 8}),
     # steps of 1 and 2: [127, 2.4] is [127, 2], of [254, 3] the 3 is 1.5 steps and goes to the even 2: [254, 4]
     Case("inputs of eight bits", "QLinear", {"x": floats([127, 2.4], [254, 3], [0, 0]), **FOUR_BITS},
-         [floats([61.5], [123], [0])], {"K": 2, "N": 1, "bits": 4, "group": 16, "activation_bits": 8}),
+         [floats([61.5], [123], [0])], {"K": 2, "N": 1, "bits": 4, "group": 16, "activation_bits": 8, "tile": 0}),
+    # 2 (code - 8) scale
+    Case("a tile and a row", "QLinear", {"x": floats([2, 1000] + [0] * 30), **A_TILE},
+         [floats([2 * (n - 8) * (n + 1) for n in range(16)] + [2 * 7 * 17])],
+         {"K": 32, "N": 17, "bits": 4, "group": 32, "activation_bits": 32, "tile": 16}),
     # 3 + 8; 1.5 - 4
     Case("half", "HalfLinear", {"x": floats([3, 4]), "w": np.array([[1, 2], [0.5, -1]], np.float16)},
          [floats([11, -2.5])]),
@@ -252,7 +263,7 @@ def close(y: np.ndarray, x: np.ndarray, weight: np.ndarray) -> bool:
 def test_qlinear(reading, bits, zeros, K, group):
     matrix = random_matrix(9, K, bits, group, zeros)
     x = np.random.default_rng(K).normal(0, 1, (1, 3, K)).astype(np.float32)
-    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes | {"activation_bits": 32})
+    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes | {"activation_bits": 32, "tile": 0})
     assert y.shape == (1, 3, 9) and y.dtype == np.float32
     assert close(y, x, matrix.weight)
 
@@ -277,7 +288,7 @@ def test_qlinear_of_rounded_inputs(reading, bits, zeros, K, group):
     x = np.random.default_rng(K).normal(0, 1, (1, 3, K)).astype(np.float32)
     x[0, 1] *= 100
     x[0, 2, :16] = 0
-    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes | {"activation_bits": 8})
+    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes | {"activation_bits": 8, "tile": 0})
     assert y.shape == (1, 3, 9) and y.dtype == np.float32
     assert close(y, rounded(x, group), matrix.weight) and not close(y, x, matrix.weight)
 

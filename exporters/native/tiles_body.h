@@ -1,0 +1,219 @@
+// One token times a matrix in tiles, for any vector type V: every lane belongs to a row, so that sums of different rows
+// never meet, and one scale per segment and row serves all its codes.
+//
+//   integer activations   y[n] = sum over segments of  scale_w * scale_x * (sum code * q - centre * sum q)
+//   float activations     y[n] = sum over segments of  scale_w * (sum (code - centre) * x)
+//
+// Planes are multiplied one after the other: code = low + high * 2^low_bits. Where products of unsigned bytes cannot
+// overflow (V::kSlots > 1), codes are masked in their place and not shifted: a sum for each place, shifted at the end.
+// Included by one file per instruction set, after its V.
+#pragma once
+#include "activations_body.h"
+
+namespace slmc {
+namespace {
+
+// Where the planes of one tile begin, and how many of its rows are the matrix's.
+struct TilePlanes {
+  const uint8_t* low;
+  const uint8_t* high;
+  const uint16_t* scales;  // [group][row]
+  const uint8_t* zeros;    // likewise, null where symmetric
+  float* y;
+  int rows;
+};
+
+template <typename V>
+constexpr int kTileVectors = kTile / V::kLanes;
+
+// For wide vectors two tiles, from two places of the matrix: enough sums to hide what a product takes.
+template <typename V>
+constexpr int kTilesAtOnce = V::kLanes == kTile ? 2 : 1;
+
+// Adds 2^up * (sum of code * q) over `blocks` blocks of 32 codes of a plane of b bits to sum[tile][vector].
+template <typename V, int b, int up, int tiles>
+SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* q, int64_t blocks,
+                           typename V::I (*sum)[kTileVectors<V>]) {
+  using I = typename V::I;
+  constexpr int vectors = kTileVectors<V>, parts = 8 / b, slots = parts < V::kSlots ? parts : V::kSlots;
+  I slot[tiles][vectors][slots];
+  const auto each = [](const auto& body) __attribute__((always_inline)) {
+    unrolled<tiles>([&](auto t) { unrolled<vectors>([&](auto r) { body(t, r); }); });
+  };
+  each([&](auto t, auto r) {
+    unrolled<slots>([&](auto s) { slot[t.value][r.value][s.value] = V::set(int32_t{0}); });
+  });
+  for (int64_t block = 0; block < blocks; ++block, q += 32) {
+    I pairs[tiles][vectors];
+    unrolled<b>([&](auto w) {
+      I words[tiles][vectors];
+      each([&](auto t, auto r) {
+        words[t.value][r.value] = V::load(planes[t.value] + ((block * b + w.value) * kTile + r.value * V::kLanes) * 4);
+        V::keep(words[t.value][r.value]);
+      });
+      unrolled<parts>([&](auto j) {
+        constexpr int place = j.value % slots, down = b * (j.value - place);
+        const I mask = V::set(static_cast<int32_t>((((1u << b) - 1) << (b * place)) * 0x01010101u));
+        const I x = V::broadcast(q + (w.value * parts + j.value) * 4);
+        each([&](auto t, auto r) {
+          I codes = words[t.value][r.value];
+          if constexpr (b < 8) codes = V::and_(V::template right<down>(codes), mask);
+          if constexpr (b == 8 && V::kSignedCodes8) codes = V::flip_signs(codes);
+          I& total = slot[t.value][r.value][place];
+          if constexpr (V::kPairs && b < 8) {
+            static_assert(!V::kPairs || b == 8 || V::template kPairsTogether<b> >= 8, "a block fits in 16 bits");
+            I& held = pairs[t.value][r.value];
+            const I products = V::template pairs<b>(codes, x);
+            held = w.value + j.value == 0 ? products : V::add_pairs(held, products);
+          } else {
+            total = V::template dot<b>(total, codes, x);
+          }
+        });
+      });
+    });
+    if constexpr (V::kPairs && b < 8)
+      each([&](auto t, auto r) {
+        slot[t.value][r.value][0] = V::add_widened(slot[t.value][r.value][0], pairs[t.value][r.value]);
+      });
+  }
+  each([&](auto t, auto r) {
+    I total = slot[t.value][r.value][0];
+    unrolled<slots - 1>([&](auto s) {
+      constexpr int i = s.value + 1;
+      total = V::add(total, V::template right_signed<b * i>(slot[t.value][r.value][i]));
+    });
+    I& to = sum[t.value][r.value];
+    to = V::add(to, V::template left<up>(total));
+  });
+}
+
+// total[tile][vector] += scale_w * (values - (zero - centre) * sum of x), of one group.
+template <typename V, int tiles>
+SLMC_INLINE void add_segment(const TilePlanes* at, int64_t group, float centre, float sum_x,
+                             typename V::F (*values)[kTileVectors<V>], typename V::F (*total)[kTileVectors<V>]) {
+  unrolled<tiles>([&](auto t) {
+    unrolled<kTileVectors<V>>([&](auto r) {
+      const int64_t from = group * kTile + r.value * V::kLanes;
+      typename V::F value = values[t.value][r.value];
+      if (at[t.value].zeros) {
+        const typename V::F zero = V::load_bytes_first(at[t.value].zeros + from, V::kLanes);
+        value = V::fnma(V::sub(zero, V::set(centre)), V::set(sum_x), value);
+      }
+      typename V::F& to = total[t.value][r.value];
+      to = V::fma(value, V::load_halves(at[t.value].scales + from), to);
+    });
+  });
+}
+
+template <typename V, int bits, bool integer, int tiles>
+void multiply_tiles(const QMatrix& m, const Prepared& p, int64_t token, const TilePlanes* at) {
+  using L = Layout<V, bits>;
+  constexpr int vectors = kTileVectors<V>;
+  const float centre = static_cast<float>(m.centre());
+  typename V::F total[tiles][vectors];
+  const auto each = [](const auto& body) __attribute__((always_inline)) {
+    unrolled<tiles>([&](auto t) { unrolled<vectors>([&](auto r) { body(t, r); }); });
+  };
+  each([&](auto t, auto r) { total[t.value][r.value] = V::zero(); });
+  for (int64_t s = 0; s < p.segment_count; ++s) {
+    const Segment segment = p.segments[s];
+    const int64_t i = token * p.segment_count + s, first = token * m.padded() + segment.first;
+    const uint8_t* low[tiles];
+    const uint8_t* high[tiles];
+    for (int t = 0; t < tiles; ++t) {
+      low[t] = at[t].low + segment.first * L::low / 8 * kTile;
+      high[t] = at[t].high + segment.first * L::high / 8 * kTile;
+    }
+    typename V::F values[tiles][vectors];
+    if constexpr (integer) {
+      typename V::I sum[tiles][vectors];
+      each([&](auto t, auto r) { sum[t.value][r.value] = V::set(p.start[i]); });
+      add_plane<V, L::low, 0, tiles>(low, p.quantised + first, segment.length / 32, sum);
+      if constexpr (L::high > 0)
+        add_plane<V, L::high, L::low, tiles>(high, p.for_high + first, segment.length / 32, sum);
+      const typename V::F scale_x = V::set(p.scales[i]);
+      each([&](auto t, auto r) { values[t.value][r.value] = V::mul(V::to_float(sum[t.value][r.value]), scale_x); });
+    } else {
+      each([&](auto t, auto r) { values[t.value][r.value] = V::zero(); });
+      const float* x = p.padded + first;
+      for (int64_t k = 0; k < segment.length; k += 32)
+        unrolled<L::low>([&](auto w) {
+          constexpr int bit = w.value * L::per_lane * L::high;  // of the block's high words
+          typename V::template Words<bits> words[tiles][vectors];
+          each([&](auto t, auto r) {
+            const auto word = [&](const uint8_t* plane, int64_t at) __attribute__((always_inline)) {
+              return V::load(plane + (at * kTile + r.value * V::kLanes) * 4);
+            };
+            typename V::I more = V::set(int32_t{0});
+            if constexpr (L::high > 0)
+              more = V::template right<bit % 32>(word(high[t.value], k / 32 * L::high + bit / 32));
+            words[t.value][r.value].take(word(low[t.value], k / 32 * L::low + w.value), more);
+          });
+          unrolled<L::per_lane>([&](auto c) {
+            const typename V::F xs = V::set(x[k + w.value * L::per_lane + c.value]);
+            each([&](auto t, auto r) {
+              values[t.value][r.value] =
+                  words[t.value][r.value].template multiply<c.value>(xs, values[t.value][r.value]);
+            });
+          });
+        });
+    }
+    add_segment<V, tiles>(at, segment.group, centre, p.sums ? p.sums[i] : 0.0f, values, total);
+  }
+  each([&](auto t, auto r) {
+    const int left = at[t.value].rows - r.value * V::kLanes;
+    float* y = at[t.value].y + token * m.N + r.value * V::kLanes;
+    if (left >= V::kLanes) V::store(y, total[t.value][r.value]);
+    else if (left > 0) V::store_first(y, total[t.value][r.value], left);
+  });
+}
+
+inline TilePlanes tile_at(const QMatrix& m, int64_t n, float* y) {
+  return {m.codes + n * m.row_bytes(), m.high + n * m.high_row_bytes(), m.scales + n * m.groups,
+          m.zeros ? m.zeros + n * m.groups : nullptr, y + n, kTile};
+}
+
+// The rows behind the last tile, made one; rows that are not there are zeros.
+inline TilePlanes last_tile(const QMatrix& m, float* y) {
+  const int64_t rows = m.N - m.tiled, low = m.row_bytes() * kTile, high = m.high_row_bytes() * kTile;
+  const int64_t factors = m.groups * kTile;
+  auto* bytes = reinterpret_cast<uint8_t*>(thread_floats((low + high + 3 * factors) / 4 + 1));
+  std::memset(bytes, 0, low + high + 3 * factors);
+  auto* scales = reinterpret_cast<uint16_t*>(bytes + low + high);
+  uint8_t* zeros = bytes + low + high + 2 * factors;
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t n = m.tiled + r;
+    for (int64_t i = 0; i < m.row_bytes(); i += 4)
+      std::memcpy(bytes + i * kTile + r * 4, m.codes + n * m.row_bytes() + i, 4);
+    for (int64_t i = 0; i < m.high_row_bytes(); i += 4)
+      std::memcpy(bytes + low + i * kTile + r * 4, m.high + n * m.high_row_bytes() + i, 4);
+    for (int64_t g = 0; g < m.groups; ++g) {
+      scales[g * kTile + r] = m.scales[n * m.groups + g];
+      if (m.zeros) zeros[g * kTile + r] = m.zeros[n * m.groups + g];
+    }
+  }
+  return {bytes, bytes + low, scales, m.zeros ? zeros : nullptr, y + m.tiled, static_cast<int>(rows)};
+}
+
+// Output features first .. last; `first` is a multiple of kRowTile.
+template <typename V, int bits, bool integer>
+void tiles_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
+  constexpr int at_once = kTilesAtOnce<V>;
+  const int64_t end = last < m.tiled ? last : m.tiled, tiles = end > first ? (end - first) / kTile : 0;
+  const int64_t apart = tiles / at_once;
+  for (int64_t i = 0; i < apart; ++i) {
+    TilePlanes at[at_once];
+    for (int t = 0; t < at_once; ++t) at[t] = tile_at(m, first + (i + t * apart) * kTile, y);
+    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, at_once>(m, p, t, at);
+  }
+  for (int64_t i = at_once * apart; i < tiles; ++i) {
+    const TilePlanes at = tile_at(m, first + i * kTile, y);
+    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, p, t, &at);
+  }
+  if (last <= m.tiled) return;
+  const TilePlanes at = last_tile(m, y);
+  for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, p, t, &at);
+}
+
+}  // namespace
+}  // namespace slmc
