@@ -30,6 +30,7 @@ from toolchain.search.sensitivity import sensitivities
 from toolchain.search.store import recipe_key
 from toolchain.search.tiers import global_tier, module_tier
 from toolchain.spec import resolve
+from toolchain.tuning.distil import Schedule
 from toolchain.tuning.stage import tuned
 
 
@@ -104,13 +105,16 @@ def measure(prepared: Prepared, data: Path, tokens: int, shares: Sequence[float]
     reference, student = Reference(model.forward, text.ids), Student(model, layers.encoded)
     known: dict[str, Point] = {}
 
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
     def compressed(recipe: Recipe) -> LanguageModel:
         if not tune:
             return student.take(recipe)
         work = folder / f"tuning-{recipe_key(recipe)}"
         work.mkdir(exist_ok=True)
         encoded = {path: layers.encoded(path, choice) for path, choice in recipe.items()}
-        learned, stored = tuned(prepared, encoded, tune, work, _progress, lambda text: click.echo(text, err=True))
+        learned, stored = tuned(prepared, encoded, Schedule(tune), work, _progress, say)
         return Student(learned.model, lambda path, _: stored[path]).take(recipe)
 
     def point(name: str, recipe: Recipe) -> Point:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 import numpy as np
 from timing import PLACES, Contestant, Entry, Planes, Reads, Setting, entered, measure, table
 
+from exporters.formats.tiles import TILE_ROWS
 from exporters.native_library import library
 from exporters.ops.signatures import DOMAIN
 
@@ -54,13 +55,13 @@ def integer_planes(bits: int, group: int, zeros: bool = False) -> Callable[[np.r
     return make
 
 
-def ours(bits: int, group: int, activation_bits: int, zeros: bool = False) -> Contestant:
+def ours(bits: int, group: int, activation_bits: int, zeros: bool = False, tile: int = TILE_ROWS) -> Contestant:
     return Contestant(
-        f"{'uint' if zeros else 'int'}{bits}-g{group} x{activation_bits}",
+        f"{'uint' if zeros else 'int'}{bits}-g{group} x{activation_bits}{'' if tile else ', row by row'}",
         "QLinear",
         DOMAIN,
         integer_planes(bits, group, zeros),
-        lambda K, N: {"K": K, "N": N, "bits": bits, "group": group, "activation_bits": activation_bits},
+        lambda K, N: {"K": K, "N": N, "bits": bits, "group": group, "activation_bits": activation_bits, "tile": tile},
     )
 
 
@@ -94,6 +95,7 @@ CONTESTANTS = [
     *(ours(bits, 128, activation) for activation in (8, 32) for bits in (4, 1, 2, 3, 5, 6, 8)),
     *(ours(4, 32, activation) for activation in (8, 32)),
     *(ours(4, 128, activation, zeros=True) for activation in (8, 32)),
+    *(ours(4, 128, activation, tile=0) for activation in (8, 32)),
     Contestant("half", "HalfLinear", DOMAIN, half, nothing),
     *(matmul_nbits(4, block, accuracy) for accuracy in (4, 0) for block in (32, 64, 128, 256)),
     *(matmul_nbits(2, block, 4) for block in (32, 64, 128)),
@@ -116,7 +118,7 @@ def best_stock(entries: list[Entry], bits: int) -> float:
 
 def per_byte(entry: Entry, entries: list[Entry]) -> float:
     """Over int4-g128 with the same activations; not a number for other operators."""
-    twin = f"int4-g128 {entry.contestant.name.split()[-1]}"
+    twin = f"int4-g128 {entry.contestant.name.split()[1].rstrip(',')}"
     bases = [e for e in entries if e.contestant.name == twin and entry.contestant.operator == "QLinear"]
     return bases[0].gbs / entry.gbs if bases else math.nan
 

@@ -174,9 +174,16 @@ void prepare_decode32(const QMatrix& m, Arena& arena, Prepared* p) {
 }
 
 // Word by word of a plane of b bits: part j, byte <- code 32 / b * word + byte * parts + j.
-template <int b>
+template <typename V, int b>
 SLMC_INLINE void order_words(const int8_t* natural, int64_t length, int8_t* out) {
   constexpr int parts = 8 / b, per_word = 32 / b;
+  if constexpr (per_word <= 16) {
+    uint8_t from[16];
+    for (int i = 0; i < 16; ++i)
+      from[i] = static_cast<uint8_t>(i / per_word * per_word + i % per_word / 4 + i % 4 * parts);
+    for (int64_t k = 0; k < length; k += 16) V::shuffle(natural + k, from, out + k);
+    return;
+  }
   for (int64_t k = 0; k < length; k += per_word)
     for (int j = 0; j < parts; ++j)
       for (int byte = 0; byte < 4; ++byte) out[k + j * 4 + byte] = natural[k + byte * parts + j];
@@ -204,9 +211,9 @@ void prepare_product8(const QMatrix& m, Arena& arena, bool tiles, Prepared* p) {
       start[i] = -centre * sum;
       if (sums) sums[i] = scales[i] * static_cast<float>(sum);
     }
-    order_words<L::low>(natural, length, ordered + t * length);
+    order_words<V, L::low>(natural, length, ordered + t * length);
     if constexpr (L::high > 0)
-      if (for_high) order_words<L::high>(natural, length, for_high + t * length);
+      if (for_high) order_words<V, L::high>(natural, length, for_high + t * length);
   }
   p->way = tiles ? Prepared::kTiles8 : Prepared::kProduct8;
   p->quantised = ordered;

@@ -48,6 +48,12 @@ struct Avx2 {
   template <int n>
   static SLMC_INLINE I right_signed(I v) { return _mm256_srai_epi32(v, n); }
   static SLMC_INLINE void keep(I&) {}
+  // out[i] = in[from[i]] for 16 bytes
+  static SLMC_INLINE void shuffle(const int8_t* in, const uint8_t* from, int8_t* out) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in));
+    const __m128i places = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(bytes, places));
+  }
   static SLMC_INLINE F max_abs(F a, F b) { return _mm256_max_ps(a, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), b)); }
 
   static SLMC_INLINE float sum(F v) {

@@ -111,6 +111,12 @@ struct Avx512 {
   static SLMC_INLINE I right_signed(I v) { return _mm512_srai_epi32(v, n); }
   // One load: compilers repeat it per use, and loads are what is short here.
   static SLMC_INLINE void keep(I& v) { asm("" : "+v"(v)); }
+  // out[i] = in[from[i]] for 16 bytes
+  static SLMC_INLINE void shuffle(const int8_t* in, const uint8_t* from, int8_t* out) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in));
+    const __m128i places = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(bytes, places));
+  }
 
   static SLMC_INLINE float half(uint16_t v) { return _cvtsh_ss(v); }
   static SLMC_INLINE F load_halves(const uint16_t* p) {

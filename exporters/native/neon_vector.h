@@ -59,6 +59,10 @@ struct Neon {
     else return vshlq_n_s32(v, n);
   }
   static SLMC_INLINE void keep(I&) {}
+  // out[i] = in[from[i]] for 16 bytes
+  static SLMC_INLINE void shuffle(const int8_t* in, const uint8_t* from, int8_t* out) {
+    vst1q_s8(out, vqtbl1q_s8(vld1q_s8(in), vld1q_u8(from)));
+  }
   static SLMC_INLINE F max_abs(F a, F b) { return vmaxq_f32(a, vabsq_f32(b)); }
   static SLMC_INLINE float sum(F v) { return vaddvq_f32(v); }
   static SLMC_INLINE int32_t sum(I v) { return vaddvq_s32(v); }
