@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from onnx import parser
+from onnx import numpy_helper, parser
 
-from exporters.export import GRAPH_NAME
+from exporters.export import GRAPH_NAME, INLINE_BYTES
+from exporters.formats.tiles import row_planes
 from exporters.ops.functions import OPSET
 from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
 from exporters.ops.signatures import DOMAIN
@@ -49,11 +50,12 @@ VARIANTS = tuple(Variant(level, scan) for level in (0, 4) for scan in (True, Fal
 
 
 def write_stock(folder: Path, variant: Variant) -> str:
-    """Write a variant beside an exported graph, over the same weights; returns its file name.
+    """Write a variant beside an exported graph, with the same weights row by row; returns its file name.
 
-    Weights must be float, or of 2, 4 or 8 bits in groups, whose bytes MatMulNBits reads as they are.
+    Weights must be float, or of 2, 4 or 8 bits in groups, whose rows MatMulNBits reads as they are.
     """
-    model = onnx.load(folder / GRAPH_NAME, load_external_data=False)
+    model = onnx.load(folder / GRAPH_NAME)
+    _put_row_by_row(model)
     texts = FUSION_BODIES if variant.scan else {name: _one_token(text) for name, text in FUSION_BODIES.items()}
     for function in model.functions:
         if function.name == "QLinear":
@@ -63,8 +65,24 @@ def write_stock(folder: Path, variant: Variant) -> str:
         else:
             continue
         function.CopyFrom(_function(text, function.overload))
-    onnx.save(model, folder / variant.file)
+    data = f"{variant.file}.data"
+    (folder / data).unlink(missing_ok=True)  # onnx would write on behind it
+    onnx.save(model, folder / variant.file, save_as_external_data=True, location=data, size_threshold=INLINE_BYTES)
     return variant.file
+
+
+def _put_row_by_row(model: onnx.ModelProto) -> None:
+    """Planes of QLinear out of their tiles."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    tiled: set[str] = set()
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "QLinear" and attribute.name == "tile" and attribute.i:
+                attribute.i = 0
+                tiled |= {name for name in node.input[1:] if name}
+    for name in tiled:
+        rows = row_planes({name: numpy_helper.to_array(tensors[name])})[name]
+        tensors[name].CopyFrom(numpy_helper.from_array(rows, name))
 
 
 def _function(text: str, overload: str) -> onnx.FunctionProto:
