@@ -1,6 +1,7 @@
 // The operators' view of ONNX Runtime, in terms of its C interface.
 #include "operator.h"
 
+#include <algorithm>
 #include <atomic>
 
 #include "registration.h"
@@ -26,14 +27,25 @@ class OwnedInfo {
   ort::TensorInfo* info = nullptr;
 };
 
+void copy_shape(const ort::Value* value, Shape* shape) {
+  const int64_t* dims = nullptr;
+  OwnedInfo owned;
+  if (api().shape_reference) {
+    ort::ElementType type;
+    check(api().shape_reference(value, &type, &dims, &shape->rank), "reading a shape");
+  } else {
+    check(api().GetTensorTypeAndShape(value, &owned.info), "reading a shape");
+    check(api().GetDimensionsCount(owned.info, &shape->rank), "reading a rank");
+  }
+  if (shape->rank > kMaxRank) throw Refusal("tensors of more than 8 dimensions are not supported");
+  if (dims) std::copy(dims, dims + shape->rank, shape->dims);
+  else if (owned.info) check(api().GetDimensions(owned.info, shape->dims, shape->rank), "reading dimensions");
+}
+
 Tensor view(const ort::Value* value) {
   Tensor tensor;
   if (!value) return tensor;
-  OwnedInfo owned;
-  check(api().GetTensorTypeAndShape(value, &owned.info), "reading a shape");
-  check(api().GetDimensionsCount(owned.info, &tensor.shape.rank), "reading a rank");
-  if (tensor.shape.rank > kMaxRank) throw Refusal("tensors of more than 8 dimensions are not supported");
-  check(api().GetDimensions(owned.info, tensor.shape.dims, tensor.shape.rank), "reading dimensions");
+  copy_shape(value, &tensor.shape);
   void* data = nullptr;
   check(api().GetTensorMutableData(const_cast<ort::Value*>(value), &data), "reading data");
   static const char empty = 0;  // an empty tensor may have no bytes, but it is there

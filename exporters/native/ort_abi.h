@@ -1,7 +1,8 @@
 // The part of ONNX Runtime's C interface that a custom operator needs, declared by us: no wheel ships the header.
 //
 // OrtApi is a table of functions that only ever grows at its end, so a slot is known by its index for good.
-// API 18 is the lowest that has all of these; a library built for it runs on every later ONNX Runtime.
+// API 18 is the lowest that has all of these; a library built for it runs on every later ONNX Runtime. The one slot that
+// came later is null where the runtime is older.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -54,6 +55,11 @@ enum AttributeType : int { kInt = 1 };
   X(ReadOpAttr, 272, Status*, (const Attribute*, AttributeType, void*, size_t, size_t*))             \
   X(KernelContext_ParallelFor, 274, Status*, (const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*))
 
+// GetTensorElementTypeAndShapeDataReference: a tensor's own dimensions, where GetTensorTypeAndShape makes a copy of them.
+constexpr uint32_t kShapeReferenceVersion = 24;
+constexpr int kSlotShapeReference = 414;
+using ShapeReference = Status* (*)(const Value*, ElementType*, const int64_t**, size_t*);
+
 enum Slot : int {
 #define SLMC_ORT_INDEX(name, slot, result, parameters) kSlot##name = slot,
   SLMC_ORT_SLOTS(SLMC_ORT_INDEX)
@@ -66,8 +72,10 @@ struct Api {
   SLMC_ORT_SLOTS(SLMC_ORT_MEMBER)
 #undef SLMC_ORT_MEMBER
 
-  explicit Api(const void* const* table)
-      :
+  const ShapeReference shape_reference;
+
+  Api(const void* const* table, ShapeReference reference)
+      : shape_reference(reference),
 #define SLMC_ORT_READ(name, slot, result, parameters) \
   name(reinterpret_cast<result(*) parameters>(const_cast<void*>(table[slot]))),
         SLMC_ORT_SLOTS(SLMC_ORT_READ)
