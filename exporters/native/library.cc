@@ -1,6 +1,4 @@
 // The library's entry point for ONNX Runtime: adds the domain ai.slmc with all its operators to a session's options.
-#include <cstdio>
-
 #include "elementary.h"
 #include "registration.h"
 
@@ -32,15 +30,6 @@ const std::vector<ort::CustomOp*>& operators() {
   return all;
 }
 
-// Asked for by the runtime's own version, because a runtime that is too old prints to stderr when it is asked for more.
-ort::ShapeReference shape_reference(const ort::ApiBase* base) {
-  unsigned major = 0, minor = 0;
-  if (std::sscanf(base->GetVersionString(), "%u.%u", &major, &minor) != 2) return nullptr;
-  if (major != 1 || minor < ort::kShapeReferenceVersion) return nullptr;
-  const void* const* table = base->GetApi(ort::kShapeReferenceVersion);
-  return table ? reinterpret_cast<ort::ShapeReference>(const_cast<void*>(table[ort::kSlotShapeReference])) : nullptr;
-}
-
 }  // namespace
 
 extern "C" SLMC_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options,
@@ -49,9 +38,9 @@ extern "C" SLMC_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* optio
   if (!table) {  // an older runtime's table is shorter, but slot 0 is the same in all
     using CreateStatus = ort::Status* (*)(ort::ErrorCode, const char*);
     const auto refuse = reinterpret_cast<CreateStatus>(const_cast<void*>(base->GetApi(1)[ort::kSlotCreateStatus]));
-    return refuse(ort::kFail, "ai.slmc needs ONNX Runtime 1.18 or later");
+    return refuse(ort::kFail, "ai.slmc needs ONNX Runtime 1.24 or later");
   }
-  static const ort::Api functions(table, shape_reference(base));
+  static const ort::Api functions(table);
   set_runtime(&functions);
   ort::Domain* domain = nullptr;  // kept: sessions outlive this call
   if (ort::Status* status = api().CreateCustomOpDomain(kDomain, &domain)) return status;

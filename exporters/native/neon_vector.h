@@ -58,6 +58,8 @@ struct Neon {
     if constexpr (n == 0) return v;
     else return vshlq_n_s32(v, n);
   }
+  template <int n>
+  static SLMC_INLINE I right_signed(I v) { return vshrq_n_s32(v, n); }
   static SLMC_INLINE void keep(I&) {}
   // out[i] = in[from[i]] for 16 bytes
   static SLMC_INLINE void shuffle(const int8_t* in, const uint8_t* from, int8_t* out) {

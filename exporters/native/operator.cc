@@ -27,25 +27,14 @@ class OwnedInfo {
   ort::TensorInfo* info = nullptr;
 };
 
-void copy_shape(const ort::Value* value, Shape* shape) {
-  const int64_t* dims = nullptr;
-  OwnedInfo owned;
-  if (api().shape_reference) {
-    ort::ElementType type;
-    check(api().shape_reference(value, &type, &dims, &shape->rank), "reading a shape");
-  } else {
-    check(api().GetTensorTypeAndShape(value, &owned.info), "reading a shape");
-    check(api().GetDimensionsCount(owned.info, &shape->rank), "reading a rank");
-  }
-  if (shape->rank > kMaxRank) throw Refusal("tensors of more than 8 dimensions are not supported");
-  if (dims) std::copy(dims, dims + shape->rank, shape->dims);
-  else if (owned.info) check(api().GetDimensions(owned.info, shape->dims, shape->rank), "reading dimensions");
-}
-
 Tensor view(const ort::Value* value) {
   Tensor tensor;
   if (!value) return tensor;
-  copy_shape(value, &tensor.shape);
+  ort::ElementType type;
+  const int64_t* dims = nullptr;
+  check(api().GetTensorElementTypeAndShapeDataReference(value, &type, &dims, &tensor.shape.rank), "reading a shape");
+  if (tensor.shape.rank > kMaxRank) throw Refusal("tensors of more than 8 dimensions are not supported");
+  std::copy(dims, dims + tensor.shape.rank, tensor.shape.dims);
   void* data = nullptr;
   check(api().GetTensorMutableData(const_cast<ort::Value*>(value), &data), "reading data");
   static const char empty = 0;  // an empty tensor may have no bytes, but it is there
@@ -102,7 +91,7 @@ void set_runtime(const ort::Api* known) { runtime.store(known, std::memory_order
 
 ort::CustomOp* registered(Operator description) {
   auto* op = new Registered{};
-  op->version = ort::kApiVersion;
+  op->version = ort::kCustomOpVersion;
   op->GetName = [](const ort::CustomOp* o) { return described(o).name; };
   op->GetExecutionProviderType = [](const ort::CustomOp*) -> const char* { return nullptr; };
   op->GetInputType = [](const ort::CustomOp* o, size_t i) { return described(o).inputs[i].type; };

@@ -1,15 +1,15 @@
 // The part of ONNX Runtime's C interface that a custom operator needs, declared by us: no wheel ships the header.
 //
 // OrtApi is a table of functions that only ever grows at its end, so a slot is known by its index for good.
-// API 18 is the lowest that has all of these; a library built for it runs on every later ONNX Runtime. The one slot that
-// came later is null where the runtime is older.
+// API 24 is the lowest that has all of these; a library built for it runs on every later ONNX Runtime.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
 namespace slmc::ort {
 
-constexpr uint32_t kApiVersion = 18;
+constexpr uint32_t kApiVersion = 24;
+constexpr uint32_t kCustomOpVersion = 18;  // that knows the fields of CustomOp below
 
 struct Status;
 struct SessionOptions;
@@ -40,7 +40,6 @@ enum AttributeType : int { kInt = 1 };
   X(GetDimensionsCount, 61, Status*, (const TensorInfo*, size_t*))                                   \
   X(GetDimensions, 62, Status*, (const TensorInfo*, int64_t*, size_t))                               \
   X(GetSymbolicDimensions, 63, Status*, (const TensorInfo*, const char**, size_t))                   \
-  X(GetTensorTypeAndShape, 65, Status*, (const Value*, TensorInfo**))                                \
   X(KernelInfoGetAttribute_float, 85, Status*, (const KernelInfo*, const char*, float*))             \
   X(KernelInfoGetAttribute_int64, 86, Status*, (const KernelInfo*, const char*, int64_t*))           \
   X(KernelContext_GetInput, 90, Status*, (const KernelContext*, size_t, const Value**))              \
@@ -53,12 +52,8 @@ enum AttributeType : int { kInt = 1 };
   X(ShapeInferContext_SetOutputTypeShape, 270, Status*, (const ShapeContext*, size_t, const TensorInfo*)) \
   X(SetSymbolicDimensions, 271, Status*, (TensorInfo*, const char**, size_t))                        \
   X(ReadOpAttr, 272, Status*, (const Attribute*, AttributeType, void*, size_t, size_t*))             \
-  X(KernelContext_ParallelFor, 274, Status*, (const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*))
-
-// GetTensorElementTypeAndShapeDataReference: a tensor's own dimensions, where GetTensorTypeAndShape makes a copy of them.
-constexpr uint32_t kShapeReferenceVersion = 24;
-constexpr int kSlotShapeReference = 414;
-using ShapeReference = Status* (*)(const Value*, ElementType*, const int64_t**, size_t*);
+  X(KernelContext_ParallelFor, 274, Status*, (const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*)) \
+  X(GetTensorElementTypeAndShapeDataReference, 414, Status*, (const Value*, ElementType*, const int64_t**, size_t*))
 
 enum Slot : int {
 #define SLMC_ORT_INDEX(name, slot, result, parameters) kSlot##name = slot,
@@ -72,10 +67,8 @@ struct Api {
   SLMC_ORT_SLOTS(SLMC_ORT_MEMBER)
 #undef SLMC_ORT_MEMBER
 
-  const ShapeReference shape_reference;
-
-  Api(const void* const* table, ShapeReference reference)
-      : shape_reference(reference),
+  explicit Api(const void* const* table)
+      :
 #define SLMC_ORT_READ(name, slot, result, parameters) \
   name(reinterpret_cast<result(*) parameters>(const_cast<void*>(table[slot]))),
         SLMC_ORT_SLOTS(SLMC_ORT_READ)

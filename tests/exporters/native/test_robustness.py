@@ -31,7 +31,7 @@ def test_an_older_runtime_is_refused(native_path, pytestconfig):
     register = ctypes.CDLL(native_path).RegisterCustomOps
     register.restype = ctypes.c_void_p
     assert register(None, ctypes.byref(ApiBase(get_api, None))) == 77
-    assert said == [(1, b"ai.slmc needs ONNX Runtime 1.18 or later")]
+    assert said == [(1, b"ai.slmc needs ONNX Runtime 1.24 or later")]
 
 
 def int4_model(rows: int = 1024, columns: int = 1024) -> tuple[object, np.ndarray]:
