@@ -48,7 +48,17 @@ SignEmbedding <K, N> (tokens, codes) => (y) {
 _NBITS_PRODUCT = """
     scales32 = Cast <to = 1> (scales{of})
     y = com.microsoft.MatMulNBits <K: int = @K, N: int = @N, bits: int = @bits, block_size: int = @group,
-        accuracy_level = {level}> ({x}, codes{of}, scales32)"""
+        accuracy_level = {level}> ({x}, codes{of}, scales32{zeros})"""
+
+_ZEROS_OF_EIGHT = """
+    row_and_group = Shape <start = 0, end = 2> (codes)
+    per_byte = Constant <value_ints: ints = [1, 2]> ()
+    one_less = Constant <value_ints: ints = [0, 1]> ()
+    raised = Add(row_and_group, one_less)
+    row_and_byte = Div(raised, per_byte)
+    eights = ConstantOfShape <value: tensor = uint8[1] {136}> (row_and_byte)"""
+"""Zero points 8 and 8 in every byte, which MatMulNBits would take by itself; said, they keep it from KleidiAI on Arm,
+which rounds x once more, per row and with an offset."""
 
 
 def _unpack(source: str, target: str, bits: int) -> str:
@@ -157,8 +167,9 @@ def qlinear_function(bits: int, group: int, zeros: bool, activation_bits: int, t
     y = MatMul({x}, weight_t)"""
     eight, of = activation_bits == 8, "_ordered" if tile else ""
     if overload == "nbits":
-        level = 4 if eight and group <= ACTIVATION_GROUP else 0
-        product = _NBITS_PRODUCT.replace("{level}", str(level)).replace("{of}", of)
+        again = eight and group <= ACTIVATION_GROUP
+        product = (_ZEROS_OF_EIGHT if again else "") + _NBITS_PRODUCT.replace("{zeros}", ", eights" if again else "")
+        product = product.replace("{level}", "4" if again else "0").replace("{of}", of)
     else:
         product = _decoded(bits, zeros, gather=False, of=of) + product
     body = f"""
