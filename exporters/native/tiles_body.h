@@ -35,7 +35,7 @@ template <typename V>
 constexpr int kTilesAtOnce = V::kLanes == kTile ? 2 : 1;
 
 // Bytes of a tile that are fetched before they are used.
-constexpr int kTileAhead = 2048;
+constexpr int kTileAhead = 512;
 
 // Adds 2^up * (sum of code * q) over blocks of 32 codes of a plane of b bits to sum[tile][vector].
 template <typename V, int b, int up, int tiles, typename Count>
