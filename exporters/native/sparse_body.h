@@ -14,6 +14,8 @@ enum Codes { kByteCodes, kNibbleCodes, kFloat4Codes };
 
 namespace {
 
+constexpr int64_t kTileAhead = 1024;  // bytes of codes between a prefetch and its use
+
 // Four rows and a token.
 struct Tile {
   const uint8_t* codes[kTileRows];
@@ -60,7 +62,7 @@ void multiply_tile(const Tile& tile, float* out) {
     const typename V::I q0 = V::load(q), q1 = V::load(q + V::kBytes);
     const typename V::I start0 = V::load(start);
     const typename V::I start1 = scales == kPerUnit ? start0 : V::load(start + V::kLanes);
-    for (int ahead = 0; ahead < tile_bytes; ahead += 64) V::prefetch(at[0] + kSparseAhead + ahead);
+    for (int ahead = 0; ahead < tile_bytes; ahead += 64) V::prefetch(at[0] + kTileAhead + ahead);
 #pragma GCC unroll 4
     for (int r = 0; r < kTileRows; ++r) {
       typename V::I w[2];
@@ -164,6 +166,12 @@ void multiply_rows(const SparseMatrix& m, const SparseInput& in, float* y, int64
         gather<V>(in.q + t * m.padded(), masks, m.units, gathered + t * m.units * 2 * V::kBytes);
       prepare_start(gathered);
     }
+    // scales and patterns come in short runs, which the processor alone fetches too late
+    for (int64_t i = 0; i < 2 * kTileRows * m.groups; i += 64)
+      V::prefetch(reinterpret_cast<const uint8_t*>(m.scales + (n + kTileRows) * m.groups) + i);
+    if (expands)
+      for (int64_t i = 0; i < kTileRows * m.units * m.table->unit_bytes(); i += 64)
+        V::prefetch(m.patterns + (n + kTileRows) * m.units * m.table->unit_bytes() + i);
     Tile tile{};
     tile.units = m.units;
     tile.half = static_cast<int>(m.kept / 2);
