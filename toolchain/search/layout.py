@@ -13,7 +13,7 @@ from toolchain.compress.recipe import Choice, Recipe
 from toolchain.model.tree import Layer, ModelTree
 from toolchain.search.store import LayerStore
 
-LEAST_ZEROS = 0.6
+LEAST_ZEROS = 0.7
 """From this share of zeros on a product that skips them beats both dense ones, weights from DRAM; in a cache the
 dense one with 8-bit activations is beaten later (benchmarks/event_kernels.py shows where on a machine)."""
 
