@@ -39,8 +39,7 @@ void unpack(const uint8_t* plane, int bits, int64_t bytes, int shift, bool add, 
   }
 }
 
-}  // namespace
-
+// `count` bytes (whole words) of row n of a plane, from byte `offset` of the row on; `row_bytes` of the whole row.
 void copy_row(const QMatrix& m, const uint8_t* plane, int64_t row_bytes, int64_t n, int64_t offset, int64_t count,
               uint8_t* out) {
   if (n >= m.tiled) {
@@ -50,6 +49,8 @@ void copy_row(const QMatrix& m, const uint8_t* plane, int64_t row_bytes, int64_t
   const uint8_t* in = plane + n / kTile * kTile * row_bytes + offset * kTile + n % kTile * 4;
   for (int64_t i = 0; i < count; i += 4) std::memcpy(out + i, in + i * kTile, 4);
 }
+
+}  // namespace
 
 void decode_row(const QMatrix& m, int64_t n, int64_t count, float* row) {
   constexpr int64_t kPiece = 256;

@@ -41,10 +41,6 @@ struct QMatrix {
   }
 };
 
-// `count` bytes (whole words) of row n of a plane, from byte `offset` of the row on; `row_bytes` of the whole row.
-void copy_row(const QMatrix& m, const uint8_t* plane, int64_t row_bytes, int64_t n, int64_t offset, int64_t count,
-              uint8_t* out);
-
 // The first `count` weights of row n as floats.
 void decode_row(const QMatrix& m, int64_t n, int64_t count, float* row);
 

@@ -14,7 +14,7 @@ enum Codes { kByteCodes, kNibbleCodes, kFloat4Codes };
 
 namespace {
 
-constexpr int64_t kTileAhead = 1024;  // bytes of codes between a prefetch and its use
+constexpr int64_t kCodesAhead = 1024;  // bytes of codes between a prefetch and its use
 
 // Four rows and a token.
 struct Tile {
@@ -62,7 +62,7 @@ void multiply_tile(const Tile& tile, float* out) {
     const typename V::I q0 = V::load(q), q1 = V::load(q + V::kBytes);
     const typename V::I start0 = V::load(start);
     const typename V::I start1 = scales == kPerUnit ? start0 : V::load(start + V::kLanes);
-    for (int ahead = 0; ahead < tile_bytes; ahead += 64) V::prefetch(at[0] + kTileAhead + ahead);
+    for (int ahead = 0; ahead < tile_bytes; ahead += 64) V::prefetch(at[0] + kCodesAhead + ahead);
 #pragma GCC unroll 4
     for (int r = 0; r < kTileRows; ++r) {
       typename V::I w[2];

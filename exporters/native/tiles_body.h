@@ -34,6 +34,14 @@ constexpr int kTileVectors = kTile / V::kLanes;
 template <typename V>
 constexpr int kTilesAtOnce = V::kLanes == kTile ? 2 : 1;
 
+// body(Index<tile>, Index<vector of its rows>)
+template <typename V, int tiles, typename Body>
+SLMC_INLINE void over_vectors(const Body& body) {
+  unrolled<tiles>([&](auto t) SLMC_LAMBDA {
+    unrolled<kTileVectors<V>>([&](auto r) SLMC_LAMBDA { body(t, r); });
+  });
+}
+
 // Bytes of a tile that are fetched before they are used.
 constexpr int kTileAhead = 512;
 
@@ -44,17 +52,14 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* q, Count 
   using I = typename V::I;
   constexpr int vectors = kTileVectors<V>, parts = 8 / b, slots = parts < V::kSlots ? parts : V::kSlots;
   I slot[tiles][vectors][slots];
-  const auto each = [](const auto& body) SLMC_LAMBDA {
-    unrolled<tiles>([&](auto t) SLMC_LAMBDA { unrolled<vectors>([&](auto r) SLMC_LAMBDA { body(t, r); }); });
-  };
-  each([&](auto t, auto r) SLMC_LAMBDA {
+  over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
     unrolled<slots>([&](auto s) SLMC_LAMBDA { slot[t.value][r.value][s.value] = V::set(int32_t{0}); });
   });
   const auto add_block = [&](int64_t block) SLMC_LAMBDA {
     I pairs[tiles][vectors];
     unrolled<b>([&](auto w) SLMC_LAMBDA {
       I words[tiles][vectors];
-      each([&](auto t, auto r) SLMC_LAMBDA {
+      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
         words[t.value][r.value] = V::load(planes[t.value] + ((block * b + w.value) * kTile + r.value * V::kLanes) * 4);
         V::keep(words[t.value][r.value]);
         if (r.value * V::kLanes * 4 % 64 == 0)
@@ -64,13 +69,13 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* q, Count 
         constexpr int place = j.value % slots, down = b * (j.value - place);
         const I mask = V::set(static_cast<int32_t>((((1u << b) - 1) << (b * place)) * 0x01010101u));
         const I x = V::broadcast(q + block * 32 + (w.value * parts + j.value) * 4);
-        each([&](auto t, auto r) SLMC_LAMBDA {
+        over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
           I codes = words[t.value][r.value];
           if constexpr (b < 8) codes = V::and_(V::template right<down>(codes), mask);
           if constexpr (b == 8 && V::kSignedCodes8) codes = V::flip_signs(codes);
           I& total = slot[t.value][r.value][place];
           if constexpr (V::kPairs && b < 8) {
-            static_assert(!V::kPairs || b == 8 || V::template kPairsTogether<b> >= 8, "a block fits in 16 bits");
+            static_assert(V::template kPairsTogether<b> >= 8, "a block fits in 16 bits");
             I& held = pairs[t.value][r.value];
             const I products = V::template pairs<b>(codes, x);
             held = w.value + j.value == 0 ? products : V::add_pairs(held, products);
@@ -81,7 +86,7 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* q, Count 
       });
     });
     if constexpr (V::kPairs && b < 8)
-      each([&](auto t, auto r) SLMC_LAMBDA {
+      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
         slot[t.value][r.value][0] = V::add_widened(slot[t.value][r.value][0], pairs[t.value][r.value]);
       });
   };
@@ -89,7 +94,7 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* q, Count 
     for (int64_t block = 0; block < blocks; ++block) add_block(block);
   else
     unrolled<Count::value>([&](auto block) SLMC_LAMBDA { add_block(block.value); });
-  each([&](auto t, auto r) SLMC_LAMBDA {
+  over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
     I total = slot[t.value][r.value][0];
     unrolled<slots - 1>([&](auto s) SLMC_LAMBDA {
       constexpr int i = s.value + 1;
@@ -104,17 +109,15 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* q, Count 
 template <typename V, int tiles>
 SLMC_INLINE void add_segment(const TilePlanes* at, int64_t group, float centre, float sum_x,
                              typename V::F (*values)[kTileVectors<V>], typename V::F (*total)[kTileVectors<V>]) {
-  unrolled<tiles>([&](auto t) SLMC_LAMBDA {
-    unrolled<kTileVectors<V>>([&](auto r) SLMC_LAMBDA {
-      const int64_t from = group * kTile + r.value * V::kLanes;
-      typename V::F value = values[t.value][r.value];
-      if (at[t.value].zeros) {
-        const typename V::F zero = V::load_bytes_first(at[t.value].zeros + from, V::kLanes);
-        value = V::fnma(V::sub(zero, V::set(centre)), V::set(sum_x), value);
-      }
-      typename V::F& to = total[t.value][r.value];
-      to = V::fma(value, V::load_halves(at[t.value].scales + from), to);
-    });
+  over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
+    const int64_t from = group * kTile + r.value * V::kLanes;
+    typename V::F value = values[t.value][r.value];
+    if (at[t.value].zeros) {
+      const typename V::F zero = V::load_bytes_first(at[t.value].zeros + from, V::kLanes);
+      value = V::fnma(V::sub(zero, V::set(centre)), V::set(sum_x), value);
+    }
+    typename V::F& to = total[t.value][r.value];
+    to = V::fma(value, V::load_halves(at[t.value].scales + from), to);
   });
 }
 
@@ -124,10 +127,7 @@ void multiply_tiles(const QMatrix& m, const Prepared& p, int64_t token, const Ti
   constexpr int vectors = kTileVectors<V>;
   const float centre = static_cast<float>(m.centre());
   typename V::F total[tiles][vectors];
-  const auto each = [](const auto& body) SLMC_LAMBDA {
-    unrolled<tiles>([&](auto t) SLMC_LAMBDA { unrolled<vectors>([&](auto r) SLMC_LAMBDA { body(t, r); }); });
-  };
-  each([&](auto t, auto r) SLMC_LAMBDA { total[t.value][r.value] = V::zero(); });
+  over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { total[t.value][r.value] = V::zero(); });
   for (int64_t s = 0; s < p.segment_count; ++s) {
     const Segment segment = p.segments[s];
     const int64_t i = token * p.segment_count + s, first = token * m.padded() + segment.first;
@@ -140,7 +140,7 @@ void multiply_tiles(const QMatrix& m, const Prepared& p, int64_t token, const Ti
     typename V::F values[tiles][vectors];
     if constexpr (integer) {
       typename V::I sum[tiles][vectors];
-      each([&](auto t, auto r) SLMC_LAMBDA { sum[t.value][r.value] = V::set(p.start[i]); });
+      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { sum[t.value][r.value] = V::set(p.start[i]); });
       const auto add_planes = [&](auto blocks) SLMC_LAMBDA {
         add_plane<V, L::low, 0, tiles>(low, p.quantised + first, blocks, sum);
         if constexpr (L::high > 0) add_plane<V, L::high, L::low, tiles>(high, p.for_high + first, blocks, sum);
@@ -148,11 +148,11 @@ void multiply_tiles(const QMatrix& m, const Prepared& p, int64_t token, const Ti
       if (segment.length == kActivationGroup) add_planes(Index<kActivationGroup / 32>{});
       else add_planes(segment.length / 32);
       const typename V::F scale_x = V::set(p.scales[i]);
-      each([&](auto t, auto r) SLMC_LAMBDA { values[t.value][r.value] = V::mul(V::to_float(sum[t.value][r.value]), scale_x); });
+      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { values[t.value][r.value] = V::mul(V::to_float(sum[t.value][r.value]), scale_x); });
     } else {
       constexpr int chains = tiles * vectors < 4 ? 2 : 1;  // sums that do not wait for one another
       typename V::F sum[tiles][vectors][chains];
-      each([&](auto t, auto r) SLMC_LAMBDA {
+      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
         unrolled<chains>([&](auto i) SLMC_LAMBDA { sum[t.value][r.value][i.value] = V::zero(); });
       });
       const float* x = p.padded + first;
@@ -160,7 +160,7 @@ void multiply_tiles(const QMatrix& m, const Prepared& p, int64_t token, const Ti
         unrolled<L::low>([&](auto w) SLMC_LAMBDA {
           constexpr int bit = w.value * L::per_lane * L::high;  // of the block's high words
           typename V::template Words<bits> words[tiles][vectors];
-          each([&](auto t, auto r) SLMC_LAMBDA {
+          over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
             const auto word = [&](const uint8_t* plane, int64_t at) SLMC_LAMBDA {
               return V::load(plane + (at * kTile + r.value * V::kLanes) * 4);
             };
@@ -171,20 +171,20 @@ void multiply_tiles(const QMatrix& m, const Prepared& p, int64_t token, const Ti
           });
           unrolled<L::per_lane>([&](auto c) SLMC_LAMBDA {
             const typename V::F xs = V::set(x[k + w.value * L::per_lane + c.value]);
-            each([&](auto t, auto r) SLMC_LAMBDA {
+            over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
               typename V::F& to = sum[t.value][r.value][c.value % chains];
               to = words[t.value][r.value].template multiply<c.value>(xs, to);
             });
           });
         });
-      each([&](auto t, auto r) SLMC_LAMBDA {
+      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
         values[t.value][r.value] = chains == 1 ? sum[t.value][r.value][0]
                                                : V::add(sum[t.value][r.value][0], sum[t.value][r.value][chains - 1]);
       });
     }
     add_segment<V, tiles>(at, segment.group, centre, p.sums ? p.sums[i] : 0.0f, values, total);
   }
-  each([&](auto t, auto r) SLMC_LAMBDA {
+  over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
     const int left = at[t.value].rows - r.value * V::kLanes;
     float* y = at[t.value].y + token * m.N + r.value * V::kLanes;
     if (left >= V::kLanes) V::store(y, total[t.value][r.value]);
