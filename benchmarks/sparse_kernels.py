@@ -23,6 +23,7 @@ from exporters.formats.catalog import format_named
 from exporters.formats.decomposed import DecomposedFormat
 from exporters.formats.float4 import Float4Format
 from exporters.formats.nm import NmFormat
+from exporters.formats.sparse_tiles import in_tiles, sparse_tile_of
 from exporters.formats.units import padded_columns
 from exporters.native_library import library
 from exporters.ops.signatures import DOMAIN
@@ -42,8 +43,10 @@ def random_planes(fmt: NmFormat | Float4Format, rng: np.random.Generator, size: 
         if name == "scales":
             planes[name] = (rng.choice([-1, 1], plane.shape) * scale).astype(np.float16)
         elif name == "patterns":
-            example = fmt.encode(rng.standard_normal((64, size)).astype(np.float32)).planes[name]
-            planes[name] = np.resize(example, plane.shape)
+            example = fmt.encode(rng.standard_normal((64, size)).astype(np.float32)).planes
+            if isinstance(fmt, NmFormat) and sparse_tile_of(fmt, size, size):
+                example = in_tiles(fmt, example)
+            planes[name] = np.resize(example[name], plane.shape)
         else:
             planes[name] = rng.integers(0, 256, plane.shape, dtype=np.uint8)
     return Encoded(fmt.name, (size, size), planes)
@@ -67,7 +70,7 @@ def sparse(name: str, activation_bits: int) -> Contestant:
         return {
             "K": size, "N": size, "bits": fmt.bits, "group": fmt.group or padded_columns(size), "kept": pattern[0],
             "period": pattern[1], "pattern_rows": pattern[2], "float4": int(isinstance(values, Float4Format)),
-            "activation_bits": activation_bits,
+            "activation_bits": activation_bits, "tile": sparse_tile_of(fmt, size, size),
         }  # fmt: skip
 
     return Contestant(name, "SparseLinear", DOMAIN, weights, attributes)

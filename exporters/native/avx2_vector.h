@@ -3,6 +3,7 @@
 #pragma once
 #include <immintrin.h>
 
+#include "gather.h"
 #include "linear_body.h"
 
 namespace slmc {
@@ -41,6 +42,7 @@ struct Avx2 {
   static SLMC_INLINE I round(F v) { return _mm256_cvtps_epi32(v); }
   static SLMC_INLINE I and_(I a, I b) { return _mm256_and_si256(a, b); }
   static SLMC_INLINE I or_(I a, I b) { return _mm256_or_si256(a, b); }
+  static SLMC_INLINE I sub(I a, I b) { return _mm256_sub_epi32(a, b); }
   template <int n>
   static SLMC_INLINE I right(I v) { return n ? _mm256_srli_epi32(v, n) : v; }
   template <int n>
@@ -153,6 +155,49 @@ struct Avx2 {
     return add_widened(sum, pairs<bits>(codes, x));
   }
 #endif
+
+  static constexpr bool kSignedDots = false;
+
+  // For sparse matrices. a where mask has ones, else b.
+  static SLMC_INLINE I choose(I mask, I a, I b) { return or_(and_(mask, a), _mm256_andnot_si256(mask, b)); }
+  // table[index % 2^bits] of every byte, of at most 80 entries that are not nothing
+  template <int bits>
+  static SLMC_INLINE I look_up(const uint8_t* table, I index) {
+    index = and_(index, _mm256_set1_epi8((1 << bits) - 1));
+    constexpr int sixteens = bits <= 4 ? 1 : bits == 7 ? 5 : 1 << (bits - 4);
+    I found = _mm256_shuffle_epi8(both_halves(table), sixteens == 1 ? index : of_sixteen(index, 0));
+    for (int i = 1; i < sixteens; ++i)
+      found = or_(found, _mm256_shuffle_epi8(both_halves(table + 16 * i), of_sixteen(index, i)));
+    return found;
+  }
+  // Indices 16 i .. 16 i + 15, those of a shuffle; others have their highest bit set, which gives 0.
+  static SLMC_INLINE I of_sixteen(I index, int i) {
+    const I from = _mm256_sub_epi8(index, _mm256_set1_epi8(static_cast<char>(16 * i)));
+    return _mm256_adds_epu8(from, _mm256_set1_epi8(0x70));
+  }
+  static SLMC_INLINE I both_halves(const void* p) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  }
+  // Four periods of activations: pick gives every lane that of each period which the byte's low bits say.
+  template <int period>
+  struct Block {
+    I low, high;
+    explicit SLMC_INLINE Block(const int8_t* q) : low(both_halves(q)), high(period == 8 ? both_halves(q + 16) : low) {}
+    SLMC_INLINE I pick(I places) const {
+      const I from = and_(places, _mm256_set1_epi8(period - 1));
+      if constexpr (period == 4) return _mm256_shuffle_epi8(low, or_(from, Avx2::set(0x0c080400)));
+      constexpr auto upper = static_cast<int32_t>(0x80800800u);
+      return or_(_mm256_shuffle_epi8(low, or_(from, Avx2::set(upper))),
+                 _mm256_shuffle_epi8(high, or_(from, Avx2::set(0x08008080))));
+    }
+  };
+  static void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t units, uint8_t* masks) {
+    slmc::decode_patterns(table, fields, units, masks);
+  }
+  // The activations of 64 that a mask of 8 bytes keeps, one after another.
+  static SLMC_INLINE void gather(const int8_t* q, const uint8_t* mask, int8_t* out) {
+    gather_by_shuffles<Avx2>(q, mask, out);
+  }
 
   // out[j * 32 + i] = in[i * parts + j] for 32 * parts bytes
   template <int parts>

@@ -36,7 +36,8 @@ Processor detected() {
   const bool evex = __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
   const DotProducts dot = has_avx_vnni() ? kDot : evex ? kDotEvex : kNoDot;
   const bool wide = evex && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                    __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni");
+                    __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
+                    __builtin_cpu_supports("gfni");
   return {wide ? kWideLevel : dot ? kDotLevel : kVectorLevel, dot};
 }
 #elif defined(__aarch64__)

@@ -3,6 +3,7 @@
 #pragma once
 #include <arm_neon.h>
 
+#include "gather.h"
 #include "linear_body.h"
 
 namespace slmc {
@@ -48,6 +49,7 @@ struct Neon {
   static SLMC_INLINE I round(F v) { return vcvtnq_s32_f32(v); }
   static SLMC_INLINE I and_(I a, I b) { return vandq_s32(a, b); }
   static SLMC_INLINE I or_(I a, I b) { return vorrq_s32(a, b); }
+  static SLMC_INLINE I sub(I a, I b) { return vsubq_s32(a, b); }
   template <int n>
   static SLMC_INLINE I right(I v) {
     if constexpr (n == 0) return v;
@@ -134,6 +136,44 @@ struct Neon {
     const int32x4_t second = vpaddlq_s16(vmull_s8(vget_high_s8(a), vget_high_s8(b)));
     return vaddq_s32(sum, vpaddq_s32(first, second));
 #endif
+  }
+
+  static constexpr bool kSignedDots = true;
+  static SLMC_INLINE I less(I codes, I centre) {
+    return vreinterpretq_s32_s8(vsubq_s8(vreinterpretq_s8_s32(codes), vreinterpretq_s8_s32(centre)));
+  }
+
+  // For sparse matrices. a where mask has ones, else b.
+  static SLMC_INLINE I choose(I mask, I a, I b) { return vbslq_s32(vreinterpretq_u32_s32(mask), a, b); }
+  // table[index % 2^bits] of every byte, of at most 80 entries that are not nothing
+  template <int bits>
+  static SLMC_INLINE I look_up(const uint8_t* table, I index) {
+    const uint8x16_t from = vandq_u8(vreinterpretq_u8_s32(index), vdupq_n_u8((1 << bits) - 1));
+    if constexpr (bits <= 4) return vreinterpretq_s32_u8(vqtbl1q_u8(vld1q_u8(table), from));
+    if constexpr (bits == 5) return vreinterpretq_s32_u8(vqtbl2q_u8({{vld1q_u8(table), vld1q_u8(table + 16)}}, from));
+    uint8x16_t found = vqtbl4q_u8({{vld1q_u8(table), vld1q_u8(table + 16), vld1q_u8(table + 32), vld1q_u8(table + 48)}}, from);
+    if constexpr (bits == 7)
+      found = vorrq_u8(found, vqtbl1q_u8(vld1q_u8(table + 64), vsubq_u8(from, vdupq_n_u8(64))));
+    return vreinterpretq_s32_u8(found);
+  }
+  // Four periods of activations: pick gives every lane that of each period which the byte's low bits say.
+  template <int period>
+  struct Block {
+    int8x16_t low, high;
+    explicit SLMC_INLINE Block(const int8_t* q) : low(vld1q_s8(q)), high(period == 8 ? vld1q_s8(q + 16) : low) {}
+    SLMC_INLINE I pick(I places) const {
+      const I first = Neon::set(period == 4 ? 0x0c080400 : 0x18100800);
+      const I in_period = and_(places, vreinterpretq_s32_u8(vdupq_n_u8(period - 1)));
+      const uint8x16_t from = vreinterpretq_u8_s32(or_(in_period, first));
+      return vreinterpretq_s32_s8(period == 4 ? vqtbl1q_s8(low, from) : vqtbl2q_s8({{low, high}}, from));
+    }
+  };
+  static void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t units, uint8_t* masks) {
+    slmc::decode_patterns(table, fields, units, masks);
+  }
+  // The activations of 64 that a mask of 8 bytes keeps, one after another.
+  static SLMC_INLINE void gather(const int8_t* q, const uint8_t* mask, int8_t* out) {
+    gather_by_shuffles<Neon>(q, mask, out);
   }
 
   // out[j * 16 + i] = in[i * parts + j] for 16 * parts bytes

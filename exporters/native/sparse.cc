@@ -18,13 +18,56 @@ void unpack_unit(const uint8_t* plane, int bits, int64_t bytes, int shift, uint8
     }
 }
 
+// The codes of unit u of row n, in the inputs' order, from a plane of `bits` bits in words.
+void unpack_words(const SparseMatrix& m, const uint8_t* plane, int bits, int64_t n, int64_t u, int shift, uint8_t* out) {
+  const int64_t parts = 8 / bits, row_words = m.units * m.kept / (4 * parts);
+  const bool own = m.pattern_rows == 1, tiled = n < m.tiled;
+  const int64_t kept = own ? m.kept * m.table->period / kUnitInputs : 1;  // places of a block; codes of four inputs
+  const int mask = (1 << bits) - 1;
+  for (int64_t fours = 0; fours < m.kept / 4; ++fours) {
+    const int64_t place = u * m.kept / 4 + fours, word = place / parts;
+    const int64_t at = tiled ? (n / kTile * row_words + word) * kTile + n % kTile : n * row_words + word;
+    uint8_t* to = out + fours / kept * kept * 4 + fours % kept;
+    for (int64_t j = 0; j < 4; ++j) {
+      const int code = (plane[at * 4 + j] >> (place % parts * bits) & mask) << shift;
+      uint8_t& one = to[j * kept];
+      one = static_cast<uint8_t>(shift ? one | code : code);
+    }
+  }
+}
+
+// The masks of the units of row n in a tile, from the planes of its ranks.
+void masks_of_tiled_row(const SparseMatrix& m, int64_t n, uint8_t* masks) {
+  const PatternTable& table = *m.table;
+  const int64_t blocks = kUnitInputs / (4 * table.period), unit_bytes = table.unit_bytes() * kTile;
+  const uint8_t* tile = m.patterns + n / kTile * m.units * unit_bytes;
+  std::memset(masks, 0, m.units * kMaskBytes);
+  for (int64_t u = 0; u < m.units; ++u)
+    for (int64_t block = 0; block < blocks; ++block)
+      for (int64_t j = 0; j < 4; ++j) {
+        const uint8_t* plane = tile + u * unit_bytes;
+        int rank = 0, first = 0;
+        for (const int bits : {4, 2, 1}) {
+          if (!(table.rank_bits & bits)) continue;
+          const int64_t places = 8 / bits < blocks ? 8 / bits : blocks, rows = kTile / (8 / bits / places);
+          const int64_t at = (block / places * rows + n % kTile % rows) * 4 + j;
+          const int64_t shift = (n % kTile / rows * places + block % places) * bits;
+          rank |= (plane[at] >> shift & ((1 << bits) - 1)) << first;
+          plane += blocks / places * rows * 4;
+          first += bits;
+        }
+        const int64_t input = (block * 4 + j) * table.period;
+        const int mask = table.masks[rank] & ((1 << table.period) - 1);
+        masks[u * kMaskBytes + input / 8] |= static_cast<uint8_t>(mask << (input % 8));
+      }
+}
+
 }  // namespace
 
-PatternTable::PatternTable(int kept, int period) : width(period < 8 ? 8 : period) {
+PatternTable::PatternTable(int kept, int period) : width(period < 8 ? 8 : period), period(period) {
   std::vector<uint16_t> ranked;
   for (int mask = 0; mask < 1 << period; ++mask)
     if (__builtin_popcount(static_cast<unsigned>(mask)) == kept) ranked.push_back(static_cast<uint16_t>(mask));
-  int rank_bits = 0;
   while (size_t{1} << rank_bits < ranked.size()) ++rank_bits;
   if (rank_bits > kMostRankBits) {
     field_bits = width;
@@ -42,6 +85,14 @@ PatternTable::PatternTable(int kept, int period) : width(period < 8 ? 8 : period
   }
   for (int i = 0; i < 128; ++i) found[i] = static_cast<uint8_t>(masks[i % masks.size()]);
   if (width == 8) make_controls(2 * kept == period, kept * 8 / period);
+  for (int rank = 0; rank < 128 && period <= 8; ++rank) {
+    int before = 0;
+    for (int input = 0; input < period; ++input)
+      if (ranked[rank % ranked.size()] >> input & 1) {
+        places[before / 2][rank] |= static_cast<uint8_t>(input << before % 2 * 4);
+        ++before;
+      }
+  }
 }
 
 void PatternTable::make_controls(bool half_kept, int kept) {
@@ -70,6 +121,14 @@ void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t c
   const int bits = table.field_bits, bytes = table.width / 8;
   const uint32_t mask = (1u << bits) - 1;
   const int64_t eights = count * kMaskBytes / (8 * bytes);  // eight fields are `bits` bytes
+  if (table.width == 8) {
+    for (int64_t e = 0; e < eights; ++e) {
+      uint64_t packed = 0;
+      std::memcpy(&packed, fields + e * bits, bits);
+      for (int f = 0; f < 8; ++f, packed >>= bits) masks[e * 8 + f] = table.found[packed & mask];
+    }
+    return;
+  }
   for (int64_t e = 0; e < eights; ++e) {
     uint8_t copy[16] = {};
     std::memcpy(copy, fields + e * bits, bits);
@@ -86,6 +145,7 @@ void masks_of_row(const SparseMatrix& m, int64_t n, uint8_t* masks) {
   const int64_t bytes = m.table->unit_bytes();
   if (m.pattern_rows > 1)
     return decode_patterns(*m.table, m.patterns + n / m.pattern_rows * m.units * bytes, m.units, masks);
+  if (n < m.tiled) return masks_of_tiled_row(m, n, masks);
   const Strip strip = m.strip(m.patterns, n, bytes);
   for (int64_t u = 0; u < m.units; ++u)
     decode_patterns(*m.table, strip.first + u * strip.stride, 1, masks + u * kMaskBytes);
@@ -100,8 +160,13 @@ void decode_sparse_row(const SparseMatrix& m, int64_t n, const uint8_t* masks, u
     steps[i] = static_cast<uint8_t>(128 + (m.float4 ? kFloat4Steps[i] : i - (1 << (m.bits - 1))));
   uint8_t unit[kUnitInputs];
   for (int64_t u = 0; u < m.units; ++u, row += kUnitInputs) {
-    unpack_unit(codes.first + u * codes.stride, low, m.code_bytes(), 0, unit);
-    if (high) unpack_unit(above.first + u * above.stride, high, m.high_bytes(), low, unit);
+    if (m.in_words || n < m.tiled) {
+      unpack_words(m, m.codes, low, n, u, 0, unit);
+      if (high) unpack_words(m, m.high, high, n, u, low, unit);
+    } else {
+      unpack_unit(codes.first + u * codes.stride, low, m.code_bytes(), 0, unit);
+      if (high) unpack_unit(above.first + u * above.stride, high, m.high_bytes(), low, unit);
+    }
     for (int64_t i = 0; i < m.kept; ++i) unit[i] = steps[unit[i]];
     if (!masks) {
       std::memcpy(row, unit, kUnitInputs);

@@ -4,7 +4,7 @@
 //
 // Rows are padded to units of 128 inputs. A unit keeps `kept` codes in the inputs' order; in a plane of b bits byte i
 // holds codes i, i + L, i + 2 L, ... with L = kept * b / 8. Four rows form a tile, whose bytes go unit by unit, row by
-// row; rows behind the last whole tile follow one after another.
+// row; rows behind the last whole tile follow one after another. Other tiles, of 16 rows: see `tiled`.
 #pragma once
 #include <vector>
 
@@ -26,6 +26,9 @@ struct PatternTable {
   // For byte shuffles of two fields of 8 inputs, of the first and of the second: where half is kept, the places of the
   // kept inputs, four bytes each; else for every input the place of its code, or 0x80.
   uint64_t controls[128][2] = {};
+  // For tiles of 16 rows: of a period's rank, which repeat, kept places 2 i and, four bits up, 2 i + 1.
+  uint8_t places[4][128] = {};
+  int period = 0, rank_bits = 0;
 
   PatternTable() = default;
   PatternTable(int kept, int period);
@@ -50,14 +53,20 @@ struct SparseMatrix {
   int64_t N = 0, K = 0, group = 0, groups = 0, units = 0;
   int64_t kept = 0;  // of a unit
   int64_t pattern_rows = 1;
+  int64_t tiled = 0;  // rows, a multiple of kTile, that lie in tiles of 16 (exporters/formats/sparse_tiles.py)
+  bool in_words = false;  // whether codes lie in words: all rows of a shared pattern, where there are such tiles
   int bits = 0;
   bool float4 = false;
 
   SLMC_INLINE int64_t padded() const { return units * kUnitInputs; }
   SLMC_INLINE int64_t code_bytes() const { return kept * low_bits(bits) / 8; }  // of a unit
   SLMC_INLINE int64_t high_bytes() const { return kept * high_bits(bits) / 8; }
+  // Where the scale of row n's group g is.
+  SLMC_INLINE int64_t factor_at(int64_t n, int64_t g) const {
+    return n < tiled ? (n / kTile * groups + g) * kTile + n % kTile : n * groups + g;
+  }
   SLMC_INLINE Strip strip(const uint8_t* plane, int64_t n, int64_t unit_bytes) const {
-    const int64_t whole = N / kTileRows * kTileRows;
+    const int64_t whole = tiled ? 0 : N / kTileRows * kTileRows;
     if (n >= whole) return {plane + n * units * unit_bytes, unit_bytes};
     const int64_t tile = n / kTileRows * kTileRows;
     return {plane + tile * units * unit_bytes + (n - tile) * unit_bytes, kTileRows * unit_bytes};
@@ -99,7 +108,15 @@ struct SparseKernels {
   void (*multiply)(const SparseMatrix&, const SparseInput&, float* y, int64_t first, int64_t last);
 };
 
+// Of matrices in units.
 const SparseKernels& avx2_sparse_kernels();
 const SparseKernels& avx512_sparse_kernels();
+// Of matrices in tiles of 16 rows; input factors are [tokens, units * scales] there.
+const SparseKernels& avx2_sparse_tile_kernels();
+const SparseKernels& avx_vnni_sparse_tile_kernels();
+const SparseKernels& avx512vl_vnni_sparse_tile_kernels();
+const SparseKernels& avx512_sparse_tile_kernels();
+const SparseKernels& neon_sparse_tile_kernels();
+const SparseKernels& neon_dot_sparse_tile_kernels();
 
 }  // namespace slmc

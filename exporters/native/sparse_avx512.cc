@@ -3,34 +3,16 @@
 
 #include <limits>
 
+#include "avx512_patterns.h"
 #include "elementary.h"
 #include "sparse_body.h"
 
 namespace slmc {
 namespace {
 
-// out[64 i ..] = 64 bytes of masks from `8 * bits` bytes of fields of 8 inputs.
-template <typename Store>
-void over_masks(const PatternTable& table, const uint8_t* fields, int64_t masks, const Store& store) {
-  const int bits = table.field_bits;
-  const __m512i to_words = _mm512_loadu_si512(table.spread), shifts = _mm512_loadu_si512(table.offsets);
-  const __m512i low = _mm512_loadu_si512(table.found), high = _mm512_loadu_si512(table.found + 64);
-  for (int64_t i = 0; i < masks; i += 64) {
-    const int64_t left = masks - i < 64 ? masks - i : 64;
-    const __mmask64 bytes = _bzhi_u64(~uint64_t{0}, static_cast<unsigned>(left / 8 * bits));
-    const __m512i packed = _mm512_maskz_loadu_epi8(bytes, fields + i / 8 * bits);
-    const __m512i index = _mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(to_words, packed));
-    store(i, _mm512_permutex2var_epi8(low, index, high));  // looks at seven bits of an index; the table repeats
-  }
-}
-
 struct Common {
   static void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t units, uint8_t* masks) {
-    if (table.width != 8) return slmc::decode_patterns(table, fields, units, masks);
-    // whole vectors, for which there is room: stores under a mask are slow, and slow to be read again
-    over_masks(table, fields, units * kMaskBytes, [&](int64_t at, __m512i found) {
-      _mm512_storeu_si512(masks + at, found);
-    });
+    wide_decode_patterns(table, fields, units, masks);
   }
   static SLMC_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
   static SLMC_INLINE __m512 halves(const uint16_t* p, int64_t count) {

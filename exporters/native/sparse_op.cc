@@ -29,11 +29,18 @@ const LinearKernels& dense_kernels(bool vector_layout) {
   }
 }
 
-const SparseKernels* direct_kernels() {
+// For few tokens with activations of 8 bits; null where there are none.
+const SparseKernels* direct_kernels(bool tiles) {
 #if defined(__x86_64__)
-  static const bool expands = __builtin_cpu_supports("avx512vbmi2");
-  if (expands && isa() == kWideVector) return &avx512_sparse_kernels();
-  if (isa() == kVector) return &avx2_sparse_kernels();
+  if (isa() == kWideVector) return tiles ? &avx512_sparse_tile_kernels() : &avx512_sparse_kernels();
+  if (isa() == kVector && !tiles) return &avx2_sparse_kernels();
+  if (isa() == kVector)
+    return dot_products() == kDot       ? &avx_vnni_sparse_tile_kernels()
+           : dot_products() == kDotEvex ? &avx512vl_vnni_sparse_tile_kernels()
+                                        : &avx2_sparse_tile_kernels();
+#elif defined(__aarch64__)
+  if (isa() == kVector && tiles)
+    return dot_products() == kDot ? &neon_dot_sparse_tile_kernels() : &neon_sparse_tile_kernels();
 #endif
   return nullptr;
 }
@@ -82,7 +89,7 @@ class SparseLinear : public Kernel {
     auto* y = static_cast<float*>(call.output(0, shape));
     const int64_t tokens = x.shape.count() / m.K;
     if (tokens == 0) return;
-    const SparseKernels* direct = direct_kernels();
+    const SparseKernels* direct = direct_kernels(m.tiled > 0);
     if (direct && activation_bits_ == 8 && tokens < kDirectTokens) {
       if (const SparseInput* input = direct->prepare(m, x.as<float>(), tokens, call_arena()))
         return over_features(call, m, tokens, [&](int64_t first, int64_t last) {
@@ -120,6 +127,21 @@ class SparseLinear : public Kernel {
     m.units = (m.K + kUnitInputs - 1) / kUnitInputs;
     m.kept = kUnitInputs * kept / period;
     if (kept < period) table_ = PatternTable(static_cast<int>(kept), static_cast<int>(period));
+    read_tile(node.integer_or("tile", 0), kept, period);
+  }
+
+  void read_tile(int64_t tile, int64_t kept, int64_t period) {
+    SparseMatrix& m = matrix_;
+    expect(tile == 0 || tile == kTile, listed("tile", tile) + "; known are 0 and 16");
+    if (tile == 0) return;
+    const bool own = m.pattern_rows == 1;
+    const bool fits = own ? (m.bits == 4 || m.bits == 8) && period <= 8
+                          : m.group * kept / period % 32 == 0 && m.padded() == m.groups * m.group;
+    expect(fits && kept < period && !m.float4 && m.group % 64 == 0,
+           "attribute tile = 16 is for groups of 64 or of a multiple of 128, and for integers of 4 or 8 bits with 4 or 8 "
+           "inputs to a pattern, or for whole groups of a multiple of 32 codes with a pattern of 16 rows, up to a multiple of 128 inputs");
+    m.tiled = m.N / kTile * kTile;
+    m.in_words = !own;
   }
 
   void set(SparseMatrix* m, Plane plane, const Tensor& tensor) const {
@@ -165,8 +187,9 @@ class SparseLinear : public Kernel {
     const Prepared prepared = kernels.prepare(dense, x, tokens, static_cast<int>(activation_bits_), call_arena());
     over_features(call, m, tokens, [&](int64_t first, int64_t last) {
       const int64_t row_bytes = dense.row_bytes(), common = row_bytes < m.padded() ? row_bytes : m.padded();
-      uint8_t* rows = thread_bytes(kRowTile * row_bytes + m.padded() + m.units * kMaskBytes);
-      uint8_t* row = rows + kRowTile * row_bytes;
+      uint8_t* rows = thread_bytes(kRowTile * (row_bytes + 2 * m.groups) + m.padded() + m.units * kMaskBytes);
+      auto* scales = reinterpret_cast<uint16_t*>(rows + kRowTile * row_bytes);
+      uint8_t* row = rows + kRowTile * (row_bytes + 2 * m.groups);
       uint8_t* masks = row + m.padded();
       for (int64_t tile = first; tile < last; tile += kRowTile) {
         const int64_t end = tile + kRowTile < last ? tile + kRowTile : last;
@@ -176,9 +199,11 @@ class SparseLinear : public Kernel {
           uint8_t* to = rows + (n - tile) * row_bytes;
           std::memcpy(to, row, common);
           std::memset(to + common, 128, row_bytes - common);
+          for (int64_t g = 0; m.tiled && g < m.groups; ++g) scales[(n - tile) * m.groups + g] = m.scales[m.factor_at(n, g)];
         }
         QMatrix part = dense;  // rows 0 .. end of a smaller matrix; its output keeps the stride of the whole
         part.codes = rows - tile * row_bytes;
+        if (m.tiled) part.scales = scales - tile * m.groups;
         kernels.multiply(part, prepared, y, tile, end);
       }
     });

@@ -45,9 +45,10 @@ SLMC_INLINE void over_vectors(const Body& body) {
 // Bytes of a tile that are fetched before they are used.
 constexpr int kTileAhead = 512;
 
-// Adds 2^up * (sum of code * q) over blocks of 32 codes of a plane of b bits to sum[tile][vector].
-template <typename V, int b, int up, int tiles, typename Count>
-SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* q, Count blocks,
+// Adds 2^up * (sum of code * q) over blocks of 32 codes of a plane of b bits to sum[tile][vector]. `own`: every tile
+// has its own q.
+template <typename V, int b, int up, int tiles, bool own, typename Count>
+SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* const* q, Count blocks,
                            typename V::I (*sum)[kTileVectors<V>]) {
   using I = typename V::I;
   constexpr int vectors = kTileVectors<V>, parts = 8 / b, slots = parts < V::kSlots ? parts : V::kSlots;
@@ -68,7 +69,10 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* q, Count 
       unrolled<parts>([&](auto j) SLMC_LAMBDA {
         constexpr int place = j.value % slots, down = b * (j.value - place);
         const I mask = V::set(static_cast<int32_t>((((1u << b) - 1) << (b * place)) * 0x01010101u));
-        const I x = V::broadcast(q + block * 32 + (w.value * parts + j.value) * 4);
+        I x[own ? tiles : 1];
+        unrolled<own ? tiles : 1>([&](auto t) SLMC_LAMBDA {
+          x[t.value] = V::broadcast(q[t.value] + block * 32 + (w.value * parts + j.value) * 4);
+        });
         over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
           I codes = words[t.value][r.value];
           if constexpr (b < 8) codes = V::and_(V::template right<down>(codes), mask);
@@ -77,10 +81,10 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* q, Count 
           if constexpr (V::kPairs && b < 8) {
             static_assert(V::template kPairsTogether<b> >= 8, "a block fits in 16 bits");
             I& held = pairs[t.value][r.value];
-            const I products = V::template pairs<b>(codes, x);
+            const I products = V::template pairs<b>(codes, x[own ? t.value : 0]);
             held = w.value + j.value == 0 ? products : V::add_pairs(held, products);
           } else {
-            total = V::template dot<b>(total, codes, x);
+            total = V::template dot<b>(total, codes, x[own ? t.value : 0]);
           }
         });
       });
@@ -121,10 +125,12 @@ SLMC_INLINE void add_segment(const TilePlanes* at, int64_t group, float centre, 
   });
 }
 
-template <typename V, int bits, bool integer, int tiles>
-void multiply_tiles(const QMatrix& m, const Prepared& p, int64_t token, const TilePlanes* at) {
+// `own`: `inputs` is one for each tile, of the same segments; else one for all.
+template <typename V, int bits, bool integer, int tiles, bool own = false>
+void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, const TilePlanes* at) {
   using L = Layout<V, bits>;
   constexpr int vectors = kTileVectors<V>;
+  const Prepared& p = *inputs;
   const float centre = static_cast<float>(m.centre());
   typename V::F total[tiles][vectors];
   over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { total[t.value][r.value] = V::zero(); });
@@ -140,12 +146,18 @@ void multiply_tiles(const QMatrix& m, const Prepared& p, int64_t token, const Ti
     typename V::F values[tiles][vectors];
     if constexpr (integer) {
       typename V::I sum[tiles][vectors];
-      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { sum[t.value][r.value] = V::set(p.start[i]); });
+      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { sum[t.value][r.value] = V::set(inputs[own ? t.value : 0].start[i]); });
+      const int8_t *q[tiles], *q_high[tiles];
+      for (int t = 0; t < (own ? tiles : 1); ++t) {
+        q[t] = inputs[t].quantised + first;
+        q_high[t] = inputs[t].for_high + first;
+      }
       const auto add_planes = [&](auto blocks) SLMC_LAMBDA {
-        add_plane<V, L::low, 0, tiles>(low, p.quantised + first, blocks, sum);
-        if constexpr (L::high > 0) add_plane<V, L::high, L::low, tiles>(high, p.for_high + first, blocks, sum);
+        add_plane<V, L::low, 0, tiles, own>(low, q, blocks, sum);
+        if constexpr (L::high > 0) add_plane<V, L::high, L::low, tiles, own>(high, q_high, blocks, sum);
       };
       if (segment.length == kActivationGroup) add_planes(Index<kActivationGroup / 32>{});
+      else if (own && segment.length == kActivationGroup / 2) add_planes(Index<kActivationGroup / 64>{});
       else add_planes(segment.length / 32);
       const typename V::F scale_x = V::set(p.scales[i]);
       over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { values[t.value][r.value] = V::mul(V::to_float(sum[t.value][r.value]), scale_x); });
@@ -228,15 +240,15 @@ void tiles_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, i
   for (int64_t i = 0; i < apart; ++i) {
     TilePlanes at[at_once];
     for (int t = 0; t < at_once; ++t) at[t] = tile_at(m, first + (i + t * apart) * kTile, y);
-    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, at_once>(m, p, t, at);
+    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, at_once>(m, &p, t, at);
   }
   for (int64_t i = at_once * apart; i < tiles; ++i) {
     const TilePlanes at = tile_at(m, first + i * kTile, y);
-    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, p, t, &at);
+    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, &p, t, &at);
   }
   if (last <= m.tiled) return;
   const TilePlanes at = last_tile(m, y);
-  for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, p, t, &at);
+  for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, &p, t, &at);
 }
 
 }  // namespace

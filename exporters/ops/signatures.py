@@ -97,7 +97,8 @@ SPARSE_LINEAR = Signature(
         Parameter("patterns", UINT8, optional=True),  # not there where kept = period
     ),
     (Parameter("y", FLOAT),),
-    ints=("K", "N", "bits", "group", "kept", "period", "pattern_rows", "float4", "activation_bits"),
+    # tile: 16, or 0: see exporters.formats.sparse_tiles
+    ints=("K", "N", "bits", "group", "kept", "period", "pattern_rows", "float4", "activation_bits", "tile"),
 )
 
 CACHED_ATTENTION = Signature(

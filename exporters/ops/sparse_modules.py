@@ -9,6 +9,7 @@ from exporters.formats.base import Encoded
 from exporters.formats.decomposed import INLIERS, OUTLIERS, DecomposedFormat
 from exporters.formats.float4 import Float4Format
 from exporters.formats.nm import NmFormat
+from exporters.formats.sparse_tiles import in_tiles, sparse_tile_of
 from exporters.formats.units import padded_columns
 from exporters.ops.sparse_products import sparse_linear
 
@@ -24,8 +25,12 @@ class SparseLinear(nn.Module):
     def __init__(self, encoded: Encoded, fmt: NmFormat | Float4Format, activation_bits: int = 32) -> None:
         super().__init__()
         self.N, self.K = encoded.shape
+        self.tile = sparse_tile_of(fmt, self.N, self.K)
+        planes = encoded.planes
+        if self.tile and isinstance(fmt, NmFormat):
+            planes = in_tiles(fmt, planes)
         for name in ("codes", "scales", "high", "patterns"):
-            plane = encoded.planes.get(name)
+            plane = planes.get(name)
             self.register_buffer(name, None if plane is None else torch.from_numpy(plane.copy()))
         values = fmt.values if isinstance(fmt, NmFormat) else fmt
         self.bits, self.group = fmt.bits, fmt.group or padded_columns(self.K)
@@ -38,7 +43,7 @@ class SparseLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = sparse_linear(
             x, self.codes, self.scales, self.high, self.patterns, self.K, self.N, self.bits, self.group, self.kept,
-            self.period, self.pattern_rows, self.float4, self.activation_bits,
+            self.period, self.pattern_rows, self.float4, self.activation_bits, self.tile,
         )  # fmt: skip
         return y
 

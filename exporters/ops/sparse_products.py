@@ -10,6 +10,7 @@ from exporters.formats.base import Array, Encoded
 from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
+from exporters.formats.sparse_tiles import out_of_tiles
 from exporters.ops.activation_functions import TINIEST
 
 ACTIVATION_BLOCK = 128
@@ -31,10 +32,13 @@ def rounded_activations(x: Tensor, group: int) -> Tensor:
 
 
 def _decoded(planes: dict[str, Array], K: int, N: int, group: int, bits: int, pattern: tuple[int, int, int],
-             float4: bool) -> Tensor:  # fmt: skip
+             float4: bool, tile: int) -> Tensor:  # fmt: skip
     values = Float4Format(group) if float4 else IntegerFormat(bits, group, True)
     kept, period, pattern_rows = pattern
     fmt = values if kept == period else NmFormat(kept, period, values, pattern_rows)
+    if tile:
+        assert isinstance(fmt, NmFormat)
+        planes = out_of_tiles(fmt, planes)
     return torch.from_numpy(fmt.decode(Encoded(fmt.name, (N, K), planes)))
 
 
@@ -42,11 +46,12 @@ def _decoded(planes: dict[str, Array], K: int, N: int, group: int, bits: int, pa
 def sparse_linear(
     x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, patterns: Tensor | None, K: int, N: int, bits: int,
     group: int, kept: int, period: int, pattern_rows: int, float4: int, activation_bits: int,
+    tile: int,
 ) -> Tensor:  # fmt: skip
     """y[..., n] = sum_k x[..., k] w[n, k] with w from sparse planes (see exporters.ops.signatures); x [..., K]."""
     named = {"codes": codes, "scales": scales, "high": high, "patterns": patterns}
     planes: dict[str, Array] = {n: plane.numpy() for n, plane in named.items() if plane is not None}
-    weight = _decoded(planes, K, N, group, bits, (kept, period, pattern_rows), bool(float4))
+    weight = _decoded(planes, K, N, group, bits, (kept, period, pattern_rows), bool(float4), tile)
     seen = rounded_activations(x, group) if activation_bits == 8 else x
     return functional.linear(seen, weight.to(x.dtype))
 
@@ -55,5 +60,6 @@ def sparse_linear(
 def _(
     x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, patterns: Tensor | None, K: int, N: int, bits: int,
     group: int, kept: int, period: int, pattern_rows: int, float4: int, activation_bits: int,
+    tile: int,
 ) -> Tensor:  # fmt: skip
     return x.new_empty(*x.shape[:-1], N)

@@ -13,6 +13,7 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.float4 import Float4Format
 from exporters.formats.nm import NmFormat
+from exporters.formats.sparse_tiles import in_tiles, out_of_tiles, sparse_tile_of
 from exporters.formats.units import padded_columns
 from exporters.native_library import library, library_path
 from exporters.ops.signatures import DOMAIN
@@ -23,11 +24,12 @@ except NotAvailable as missing:
     pytest.skip(str(missing), allow_module_level=True)
 
 ORDER = ["x", "codes", "scales", "high", "patterns"]
-NAMES = ("2:4/int4-g64", "2:4/int4-g128", "1:4/int8", "3:4/int6-g32", "4:8/int4-g128", "4:8/int8-g16", "6:8/int4-g64",
-         "6:8/int4-g256", "1:8/int8", "7:8/int3-g256", "5:8/int2-g16", "3:8/int4-g32", "4:8x16/int4-g64",
-         "4:8x16/int4-g32", "2:4x16/int8", "6:8x16/int4-g128", "1:8x16/int8-g16", "1:16/int4", "3:16/int4-g32",
-         "8:16/int4-g64", "4:16x16/int6-g16", "8:16x16/int4-g16", "15:16/int2", "6:8/fp4-g16", "4:8x16/fp4-g32",
-         "fp4-g16", "fp4-g32")  # fmt: skip
+NAMES = ("2:4/int4-g64", "2:4/int4-g128", "1:4/int8", "3:4/int6-g32", "3:4/int4", "4:8/int4-g128", "4:8/int8-g16",
+         "4:8/int8-g64", "6:8/int4-g64", "6:8/int4-g256", "1:8/int8", "1:8/int4-g64", "2:8/int4-g128", "3:8/int4-g64",
+         "5:8/int8-g64", "7:8/int4-g128", "4:8x16/int3-g64", "2:8x16/int2-g128", "8:16x16/int5-g64", "6:8x16/int6",
+         "7:8/int3-g256", "5:8/int2-g16", "3:8/int4-g32", "4:8x16/int4-g64", "4:8x16/int4-g32", "2:4x16/int8",
+         "6:8x16/int4-g128", "1:8x16/int8-g16", "1:16/int4", "3:16/int4-g32", "8:16/int4-g64", "4:16x16/int6-g16",
+         "8:16x16/int4-g16", "15:16/int2", "6:8/fp4-g16", "4:8x16/fp4-g32", "fp4-g16", "fp4-g32")  # fmt: skip
 
 
 def levels() -> list[int]:
@@ -44,21 +46,22 @@ def isa(request):
 
 
 class Weights:
-    """A matrix as a format stores it: planes, attributes, and w as float64."""
+    """A matrix as a graph holds it, in tiles where it can be: planes, attributes, and w as float64."""
 
-    def __init__(self, name: str, N: int, K: int, encoded: Encoded | None = None):
+    def __init__(self, name: str, N: int, K: int, tiles: bool = True):
         fmt = format_named(name)
         assert isinstance(fmt, NmFormat | Float4Format)
         weight = np.random.default_rng(N * K).standard_normal((N, K)).astype(np.float32)
-        encoded = encoded or fmt.encode(weight)
-        self.planes = dict(encoded.planes)
+        encoded = fmt.encode(weight)
         self.w = fmt.decode(encoded).astype(np.float64)
         sparse = isinstance(fmt, NmFormat)
+        tile = sparse_tile_of(fmt, N, K) if tiles else 0
+        self.planes = in_tiles(fmt, encoded.planes) if tile and isinstance(fmt, NmFormat) else dict(encoded.planes)
         self.attributes = {
             "K": K, "N": N, "bits": fmt.bits, "group": fmt.group or padded_columns(K),
             "kept": fmt.kept if sparse else 8, "period": fmt.period if sparse else 8,
             "pattern_rows": fmt.pattern_rows if sparse else 1,
-            "float4": int(isinstance(fmt.values if sparse else fmt, Float4Format)),
+            "float4": int(isinstance(fmt.values if sparse else fmt, Float4Format)), "tile": tile,
         }  # fmt: skip
 
 
@@ -126,12 +129,15 @@ def test_two_of_four_by_hand(isa, activation_bits):
     assert model.run(None, {"x": x})[0].tolist() == [[3 * 0.5 + -2 * -1.0]]
 
 
+@pytest.mark.parametrize("tiles", [True, False], ids=["tiles", "units"])
 @pytest.mark.parametrize("activation_bits", [32, 8])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_format(isa, name, activation_bits):
+def test_every_format(isa, name, activation_bits, tiles):
     rng = np.random.default_rng(0)
-    for N, K in [(1, 1), (5, 70), (64, 256), (33, 300), (18, 1000)]:
-        weights = Weights(name, N, K)
+    for N, K in [(1, 1), (5, 70), (64, 256), (33, 300), (18, 1000), (112, 384)]:
+        weights = Weights(name, N, K, tiles)
+        if tiles and not weights.attributes["tile"]:
+            continue
         for tokens in (1, 3, 8, 33):
             x = rng.standard_normal((1, tokens, K)).astype(np.float32)
             seen = rounded(x, weights.attributes["group"]) if activation_bits == 8 else x
@@ -153,7 +159,8 @@ def test_extreme_codes_do_not_overflow(isa, name):
             weights.planes[plane] = np.full_like(weights.planes[plane], 0x77 if name == "fp4-g16" else 0xFF)
     weights.planes["scales"][:] = 1  # every sum is exact
     fmt = format_named(name)
-    weights.w = fmt.decode(Encoded(name, (32, 512), weights.planes)).astype(np.float64)
+    planes = out_of_tiles(fmt, weights.planes) if weights.attributes["tile"] else weights.planes
+    weights.w = fmt.decode(Encoded(name, (32, 512), planes)).astype(np.float64)
     x = np.full((9, 512), 3, np.float32)
     for activation_bits in (8, 32):
         close(product(x, weights, activation_bits=activation_bits), x, weights.w)

@@ -1,0 +1,131 @@
+// One token times an N:M matrix in tiles of 16 rows that share a pattern, for any vector type V: the kept activations
+// are gathered once for a tile, and then the codes are those of a dense tile with fewer inputs (tiles_body.h).
+#pragma once
+#include "sparse_tiles_body.h"
+
+namespace slmc {
+namespace {
+
+constexpr int64_t kGatherRoom = 128;  // bytes behind gathered activations that V::gather may write, and read of q
+
+template <typename V>
+SLMC_INLINE int32_t sum_of(const int8_t* q, int64_t length) {
+  if (length % (V::kLanes * 4) == 0) {
+    typename V::I total = V::set(int32_t{0});
+    for (int64_t k = 0; k < length; k += V::kLanes * 4) total = V::template dot<4>(total, V::ones(), V::load(q + k));
+    return V::sum(total);
+  }
+  int32_t total = 0;
+  for (int64_t k = 0; k < length; ++k) total += q[k];
+  return total;
+}
+
+// The kept codes as a matrix of their own.
+inline QMatrix kept_codes(const SparseMatrix& m) {
+  QMatrix dense;
+  dense.codes = m.codes;
+  dense.high = m.high;
+  dense.scales = m.scales;
+  dense.N = m.N;
+  dense.K = m.units * m.kept;
+  dense.groups = m.groups;
+  dense.group = m.group * m.kept / kUnitInputs;
+  dense.tiled = m.tiled;
+  dense.bits = m.bits;
+  return dense;
+}
+
+// The activations that a tile's pattern keeps.
+template <typename V>
+struct Gathered {
+  uint8_t* masks = nullptr;
+  int8_t* q = nullptr;       // [tokens, kept inputs]
+  int32_t* start = nullptr;  // [tokens, segments]
+
+  void take(const SparseMatrix& m, const SparseInput& in, Arena& arena) {
+    masks = arena.take<uint8_t>(m.units * kMaskBytes + 64);
+    q = arena.take<int8_t>(in.tokens * m.units * m.kept + kGatherRoom);
+    start = arena.take<int32_t>(in.tokens * m.units * in.scales);
+  }
+
+  void fill(const SparseMatrix& m, const SparseInput& in, int64_t n, int32_t centre) {
+    const int64_t pattern = n / m.pattern_rows * m.units * m.table->unit_bytes();
+    V::decode_patterns(*m.table, m.patterns + pattern, m.units, masks);
+    const int64_t length = m.kept / in.scales, segments = m.units * in.scales;
+    for (int64_t t = 0; t < in.tokens; ++t) {
+      int8_t* out = q + t * m.units * m.kept;
+      const int8_t* from = in.q + t * m.padded();
+      for (int64_t half = 0; half < 2 * m.units; ++half)  // of 64 inputs, which keep a fixed number, whatever the masks
+        V::gather(from + 64 * half, masks + 8 * half, out + half * m.kept / 2);
+      for (int64_t s = 0; s < segments; ++s)
+        start[t * segments + s] = -centre * sum_of<V>(out + s * length, length);
+    }
+  }
+};
+
+template <typename V, int bits>
+void shared_patterns(const SparseMatrix& m, const SparseInput& in, float* y, int64_t first, int64_t last) {
+  constexpr int most = kTilesAtOnce<V>;
+  static thread_local Arena arena;
+  arena.reset();
+  const QMatrix dense = kept_codes(m);
+  const int32_t centre = V::kSignedCodes8 && bits == 8 ? 0 : dense.centre();
+  Prepared common;
+  common.segment_count = m.units * in.scales;
+  common.scales = in.factors;
+  auto* segments = arena.take<Segment>(common.segment_count);
+  for (int64_t s = 0, length = m.kept / in.scales; s < common.segment_count; ++s)
+    segments[s] = {static_cast<int32_t>(s * length), static_cast<int32_t>(length),
+                   static_cast<int32_t>(s * length / dense.group)};
+  common.segments = segments;
+  Gathered<V> gathered[most];
+  Prepared p[most];
+  for (int t = 0; t < most; ++t) {
+    gathered[t].take(m, in, arena);
+    p[t] = common;
+    p[t].quantised = p[t].for_high = gathered[t].q;
+    p[t].start = gathered[t].start;
+  }
+  const int64_t end = last < m.tiled ? last : m.tiled, tiles = end > first ? (end - first) / kTile : 0;
+  const int64_t apart = tiles / most;
+  const auto run = [&](auto at_once, const TilePlanes* at, const int64_t* n) {
+    for (int t = 0; t < at_once.value; ++t) gathered[t].fill(m, in, n[t], centre);
+    for (int64_t t = 0; t < in.tokens; ++t)
+      multiply_tiles<V, bits, true, at_once.value, true>(dense, p, t, at);
+  };
+  for (int64_t i = 0; i < apart; ++i) {
+    TilePlanes at[most];
+    int64_t n[most];
+    for (int t = 0; t < most; ++t) at[t] = tile_at(dense, n[t] = first + (i + t * apart) * kTile, y);
+    run(Index<most>{}, at, n);
+  }
+  for (int64_t n = first + most * apart * kTile; n < end; n += kTile) {
+    const TilePlanes at = tile_at(dense, n, y);
+    run(Index<1>{}, &at, &n);
+  }
+  if (last <= m.tiled) return;
+  const TilePlanes at = last_tile(dense, y);
+  run(Index<1>{}, &at, &m.tiled);
+}
+
+template <typename V>
+void multiply_sparse(const SparseMatrix& m, const SparseInput& in, float* y, int64_t first, int64_t last) {
+  if (m.pattern_rows == 1)
+    return m.bits == 8 ? own_patterns_of<V, 8>(m, in, y, first, last) : own_patterns_of<V, 4>(m, in, y, first, last);
+  switch (m.bits) {
+    case 2: return shared_patterns<V, 2>(m, in, y, first, last);
+    case 3: return shared_patterns<V, 3>(m, in, y, first, last);
+    case 4: return shared_patterns<V, 4>(m, in, y, first, last);
+    case 5: return shared_patterns<V, 5>(m, in, y, first, last);
+    case 6: return shared_patterns<V, 6>(m, in, y, first, last);
+    default: return shared_patterns<V, 8>(m, in, y, first, last);
+  }
+}
+
+template <typename V>
+constexpr SparseKernels sparse_kernels_of() {
+  return {prepare_sparse<V>, multiply_sparse<V>};
+}
+
+}  // namespace
+}  // namespace slmc
