@@ -172,7 +172,7 @@ struct Neon {
     slmc::decode_patterns(table, fields, units, masks);
   }
   // The activations of 64 that a mask of 8 bytes keeps, one after another.
-  static SLMC_INLINE void gather(const int8_t* q, const uint8_t* mask, int8_t* out) {
+  static SLMC_INLINE void gather(const int8_t* q, const uint8_t* mask, int64_t, int8_t* out) {
     gather_by_shuffles<Neon>(q, mask, out);
   }
 

@@ -35,7 +35,8 @@ inline QMatrix kept_codes(const SparseMatrix& m) {
   return dense;
 }
 
-// The activations that a tile's pattern keeps.
+// The activations that a tile's pattern keeps, gathered segment by segment before they are multiplied, so that the
+// processor does both at once.
 template <typename V>
 struct Gathered {
   uint8_t* masks = nullptr;
@@ -48,18 +49,21 @@ struct Gathered {
     start = arena.take<int32_t>(in.tokens * m.units * in.scales);
   }
 
-  void fill(const SparseMatrix& m, const SparseInput& in, int64_t n, int32_t centre) {
-    const int64_t pattern = n / m.pattern_rows * m.units * m.table->unit_bytes();
-    V::decode_patterns(*m.table, m.patterns + pattern, m.units, masks);
-    const int64_t length = m.kept / in.scales, segments = m.units * in.scales;
-    for (int64_t t = 0; t < in.tokens; ++t) {
-      int8_t* out = q + t * m.units * m.kept;
-      const int8_t* from = in.q + t * m.padded();
-      for (int64_t half = 0; half < 2 * m.units; ++half)  // of 64 inputs, which keep a fixed number, whatever the masks
-        V::gather(from + 64 * half, masks + 8 * half, out + half * m.kept / 2);
-      for (int64_t s = 0; s < segments; ++s)
-        start[t * segments + s] = -centre * sum_of<V>(out + s * length, length);
-    }
+  // The pattern of the tile that begins with row n.
+  void begin(const SparseMatrix& m, int64_t n) {
+    const int64_t bytes = m.units * m.table->unit_bytes();
+    const uint8_t* pattern = m.patterns + n / m.pattern_rows * bytes;
+    fetch_next<V>(pattern, bytes);
+    fetch_next<V>(m.scales + n * m.groups, 2 * kTile * m.groups);
+    V::decode_patterns(*m.table, pattern, m.units, masks);
+  }
+
+  SLMC_INLINE void make(const SparseMatrix& m, const SparseInput& in, int64_t token, int64_t segment, int32_t centre) {
+    const int64_t halves = 2 / in.scales, first = segment * halves;  // of 64 inputs, which keep a fixed number
+    int8_t* out = q + token * m.units * m.kept + first * m.kept / 2;
+    for (int64_t i = 0; i < halves; ++i)
+      V::gather(in.q + token * m.padded() + 64 * (first + i), masks + 8 * (first + i), m.kept / 2, out + i * m.kept / 2);
+    start[token * m.units * in.scales + segment] = -centre * sum_of<V>(out, m.kept / in.scales);
   }
 };
 
@@ -89,9 +93,14 @@ void shared_patterns(const SparseMatrix& m, const SparseInput& in, float* y, int
   const int64_t end = last < m.tiled ? last : m.tiled, tiles = end > first ? (end - first) / kTile : 0;
   const int64_t apart = tiles / most;
   const auto run = [&](auto at_once, const TilePlanes* at, const int64_t* n) {
-    for (int t = 0; t < at_once.value; ++t) gathered[t].fill(m, in, n[t], centre);
-    for (int64_t t = 0; t < in.tokens; ++t)
-      multiply_tiles<V, bits, true, at_once.value, true>(dense, p, t, at);
+    for (int t = 0; t < at_once.value; ++t) gathered[t].begin(m, n[t]);
+    for (int64_t token = 0; token < in.tokens; ++token) {
+      const auto make = [&](int64_t s) SLMC_LAMBDA {
+        for (int t = 0; t < at_once.value && s < common.segment_count; ++t) gathered[t].make(m, in, token, s, centre);
+      };
+      make(0);
+      multiply_tiles<V, bits, true, at_once.value, true>(dense, p, token, at, make);
+    }
   };
   for (int64_t i = 0; i < apart; ++i) {
     TilePlanes at[most];

@@ -31,6 +31,12 @@ constexpr int rank_bits_of(int kept, int period) {
   return bits;
 }
 
+// The bytes behind these: what comes in short runs the processor alone fetches too late.
+template <typename V>
+SLMC_INLINE void fetch_next(const void* bytes, int64_t count) {
+  for (int64_t i = 0; i < count; i += 64) V::prefetch(static_cast<const uint8_t*>(bytes) + count + i);
+}
+
 template <typename V, int n>
 SLMC_INLINE typename V::I moved_right(typename V::I v) {
   if constexpr (n >= 0) return V::template right<n>(v);

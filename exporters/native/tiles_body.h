@@ -43,7 +43,7 @@ SLMC_INLINE void over_vectors(const Body& body) {
 }
 
 // Bytes of a tile that are fetched before they are used.
-constexpr int kTileAhead = 512;
+constexpr int kTileAhead = 512, kSharedAhead = 1024;
 
 // Adds 2^up * (sum of code * q) over blocks of 32 codes of a plane of b bits to sum[tile][vector]. `own`: every tile
 // has its own q.
@@ -64,7 +64,7 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* const* q,
         words[t.value][r.value] = V::load(planes[t.value] + ((block * b + w.value) * kTile + r.value * V::kLanes) * 4);
         V::keep(words[t.value][r.value]);
         if (r.value * V::kLanes * 4 % 64 == 0)
-          V::prefetch(planes[t.value] + (block * b + w.value) * kTile * 4 + kTileAhead);
+          V::prefetch(planes[t.value] + (block * b + w.value) * kTile * 4 + (own ? kSharedAhead : kTileAhead));
       });
       unrolled<parts>([&](auto j) SLMC_LAMBDA {
         constexpr int place = j.value % slots, down = b * (j.value - place);
@@ -125,9 +125,15 @@ SLMC_INLINE void add_segment(const TilePlanes* at, int64_t group, float centre, 
   });
 }
 
-// `own`: `inputs` is one for each tile, of the same segments; else one for all.
-template <typename V, int bits, bool integer, int tiles, bool own = false>
-void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, const TilePlanes* at) {
+struct NothingToMake {
+  SLMC_INLINE void operator()(int64_t) const {}
+};
+
+// `own`: `inputs` is one for each tile, of the same segments; else one for all. make(s), for s from 1 to
+// their count, comes a segment before what reads segment s of the inputs: bytes just written are slow to be read.
+template <typename V, int bits, bool integer, int tiles, bool own = false, typename Make = NothingToMake>
+void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, const TilePlanes* at,
+                    const Make& make = {}) {
   using L = Layout<V, bits>;
   constexpr int vectors = kTileVectors<V>;
   const Prepared& p = *inputs;
@@ -136,6 +142,7 @@ void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, con
   over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { total[t.value][r.value] = V::zero(); });
   for (int64_t s = 0; s < p.segment_count; ++s) {
     const Segment segment = p.segments[s];
+    make(s + 1);
     const int64_t i = token * p.segment_count + s, first = token * m.padded() + segment.first;
     const uint8_t* low[tiles];
     const uint8_t* high[tiles];
