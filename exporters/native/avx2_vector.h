@@ -194,9 +194,10 @@ struct Avx2 {
   static void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t units, uint8_t* masks) {
     slmc::decode_patterns(table, fields, units, masks);
   }
-  // The activations of 64 that a mask of 8 bytes keeps, one after another.
-  static SLMC_INLINE void gather(const int8_t* q, const uint8_t* mask, int64_t, int8_t* out) {
-    gather_by_shuffles<Avx2>(q, mask, out);
+  // The activations of 64 that a mask of 8 bytes keeps, one after another, `count` of them; adds them to the lanes of
+  // sum.
+  static SLMC_INLINE I gather(const int8_t* q, const uint8_t* mask, int64_t count, int8_t* out, I sum) {
+    return gather_by_shuffles<Avx2>(q, mask, count, out, sum);
   }
 
   // out[j * 32 + i] = in[i * parts + j] for 32 * parts bytes

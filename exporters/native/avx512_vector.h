@@ -200,14 +200,15 @@ struct Avx512 {
   static void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t units, uint8_t* masks) {
     wide_decode_patterns(table, fields, units, masks);
   }
-  // The activations of 64 that a mask of 8 bytes keeps, one after another, `count` of them. A store over the end of a
-  // line is slow to be read again.
-  static SLMC_INLINE void gather(const int8_t* q, const uint8_t* mask, int64_t count, int8_t* out) {
+  // The activations of 64 that a mask of 8 bytes keeps, one after another, `count` of them; adds them to the lanes of
+  // sum. A store over the end of a line is slow to be read again, and so are two at once.
+  static SLMC_INLINE I gather(const int8_t* q, const uint8_t* mask, int64_t count, int8_t* out, I sum) {
     uint64_t places;
     std::memcpy(&places, mask, sizeof places);
     const I kept = _mm512_maskz_compress_epi8(places, load(q));
     if (count > 32) store(out, kept);
     else _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_castsi512_si256(kept));
+    return dot<8>(sum, ones(), kept);
   }
 
   // Adds the high plane's bits above the `low` bits of bytes whose lanes begin at bit `first` of their quadword's 64.

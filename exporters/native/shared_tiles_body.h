@@ -8,18 +8,6 @@ namespace {
 
 constexpr int64_t kGatherRoom = 128;  // bytes behind gathered activations that V::gather may write, and read of q
 
-template <typename V>
-SLMC_INLINE int32_t sum_of(const int8_t* q, int64_t length) {
-  if (length % (V::kLanes * 4) == 0) {
-    typename V::I total = V::set(int32_t{0});
-    for (int64_t k = 0; k < length; k += V::kLanes * 4) total = V::template dot<4>(total, V::ones(), V::load(q + k));
-    return V::sum(total);
-  }
-  int32_t total = 0;
-  for (int64_t k = 0; k < length; ++k) total += q[k];
-  return total;
-}
-
 // The kept codes as a matrix of their own.
 inline QMatrix kept_codes(const SparseMatrix& m) {
   QMatrix dense;
@@ -61,9 +49,11 @@ struct Gathered {
   SLMC_INLINE void make(const SparseMatrix& m, const SparseInput& in, int64_t token, int64_t segment, int32_t centre) {
     const int64_t halves = 2 / in.scales, first = segment * halves;  // of 64 inputs, which keep a fixed number
     int8_t* out = q + token * m.units * m.kept + first * m.kept / 2;
+    typename V::I sum = V::set(int32_t{0});
     for (int64_t i = 0; i < halves; ++i)
-      V::gather(in.q + token * m.padded() + 64 * (first + i), masks + 8 * (first + i), m.kept / 2, out + i * m.kept / 2);
-    start[token * m.units * in.scales + segment] = -centre * sum_of<V>(out, m.kept / in.scales);
+      sum = V::gather(in.q + token * m.padded() + 64 * (first + i), masks + 8 * (first + i), m.kept / 2,
+                      out + i * m.kept / 2, sum);
+    start[token * m.units * in.scales + segment] = -centre * V::sum(sum);
   }
 };
 

@@ -164,7 +164,8 @@ void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, con
         if constexpr (L::high > 0) add_plane<V, L::high, L::low, tiles, own>(high, q_high, blocks, sum);
       };
       if (segment.length == kActivationGroup) add_planes(Index<kActivationGroup / 32>{});
-      else if (own && segment.length == kActivationGroup / 2) add_planes(Index<kActivationGroup / 64>{});
+      else if (own && segment.length == 64) add_planes(Index<2>{});
+      else if (own && segment.length == 32) add_planes(Index<1>{});
       else add_planes(segment.length / 32);
       const typename V::F scale_x = V::set(p.scales[i]);
       over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { values[t.value][r.value] = V::mul(V::to_float(sum[t.value][r.value]), scale_x); });
