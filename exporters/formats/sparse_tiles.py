@@ -27,6 +27,7 @@ from exporters.formats.bits import UInt8
 from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import PLANE_BITS
 from exporters.formats.nm import NmFormat
+from exporters.formats.patterns import Patterns
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES, interleaved, separated
 from exporters.formats.units import TILE, UNIT, pack_units, padded_columns, unpack_units
 
@@ -164,7 +165,7 @@ def _tiled_ranks(fmt: NmFormat, ranks: UInt8) -> UInt8:
     """Ranks [rows, units, blocks, 4] of whole tiles as the bytes [rows, bytes] of tiles."""
     tiles, units = len(ranks) // TILE_ROWS, ranks.shape[1]
     planes = []
-    for plane in _rank_planes(fmt):
+    for plane in rank_planes(fmt.patterns):
         part = (ranks >> np.uint8(plane.first) & plane.mask).reshape(tiles, *plane.shape(units), plane.places, 4)
         words = np.bitwise_or.reduce(part << plane.shifts, axis=(1, 5))
         planes.append(words.transpose(0, 2, 3, 1, 4).reshape(tiles, units, -1))
@@ -175,7 +176,7 @@ def _of_tiled_ranks(fmt: NmFormat, stored: UInt8) -> UInt8:
     units = stored.shape[1] // fmt.pattern_bytes
     tiles = stored.reshape(-1, units, TILE_ROWS * fmt.pattern_bytes)
     ranks, at = np.zeros((len(stored), units, _blocks(fmt), 4), np.uint8), 0
-    for plane in _rank_planes(fmt):
+    for plane in rank_planes(fmt.patterns):
         size = plane.words * plane.rows * WORD_BYTES
         words = tiles[..., at : at + size].reshape(-1, units, plane.words, plane.rows, 4).transpose(0, 3, 1, 2, 4)
         part = words[:, None, :, :, :, None] >> plane.shifts & plane.mask
@@ -185,7 +186,7 @@ def _of_tiled_ranks(fmt: NmFormat, stored: UInt8) -> UInt8:
 
 
 @dataclass(frozen=True)
-class _RankPlane:
+class RankPlane:
     """A plane of one unit's ranks: `words` words of `places` blocks each, of `rows` rows and of those `rows` behind."""
 
     bits: int
@@ -209,11 +210,12 @@ class _RankPlane:
         return TILE_ROWS // self.rows, self.rows, units, self.words
 
 
-def _rank_planes(fmt: NmFormat) -> list[_RankPlane]:
-    planes, first = [], 0
-    for bits in RANK_PLANES[fmt.patterns.rank_bits]:
-        places = min(8 // bits, _blocks(fmt))
+def rank_planes(patterns: Patterns) -> list[RankPlane]:
+    """The planes of a unit's ranks in tiles, the lowest bits first, as they follow one another."""
+    planes, first, blocks = [], 0, UNIT // (4 * patterns.period)
+    for bits in RANK_PLANES[patterns.rank_bits]:
+        places = min(8 // bits, blocks)
         together = 8 // bits // places
-        planes.append(_RankPlane(bits, first, _blocks(fmt) // places, places, TILE_ROWS // together))
+        planes.append(RankPlane(bits, first, blocks // places, places, TILE_ROWS // together))
         first += bits
     return planes

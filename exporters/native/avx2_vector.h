@@ -3,6 +3,7 @@
 #pragma once
 #include <immintrin.h>
 
+#include "events.h"
 #include "gather.h"
 #include "linear_body.h"
 
@@ -156,6 +157,7 @@ struct Avx2 {
   }
 #endif
 
+  static constexpr auto list_inputs = slmc::list_inputs;
   static constexpr bool kSignedDots = false;
 
   // For sparse matrices. a where mask has ones, else b.

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "avx512_patterns.h"
+#include "events.h"
 #include "linear_body.h"
 
 namespace slmc {
@@ -168,6 +169,21 @@ struct Avx512 {
   }
   static constexpr bool kSignedCodes8 = false;  // codes of 8 bits multiply as they are, 0 .. 255
   static constexpr bool kSignedDots = false;
+
+  static int32_t list_inputs(const float* x, int64_t from, int64_t to, Signs signs, int32_t* index) {
+    const I lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    int32_t* next = index;
+    for (int64_t k = from; k < to; k += kLanes) {
+      const __mmask16 there = first(to - k < kLanes ? static_cast<int>(to - k) : kLanes);
+      const F values = _mm512_maskz_loadu_ps(there, x + k);
+      const __mmask16 kept = signs == kAnySign    ? _mm512_cmp_ps_mask(values, zero(), _CMP_NEQ_UQ)
+                             : signs == kPositive ? _mm512_cmp_ps_mask(values, zero(), _CMP_GT_OQ)
+                                                  : _mm512_cmp_ps_mask(values, zero(), _CMP_LT_OQ);
+      store(next, _mm512_maskz_compress_epi32(kept, _mm512_add_epi32(lane, set(static_cast<int32_t>(k)))));
+      next += _mm_popcnt_u32(kept);
+    }
+    return static_cast<int32_t>(next - index);
+  }
 
   // For sparse matrices. a where mask has ones, else b.
   static SLMC_INLINE I choose(I mask, I a, I b) { return _mm512_ternarylogic_epi32(mask, a, b, 0xca); }

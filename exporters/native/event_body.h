@@ -22,8 +22,13 @@ constexpr int32_t kLeastAhead = 8;    // inputs between a prefetch and its use
 constexpr int64_t kAheadBytes = 8192;  // of rows, likewise
 constexpr int64_t kRangeWords = 256;  // of a row; its sums stay in the first cache
 
-// Into the second cache: the first has fewer lines on their way than memory needs to be kept busy.
-SLMC_INLINE void ahead(const void* p) { __builtin_prefetch(p, 0, 2); }
+constexpr int32_t kFarAhead = 16;     // inputs of which the beginning is asked for before that
+constexpr int64_t kBeginningBytes = 128;
+
+SLMC_INLINE void ahead(const void* p) { __builtin_prefetch(p, 0, 3); }
+// Into the second cache, whose own prefetcher goes on from there: the first has fewer lines on their way than memory
+// needs to be kept busy.
+SLMC_INLINE void beginning(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // Inputs index[begin .. end) of one group.
 struct Run {
@@ -68,7 +73,7 @@ class EventProduct {
   static constexpr int kChunks32 = kSums / kPlaces;
   static constexpr int kByteSums = 255 / ((1 << bits) - 1);  // codes that a byte can add up
   static_assert(kRunEvents * ((1 << bits) - 1) < 1 << 16);   // and half a word
-  static constexpr int kSpikeRows = kByteSums < 4 ? 1 : 4;   // that pass by at once
+  static constexpr int kSpikeRows = kByteSums < 8 ? 1 : 8;   // that pass by at once; what is left of them by pairs
   static constexpr int kBatch = kByteSums / kSpikeRows * kSpikeRows;
   static constexpr int kRangeChunks = kRangeWords / V::kLanes;
 
@@ -121,6 +126,7 @@ class EventProduct {
       for (int64_t at = 0; at < high_bytes; at += 64) ahead(high + at);
     }
   }
+  SLMC_INLINE int64_t far_later(int32_t i) const { return e_.index[std::min(i + kFarAhead, last_)]; }
   SLMC_INLINE int64_t later(int32_t i) const { return e_.index[std::min(i + ahead_, last_)]; }
 
   template <int chunks>
@@ -200,11 +206,12 @@ class EventProduct {
     static_assert(!tail || rows == 1);  // which may need its one copy
     Chunks<L::low_bytes, tail> low(m_.codes, m_.row_bytes(), chunk * L::low_bytes, m_.K);
     Chunks<L::high_bytes, tail> high(m_.high, m_.high_row_bytes(), chunk * L::high_bytes, m_.K);
-    const uint8_t *codes[rows], *more[rows], *low_later[rows], *high_later[rows];
+    const uint8_t *codes[rows], *more[rows], *low_later[rows], *far[rows], *high_later[rows];
     unrolled<rows>([&](auto r) {
       const int64_t k = e_.index[i + r.value];
       codes[r.value] = low.row(k);
       more[r.value] = L::high ? high.row(k) : nullptr;
+      far[r.value] = m_.codes + far_later(i + r.value) * m_.row_bytes() + chunk * L::low_bytes;
       low_later[r.value] = m_.codes + later(i + r.value) * m_.row_bytes() + chunk * L::low_bytes;
       high_later[r.value] = m_.high + later(i + r.value) * m_.high_row_bytes() + chunk * L::high_bytes;
     });
@@ -215,6 +222,7 @@ class EventProduct {
       unrolled<rows>([&](auto r) {
         if (c % kBlockChunks == 0) {
           ahead(low_later[r.value] + c * L::low_bytes);
+          if (c * L::low_bytes < kBeginningBytes) beginning(far[r.value] + c * L::low_bytes);
           if constexpr (L::high > 0) ahead(high_later[r.value] + c * L::high_bytes);
         }
         I parts[L::parts];
@@ -247,6 +255,7 @@ class EventProduct {
       int32_t i = begin;
       if constexpr (!tail && kSpikeRows > 1) {
         for (; i + kSpikeRows <= stop; i += kSpikeRows) add_rows<kSpikeRows, tail>(chunk, chunks, i, i == begin);
+        for (; i + 2 <= stop; i += 2) add_rows<2, tail>(chunk, chunks, i, i == begin);
       }
       for (; i < stop; ++i) add_rows<1, tail>(chunk, chunks, i, i == begin);
       widen(chunks, begin == run.begin);

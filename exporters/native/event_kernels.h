@@ -91,7 +91,7 @@ void product_events_of(const EventMatrix& m, const float* x, int64_t tokens, flo
 
 template <typename V>
 constexpr EventKernels event_kernels_of() {
-  return {multiply_events_of<V>, product_events_of<V>};
+  return {multiply_events_of<V>, product_events_of<V>, V::list_inputs};
 }
 
 }  // namespace

@@ -51,20 +51,16 @@ void round_to_grid(const EventMatrix& m, const float* x, float* rounded) {
   }
 }
 
-// Lists those of one token's inputs that `keep` takes.
-template <typename Keep>
-Events list_events(const EventMatrix& m, const float* x, Arena& arena, const Keep& keep) {
-  auto* index = arena.take<int32_t>(m.K + 1);  // one more: what is written last may not count
+// Lists those of one token's inputs that are not zero, of these signs.
+Events list_events(const EventMatrix& m, const float* x, Arena& arena, Signs signs) {
+  auto* index = arena.take<int32_t>(m.K + kListRoom);
   auto* first = arena.take<int32_t>(m.groups + 1);
   auto* sums = arena.take<float>(m.groups);
   int32_t count = 0;
   for (int64_t g = 0; g < m.groups; ++g) {
     const int64_t end = (g + 1) * m.group < m.K ? (g + 1) * m.group : m.K;
     first[g] = count;
-    for (int64_t k = g * m.group; k < end; ++k) {
-      index[count] = static_cast<int32_t>(k);
-      count += keep(x[k]);
-    }
+    count += kernels().list(x, g * m.group, end, signs, index + count);
     if (!m.zeros) continue;
     sums[g] = 0;
     for (int32_t i = first[g]; i < count; ++i) sums[g] += x[index[i]];
@@ -135,12 +131,12 @@ class EventLinear : public Kernel {
     bool ternary = false;
     for (int64_t t = 0; t < tokens; ++t) {
       const float* row = x + t * m.K;
-      events[t] = list_events(m, row, arena, [](float value) { return value != 0; });
+      events[t] = list_events(m, row, arena, kAnySign);
       negative[t] = {};
       active += events[t].first[m.groups];
       if (!two_signed(m, events[t])) continue;
-      events[t] = list_events(m, row, arena, [](float value) { return value > 0; });
-      negative[t] = list_events(m, row, arena, [](float value) { return value < 0; });
+      events[t] = list_events(m, row, arena, kPositive);
+      negative[t] = list_events(m, row, arena, kNegative);
       ternary = true;
     }
     float* less = ternary ? arena.take<float>(tokens * m.N) : nullptr;

@@ -56,7 +56,7 @@ void multiply(const EventMatrix& m, const Events& e, float* y, int64_t first, in
 }  // namespace
 
 const EventKernels& portable_event_kernels() {
-  static const EventKernels kernels = {multiply, product};
+  static const EventKernels kernels = {multiply, product, list_inputs};
   return kernels;
 }
 

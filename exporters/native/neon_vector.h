@@ -3,6 +3,7 @@
 #pragma once
 #include <arm_neon.h>
 
+#include "events.h"
 #include "gather.h"
 #include "linear_body.h"
 
@@ -138,6 +139,7 @@ struct Neon {
 #endif
   }
 
+  static constexpr auto list_inputs = slmc::list_inputs;
   static constexpr bool kSignedDots = true;
   static SLMC_INLINE I less(I codes, I centre) {
     return vreinterpretq_s32_s8(vsubq_s8(vreinterpretq_s8_s32(codes), vreinterpretq_s8_s32(centre)));

@@ -15,6 +15,8 @@ from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 from exporters.formats.float4 import STEPS
 from exporters.formats.integer import PLANE_BITS
 from exporters.formats.patterns import Patterns
+from exporters.formats.sparse_tiles import rank_planes
+from exporters.formats.tiles import TILE_ROWS, WORD_BYTES
 from exporters.formats.units import TILE, UNIT, units
 from exporters.ops.activation_functions import ACTIVATION_GROUP, TINIEST
 from exporters.ops.signatures import DOMAIN, SPARSE_LINEAR
@@ -22,6 +24,16 @@ from exporters.ops.signatures import DOMAIN, SPARSE_LINEAR
 OPSET = 21
 
 Attributes = Mapping[str, int]
+
+
+def _whole(a: Attributes) -> int:
+    """Rows in whole tiles of 16."""
+    return a["N"] // TILE_ROWS * TILE_ROWS
+
+
+def _kept(a: Attributes) -> int:
+    """Codes of a unit."""
+    return UNIT * a["kept"] // a["period"]
 
 
 class _Body:
@@ -52,31 +64,82 @@ class _Body:
         moved = self.op("BitShift", source, self.constant(shifts), direction="RIGHT")
         return self.op("BitwiseAnd", moved, self.constant(np.array(mask, np.uint8)))
 
-    def untiled(self, source: str, rows: int, count: int, size: int) -> str:
-        """Rows [rows, count, size] of a plane [rows, count * size] in tiles of four rows."""
-        whole = rows // TILE * TILE
+    def untiled(self, source: str, rows: int, count: int, size: int, tile: int = TILE) -> str:
+        """Rows [rows, count, size] of a plane [rows, count * size] in tiles."""
+        whole = rows // tile * tile
         pieces = []
         if whole:
-            tiles = self.shaped(self.cut(source, 0, whole, 0), whole // TILE, count, TILE, size)
+            tiles = self.shaped(self.cut(source, 0, whole, 0), whole // tile, count, tile, size)
             pieces.append(self.shaped(self.op("Transpose", tiles, perm=[0, 2, 1, 3]), whole, count, size))
         if whole < rows:
             pieces.append(self.shaped(self.cut(source, whole, rows, 0), rows - whole, count, size))
         return pieces[0] if len(pieces) == 1 else self.op("Concat", *pieces, axis=0)
 
-    def codes(self, source: str, rows: int, count: int, kept: int, bits: int) -> str:
-        """Codes uint8 [rows, count * kept] of one plane."""
-        size = kept * bits // 8
-        packed = self.shaped(self.untiled(source, rows, count, size), rows, count, 1, size)
+    def codes(self, source: str, a: Attributes, bits: int) -> str:
+        """Codes uint8 [N, units * kept] of one plane."""
+        rows, whole, row_codes = a["N"], _whole(a), units(a["K"]) * _kept(a)
+        if not a["tile"]:
+            return self.unit_codes(source, rows, row_codes, _kept(a), bits)
+        if a["pattern_rows"] > 1:
+            return self.word_codes(source, rows, row_codes, bits)
+        places = self.word_codes(self.cut(source, 0, whole, 0), whole, row_codes, bits)
+        by_place = self.shaped(places, whole, -1, a["kept"], 4)
+        tiled = self.shaped(self.op("Transpose", by_place, perm=[0, 1, 3, 2]), whole, row_codes)
+        if whole == rows:
+            return tiled
+        rest = self.cut(source, whole, rows, 0)
+        return self.op("Concat", tiled, self.unit_codes(rest, rows - whole, row_codes, _kept(a), bits, 1), axis=0)
+
+    def unit_codes(self, source: str, rows: int, row_codes: int, kept: int, bits: int, tile: int = TILE) -> str:
+        """Codes [rows, row_codes] of a plane in units (exporters.formats.units)."""
+        count, size = row_codes // kept, kept * bits // 8
+        packed = self.shaped(self.untiled(source, rows, count, size, tile), rows, count, 1, size)
         shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
-        return self.shaped(self.bits(packed, shifts, 2**bits - 1), rows, count * kept)
+        return self.shaped(self.bits(packed, shifts, 2**bits - 1), rows, row_codes)
+
+    def word_codes(self, source: str, rows: int, row_codes: int, bits: int) -> str:
+        """Codes [rows, row_codes] of a plane in words (exporters.formats.sparse_tiles)."""
+        words = row_codes * bits // 8 // WORD_BYTES
+        packed = self.shaped(self.untiled(source, rows, words, WORD_BYTES, TILE_ROWS), rows, words, 1, WORD_BYTES)
+        shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+        return self.shaped(self.bits(packed, shifts, 2**bits - 1), rows, row_codes)
+
+    def ranks(self, source: str, patterns: Patterns, rows: int, count: int) -> str:
+        """Ranks uint8 [rows, periods] of whole tiles of patterns."""
+        tiles, ranks, at = self.shaped(source, rows // TILE_ROWS, count, -1), "", 0
+        for plane in rank_planes(patterns):
+            size = plane.words * plane.rows * WORD_BYTES
+            cut = self.shaped(self.cut(tiles, at, at + size, 2), -1, count, plane.words, plane.rows, WORD_BYTES)
+            words = self.shaped(
+                self.op("Transpose", cut, perm=[0, 3, 1, 2, 4]), -1, 1, plane.rows, count, plane.words, 1, WORD_BYTES
+            )
+            part = self.shaped(self.bits(words, plane.shifts, int(plane.mask)), rows, -1)
+            moved = self.op("BitShift", part, self.constant(np.array(plane.first, np.uint8)), direction="LEFT")
+            ranks = self.op("BitwiseOr", ranks, moved) if ranks else moved
+            at += size
+        return ranks
 
     def masks(self, source: str, patterns: Patterns, a: Attributes) -> str:
         """Bits int32 [N, fields, width]: one where a code is stored."""
+        whole, count = _whole(a), units(a["K"])
+        if not a["tile"] or a["pattern_rows"] > 1:
+            return self.field_masks(source, patterns, a, a["N"])
+        ranks = self.op("Cast", self.ranks(self.cut(source, 0, whole, 0), patterns, whole, count), to=TensorProto.INT32)
+        table = (patterns.masks[: 2**patterns.rank_bits, None] >> np.arange(patterns.period)) & 1
+        found = self.op("Gather", self.constant(table.astype(np.int32)), ranks, axis=0)
+        tiled = self.shaped(found, whole, -1, patterns.width)
+        if whole == a["N"]:
+            return tiled
+        rest = self.field_masks(self.cut(source, whole, a["N"], 0), patterns, a, a["N"] - whole, 1)
+        return self.op("Concat", tiled, rest, axis=0)
+
+    def field_masks(self, source: str, patterns: Patterns, a: Attributes, N: int, tile: int = TILE) -> str:
+        """The same from fields (exporters.formats.patterns), in tiles of so many rows where each has its own."""
         count, width = units(a["K"]), patterns.width
         fields = count * UNIT // width
         size = UNIT // width * patterns.field_bits // 8
-        rows = -(-a["N"] // a["pattern_rows"])
-        stored = self.untiled(source, rows, count, size) if a["pattern_rows"] == 1 else source
+        rows = -(-N // a["pattern_rows"])
+        stored = self.untiled(source, rows, count, size, tile) if a["pattern_rows"] == 1 else source
         each = self.shaped(stored, rows, count * size, 1)
         bits = self.shaped(self.bits(each, np.arange(8, dtype=np.uint8), 1), rows, fields, patterns.field_bits)
         mask = self.op("Cast", bits, to=TensorProto.INT32)
@@ -87,7 +150,7 @@ class _Body:
             mask = self.op("Gather", self.constant(table.astype(np.int32)), summed, axis=0)
         if a["pattern_rows"] == 1:
             return mask
-        row = np.arange(a["N"], dtype=np.int64) // a["pattern_rows"]
+        row = np.arange(N, dtype=np.int64) // a["pattern_rows"]
         return self.op("Gather", mask, self.constant(row), axis=0)
 
     def expanded(self, codes: str, mask: str, patterns: Patterns, a: Attributes, zero: int) -> str:
@@ -103,11 +166,10 @@ class _Body:
 
     def weight(self, a: Attributes, names: Mapping[str, str]) -> str:
         """The matrix float32 [N, K]."""
-        count, kept = units(a["K"]), UNIT * a["kept"] // a["period"]
         low, high = PLANE_BITS[a["bits"]]
-        codes = self.codes(names["codes"], a["N"], count, kept, low)
+        codes = self.codes(names["codes"], a, low)
         if high:
-            above = self.codes(names["high"], a["N"], count, kept, high)
+            above = self.codes(names["high"], a, high)
             moved = self.op("BitShift", above, self.constant(np.array(low, np.uint8)), direction="LEFT")
             codes = self.op("BitwiseOr", codes, moved)
         if a["kept"] < a["period"]:
@@ -121,7 +183,9 @@ class _Body:
             centre = self.constant(np.array(2 ** (a["bits"] - 1), np.float32))
             steps = self.op("Sub", self.op("Cast", codes, to=TensorProto.FLOAT), centre)
         group = self.constant(np.arange(a["K"], dtype=np.int64) // a["group"])
-        scales = self.op("Gather", self.op("Cast", names["scales"], to=TensorProto.FLOAT), group, axis=1)
+        groups = -(-a["K"] // a["group"])
+        by_row = self.shaped(self.untiled(names["scales"], a["N"], groups, 1, a["tile"] or 1), a["N"], groups)
+        scales = self.op("Gather", self.op("Cast", by_row, to=TensorProto.FLOAT), group, axis=1)
         return self.op("Mul", steps, scales)
 
     def rounded(self, x: str, a: Attributes) -> str:

@@ -15,7 +15,7 @@ from exporters.ops.sparse_modules import SparseLinear
 NAMES = ("2:4/int4-g64", "1:4/int8", "3:4/int6-g32", "4:8/int4-g128", "6:8/int4-g64", "1:8/int8", "7:8/int3-g256",
          "5:8/int2-g16", "2:8/int5", "4:8x16/int4-g64", "2:4x16/int8", "1:16/int4", "3:16/int4-g32", "8:16/int4-g64",
          "4:16x16/int6-g16", "15:16/int2", "6:8/fp4-g16", "4:8x16/fp4-g32", "fp4-g16", "fp4-g32")  # fmt: skip
-ATTRIBUTES = ("K", "N", "bits", "group", "kept", "period", "pattern_rows", "float4")
+ATTRIBUTES = ("K", "N", "bits", "group", "kept", "period", "pattern_rows", "float4", "tile")
 
 
 def rounded(x: np.ndarray, group: int) -> np.ndarray:
@@ -38,7 +38,8 @@ def case(name: str, rows: int, cols: int, seed: int = 0) -> tuple[dict[str, np.n
     module = stored_module(encoded, "linear")
     assert isinstance(module, SparseLinear)
     attributes = {n: getattr(module, n) for n in ATTRIBUTES}
-    return dict(encoded.planes), attributes, fmt.decode(encoded).astype(np.float64)
+    planes = {n: p.numpy() for n in ("codes", "scales", "high", "patterns") if (p := getattr(module, n)) is not None}
+    return planes, attributes, fmt.decode(encoded).astype(np.float64)
 
 
 @pytest.mark.parametrize("activation_bits", [32, 8])
