@@ -20,6 +20,7 @@ from exporters.formats.dense import FloatFormat
 from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
+from exporters.formats.sparse_tiles import sparse_tile_of
 from exporters.formats.tiles import tile_of
 from exporters.formats.units import padded_columns
 from exporters.ops.functions import OPSET, plain_functions, qlinear_function
@@ -76,7 +77,7 @@ def matrix_operator(format_name: str) -> str:
 
 def activation_widths(format_name: str) -> tuple[int, ...]:
     """The activation_bits that recipes give the operator of a format; 0 where it has no such attribute."""
-    return {"QLinear": (32, 8), "SparseLinear": (32,)}.get(matrix_operator(format_name), (0,))
+    return {"QLinear": (32, 8), "SparseLinear": (32, 8)}.get(matrix_operator(format_name), (0,))
 
 
 def write_matrix_chain(
@@ -159,7 +160,7 @@ def _sparse_node(encoded: Encoded, x: str, planes: list[str], y: str, activation
     attributes: dict[str, Any] = {
         "K": cols, "N": rows, "bits": fmt.bits, "group": fmt.group or padded_columns(cols), "kept": kept,
         "period": period, "pattern_rows": together, "float4": int(isinstance(values, Float4Format)),
-        "activation_bits": activation_bits,
+        "activation_bits": activation_bits, "tile": sparse_tile_of(fmt, rows, cols),
     }  # fmt: skip
     overload = sparse_linear_function(attributes).overload
     return helper.make_node(SPARSE_LINEAR.name, [x, *planes], [y], domain=DOMAIN, overload=overload, **attributes)

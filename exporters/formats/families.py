@@ -1,4 +1,4 @@
-"""The families of formats: what a search compares with each other, and what a report calls them."""
+"""The families of formats: what a search compares with each other, what a report calls them, and what each can do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from exporters.formats.corrected import CorrectedFormat
 from exporters.formats.decomposed import DecomposedFormat
 from exporters.formats.event import EventFormat
 from exporters.formats.float4 import Float4Format
+from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
+from exporters.formats.units import padded_columns
 
 DENSE = "dense"
 SPARSE = ("N:M", "N:M of 16 rows", "decomposed", "four-bit floats", "corrected")
@@ -40,6 +42,22 @@ def _family(fmt: Format) -> str:
             return _family(dense)
         case _:
             return DENSE
+
+
+def input_group(fmt: Format, cols: int) -> int | None:
+    """The group in whose blocks (ops/activations.py) a product with this format can round its inputs to 8 bits.
+
+    None where it cannot: floats multiply them as they are, and each part of a decomposed format has a group of its own.
+    """
+    match fmt:
+        case IntegerFormat():
+            return fmt.group_size(cols)
+        case EventFormat(dense=dense):
+            return dense.group_size(cols)
+        case NmFormat() | Float4Format():
+            return fmt.group or padded_columns(cols)
+        case _:
+            return None
 
 
 def takes(fmt: Format, rows: int, cols: int) -> bool:

@@ -137,8 +137,8 @@ class SparseLinear : public Kernel {
     const bool own = m.pattern_rows == 1;
     const bool fits = own ? (m.bits == 4 || m.bits == 8) && period <= 8
                           : m.group * kept / period % 32 == 0 && m.padded() == m.groups * m.group;
-    expect(fits && kept < period && !m.float4 && m.group % 64 == 0,
-           "attribute tile = 16 is for groups of 64 or of a multiple of 128, and for integers of 4 or 8 bits with 4 or 8 "
+    expect(fits && kept < period && !m.float4 && m.group % 64 == 0 && m.N >= kTile,
+           "attribute tile = 16 is for 16 rows or more, for groups of 64 or of a multiple of 128, and for integers of 4 or 8 bits with 4 or 8 "
            "inputs to a pattern, or for whole groups of a multiple of 32 codes with a pattern of 16 rows, up to a multiple of 128 inputs");
     m.tiled = m.N / kTile * kTile;
     m.in_words = !own;

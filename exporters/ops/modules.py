@@ -142,7 +142,8 @@ class IntegerEmbedding(_Integer):
 def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32, shared: bool = False) -> nn.Module:
     """The module that computes with a stored matrix; kind is 'linear' or 'embedding'.
 
-    activation_bits: of a product of integers, 32 or 8. shared: an embedding reads the same planes, row by row.
+    activation_bits: 32, or 8 where the product of the format can round its inputs. shared: an embedding reads the same
+    planes, row by row.
 
     Raises:
         SlmcError: the format cannot serve such a layer.
@@ -164,9 +165,9 @@ def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32, shared
         case SignFormat(), "embedding":
             return SignEmbedding(encoded)
         case NmFormat() | Float4Format(), "linear":
-            return SparseLinear(encoded, fmt)
+            return SparseLinear(encoded, fmt, activation_bits)
         case DecomposedFormat(), "linear":
-            return DecomposedLinear(encoded, fmt)
+            return DecomposedLinear(encoded, fmt, activation_bits)
         case CorrectedFormat(), "linear":
             return CorrectedLinear(encoded, fmt, activation_bits)
     raise SlmcError(

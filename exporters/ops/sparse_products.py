@@ -11,24 +11,7 @@ from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
 from exporters.formats.sparse_tiles import out_of_tiles
-from exporters.ops.activation_functions import TINIEST
-
-ACTIVATION_BLOCK = 128
-"""Inputs that share a scale where activations are rounded to 8 bits, or a group where that is smaller."""
-
-
-def rounded_activations(x: Tensor, group: int) -> Tensor:
-    """x [..., K] as activation_bits = 8 sees it: s * rint(x / s) with s = max |x| / 127 per token and block.
-
-    Blocks are 128 inputs, or a group where that is smaller; larger groups are multiples of 128.
-    """
-    block = min(group, ACTIVATION_BLOCK)
-    missing = -x.shape[-1] % block
-    blocks = functional.pad(x, (0, missing)).reshape(*x.shape[:-1], -(-x.shape[-1] // block), block)
-    largest = blocks.abs().amax(-1, keepdim=True)
-    inverse = torch.where(largest > TINIEST, 127.0 / largest, torch.zeros_like(largest))
-    seen: Tensor = torch.round(blocks * inverse) * (largest / 127.0)
-    return seen.flatten(-2)[..., : x.shape[-1]]
+from exporters.ops.activations import rounded_activations
 
 
 def _decoded(planes: dict[str, Array], K: int, N: int, group: int, bits: int, pattern: tuple[int, int, int],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
-from exporters.formats.integer import IntegerFormat
+from exporters.formats.families import input_group
 from toolchain.compress.catalog import compress
 from toolchain.compress.gptq import Gptq, inverse_factor
 from toolchain.compress.recipe import Choice, Recipe
@@ -73,9 +73,9 @@ class ModelEvaluator:
         if layer.kind == "linear":
             moment, fisher = self._evidence.moments[path], self._evidence.fisher[path]
             loss, fmt = expected_loss(error, moment, fisher), format_named(encoded.format)
-            if choice.activations == "int8" and isinstance(fmt, IntegerFormat):
-                weight = self._model.weight(path)
-                loss += activation_loss(weight, moment, fisher, fmt.group_size(weight.shape[1]))
+            group = input_group(fmt, layer.cols)
+            if choice.activations == "int8" and group is not None:
+                loss += activation_loss(self._model.weight(path), moment, fisher, group)
         looked_up = path if layer.kind != "linear" else layer.table
         if looked_up:
             even = torch.full((layer.rows,), 1 / layer.rows)
