@@ -223,13 +223,26 @@ def refused(message: str, make) -> None:
      ({"kept": 0}, "kept = 0"), ({"kept": 5}, "kept = 5"), ({"kept": 1}, "expected"), ({"period": 5}, "period = 5"),
      ({"kept": 4}, "expected"), ({"pattern_rows": 2}, "pattern_rows = 2"),
      ({"pattern_rows": 16}, "'patterns' is .* expected"), ({"float4": 2}, "float4 = 2"),
-     ({"float4": 1, "bits": 2}, "float4 = 1"), ({"activation_bits": 4}, "activation_bits = 4")],
+     ({"float4": 1, "bits": 2}, "float4 = 1"), ({"activation_bits": 4}, "activation_bits = 4"),
+     ({"tile": 8}, "tile = 8"), ({"tile": 16}, "tile = 16 is for 16 rows or more")],
     ids=str,
 )  # fmt: skip
 def test_bad_attributes_are_refused(changed, message):
     weights = Weights("2:4/int4-g64", 6, 70)
     weights.attributes |= changed
     refused(message, lambda: product(np.zeros((1, weights.attributes["K"]), np.float32), weights))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("2:4/int4-g32", {}), ("2:4/int3-g64", {}), ("4:16/int4-g64", {}), ("fp4-g32", {}), ("6:8/fp4-g32", {}),
+     ("4:8x16/int4-g32", {}), ("3:8x16/int4-g64", {}), ("4:8x16/int4-g256", {}), ("2:4/int4-g64", {"kept": 4})],
+    ids=str,
+)  # fmt: skip
+def test_tiles_are_for_matrices_that_fill_their_words(name, changed):
+    weights = Weights(name, 32, 384)
+    weights.attributes |= {"tile": 16, **changed}
+    refused("tile = 16 is for", lambda: product(np.zeros((1, 384), np.float32), weights))
 
 
 def test_bad_inputs_are_refused():
