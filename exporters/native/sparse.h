@@ -79,10 +79,13 @@ constexpr int8_t kFloat4Steps[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4,
 // The masks of `count` units from their fields: kMaskBytes each, bit 0 of byte 0 for the first input.
 void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t count, uint8_t* masks);
 
-// Row n as bytes, 128 + step of every input [padded]; masks as of that row's units.
+// Row n, not of a tile, as bytes, 128 + step of every input [padded]; masks as of that row's units.
 void decode_sparse_row(const SparseMatrix& m, int64_t n, const uint8_t* masks, uint8_t* row);
 
-// The masks of row n, [units * kMaskBytes]; for matrices with patterns.
+// Likewise rows n .. n + 15 of a tile, one after another; masks of a shared pattern.
+void decode_sparse_tile(const SparseMatrix& m, int64_t n, const uint8_t* masks, uint8_t* rows);
+
+// The masks of row n, [units * kMaskBytes]; for matrices with patterns, but in tiles only for shared ones.
 void masks_of_row(const SparseMatrix& m, int64_t n, uint8_t* masks);
 
 enum Scales { kPerUnit = 1, kPerHalf = 2, kPerEighth = 8 };  // factors of a unit

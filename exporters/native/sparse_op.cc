@@ -186,28 +186,59 @@ class SparseLinear : public Kernel {
     const LinearKernels& kernels = dense_kernels(m.group % 32 == 0);
     const Prepared prepared = kernels.prepare(dense, x, tokens, static_cast<int>(activation_bits_), call_arena());
     over_features(call, m, tokens, [&](int64_t first, int64_t last) {
-      const int64_t row_bytes = dense.row_bytes(), common = row_bytes < m.padded() ? row_bytes : m.padded();
-      uint8_t* rows = thread_bytes(kRowTile * (row_bytes + 2 * m.groups) + m.padded() + m.units * kMaskBytes);
-      auto* scales = reinterpret_cast<uint16_t*>(rows + kRowTile * row_bytes);
-      uint8_t* row = rows + kRowTile * (row_bytes + 2 * m.groups);
-      uint8_t* masks = row + m.padded();
-      for (int64_t tile = first; tile < last; tile += kRowTile) {
-        const int64_t end = tile + kRowTile < last ? tile + kRowTile : last;
-        for (int64_t n = tile; n < end; ++n) {
-          if (m.patterns && (n == tile || n % m.pattern_rows == 0)) masks_of_row(m, n, masks);
-          decode_sparse_row(m, n, m.patterns ? masks : nullptr, row);
-          uint8_t* to = rows + (n - tile) * row_bytes;
-          std::memcpy(to, row, common);
-          std::memset(to + common, 128, row_bytes - common);
-          for (int64_t g = 0; m.tiled && g < m.groups; ++g) scales[(n - tile) * m.groups + g] = m.scales[m.factor_at(n, g)];
-        }
-        QMatrix part = dense;  // rows 0 .. end of a smaller matrix; its output keeps the stride of the whole
-        part.codes = rows - tile * row_bytes;
-        if (m.tiled) part.scales = scales - tile * m.groups;
-        kernels.multiply(part, prepared, y, tile, end);
+      DecodedRows decoded(m, dense);
+      for (int64_t n = first; n < last; n += kRowTile) {
+        const int64_t end = n + kRowTile < last ? n + kRowTile : last;
+        kernels.multiply(decoded.part(n, end), prepared, y, n, end);
       }
     });
   }
+
+  // Some rows as a dense matrix.
+  class DecodedRows {
+   public:
+    DecodedRows(const SparseMatrix& m, const QMatrix& dense) : m_(m), dense_(dense) {
+      const int64_t rows = kRowTile * dense.row_bytes(), scales = kRowTile * m.groups * 2;
+      rows_ = thread_bytes(rows + scales + kTile * m.padded() + m.units * kMaskBytes);
+      scales_ = reinterpret_cast<uint16_t*>(rows_ + rows);
+      tile_ = rows_ + rows + scales;
+      masks_ = tile_ + kTile * m.padded();
+    }
+
+    // Rows n .. end of a smaller matrix; its output keeps the stride of the whole.
+    QMatrix part(int64_t n, int64_t end) {
+      for (int64_t row = n; row < end; ++row) {
+        const int64_t in_tile = row < m_.tiled ? row % kTile : 0;
+        if (in_tile == 0) decode(row);
+        take(tile_ + in_tile * m_.padded(), row, row - n);
+      }
+      QMatrix part = dense_;
+      part.codes = rows_ - n * dense_.row_bytes();
+      if (m_.tiled) part.scales = scales_ - n * m_.groups;
+      return part;
+    }
+
+   private:
+    // Row n, or the tile that begins there.
+    void decode(int64_t n) {
+      const bool own = m_.pattern_rows == 1, tile = n < m_.tiled;
+      if (m_.patterns && !(own && tile)) masks_of_row(m_, n, masks_);
+      if (tile) decode_sparse_tile(m_, n, masks_, tile_);
+      else decode_sparse_row(m_, n, m_.patterns ? masks_ : nullptr, tile_);
+    }
+
+    void take(const uint8_t* row, int64_t n, int64_t to) {
+      const int64_t bytes = dense_.row_bytes(), common = bytes < m_.padded() ? bytes : m_.padded();
+      std::memcpy(rows_ + to * bytes, row, common);
+      std::memset(rows_ + to * bytes + common, 128, bytes - common);
+      for (int64_t g = 0; m_.tiled && g < m_.groups; ++g) scales_[to * m_.groups + g] = m_.scales[m_.factor_at(n, g)];
+    }
+
+    const SparseMatrix& m_;
+    const QMatrix& dense_;
+    uint8_t *rows_, *tile_, *masks_;
+    uint16_t* scales_;
+  };
 
   SparseMatrix matrix_;
   PatternTable table_;
