@@ -182,6 +182,7 @@ void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, con
           typename V::template Words<bits> words[tiles][vectors];
           over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
             const auto word = [&](const uint8_t* plane, int64_t at) SLMC_LAMBDA {
+              if (r.value * V::kLanes * 4 % 64 == 0) V::prefetch(plane + at * kTile * 4 + kTileAhead);
               return V::load(plane + (at * kTile + r.value * V::kLanes) * 4);
             };
             typename V::I more = V::set(int32_t{0});
