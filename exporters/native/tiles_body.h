@@ -154,11 +154,12 @@ void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, con
     if constexpr (integer) {
       typename V::I sum[tiles][vectors];
       over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { sum[t.value][r.value] = V::set(inputs[own ? t.value : 0].start[i]); });
-      const int8_t *q[tiles], *q_high[tiles];
-      for (int t = 0; t < (own ? tiles : 1); ++t) {
-        q[t] = inputs[t].quantised + first;
-        q_high[t] = inputs[t].for_high + first;
-      }
+      constexpr int many = own ? tiles : 1;
+      const int8_t *q[many], *q_high[many];
+      unrolled<many>([&](auto t) SLMC_LAMBDA {
+        q[t.value] = inputs[t.value].quantised + first;
+        q_high[t.value] = inputs[t.value].for_high + first;
+      });
       const auto add_planes = [&](auto blocks) SLMC_LAMBDA {
         add_plane<V, L::low, 0, tiles, own>(low, q, blocks, sum);
         if constexpr (L::high > 0) add_plane<V, L::high, L::low, tiles, own>(high, q_high, blocks, sum);
