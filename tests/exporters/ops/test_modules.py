@@ -49,8 +49,10 @@ def test_buffers_hold_what_the_size_law_says(name, kind):
 
 @pytest.mark.parametrize(
     ("name", "rows", "shared", "tile"),
-    [("int4-g64", 40, False, 16), ("int4-g64", 40, True, 0), ("int4-g64", 15, False, 0), ("int3-g16", 40, False, 0)],
-)
+    [("int4-g64", 40, False, 16), ("int4-g64", 40, True, 0), ("int4-g64", 15, False, 0), ("int3-g16", 40, False, 0),
+     ("2:4/int4-g64", 40, False, 16), ("2:4/int4-g64", 15, False, 0), ("4:8x16/int4", 40, False, 16),
+     ("2:4/int4-g32", 40, False, 0)],
+)  # fmt: skip
 def test_planes_lie_in_tiles_where_a_kernel_gains_and_nothing_else_reads_them(name, rows, shared, tile):
     fmt = format_named(name)
     weight = np.random.default_rng(0).normal(0, 1, (rows, K)).astype(np.float32)

@@ -74,6 +74,16 @@ def test_layers_of_floats_are_left_alone(problem: Any, evaluator: Any) -> None:
     assert search(made, evaluator()).winner.recipe["head"].activations == "fp32"
 
 
+@pytest.mark.parametrize(
+    ("name", "activations"), [("2:4/int4-g64", "int8"), ("fp4-g32", "int8"), ("1:8/int8+6:8/fp4-g16", "fp32")]
+)
+def test_products_with_n_of_m_round_their_inputs_but_not_decomposed_ones(
+    problem: Any, evaluator: Any, name: str, activations: str
+) -> None:
+    made = asked(problem, "int8", max_drop=0.02, pins={"head": name})
+    assert search(made, evaluator()).winner.recipe["head"].activations == activations
+
+
 def test_expected_loss_by_hand() -> None:
     # blocks of 2 inputs with mean squares (4 + 12) / 2 = 8 and 2: steps^2 = those * (CREST / 127)^2
     moment = torch.diag(torch.tensor([4.0, 12.0, 2.0]))
