@@ -50,4 +50,14 @@ SLMC_INLINE T larger(T a, T b) { return a > b ? a : b; }
 // where the quotient might be infinite.
 SLMC_INLINE float steps_per_unit(float largest) { return largest > 1e-36f ? 127.0f / largest : 0.0f; }
 
+// x [length] rounded to 127 steps of its largest; returns that.
+inline float round_to_steps(const float* x, int64_t length, float* rounded) {
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer, ties to even
+  float largest = 0;
+  for (int64_t i = 0; i < length; ++i) largest = larger(std::fabs(x[i]), largest);
+  const float step = largest / 127.0f, inverse = steps_per_unit(largest);
+  for (int64_t i = 0; i < length; ++i) rounded[i] = ((x[i] * inverse + kMagic) - kMagic) * step;
+  return largest;
+}
+
 }  // namespace slmc

@@ -38,16 +38,10 @@ Arena& call_arena() {
 
 // x [K] rounded to 127 steps of its largest, per min(group, 128) inputs of a group.
 void round_to_grid(const EventMatrix& m, const float* x, float* rounded) {
-  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer, ties to even
   for (int64_t g = 0; g < m.groups; ++g) {
     const int64_t end = (g + 1) * m.group < m.K ? (g + 1) * m.group : m.K;
-    for (int64_t k = g * m.group; k < end; k += kActivationGroup) {
-      const int64_t stop = k + kActivationGroup < end ? k + kActivationGroup : end;
-      float largest = 0;
-      for (int64_t i = k; i < stop; ++i) largest = larger(std::fabs(x[i]), largest);
-      const float step = largest / 127.0f, inverse = steps_per_unit(largest);
-      for (int64_t i = k; i < stop; ++i) rounded[i] = ((x[i] * inverse + kMagic) - kMagic) * step;
-    }
+    for (int64_t k = g * m.group; k < end; k += kActivationGroup)
+      round_to_steps(x + k, k + kActivationGroup < end ? kActivationGroup : end - k, rounded + k);
   }
 }
 

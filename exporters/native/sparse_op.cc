@@ -1,8 +1,8 @@
 // SparseLinear: y[..., n] = sum_k x[..., k] w[n, k] with an N:M or four-bit float matrix w.
 //
-// One token whose activations are rounded to 8 bits meets the stored codes directly where the processor has a kernel for
-// that. Otherwise a tile of rows is decoded to 8 bits per weight, then multiplied by the dense kernels: the more tokens,
-// the less decoding weighs.
+// A few tokens whose activations are rounded to 8 bits meet the stored codes directly where the processor has a kernel
+// for that; activations of 32 bits are three of 8, one for what rounding to the others leaves. Otherwise a tile of rows is
+// decoded to 8 bits per weight, then multiplied by the dense kernels: the more tokens, the less decoding weighs.
 #include "isa.h"
 #include "operator.h"
 #include "sparse.h"
@@ -13,6 +13,8 @@ namespace {
 constexpr const char* kNames[] = {"codes", "scales", "high", "patterns"};
 constexpr int64_t kLargest = int64_t{1} << 31;
 constexpr int64_t kDirectTokens = 8;  // from here on decoding once is cheaper than reading codes for every token
+constexpr int64_t kDigits = 3;        // of 8 bits, that a float is taken for
+constexpr float kNegligible = 1e-7f;  // of a block's largest
 constexpr int64_t kWorthThreads = 1 << 20;  // products of weights and tokens; waking a second core for less does not pay
 constexpr int64_t kWorkPerTask = 1 << 18;
 
@@ -90,12 +92,7 @@ class SparseLinear : public Kernel {
     const int64_t tokens = x.shape.count() / m.K;
     if (tokens == 0) return;
     const SparseKernels* direct = direct_kernels(m.tiled > 0);
-    if (direct && activation_bits_ == 8 && tokens < kDirectTokens) {
-      if (const SparseInput* input = direct->prepare(m, x.as<float>(), tokens, call_arena()))
-        return over_features(call, m, tokens, [&](int64_t first, int64_t last) {
-          direct->multiply(m, *input, y, first, last);
-        });
-    }
+    if (tokens < kDirectTokens && direct && multiply_directly(call, m, *direct, x.as<float>(), tokens, y)) return;
     decode_and_multiply(call, m, x.as<float>(), tokens, y);
   }
 
@@ -128,6 +125,51 @@ class SparseLinear : public Kernel {
     m.kept = kUnitInputs * kept / period;
     if (kept < period) table_ = PatternTable(static_cast<int>(kept), static_cast<int>(period));
     read_tile(node.integer_or("tile", 0), kept, period);
+  }
+
+  // Whether these kernels know such a matrix.
+  bool multiply_directly(const Call& call, const SparseMatrix& m, const SparseKernels& kernels, const float* x,
+                         int64_t tokens, float* y) const {
+    Arena& arena = call_arena();
+    int64_t digits = 1;
+    if (activation_bits_ == 32) x = in_digits(m, x, tokens, arena, &digits);
+    const SparseInput* input = kernels.prepare(m, x, tokens * digits, arena);
+    if (!input) return false;
+    float* parts = digits == 1 ? y : arena.take<float>(digits * tokens * m.N);
+    over_features(call, m, digits * tokens, [&](int64_t first, int64_t last) {
+      kernels.multiply(m, *input, parts, first, last);
+      if (digits == 1) return;
+      for (int64_t t = 0; t < tokens; ++t)
+        for (int64_t n = first; n < last; ++n) {
+          float sum = parts[((digits - 1) * tokens + t) * m.N + n];  // the smallest first
+          for (int64_t d = digits - 1; d-- > 0;) sum += parts[(d * tokens + t) * m.N + n];
+          y[t * m.N + n] = sum;
+        }
+    });
+    return true;
+  }
+
+  // x [tokens, K] as rows [digits, tokens, K] that add up to it, each to be rounded to 8 bits as it is read; as many as
+  // leave no more of a block than float32 would.
+  static const float* in_digits(const SparseMatrix& m, const float* x, int64_t tokens, Arena& arena, int64_t* digits) {
+    auto* rows = arena.take<float>(kDigits * tokens * m.K);
+    auto* rounded = arena.take<float>(kActivationGroup);
+    const int64_t block = m.group < kActivationGroup ? m.group : kActivationGroup;
+    for (int64_t t = 0; t < tokens; ++t)
+      for (int64_t k = 0; k < m.K; k += block) {
+        const int64_t length = k + block < m.K ? block : m.K - k;
+        float* digit = rows + t * m.K + k;
+        std::memcpy(digit, x + t * m.K + k, length * sizeof(float));
+        float first = 0;
+        for (int64_t d = 0; d < kDigits; ++d, digit += tokens * m.K) {
+          const float largest = round_to_steps(digit, length, rounded);
+          if (d == 0) first = largest;
+          if (largest > kNegligible * first && d >= *digits) *digits = d + 1;
+          if (d + 1 < kDigits)
+            for (int64_t i = 0; i < length; ++i) digit[tokens * m.K + i] = digit[i] - rounded[i];
+        }
+      }
+    return rows;
   }
 
   void read_tile(int64_t tile, int64_t kept, int64_t period) {
