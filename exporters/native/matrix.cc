@@ -86,9 +86,9 @@ void* Arena::bytes(size_t size) {
     }
   }
   if (kPieceByPiece || !newest_ || used_ + size > newest_->size) {
-    size_t capacity = newest_ ? 2 * newest_->size : kSmallestBlock;
-    while (capacity < size) capacity *= 2;
-    if (kPieceByPiece) capacity = size;
+    size_t capacity = size;  // of a piece alone, which may be nothing
+    if (!kPieceByPiece)
+      for (capacity = newest_ ? 2 * newest_->size : kSmallestBlock; capacity < size;) capacity *= 2;
     auto* block = static_cast<Block*>(::operator new(kAlignment + capacity, std::align_val_t{kAlignment}));
     *block = {newest_, capacity};
     newest_ = block;
