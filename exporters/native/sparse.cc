@@ -18,77 +18,6 @@ void unpack_unit(const uint8_t* plane, int bits, int64_t bytes, int shift, uint8
     }
 }
 
-constexpr int kFours = kTile * 4;  // codes of a place, or ranks of a block, of a tile
-
-// Place `place` of a tile's words of a plane of `bits` bits, added where `shift` puts it.
-void unpack_place(const uint8_t* words, int bits, int64_t place, int shift, uint8_t* out) {
-  const int64_t parts = 8 / bits;
-  const uint8_t* word = words + place / parts * kFours;
-  const int down = static_cast<int>(place % parts) * bits, mask = (1 << bits) - 1;
-  for (int i = 0; i < kFours; ++i) out[i] = static_cast<uint8_t>(out[i] | (word[i] >> down & mask) << shift);
-}
-
-// Place `place` of a tile, 128 + step.
-void steps_of_place(const SparseMatrix& m, int64_t n, int64_t place, uint8_t* out) {
-  const int low = low_bits(m.bits), high = high_bits(m.bits), offset = 128 - (1 << (m.bits - 1));
-  std::memset(out, 0, kFours);
-  unpack_place(m.codes + n * m.units * m.code_bytes(), low, place, 0, out);
-  if (high) unpack_place(m.high + n * m.units * m.high_bytes(), high, place, low, out);
-  for (int i = 0; i < kFours; ++i) out[i] = static_cast<uint8_t>(out[i] + offset);
-}
-
-// The ranks of one block of a tile, from the planes of its unit.
-void ranks_of_block(const PatternTable& table, const uint8_t* plane, int64_t block, uint8_t* ranks) {
-  const int64_t blocks = kUnitInputs / (4 * table.period);
-  std::memset(ranks, 0, kFours);
-  int first = 0;
-  for (const int bits : {4, 2, 1}) {
-    if (!(table.rank_bits & bits)) continue;
-    const int64_t places = 8 / bits < blocks ? 8 / bits : blocks, rows = kTile / (8 / bits / places);
-    const uint8_t* word = plane + block / places * rows * 4;
-    for (int64_t from = 0; from < kTile; from += rows) {  // rows that share words with those before
-      const int64_t down = (from / rows * places + block % places) * bits;
-      for (int64_t i = 0; i < rows * 4; ++i)
-        ranks[from * 4 + i] = static_cast<uint8_t>(ranks[from * 4 + i] | (word[i] >> down & ((1 << bits) - 1)) << first);
-    }
-    plane += blocks / places * rows * 4;
-    first += bits;
-  }
-}
-
-void decode_own_tile(const SparseMatrix& m, int64_t n, uint8_t* rows) {
-  const PatternTable& table = *m.table;
-  const int64_t period = table.period, kept = m.kept * period / kUnitInputs, blocks = kUnitInputs / (4 * period);
-  const uint8_t* patterns = m.patterns + n * m.units * table.unit_bytes();
-  uint8_t ranks[kFours], steps[kFours];
-  for (int64_t block = 0; block < m.units * blocks; ++block) {
-    ranks_of_block(table, patterns + block / blocks * kTile * table.unit_bytes(), block % blocks, ranks);
-    for (int64_t place = 0; place < kept; ++place) {
-      steps_of_place(m, n, block * kept + place, steps);
-      const uint8_t* two = table.places[place / 2];
-      const int down = static_cast<int>(place % 2) * 4;
-      for (int row = 0; row < kTile; ++row)
-        for (int j = 0; j < 4; ++j)
-          rows[row * m.padded() + (block * 4 + j) * period + (two[ranks[row * 4 + j]] >> down & 15)] = steps[row * 4 + j];
-    }
-  }
-}
-
-void decode_shared_tile(const SparseMatrix& m, int64_t n, const uint8_t* masks, uint8_t* rows) {
-  uint8_t steps[kFours];
-  for (int64_t half = 0, place = 0; half < 2 * m.units; ++half) {
-    uint64_t mask;
-    std::memcpy(&mask, masks + 8 * half, sizeof mask);
-    for (int64_t i = 0; i < m.kept / 2; i += 4, ++place) {
-      steps_of_place(m, n, place, steps);
-      for (int j = 0; j < 4 && mask; ++j, mask &= mask - 1) {
-        uint8_t* input = rows + 64 * half + __builtin_ctzll(mask);
-        for (int row = 0; row < kTile; ++row) input[row * m.padded()] = steps[row * 4 + j];
-      }
-    }
-  }
-}
-
 // The codes of unit u of row n, behind the tiles, from a plane of `bits` bits in words.
 void unpack_words(const SparseMatrix& m, const uint8_t* plane, int bits, int64_t n, int64_t u, int shift, uint8_t* out) {
   const int64_t parts = 8 / bits, row_words = m.units * m.kept / (4 * parts);
@@ -186,12 +115,6 @@ void masks_of_row(const SparseMatrix& m, int64_t n, uint8_t* masks) {
   const Strip strip = m.strip(m.patterns, n, bytes);
   for (int64_t u = 0; u < m.units; ++u)
     decode_patterns(*m.table, strip.first + u * strip.stride, 1, masks + u * kMaskBytes);
-}
-
-void decode_sparse_tile(const SparseMatrix& m, int64_t n, const uint8_t* masks, uint8_t* rows) {
-  std::memset(rows, 128, kTile * m.padded());
-  if (m.pattern_rows == 1) return decode_own_tile(m, n, rows);
-  decode_shared_tile(m, n, masks, rows);
 }
 
 void decode_sparse_row(const SparseMatrix& m, int64_t n, const uint8_t* masks, uint8_t* row) {

@@ -94,8 +94,6 @@ SLMC_INLINE Scales scales_of_group(int64_t group) {
   return group >= kUnitInputs ? kPerUnit : group == 64 ? kPerHalf : kPerEighth;
 }
 
-constexpr int64_t kSparseAhead = 4096;  // bytes between a prefetch and its use
-
 // One or a few tokens, activations rounded to 8 bits, as all rows read them.
 struct SparseInput {
   int64_t tokens = 0;

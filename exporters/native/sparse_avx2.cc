@@ -16,6 +16,8 @@
 namespace slmc {
 namespace {
 
+constexpr int64_t kSparseAhead = 4096;  // bytes between a prefetch and its use
+
 // What a way reads of one token: vectors of q per unit, and start values in words of 16 bits.
 struct Token {
   const int8_t* q;
