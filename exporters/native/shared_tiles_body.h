@@ -6,8 +6,6 @@
 namespace slmc {
 namespace {
 
-constexpr int64_t kGatherRoom = 128;  // bytes behind gathered activations that V::gather may write, and read of q
-
 // The kept codes as a matrix of their own.
 inline QMatrix kept_codes(const SparseMatrix& m) {
   QMatrix dense;

@@ -17,6 +17,8 @@ namespace {
 constexpr int64_t kSparseTileAhead = 1024;  // bytes of codes between a prefetch and its use
 constexpr int64_t kPatternsAhead = 512;
 
+constexpr int64_t kGatherRoom = 128;  // bytes behind activations that V::gather may read, or write
+
 struct SparseTile {
   const uint8_t* codes;
   const uint8_t* patterns;
@@ -237,7 +239,7 @@ const SparseInput* prepare_sparse(const SparseMatrix& m, const float* x, int64_t
   const Scales scales = m.group < kUnitInputs ? kPerHalf : kPerUnit;
   const int64_t segments = m.units * scales, length = kUnitInputs / scales;
   auto* buffer = arena.take<float>(m.padded());
-  auto* q = arena.take<int8_t>(tokens * m.padded());
+  auto* q = arena.take<int8_t>(tokens * m.padded() + kGatherRoom);
   auto* factors = arena.take<float>(tokens * segments);
   for (int64_t t = 0; t < tokens; ++t) {
     const float* padded = padded_row(x + t * m.K, m.K, m.padded(), buffer);
