@@ -77,7 +77,7 @@ def matrix_operator(format_name: str) -> str:
 
 def activation_widths(format_name: str) -> tuple[int, ...]:
     """The activation_bits that recipes give the operator of a format; 0 where it has no such attribute."""
-    return {"QLinear": (32, 8), "SparseLinear": (32, 8)}.get(matrix_operator(format_name), (0,))
+    return (32, 8) if matrix_operator(format_name) in ("QLinear", "SparseLinear") else (0,)
 
 
 def write_matrix_chain(

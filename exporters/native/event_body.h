@@ -20,10 +20,9 @@ namespace {
 constexpr int32_t kRunEvents = 64;    // inputs whose sums are added to y together
 constexpr int32_t kLeastAhead = 8;    // inputs between a prefetch and its use
 constexpr int64_t kAheadBytes = 8192;  // of rows, likewise
-constexpr int64_t kRangeWords = 256;  // of a row; its sums stay in the first cache
-
-constexpr int32_t kFarAhead = 16;     // inputs of which the beginning is asked for before that
+constexpr int32_t kFarAhead = 16;  // inputs between their rows' beginnings being asked for and their use
 constexpr int64_t kBeginningBytes = 128;
+constexpr int64_t kRangeWords = 256;  // of a row; its sums stay in the first cache
 
 SLMC_INLINE void ahead(const void* p) { __builtin_prefetch(p, 0, 3); }
 // Into the second cache, whose own prefetcher goes on from there: the first has fewer lines on their way than memory

@@ -22,6 +22,11 @@ SLMC_INLINE constexpr int high_bits(int bits) { return bits - low_bits(bits); }
 
 constexpr int kTile = 16;  // rows whose words are interleaved
 
+// Where the scale of row n's group g is, of matrices whose first `tiled` rows lie in tiles.
+SLMC_INLINE int64_t factor_at(int64_t n, int64_t g, int64_t groups, int64_t tiled) {
+  return n < tiled ? (n / kTile * groups + g) * kTile + n % kTile : n * groups + g;
+}
+
 struct QMatrix {
   const uint8_t* codes = nullptr;    // [N, groups, group * low / 8]
   const uint8_t* high = nullptr;     // [N, groups, group * high / 8], null where high = 0
@@ -36,9 +41,7 @@ struct QMatrix {
   SLMC_INLINE int64_t high_row_bytes() const { return padded() * high_bits(bits) / 8; }
   SLMC_INLINE int centre() const { return 1 << (bits - 1); }
   // Where the scale and the zero of row n's group g are.
-  SLMC_INLINE int64_t factor_at(int64_t n, int64_t g) const {
-    return n < tiled ? (n / kTile * groups + g) * kTile + n % kTile : n * groups + g;
-  }
+  SLMC_INLINE int64_t factor_at(int64_t n, int64_t g) const { return slmc::factor_at(n, g, groups, tiled); }
 };
 
 // The first `count` weights of row n as floats.

@@ -1,8 +1,6 @@
 // Decoding of sparse rows in plain C++: patterns to masks, masks and codes to bytes.
 #include "sparse.h"
 
-#include <algorithm>
-
 namespace slmc {
 namespace {
 
@@ -126,7 +124,7 @@ void decode_sparse_row(const SparseMatrix& m, int64_t n, const uint8_t* masks, u
     steps[i] = static_cast<uint8_t>(128 + (m.float4 ? kFloat4Steps[i] : i - (1 << (m.bits - 1))));
   uint8_t unit[kUnitInputs];
   for (int64_t u = 0; u < m.units; ++u, row += kUnitInputs) {
-    if (m.in_words) {
+    if (m.in_words()) {
       unpack_words(m, m.codes, low, n, u, 0, unit);
       if (high) unpack_words(m, m.high, high, n, u, low, unit);
     } else {

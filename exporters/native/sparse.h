@@ -54,17 +54,15 @@ struct SparseMatrix {
   int64_t kept = 0;  // of a unit
   int64_t pattern_rows = 1;
   int64_t tiled = 0;  // rows, a multiple of kTile, that lie in tiles of 16 (exporters/formats/sparse_tiles.py)
-  bool in_words = false;  // whether codes lie in words: all rows of a shared pattern, where there are such tiles
   int bits = 0;
   bool float4 = false;
 
   SLMC_INLINE int64_t padded() const { return units * kUnitInputs; }
   SLMC_INLINE int64_t code_bytes() const { return kept * low_bits(bits) / 8; }  // of a unit
   SLMC_INLINE int64_t high_bytes() const { return kept * high_bits(bits) / 8; }
-  // Where the scale of row n's group g is.
-  SLMC_INLINE int64_t factor_at(int64_t n, int64_t g) const {
-    return n < tiled ? (n / kTile * groups + g) * kTile + n % kTile : n * groups + g;
-  }
+  // Whether codes lie in words: where rows share patterns and there are such tiles, those of all rows.
+  SLMC_INLINE bool in_words() const { return tiled > 0 && pattern_rows > 1; }
+  SLMC_INLINE int64_t factor_at(int64_t n, int64_t g) const { return slmc::factor_at(n, g, groups, tiled); }
   SLMC_INLINE Strip strip(const uint8_t* plane, int64_t n, int64_t unit_bytes) const {
     const int64_t whole = tiled ? 0 : N / kTileRows * kTileRows;
     if (n >= whole) return {plane + n * units * unit_bytes, unit_bytes};

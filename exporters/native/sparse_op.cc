@@ -177,7 +177,6 @@ class SparseLinear : public Kernel {
            "attribute tile = 16 is for 16 rows or more, for groups of 64 or of a multiple of 128, and for integers of 4 or 8 bits with 4 or 8 "
            "inputs to a pattern, or for whole groups of a multiple of 32 codes with a pattern of 16 rows, up to a multiple of 128 inputs");
     m.tiled = m.N / kTile * kTile;
-    m.in_words = !own;
   }
 
   void set(SparseMatrix* m, Plane plane, const Tensor& tensor) const {

@@ -167,7 +167,7 @@ def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32, shared
         case NmFormat() | Float4Format(), "linear":
             return SparseLinear(encoded, fmt, activation_bits)
         case DecomposedFormat(), "linear":
-            return DecomposedLinear(encoded, fmt, activation_bits)
+            return DecomposedLinear(encoded, fmt)
         case CorrectedFormat(), "linear":
             return CorrectedLinear(encoded, fmt, activation_bits)
     raise SlmcError(

@@ -51,10 +51,10 @@ class SparseLinear(nn.Module):
 class DecomposedLinear(nn.Module):
     """y = x O^T + x I^T with outliers O and inliers I."""
 
-    def __init__(self, encoded: Encoded, fmt: DecomposedFormat, activation_bits: int = 32) -> None:
+    def __init__(self, encoded: Encoded, fmt: DecomposedFormat) -> None:
         super().__init__()
-        self.outliers = SparseLinear(fmt.part(encoded, OUTLIERS), fmt.outliers, activation_bits)
-        self.inliers = SparseLinear(fmt.part(encoded, INLIERS), fmt.inliers, activation_bits)
+        self.outliers = SparseLinear(fmt.part(encoded, OUTLIERS), fmt.outliers)
+        self.inliers = SparseLinear(fmt.part(encoded, INLIERS), fmt.inliers)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.outliers(x) + self.inliers(x)
