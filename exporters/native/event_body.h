@@ -199,14 +199,17 @@ class EventProduct {
     });
   }
 
-  // Adds the codes of rows i .. i + rows - 1 to the sums of bytes, or begins these.
+  // Adds the codes of rows i .. i + rows - 1 to the sums of bytes, or begins these. The run's first rows ask for its
+  // scales on their way, little by little: all at once they would keep rows waiting.
   template <int rows, bool tail>
-  SLMC_INLINE void add_rows(int64_t chunk, int64_t chunks, int32_t i, bool begin) {
+  SLMC_INLINE void add_rows(int64_t chunk, int64_t chunks, int32_t i, bool begin, const Run& run) {
+    constexpr int64_t block = kBlockWords * L::per_lane;
+    const uint16_t* scales = i == run.begin ? m_.scales + run.group * m_.N + chunk / kBlockChunks * block : nullptr;
     static_assert(!tail || rows == 1);  // which may need its one copy
     Chunks<L::low_bytes, tail> low(m_.codes, m_.row_bytes(), chunk * L::low_bytes, m_.K);
     Chunks<L::high_bytes, tail> high(m_.high, m_.high_row_bytes(), chunk * L::high_bytes, m_.K);
     const uint8_t *codes[rows], *more[rows], *low_later[rows], *far[rows], *high_later[rows];
-    unrolled<rows>([&](auto r) {
+    unrolled<rows>([&](auto r) __attribute__((always_inline)) {
       const int64_t k = e_.index[i + r.value];
       codes[r.value] = low.row(k);
       more[r.value] = L::high ? high.row(k) : nullptr;
@@ -216,9 +219,9 @@ class EventProduct {
     });
     for (int64_t c = 0; c < chunks; ++c) {
       I sums[L::parts];
-      unrolled<L::parts>([&](auto j) { sums[j.value] = V::load(sums_.narrow[c][j.value]); });
-      if (begin) unrolled<L::parts>([&](auto j) { sums[j.value] = V::set(int32_t{0}); });
-      unrolled<rows>([&](auto r) {
+      unrolled<L::parts>([&](auto j) __attribute__((always_inline)) { sums[j.value] = V::load(sums_.narrow[c][j.value]); });
+      if (begin) unrolled<L::parts>([&](auto j) __attribute__((always_inline)) { sums[j.value] = V::set(int32_t{0}); });
+      unrolled<rows>([&](auto r) __attribute__((always_inline)) {
         if (c % kBlockChunks == 0) {
           ahead(low_later[r.value] + c * L::low_bytes);
           if (c * L::low_bytes < kBeginningBytes) beginning(far[r.value] + c * L::low_bytes);
@@ -228,9 +231,11 @@ class EventProduct {
         if constexpr (bits == 8) parts[0] = V::load(codes[r.value] + c * L::low_bytes);
         else V::template unpack<bits>(codes[r.value] + c * L::low_bytes, more[r.value] + c * L::high_bytes, parts);
         // bytes do not overflow, so whole words may be added
-        unrolled<L::parts>([&](auto j) { sums[j.value] = V::add(sums[j.value], parts[j.value]); });
+        unrolled<L::parts>([&](auto j) __attribute__((always_inline)) { sums[j.value] = V::add(sums[j.value], parts[j.value]); });
       });
-      unrolled<L::parts>([&](auto j) { V::store(sums_.narrow[c][j.value], sums[j.value]); });
+      if (!tail && scales && c % kBlockChunks == 0)
+        for (int64_t n = 0; n < block; n += 32) ahead(scales + c / kBlockChunks * block + n);
+      unrolled<L::parts>([&](auto j) __attribute__((always_inline)) { V::store(sums_.narrow[c][j.value], sums[j.value]); });
     }
   }
 
@@ -238,7 +243,7 @@ class EventProduct {
   void widen(int64_t chunks, bool begin) {
     const I bytes = V::set(int32_t{0x00ff00ff});
     for (int64_t c = 0; c < chunks; ++c)
-      unrolled<L::parts>([&](auto j) {
+      unrolled<L::parts>([&](auto j) __attribute__((always_inline)) {
         const I sums = V::load(sums_.narrow[c][j.value]);
         uint8_t(*wide)[L::low_bytes] = sums_.wide[c][j.value];
         const I even = V::and_(sums, bytes), odd = V::and_(V::template right<8>(sums), bytes);
@@ -253,10 +258,10 @@ class EventProduct {
       const int32_t stop = std::min(begin + kBatch, run.end);
       int32_t i = begin;
       if constexpr (!tail && kSpikeRows > 1) {
-        for (; i + kSpikeRows <= stop; i += kSpikeRows) add_rows<kSpikeRows, tail>(chunk, chunks, i, i == begin);
-        for (; i + 2 <= stop; i += 2) add_rows<2, tail>(chunk, chunks, i, i == begin);
+        for (; i + kSpikeRows <= stop; i += kSpikeRows) add_rows<kSpikeRows, tail>(chunk, chunks, i, i == begin, run);
+        for (; i + 2 <= stop; i += 2) add_rows<2, tail>(chunk, chunks, i, i == begin, run);
       }
-      for (; i < stop; ++i) add_rows<1, tail>(chunk, chunks, i, i == begin);
+      for (; i < stop; ++i) add_rows<1, tail>(chunk, chunks, i, i == begin, run);
       widen(chunks, begin == run.begin);
     }
     for (int64_t c = 0; c < chunks; ++c) add_spikes<tail>(chunk + c, sums_.wide[c], places, lanes, run);
@@ -270,8 +275,6 @@ class EventProduct {
     const int64_t first = chunk / kBlockChunks * block, n = first + chunk % kBlockChunks * V::kLanes;
     const bool plain = !tail && !m_.zeros && first + block <= m_.N;
     const uint16_t* scales = m_.scales + run.group * m_.N + n;
-    if (plain && run.group + 1 < m_.groups && chunk % kBlockChunks == 0)
-      for (int64_t i = 0; i < block; i += 32) ahead(scales + m_.N + i);
     const float count = static_cast<float>(run.end - run.begin);
     const F less = V::set(m_.zeros ? 0.0f : count * static_cast<float>(m_.centre()));
     unrolled<L::parts>([&](auto j) __attribute__((always_inline)) {

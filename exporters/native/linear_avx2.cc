@@ -1,5 +1,4 @@
 // Products with quantised and float16 matrices on AVX2 with FMA and F16C.
-#include "event_kernels.h"
 #include "avx2_vector.h"
 #include "shared_tiles_body.h"
 
@@ -12,11 +11,6 @@ const LinearKernels& avx2_kernels() {
 
 const SparseKernels& avx2_sparse_tile_kernels() {
   static constexpr SparseKernels kernels = sparse_kernels_of<Avx2>();
-  return kernels;
-}
-
-const EventKernels& avx2_event_kernels() {
-  static constexpr EventKernels kernels = event_kernels_of<Avx2>();
   return kernels;
 }
 

@@ -1,5 +1,4 @@
 // Products with quantised and float16 matrices on NEON.
-#include "event_kernels.h"
 #include "neon_vector.h"
 #include "shared_tiles_body.h"
 
@@ -12,11 +11,6 @@ const LinearKernels& neon_kernels() {
 
 const SparseKernels& neon_sparse_tile_kernels() {
   static constexpr SparseKernels kernels = sparse_kernels_of<Neon>();
-  return kernels;
-}
-
-const EventKernels& neon_event_kernels() {
-  static constexpr EventKernels kernels = event_kernels_of<Neon>();
   return kernels;
 }
 

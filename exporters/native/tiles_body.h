@@ -42,8 +42,10 @@ SLMC_INLINE void over_vectors(const Body& body) {
   });
 }
 
-// Bytes of a tile that are fetched before they are used.
-constexpr int kTileAhead = 512, kSharedAhead = 1024;
+// Bytes of a tile that are fetched before they are used: of a plane of one or two bits, which is multiplied more slowly
+// than it is read, those of the next page, so that the page too is found in time.
+constexpr int kTileAhead = 512, kSharedAhead = 1024, kThinAhead = 4096;
+constexpr int kScalesAhead = 256;
 
 // Adds 2^up * (sum of code * q) over blocks of 32 codes of a plane of b bits to sum[tile][vector]. `own`: every tile
 // has its own q.
@@ -52,6 +54,7 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* const* q,
                            typename V::I (*sum)[kTileVectors<V>]) {
   using I = typename V::I;
   constexpr int vectors = kTileVectors<V>, parts = 8 / b, slots = parts < V::kSlots ? parts : V::kSlots;
+  constexpr int ahead = own ? kSharedAhead : b <= 2 ? kThinAhead : kTileAhead;
   I slot[tiles][vectors][slots];
   over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
     unrolled<slots>([&](auto s) SLMC_LAMBDA { slot[t.value][r.value][s.value] = V::set(int32_t{0}); });
@@ -64,7 +67,7 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* const* q,
         words[t.value][r.value] = V::load(planes[t.value] + ((block * b + w.value) * kTile + r.value * V::kLanes) * 4);
         V::keep(words[t.value][r.value]);
         if (r.value * V::kLanes * 4 % 64 == 0)
-          V::prefetch(planes[t.value] + (block * b + w.value) * kTile * 4 + (own ? kSharedAhead : kTileAhead));
+          V::prefetch(planes[t.value] + (block * b + w.value) * kTile * 4 + ahead);
       });
       unrolled<parts>([&](auto j) SLMC_LAMBDA {
         constexpr int place = j.value % slots, down = b * (j.value - place);
@@ -120,8 +123,10 @@ SLMC_INLINE void add_segment(const TilePlanes* at, int64_t group, float centre, 
       const typename V::F zero = V::load_bytes_first(at[t.value].zeros + from, V::kLanes);
       value = V::fnma(V::sub(zero, V::set(centre)), V::set(sum_x), value);
     }
+    const uint16_t* scales = at[t.value].scales + from;
+    if (r.value == 0) V::prefetch(reinterpret_cast<const uint8_t*>(scales) + kScalesAhead);
     typename V::F& to = total[t.value][r.value];
-    to = V::fma(value, V::load_halves(at[t.value].scales + from), to);
+    to = V::fma(value, V::load_halves(scales), to);
   });
 }
 
