@@ -203,6 +203,15 @@ def test_baseline_alone():
     assert 10 << 20 < baseline.rss_bytes < 200 << 20
 
 
+def test_the_empty_runtime_has_all_that_measuring_needs():
+    code = (
+        "from targets.worker import SystemClock, timed_reference, weigh, weigh_empty_runtime\n"
+        "before = weigh_empty_runtime(); timed_reference(SystemClock()); print(weigh().rss_bytes - before.rss_bytes)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert int(ran.stdout) < 256 << 10  # else 1.7 MB, which every model would seem to need
+
+
 def test_scripted_clock_in_this_process(toy, monkeypatch):
     """Every timed call takes exactly one tick of each clock, whatever this machine does."""
     monkeypatch.setattr(bandwidth, "available_bytes", lambda: 32 << 20)
@@ -231,8 +240,8 @@ def test_every_repetition_begins_a_text(toy, monkeypatch):
     monkeypatch.setattr(worker, "timed_reference", lambda clock: calls.append("reference") or Timed(1, 1))
     request = dataclasses.replace(SMALL, repetitions=2, generate_tokens=1)
     worker.measure_model(toy.artifact, "model.onnx", toy.io, request, ScriptedClock())
-    warm_up = ["reset", "6/4", "step", "reference"]
-    assert calls == ["step", *warm_up, *["reference", "reset", "6/4", "step"] * 2]
+    before_any_model, warm_up = ["reference"], ["reset", "6/4", "step"]
+    assert calls == [*before_any_model, "step", *warm_up, *["reference", "reset", "6/4", "step"] * 2]
 
 
 def test_whole_texts_are_texts_of_one_token_each(whole_toy, monkeypatch):
