@@ -80,7 +80,7 @@ struct Avx512 {
   static SLMC_INLINE void transpose(const uint8_t* const* rows, int64_t offset, I* out) {
     I fours[4];  // quarter q of fours[i] is row 4 q + i
     unrolled<4>([&](auto i) {
-      const auto row = [&](int q) __attribute__((always_inline)) {
+      const auto row = [&](int q) SLMC_LAMBDA {
         return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[4 * q + i.value] + offset));
       };
       I v = _mm512_castsi128_si512(row(0));

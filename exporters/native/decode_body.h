@@ -45,14 +45,14 @@ SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const Row& row, 
   using L = Layout<V, bits>;
   typename V::F totals[rows];
   unrolled<rows>([&](auto r) { totals[r.value] = V::zero(); });
-  const auto step = [&](const Cursor* at, int64_t c, auto chunks) __attribute__((always_inline)) {
+  const auto step = [&](const Cursor* at, int64_t c, auto chunks) SLMC_LAMBDA {
     const int32_t* lane_segment = spread == kUneven ? walk.lane_segment + c * V::kLanes : nullptr;
     if constexpr (integer)
       step8<V, bits, rows, spread, chunks.value>(at, in.q + c * L::codes, in.start + c * V::kLanes, lane_segment, totals);
     else
       step32<V, bits, rows, spread>(at, in.x + c * L::codes, lane_segment, totals);
   };
-  const auto segment = [&](int64_t c) __attribute__((always_inline)) {
+  const auto segment = [&](int64_t c) SLMC_LAMBDA {
     if constexpr (spread == kUneven) return static_cast<int64_t>(walk.first_segment[c]);
     if constexpr (spread == kLonger) return c >> walk.segment_shift;
     return c * spread;
@@ -63,7 +63,7 @@ SLMC_INLINE void decode_rows(const Walk& walk, const Input& in, const Row& row, 
     rows_at[r.value] = {row.low + down * walk.row_bytes, row.high + down * walk.high_row_bytes,
                         factors + r.value * walk.factors_apart};
   });
-  const auto steps = [&](int64_t c, auto chunks) __attribute__((always_inline)) {
+  const auto steps = [&](int64_t c, auto chunks) SLMC_LAMBDA {
     Cursor at[rows];
     unrolled<rows>([&](auto r) {
       const Cursor& begin = rows_at[r.value];
@@ -142,11 +142,11 @@ void decode_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, 
   Walk walk = walk_of<V>(m, p, L::low_bytes, L::high_bytes, L::codes);
   walk.apart = (last - first) / kRowsAtOnce;
   float* factors = thread_floats(kRowsAtOnce * walk.factors_apart + V::kLanes);
-  const auto row = [&](int64_t n) __attribute__((always_inline)) {
+  const auto row = [&](int64_t n) SLMC_LAMBDA {
     return Row{m.codes + n * walk.row_bytes, m.high + n * walk.high_row_bytes, m.scales + n * m.groups,
                m.zeros ? m.zeros + n * m.groups : nullptr};
   };
-  const auto input = [&](int64_t t) __attribute__((always_inline)) {
+  const auto input = [&](int64_t t) SLMC_LAMBDA {
     return Input{p.quantised + t * walk.chunks * L::codes, p.start + t * walk.chunks * V::kLanes,
                  p.padded + t * walk.chunks * L::codes, p.sums + t * (m.groups + V::kLanes)};
   };

@@ -15,6 +15,7 @@
 // Before a loop over channels: its rounds are independent, whatever the pointers look like.
 #define SLMC_LANES _Pragma("GCC ivdep")
 #define SLMC_INLINE inline __attribute__((always_inline))
+#define SLMC_LAMBDA __attribute__((always_inline))
 
 namespace slmc {
 

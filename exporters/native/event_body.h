@@ -67,6 +67,7 @@ class EventProduct {
   using F = typename V::F;
   using I = typename V::I;
   static constexpr int kBlockChunks = kBlockWords / V::kLanes;
+  static constexpr int64_t kBlockOutputs = kBlockWords * L::per_lane;
   static constexpr int kSums = V::kLanes == 8 ? 8 : 16;  // half of the registers
   static constexpr int kPlaces = L::per_lane < kSums ? L::per_lane : kSums;
   static constexpr int kChunks32 = kSums / kPlaces;
@@ -153,15 +154,14 @@ class EventProduct {
     Chunks<chunks * L::low_bytes, tail> low(m_.codes, m_.row_bytes(), chunk * L::low_bytes, m_.K);
     Chunks<chunks * L::high_bytes, tail> high(m_.high, m_.high_row_bytes(), chunk * L::high_bytes, m_.K);
     // chunks begin where a block does, or lie within one
-    constexpr int64_t block = kBlockWords * L::per_lane;
-    const int64_t first = chunk / kBlockChunks * block, n = first + chunk % kBlockChunks * V::kLanes;
-    const int64_t last = ((chunk + chunks - 1) / kBlockChunks + 1) * block;
+    const int64_t first = chunk / kBlockChunks * kBlockOutputs, n = first + chunk % kBlockChunks * V::kLanes;
+    const int64_t last = ((chunk + chunks - 1) / kBlockChunks + 1) * kBlockOutputs;
     const uint16_t* scales = m_.scales + g * m_.N + n;
     const bool plain = !tail && !m_.zeros && last <= m_.N;
     if (plain && g + 1 < m_.groups)
       for (int64_t i = first; i < last; i += 32) ahead(m_.scales + (g + 1) * m_.N + i);
-    const auto add = [&](auto c, auto place, F sum, float zero_factor, float centre) __attribute__((always_inline)) {
-      constexpr int64_t in_tile = c.value / kBlockChunks * block + c.value % kBlockChunks * V::kLanes;
+    const auto add = [&](auto c, auto place, F sum, float zero_factor, float centre) SLMC_LAMBDA {
+      constexpr int64_t in_tile = c.value / kBlockChunks * kBlockOutputs + c.value % kBlockChunks * V::kLanes;
       if (!plain) return add_to(g, n + in_tile + place.value * places, lanes, sum, zero_factor, centre);
       float* y = y_ + n + in_tile + place.value * kBlockWords;
       V::store(y, V::fma(V::load_halves(scales + in_tile + place.value * kBlockWords), sum, V::load(y)));
@@ -173,7 +173,7 @@ class EventProduct {
   template <int chunks, int first_place, typename Low, typename High, typename Add>
   SLMC_INLINE void sum_inputs(Low& low, High& high, const Run& run, const Add& add) {
     F sums[chunks][kPlaces];
-    unrolled<chunks>([&](auto c) __attribute__((always_inline)) { unrolled<kPlaces>([&](auto p) __attribute__((always_inline)) { sums[c.value][p.value] = V::zero(); }); });
+    unrolled<chunks>([&](auto c) SLMC_LAMBDA { unrolled<kPlaces>([&](auto p) SLMC_LAMBDA { sums[c.value][p.value] = V::zero(); }); });
     for (int32_t i = run.begin; i < run.end; ++i) {
       const int64_t k = e_.index[i];
       const uint8_t* codes = low.row(k);
@@ -183,17 +183,17 @@ class EventProduct {
         if constexpr (L::high > 0) high.ask(later(i));
       }
       const F x = V::set(e_.x[k]);
-      unrolled<chunks>([&](auto c) __attribute__((always_inline)) {
+      unrolled<chunks>([&](auto c) SLMC_LAMBDA {
         typename V::template Words<bits> words;
         words.read(codes + c.value * L::low_bytes, more + c.value * L::high_bytes);
-        unrolled<kPlaces>([&](auto p) __attribute__((always_inline)) {
+        unrolled<kPlaces>([&](auto p) SLMC_LAMBDA {
           sums[c.value][p.value] = words.template multiply<first_place + p.value>(x, sums[c.value][p.value]);
         });
       });
     }
     const float sum_x = m_.zeros ? sum_of(run) : 0;
-    unrolled<chunks>([&](auto c) __attribute__((always_inline)) {
-      unrolled<kPlaces>([&](auto p) __attribute__((always_inline)) {
+    unrolled<chunks>([&](auto c) SLMC_LAMBDA {
+      unrolled<kPlaces>([&](auto p) SLMC_LAMBDA {
         add(c, Index<first_place + p.value>{}, sums[c.value][p.value], sum_x, static_cast<float>(m_.centre()));
       });
     });
@@ -203,13 +203,12 @@ class EventProduct {
   // scales on their way, little by little: all at once they would keep rows waiting.
   template <int rows, bool tail>
   SLMC_INLINE void add_rows(int64_t chunk, int64_t chunks, int32_t i, bool begin, const Run& run) {
-    constexpr int64_t block = kBlockWords * L::per_lane;
-    const uint16_t* scales = i == run.begin ? m_.scales + run.group * m_.N + chunk / kBlockChunks * block : nullptr;
+    const uint16_t* scales = i == run.begin ? m_.scales + run.group * m_.N + chunk / kBlockChunks * kBlockOutputs : nullptr;
     static_assert(!tail || rows == 1);  // which may need its one copy
     Chunks<L::low_bytes, tail> low(m_.codes, m_.row_bytes(), chunk * L::low_bytes, m_.K);
     Chunks<L::high_bytes, tail> high(m_.high, m_.high_row_bytes(), chunk * L::high_bytes, m_.K);
     const uint8_t *codes[rows], *more[rows], *low_later[rows], *far[rows], *high_later[rows];
-    unrolled<rows>([&](auto r) __attribute__((always_inline)) {
+    unrolled<rows>([&](auto r) SLMC_LAMBDA {
       const int64_t k = e_.index[i + r.value];
       codes[r.value] = low.row(k);
       more[r.value] = L::high ? high.row(k) : nullptr;
@@ -219,9 +218,9 @@ class EventProduct {
     });
     for (int64_t c = 0; c < chunks; ++c) {
       I sums[L::parts];
-      unrolled<L::parts>([&](auto j) __attribute__((always_inline)) { sums[j.value] = V::load(sums_.narrow[c][j.value]); });
-      if (begin) unrolled<L::parts>([&](auto j) __attribute__((always_inline)) { sums[j.value] = V::set(int32_t{0}); });
-      unrolled<rows>([&](auto r) __attribute__((always_inline)) {
+      unrolled<L::parts>([&](auto j) SLMC_LAMBDA { sums[j.value] = V::load(sums_.narrow[c][j.value]); });
+      if (begin) unrolled<L::parts>([&](auto j) SLMC_LAMBDA { sums[j.value] = V::set(int32_t{0}); });
+      unrolled<rows>([&](auto r) SLMC_LAMBDA {
         if (c % kBlockChunks == 0) {
           ahead(low_later[r.value] + c * L::low_bytes);
           if (c * L::low_bytes < kBeginningBytes) beginning(far[r.value] + c * L::low_bytes);
@@ -231,11 +230,11 @@ class EventProduct {
         if constexpr (bits == 8) parts[0] = V::load(codes[r.value] + c * L::low_bytes);
         else V::template unpack<bits>(codes[r.value] + c * L::low_bytes, more[r.value] + c * L::high_bytes, parts);
         // bytes do not overflow, so whole words may be added
-        unrolled<L::parts>([&](auto j) __attribute__((always_inline)) { sums[j.value] = V::add(sums[j.value], parts[j.value]); });
+        unrolled<L::parts>([&](auto j) SLMC_LAMBDA { sums[j.value] = V::add(sums[j.value], parts[j.value]); });
       });
       if (!tail && scales && c % kBlockChunks == 0)
-        for (int64_t n = 0; n < block; n += 32) ahead(scales + c / kBlockChunks * block + n);
-      unrolled<L::parts>([&](auto j) __attribute__((always_inline)) { V::store(sums_.narrow[c][j.value], sums[j.value]); });
+        for (int64_t n = 0; n < kBlockOutputs; n += 32) ahead(scales + c / kBlockChunks * kBlockOutputs + n);
+      unrolled<L::parts>([&](auto j) SLMC_LAMBDA { V::store(sums_.narrow[c][j.value], sums[j.value]); });
     }
   }
 
@@ -243,7 +242,7 @@ class EventProduct {
   void widen(int64_t chunks, bool begin) {
     const I bytes = V::set(int32_t{0x00ff00ff});
     for (int64_t c = 0; c < chunks; ++c)
-      unrolled<L::parts>([&](auto j) __attribute__((always_inline)) {
+      unrolled<L::parts>([&](auto j) SLMC_LAMBDA {
         const I sums = V::load(sums_.narrow[c][j.value]);
         uint8_t(*wide)[L::low_bytes] = sums_.wide[c][j.value];
         const I even = V::and_(sums, bytes), odd = V::and_(V::template right<8>(sums), bytes);
@@ -271,14 +270,13 @@ class EventProduct {
   template <bool tail>
   SLMC_INLINE void add_spikes(int64_t chunk, const uint8_t (*wide)[2][L::low_bytes], int64_t places, int lanes,
                               const Run& run) const {
-    constexpr int64_t block = kBlockWords * L::per_lane;
-    const int64_t first = chunk / kBlockChunks * block, n = first + chunk % kBlockChunks * V::kLanes;
-    const bool plain = !tail && !m_.zeros && first + block <= m_.N;
+    const int64_t first = chunk / kBlockChunks * kBlockOutputs, n = first + chunk % kBlockChunks * V::kLanes;
+    const bool plain = !tail && !m_.zeros && first + kBlockOutputs <= m_.N;
     const uint16_t* scales = m_.scales + run.group * m_.N + n;
     const float count = static_cast<float>(run.end - run.begin);
     const F less = V::set(m_.zeros ? 0.0f : count * static_cast<float>(m_.centre()));
-    unrolled<L::parts>([&](auto j) __attribute__((always_inline)) {
-      unrolled<4>([&](auto byte) __attribute__((always_inline)) {
+    unrolled<L::parts>([&](auto j) SLMC_LAMBDA {
+      unrolled<4>([&](auto byte) SLMC_LAMBDA {
         const I pair = V::load(wide[j.value][byte.value % 2]);
         const I code_sum = byte.value < 2 ? V::and_(pair, V::set(int32_t{0xffff})) : V::template right<16>(pair);
         const F sum = V::sub(V::to_float(code_sum), less);

@@ -7,13 +7,13 @@
 #include "elementary.h"
 #include "events.h"
 #include "isa.h"
-#include "operator.h"
+#include "products.h"
 
 namespace slmc {
 namespace {
 
 constexpr int64_t kLargest = int64_t{1} << 31;
-constexpr int64_t kWorthThreads = 1 << 19;  // weights in use; waking a second core for less does not pay
+constexpr int64_t kWorthThreadsInUse = 1 << 19;  // weights: half of what pays where rows follow one another
 constexpr int64_t kTaskWords = 128;         // a task's piece of a row: half a kilobyte
 constexpr int64_t kManyTokens = 8;
 constexpr double kDenseShare = 0.4;         // of inputs in use, from where on many tokens are a dense product
@@ -28,12 +28,6 @@ const EventKernels& kernels() {
 #endif
     default: return portable_event_kernels();
   }
-}
-
-Arena& call_arena() {
-  static thread_local Arena arena;
-  arena.reset();
-  return arena;
 }
 
 // x [K] rounded to 127 steps of its largest, per min(group, 128) inputs of a group.
@@ -152,7 +146,7 @@ class EventLinear : public Kernel {
   template <typename Body>
   static void over_words(const Call& call, const EventMatrix& m, int64_t work, const Body& body) {
     const int64_t words = m.words();
-    if (work < kWorthThreads) return body(int64_t{0}, words);
+    if (work < kWorthThreadsInUse) return body(int64_t{0}, words);
     call.parallel(static_cast<size_t>((words + kTaskWords - 1) / kTaskWords), [&](size_t task) {
       const int64_t begin = static_cast<int64_t>(task) * kTaskWords, end = begin + kTaskWords;
       body(begin, end < words ? end : words);

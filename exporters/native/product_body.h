@@ -114,7 +114,7 @@ struct IntegerPanel {
       const Rows<V> high(m.high, m.high_row_bytes(), n + r * V::kLanes, m.N, m.tiled);
       for (int64_t k = k0; k < k1; k += kUnit) {
         uint8_t* out = codes + (k - k0) * kRows + r * 4 * V::kLanes;
-        const auto unpack = [&](auto word, auto more, auto bit, auto code) __attribute__((always_inline)) {
+        const auto unpack = [&](auto word, auto more, auto bit, auto code) SLMC_LAMBDA {
           unrolled<L::parts>([&](auto j) {
             typename V::I bytes = word;
             if constexpr (L::low < 8) bytes = V::and_(V::template right<L::low * j.value>(word), mask);
@@ -223,7 +223,7 @@ struct FloatPanel {
       typename V::F scale = V::zero(), zero = V::set(static_cast<float>(m.centre()));
       for (int64_t k = k0; k < k1; k += kUnit) {
         float* out = w + (k - k0) * kRows + r * V::kLanes;
-        const auto unpack = [&](auto word, auto more, auto bit, auto code) __attribute__((always_inline)) {
+        const auto unpack = [&](auto word, auto more, auto bit, auto code) SLMC_LAMBDA {
           if constexpr (code.value % 32 == 0) {
             const int64_t g = (k + code.value) / m.group < m.groups ? (k + code.value) / m.group : m.groups - 1;
             if (g != known) {

@@ -122,11 +122,11 @@ SLMC_INLINE void plain_rows(const SparseRow* rows, const int8_t* q, const int16_
     factors_of[r.value] = rows[r.value].factors;
   });
   for (int64_t u = 0; u < units; ++u) {
-    unrolled<kTileRows>([&](auto r) __attribute__((always_inline)) {
+    unrolled<kTileRows>([&](auto r) SLMC_LAMBDA {
       const uint8_t* at = codes_of[r.value] + u * stride;
       const float* factors = factors_of[r.value] + u * scales;
       I sums[vectors];  // of the unit's first half, then of its second
-      unrolled<parts>([&](auto part) __attribute__((always_inline)) {
+      unrolled<parts>([&](auto part) SLMC_LAMBDA {
         constexpr int i = part.value;
         I codes[2];
         if constexpr (2 * i + 1 < sixteens) {
@@ -138,7 +138,7 @@ SLMC_INLINE void plain_rows(const SparseRow* rows, const int8_t* q, const int16_
         sums[parts + i] = pairs(codes[1], load(q + 32 * (parts + i)));
       });
       // vectors that share factors meet before they are widened
-      unrolled<starts>([&](auto i) __attribute__((always_inline)) {
+      unrolled<starts>([&](auto i) SLMC_LAMBDA {
         constexpr int each = vectors / starts, first = i.value * each;
         I sum = add16(sums[first], load(start + 16 * i.value));
         unrolled<each - 1>([&](auto j) { sum = add16(sum, sums[first + 1 + j.value]); });

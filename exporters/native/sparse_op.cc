@@ -5,7 +5,7 @@
 // decoded to 8 bits per weight, then multiplied by the dense kernels: the more tokens, the less decoding weighs.
 #include "decoded_rows.h"
 #include "isa.h"
-#include "operator.h"
+#include "products.h"
 
 namespace slmc {
 namespace {
@@ -15,8 +15,6 @@ constexpr int64_t kLargest = int64_t{1} << 31;
 constexpr int64_t kDirectTokens = 8;  // from here on decoding once is cheaper than reading codes for every token
 constexpr int64_t kDigits = 3;        // of 8 bits, that a float is taken for
 constexpr float kNegligible = 1e-7f;  // of a block's largest
-constexpr int64_t kWorthThreads = 1 << 20;  // products of weights and tokens; waking a second core for less does not pay
-constexpr int64_t kWorkPerTask = 1 << 18;
 
 const LinearKernels& dense_kernels(bool vector_layout) {
   if (!vector_layout) return portable_kernels();
@@ -45,12 +43,6 @@ const SparseKernels* direct_kernels(bool tiles) {
     return dot_products() == kDot ? &neon_dot_sparse_tile_kernels() : &neon_sparse_tile_kernels();
 #endif
   return nullptr;
-}
-
-Arena& call_arena() {
-  static thread_local Arena arena;
-  arena.reset();
-  return arena;
 }
 
 void expect(bool holds, const std::string& otherwise) {
@@ -130,7 +122,7 @@ class SparseLinear : public Kernel {
     const SparseInput* input = kernels.prepare(m, x, tokens * digits, arena);
     if (!input) return false;
     float* parts = digits == 1 ? y : arena.take<float>(digits * tokens * m.N);
-    over_features(call, m, digits * tokens, [&](int64_t first, int64_t last) {
+    over_features(call, m.N, m.K, digits * tokens, [&](int64_t first, int64_t last) {
       kernels.multiply(m, *input, parts, first, last);
       if (digits == 1) return;
       for (int64_t t = 0; t < tokens; ++t)
@@ -196,20 +188,6 @@ class SparseLinear : public Kernel {
     if (plane == kPatterns) m->patterns = tensor.as<uint8_t>();
   }
 
-  // Runs body(first, last) over the output features, in parallel where the product is large.
-  template <typename Body>
-  static void over_features(const Call& call, const SparseMatrix& m, int64_t tokens, const Body& body) {
-    const int64_t tiles = (m.N + kRowTile - 1) / kRowTile, work = m.N * m.K * tokens;
-    if (work < kWorthThreads) return body(0, m.N);
-    const int64_t wanted = work / kWorkPerTask;
-    const int64_t per_task = wanted >= tiles ? 1 : (tiles + wanted - 1) / wanted;
-    call.parallel((tiles + per_task - 1) / per_task, [&](size_t task) {
-      const int64_t first = static_cast<int64_t>(task) * per_task * kRowTile;
-      const int64_t last = first + per_task * kRowTile;
-      body(first, last < m.N ? last : m.N);
-    });
-  }
-
   void decode_and_multiply(const Call& call, const SparseMatrix& m, const float* x, int64_t tokens, float* y) const {
     QMatrix dense;
     dense.scales = m.scales;
@@ -220,7 +198,7 @@ class SparseLinear : public Kernel {
     dense.bits = 8;
     const LinearKernels& kernels = dense_kernels(m.group % 32 == 0);
     const Prepared prepared = kernels.prepare(dense, x, tokens, static_cast<int>(activation_bits_), call_arena());
-    over_features(call, m, tokens, [&](int64_t first, int64_t last) {
+    over_features(call, m.N, m.K, tokens, [&](int64_t first, int64_t last) {
       DecodedRows decoded(m, dense);
       for (int64_t n = first; n < last; n += kRowTile) {
         const int64_t end = n + kRowTile < last ? n + kRowTile : last;

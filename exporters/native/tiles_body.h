@@ -12,8 +12,6 @@
 
 #include "activations_body.h"
 
-#define SLMC_LAMBDA __attribute__((always_inline))
-
 namespace slmc {
 namespace {
 
