@@ -10,7 +10,7 @@ import time
 import click
 
 from targets.limits import Watched
-from toolchain.limits import parse_bytes
+from targets.units import parse_bytes
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -18,7 +18,7 @@ from toolchain.limits import parse_bytes
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def main(limit: str, command: tuple[str, ...]) -> None:
     """LIMIT as 6GB; what counts is the resident set, mapped files in it; processes that it starts are not counted."""
-    watched = Watched(parse_bytes(limit, "LIMIT", 0), None)
+    watched = Watched(parse_bytes(limit, "LIMIT"), None)
     began = time.monotonic()
     child = subprocess.Popen(command)
     watched.watch(child.pid)

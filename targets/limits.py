@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from exporters.errors import ConstraintsNotMet
 from exporters.manifest import Manifest
 from targets.memory import kib_lines
+from targets.units import bytes_text
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 WATCH_S: Final = 0.002
@@ -184,8 +185,8 @@ def refuse_by_forecast(manifest: Manifest, memory_bytes: int | None) -> None:
     runtime, model = forecast_bytes(manifest)
     if memory_bytes is not None and runtime + model > memory_bytes:
         raise ConstraintsNotMet(
-            f"--limit-memory {memory_bytes / 1e6:.1f} MB: by forecast {(runtime + model) / 1e6:.1f} MB are needed "
-            f"({model / 1e6:.1f} MB for the model, {runtime / 1e6:.1f} MB for Python and ONNX Runtime without one); "
+            f"--limit-memory {bytes_text(memory_bytes)}: by forecast {bytes_text(runtime + model)} are needed "
+            f"({bytes_text(model)} for the model, {bytes_text(runtime)} for Python and ONNX Runtime without one); "
             "use a smaller model, allow more, or try it all the same with --force"
         )
 

@@ -21,6 +21,7 @@ from targets.measurement import Job, Measurement, MeasureRequest
 from targets.native import machine_platform
 from targets.shipment import ARTIFACT, Parcel, shipment
 from targets.transport import Transport, last_line
+from targets.units import bytes_text
 
 PACKAGES: Final = {"numpy": ">=2", "onnxruntime": ">=1.24", "tokenizers": ">=0.21"}
 """What must be on a device already; a test compares it with pyproject.toml."""
@@ -124,8 +125,8 @@ class Device:
         needed = sum(parcel.bytes for parcel in parcels) + SLACK_BYTES
         if needed > self.facts.free_bytes:
             raise NotAvailable(
-                f"{self.transport.name}: {self.facts.place} has {self.facts.free_bytes / 1e6:.1f} MB free, "
-                f"{needed / 1e6:.1f} MB are needed; free some, or name another folder with --remote-dir"
+                f"{self.transport.name}: {self.facts.place} has {bytes_text(self.facts.free_bytes)} free, "
+                f"{bytes_text(needed)} are needed; free some, or name another folder with --remote-dir"
             )
         with self._connection.deadline("did not take the files", self._answer_s + needed / SLOWEST_BYTES_PER_S):
             self._push(parcels)
@@ -222,9 +223,9 @@ def _found(name: str, ran: Ran, wanted: str, timeout_s: float) -> Any:
 
 
 def _did_not_fit(name: str, limit: LimitFound) -> str:
-    reached = "" if limit.peak_bytes is None else f" it had reached {limit.peak_bytes / 1e6:.1f} MB when"
+    reached = "" if limit.peak_bytes is None else f" it had reached {bytes_text(limit.peak_bytes)} when"
     return (
-        f"{name}: it does not run in {limit.limit_bytes / 1e6:.1f} MB of memory:{reached} it was stopped "
+        f"{name}: it does not run in {bytes_text(limit.limit_bytes)} of memory:{reached} it was stopped "
         f"({limit.method}); use a smaller model or allow more"
     )
 

@@ -10,8 +10,8 @@ import torch
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.families import family_of
+from targets import units
 from toolchain.compress.recipe import Choice
-from toolchain.delivery.reports import units
 from toolchain.evidence.quality import KEEP_BYTES
 from toolchain.model.residency import bytes_from_disk, bytes_in_memory, moment_bytes
 from toolchain.model.tree import Layer

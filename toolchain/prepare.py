@@ -16,9 +16,9 @@ from exporters.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
 from exporters.manifest import ACCURACY, PERPLEXITY
 from targets.cpu import named_cpu
+from targets.units import bytes_text, parse_bytes, parse_seconds, parse_share
 from toolchain.compress.catalog import method_named
 from toolchain.delivery.operators import operator_libraries
-from toolchain.limits import parse_bytes, parse_seconds, parse_share
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
 from toolchain.model.residency import bytes_in_memory
@@ -129,7 +129,7 @@ def prepare(spec: Spec) -> Prepared:
     max_time_s = parse_seconds(spec.max_time, "--max-time") if spec.max_time is not None else None
     max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None
     torch.set_num_threads(spec.threads)
-    room = parse_bytes(spec.max_build_memory, "--max-build-memory", 0) if spec.max_build_memory is not None else None
+    room = parse_bytes(spec.max_build_memory, "--max-build-memory") if spec.max_build_memory is not None else None
     model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache), room)
     _refuse_from_disk(spec, model)
     check_metric(spec.metric, classifier=model.classes is not None)
@@ -155,7 +155,7 @@ def _refuse_from_disk(spec: Spec, model: LoadedModel) -> None:
     for option, given in (("tune", spec.tune), ("shuffle", spec.shuffle)):
         if given and model.residency == "disk":
             raise SlmcError(
-                f"--{option} needs the whole model in memory, {bytes_in_memory(model.tree) / 1e9:.1f} GB, which there "
+                f"--{option} needs the whole model in memory, {bytes_text(bytes_in_memory(model.tree))}, which there "
                 "is no room for; leave it out, or give --max-build-memory more where there is more"
             )
 

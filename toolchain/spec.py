@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporters.errors import SlmcError
+from targets.units import OPTIONS, check
 
 
 class Spec(BaseModel):
@@ -61,13 +62,13 @@ def resolve(flags: Mapping[str, Any], file: Path | None, settings: Sequence[str]
             raise SlmcError(f"--set {setting!r}: expected KEY=VALUE, for example --set effort=quick")
         values[key.replace("-", "_")] = _yaml_value(value, setting)
     values |= {k: v for k, v in flags.items() if v is not None and v != () and v != {}}
-    for key in ("max_memory", "max_drop", "max_latency", "max_rss", "max_time", "max_build_memory"):
-        if isinstance(values.get(key), (int, float)):
+    for key in OPTIONS.keys() & values.keys():
+        if isinstance(values[key], (int, float)):
             values[key] = str(values[key])
     if isinstance(values.get("formats"), str):
         values["formats"] = (values["formats"],)
     try:
-        return Spec(**values)
+        spec = Spec(**values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
@@ -78,6 +79,9 @@ def resolve(flags: Mapping[str, Any], file: Path | None, settings: Sequence[str]
                 f"option {key!r} is missing; give it on the command line or in the configuration"
             ) from error
         raise SlmcError(f"option {key!r}: {first['msg']}, found {first['input']!r}") from error
+    for key, text in spec.model_dump(include=set(OPTIONS), exclude_none=True).items():
+        check(text, key)
+    return spec
 
 
 def to_yaml(spec: Spec) -> str:

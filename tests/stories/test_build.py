@@ -261,7 +261,7 @@ def test_flags_win_over_set_over_file_over_defaults(
 ) -> None:
     """--max-time delivers the best so far; every run writes its resolved configuration."""
     file = tmp_path / "given.yaml"
-    file.write_text("effort: thorough\nseed: 5\nmax-memory: 30%\nmax_drop: 0.00001\nformats: int4-g64\n")
+    file.write_text("effort: thorough\nseed: 5\nmax-memory: 30%\nmax_drop: 0.001%\nformats: int4-g64\n")
     arguments = ("build", tiny_model, "-o", tmp_path / "out", "-c", file, "--set", "seed=6", "--set", "effort=quick",
                  "--set", "max-drop=50%", "--seed", "7", "--max-time", "10m")  # fmt: skip
     assert document(*arguments, "--dry-run")["evaluations"] > 0

@@ -146,4 +146,4 @@ def test_what_users_get_wrong(artifact: Path, baseline: Path, tiny_model: Path, 
     fails(("gate", tmp_path / "nothing", "--baseline", baseline), 2, "no artifact")
     fails((*gate, baseline, "--on", "qemu-aarch64", "--remote-python", "python3"), 2, "emulator", "speed")
     fails((*gate, baseline, "--limit-memory", "10MB"), 4, "by forecast", "--force")
-    fails((*gate, baseline, "--limit-memory", "10%"), 2, "percent of what")
+    fails((*gate, baseline, "--limit-memory", "10%"), 2, "'%'")

@@ -28,9 +28,9 @@ def test_each_source_wins_over_the_one_before(tmp_path: Path) -> None:
     assert resolve({**GIVEN, "layer": {"emb": "sign"}}, file, ()).layer == {"emb": "sign"}
 
 
-def test_numbers_and_single_globs_in_yaml_are_taken_as_text() -> None:
-    spec = resolve(GIVEN, None, ("max_drop=0.00001", "formats=int4-g64", "max-time=90"))
-    assert (spec.max_drop, spec.formats, spec.max_time) == ("1e-05", ("int4-g64",), "90")
+def test_single_globs_in_yaml_are_a_list() -> None:
+    spec = resolve(GIVEN, None, ("max_drop=1%", "formats=int4-g64", "max-time=90s"))
+    assert (spec.max_drop, spec.formats, spec.max_time) == ("1%", ("int4-g64",), "90s")
 
 
 def test_what_is_written_can_be_given_again(tmp_path: Path) -> None:
@@ -49,6 +49,11 @@ def test_what_is_written_can_be_given_again(tmp_path: Path) -> None:
         (("metric=bleu",), "'metric': .*perplexity.*accuracy"),
         (("formats=[",), "not YAML"),
         (("x",), "KEY=VALUE"),
+        (("max_drop=1",), "--max-drop: '1' has no unit; give percent, as 1%"),
+        (("max_latency=5",), "--max-latency: '5' has no unit"),
+        (("max_rss=40000000",), "--max-rss: '40000000' has no unit"),
+        (("max_build_memory=true",), "--max-build-memory: 'True' is not a quantity"),
+        (("max_memory=-.inf",), "--max-memory: '-inf' is not a quantity"),
     ],
 )
 def test_refusals_say_what_is_allowed(settings: tuple[str, ...], words: str) -> None:

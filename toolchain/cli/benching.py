@@ -20,6 +20,7 @@ import click
 from exporters.errors import SlmcError
 from exporters.graph_nodes import read_workload
 from exporters.manifest import Manifest
+from targets import units
 from targets.latency import low_decile
 from targets.measurement import Measurement, MeasureRequest, chunk_for
 from targets.paired import Comparison, compare_paired
@@ -28,7 +29,6 @@ from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
 from toolchain.cli.options import PATH, command
-from toolchain.delivery.reports import units
 from toolchain.delivery.validate import artifact_session
 from toolchain.model.text import UNUSED_ROWS, read_text, read_tokenizer
 from toolchain.prepare import SHIPPED_TEXTS

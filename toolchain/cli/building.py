@@ -12,13 +12,13 @@ import click
 from exporters.errors import ConstraintsNotMet
 from exporters.manifest import ACCURACY, Quality
 from exporters.native_library import library_path
+from targets import units
 from toolchain.build import build, find, fresh_staging, reordered_as_asked
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, text_options
 from toolchain.deliver import Delivered, deliver
 from toolchain.delivery.package import check_output, check_output_file
 from toolchain.delivery.plan import check_plan, read_plan
-from toolchain.delivery.reports import units
 from toolchain.evidence.classes import reference_for
 from toolchain.forecast import forecast
 from toolchain.gather import gather_evidence
@@ -90,7 +90,7 @@ def search_command(
         write_whole(output, found.plan.to_json())
     winner = found.result.winner
     text = (
-        f"{output}: {winner.bytes / 1e6:.2f} MB ({winner.bytes / prepared.model.tree.bytes_fp32:.2%} of fp32), "
+        f"{output}: {units.bytes_text(winner.bytes)} ({winner.bytes / prepared.model.tree.bytes_fp32:.2%} of fp32), "
         f"expected drop {winner.drop:.2%}, at most {winner.upper:.2%}; {len(found.result.trace)} candidates tried"
     )
     summary = {"plan": str(output), "bytes": winner.bytes, "drop": winner.drop, "upper": winner.upper,
@@ -171,7 +171,10 @@ def _announce(console: Console, delivered: Delivered) -> int:
         console.note(f"doubtful measurement: {doubt}")
     missed = [c for c in manifest.constraints if not c.met]
     for c in manifest.constraints:
-        text = f"{c.name}: {c.actual:g} of at most {c.limit:g} {c.unit}: {'met' if c.met else 'MISSED'}"
+        text = (
+            f"{c.name}: {units.quantity(c.actual, c.unit)} of at most {units.quantity(c.limit, c.unit)}: "
+            f"{'met' if c.met else 'MISSED'}"
+        )
         (console.note if c.met else _warn)(text)
     if console.as_json:
         console.result(dataclasses.asdict(manifest), "")

@@ -19,9 +19,9 @@ from targets.measure import measure
 from targets.measurement import Measurement, MeasureRequest
 from targets.remote import MODEL, Device, LimitFound, Limits
 from targets.transport import ALLOWED, LOCAL, parse_transport
+from targets.units import parse_bytes
 from toolchain.cli.console import Console
 from toolchain.cli.options import stack
-from toolchain.limits import parse_bytes
 
 SYSROOT = Path.home() / ".cache" / "slmc" / "aarch64"
 """Where `python -m targets.sysroot` puts the emulated Python that `--on qemu-aarch64` starts."""
@@ -53,9 +53,7 @@ class Elsewhere:
     def limits(self) -> Limits:
         if self.limit_memory is None:
             return Limits(None, self.limit_cores)
-        if "%" in self.limit_memory:
-            raise SlmcError(f"--limit-memory {self.limit_memory!r}: percent of what? give bytes, as 64MB")
-        return Limits(parse_bytes(self.limit_memory, "--limit-memory", 0), self.limit_cores)
+        return Limits(parse_bytes(self.limit_memory, "--limit-memory"), self.limit_cores)
 
 
 class Site(Protocol):

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from exporters.errors import SlmcError
 from exporters.graph_nodes import Workload, read_workload
 from exporters.manifest import MANIFEST_NAME, Manifest
+from targets import units
 from targets.cost import predict
 from targets.cpu import named_cpu
 from targets.energy import Activity, estimate_energy
@@ -24,7 +25,6 @@ from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command, model_options, pins, search_options
 from toolchain.delivery.package import check_output_file, read_report
 from toolchain.delivery.plan import Plan
-from toolchain.delivery.reports import units
 from toolchain.delivery.reports.catalog import REPORTS, render
 from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow, report_from_json
 from toolchain.delivery.reports.html import render_heatmap

@@ -11,10 +11,10 @@ import click
 import torch
 
 from exporters.errors import SlmcError
+from targets import units
 from toolchain.cli.console import Console, strict
 from toolchain.cli.options import PATH, THREADS, command, model_options, text_options
 from toolchain.compress.scores import ESparse
-from toolchain.delivery.reports import units
 from toolchain.evidence.entropy import BINS
 from toolchain.model.catalog import load_model
 from toolchain.model.text import read_text

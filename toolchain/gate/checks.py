@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from exporters.errors import SlmcError
+from targets import units
 from targets.latency import median
 from targets.paired import compare
-from toolchain.delivery.reports import units
 from toolchain.gate.values import Figures, Machine, Speed
-from toolchain.limits import parse_share
 
 PASSED, FAILED, NOT_COMPARABLE = "passed", "failed", "not comparable"
 _LEAST_MEMORY_BYTES: Final = 256 * 1024
@@ -66,7 +65,7 @@ def parse_tolerances(texts: tuple[str, ...]) -> Tolerances:
         name, equals, share = text.partition("=")
         if not equals or name not in names:
             raise SlmcError(f"--tolerance {text!r}: expected NAME=SHARE, as latency=10%; names are {', '.join(names)}")
-        changed[name] = parse_share(share, f"--tolerance {name}")
+        changed[name] = units.parse_share(share, f"--tolerance {name}")
     return dataclasses.replace(Tolerances(), **changed)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from targets.units import bytes_text
 from toolchain.model.tree import ModelTree
 
 Residency = Literal["memory", "disk"]
@@ -35,7 +36,7 @@ def staying_on_disk(tree: ModelTree) -> str:
     """What is said to a user whose model stays on disk."""
     return (
         f"matrices stay on disk and are widened one at a time: a build in memory takes about "
-        f"{bytes_in_memory(tree) / 1e9:.1f} GB, for which there is no room; the result is the same, --effort quick "
+        f"{bytes_text(bytes_in_memory(tree))}, for which there is no room; the result is the same, --effort quick "
         "and short texts keep the time in bounds"
     )
 

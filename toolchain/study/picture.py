@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from toolchain.delivery.reports import svg, units
+from targets import units
+from toolchain.delivery.reports import svg
 from toolchain.study.results import Result
 
 WIDTH, HEIGHT = 860.0, 470.0

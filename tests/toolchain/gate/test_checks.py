@@ -138,7 +138,7 @@ def test_another_machine(figures: Figures, field: str, value: object) -> None:
 
 def test_tolerances() -> None:
     assert parse_tolerances(()) == Tolerances()
-    assert parse_tolerances(("latency=10%", "memory=0.2")) == Tolerances(latency=0.1, memory=0.2)
+    assert parse_tolerances(("latency=10%", "memory=20%")) == Tolerances(latency=0.1, memory=0.2)
     for wrong in ("latency", "speed=1%", "=1%"):
         with pytest.raises(SlmcError, match=r"--tolerance .*names are size, perplexity"):
             parse_tolerances((wrong,))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from toolchain.delivery.reports import svg, units
+from targets import units
+from toolchain.delivery.reports import svg
 from toolchain.delivery.reports.data import Report
 from toolchain.delivery.reports.grouping import BlockRow, block_rows
 from toolchain.delivery.reports.palette import bit_level

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
-from toolchain.delivery.reports import labels, svg, units
+from targets import units
+from toolchain.delivery.reports import labels, svg
 from toolchain.delivery.reports.data import Point, Report
 
 LINEAR_DROP = 0.01

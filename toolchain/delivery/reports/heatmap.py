@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from xml.etree import ElementTree as ET
 
-from toolchain.delivery.reports import svg, units
+from targets import units
+from toolchain.delivery.reports import svg
 from toolchain.delivery.reports.data import LayerRow, SensitivityRow
 from toolchain.delivery.reports.grouping import module_of, searched_formats
 from toolchain.delivery.reports.palette import HEAT_CLASSES, Heat, heat_for

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from toolchain.delivery.reports import facts, grouping, summary, units
+from targets import units
+from toolchain.delivery.reports import facts, grouping, summary
 from toolchain.delivery.reports.data import Report
 
 _SPECIAL = re.compile(r"([\\`*_\[\]#!|~<>&$@]|^[-+=])")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from exporters.manifest import Constraint, Quality
-from toolchain.delivery.reports import units
+from targets import units
 from toolchain.delivery.reports.data import Point, Report
 
 NOTHING = "\u2013"

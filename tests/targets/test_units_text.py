@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from toolchain.delivery.reports import units
+from targets import units
 
 
 @pytest.mark.parametrize(
