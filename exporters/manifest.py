@@ -12,8 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from exporters.errors import SlmcError
+from exporters.opening import MIB, read_json
+from exporters.ranges import check_ranges
 
 SCHEMA_VERSION = 1
+MANIFEST_BYTES = 16 * MIB
+"""Largest manifest that is read; one of 100 layers has 30 KiB."""
 MANIFEST_NAME = "manifest.json"
 PERPLEXITY, ACCURACY = "perplexity", "accuracy"
 """What quality may be measured in: of next tokens, or of classes."""
@@ -262,16 +266,14 @@ def read_manifest(artifact: Path) -> Manifest:
     path = artifact / MANIFEST_NAME
     if not path.is_file():
         raise SlmcError(f"{artifact}: no {MANIFEST_NAME} there, so it is no artifact; make one with 'slmc build'")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also numbers and depths that Python refuses
-        raise SlmcError(f"{path}: not JSON ({error}); copy the artifact again") from error
+    raw = read_json(path, "copy the artifact again", MANIFEST_BYTES)
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:
         raise SlmcError(
             f"{path}: schema_version is {version!r}, this slmc reads {SCHEMA_VERSION}; use the slmc that wrote it"
         )
     manifest: Manifest = parse(Manifest, raw, str(path))
+    check_ranges(manifest, str(path))
     for name in manifest.files:
         confined(artifact, name)
     return manifest

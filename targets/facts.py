@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from exporters.errors import SlmcError
 from exporters.manifest import parse
+from exporters.opening import bounded, read_text
 
 _REQUIRED = {"name", "architecture", "model", "isa"}
 _TABLES = {"bandwidths", "costs"}
@@ -102,13 +103,13 @@ def read_cpu(path: Path) -> Cpu:
         SlmcError: no such file, not TOML, a key missing or unknown, a value of another type, out of all proportion
             (a slip of the unit), or a source for what is not stated.
     """
+    advice = "see 'slmc targets ls', or write one with 'slmc targets probe -o FILE'"
+    text = read_text(path, advice)
     try:
-        facts = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SlmcError(
-            f"{path}: not a readable target file ({error}); see 'slmc targets ls', or write one with "
-            "'slmc targets probe -o FILE'"
-        ) from error
+        facts = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also numbers and depths that Python refuses
+        raise SlmcError(f"{path}: not a readable target file ({error}); {advice}") from error
+    bounded(facts, str(path), advice)
     known = {f.name for f in fields(Cpu)}
     if wrong := sorted(facts.keys() - known):
         raise SlmcError(f"{path}: unknown key {wrong[0]!r}; allowed are {', '.join(sorted(known))}")

@@ -10,14 +10,20 @@ from pathlib import Path
 
 from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME, Manifest, confined, read_manifest
+from exporters.opening import MIB, open_file, read_text
 
 SUMS_NAME = "SHA256SUMS"
+SUMS_BYTES = 4 * MIB
 _SHA256_DIGITS = 64
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    """SHA-256 of a regular file's bytes, in hexadecimal.
+
+    Raises:
+        SlmcError: it is none, or cannot be read.
+    """
+    with open_file(path, "give a file, or copy it again") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -68,10 +74,7 @@ def read_sums(path: Path) -> dict[str, str]:
     Raises:
         SlmcError: no such file, or another format.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SlmcError(f"{path}: cannot be read ({error}); copy the artifact again") from error
+    lines = read_text(path, "copy the artifact again", SUMS_BYTES).splitlines()
     sums = {}
     for number, line in enumerate(lines, 1):
         digest, gap, name = line[:_SHA256_DIGITS], line[_SHA256_DIGITS : _SHA256_DIGITS + 2], line[_SHA256_DIGITS + 2 :]

@@ -10,7 +10,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporters.errors import SlmcError
+from exporters.opening import DOCUMENT_DEPTH, MIB, bounded, read_text
 from targets.units import OPTIONS, check
+
+CONFIG_BYTES = MIB
 
 
 class Spec(BaseModel):
@@ -91,20 +94,32 @@ def to_yaml(spec: Spec) -> str:
 
 def _yaml_value(text: str, setting: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = str(error).splitlines()[0]
+        return _load(text, f"--set {setting[:40]!r}", "give a plain value")
+    except (yaml.YAMLError, ValueError) as error:
+        reason = str(error).splitlines()[0][:160]
         raise SlmcError(f"--set {setting!r}: the value is not YAML ({reason}); put it in quotes") from error
 
 
+def _load(text: str, where: str, advice: str) -> Any:
+    """A YAML text as values. Depth and aliases are looked at before anything is built: ten lines of aliases of aliases
+    stand for more values than a machine can hold."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DOCUMENT_DEPTH:
+            raise SlmcError(f"{where}: more than {DOCUMENT_DEPTH} levels; {advice}")
+        if isinstance(event, yaml.AliasEvent):
+            raise SlmcError(f"{where}: the alias *{event.anchor}, which is not read here; write its value out")
+    return bounded(yaml.safe_load(text), where, advice)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
+    advice = "give a YAML file with keys and values, as config.resolved.yaml of an artifact"
+    text = read_text(path, advice, CONFIG_BYTES)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SlmcError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0]
-        raise SlmcError(f"{path}: not YAML ({first})") from error
+        values = _load(text, str(path), advice)
+    except (yaml.YAMLError, ValueError) as error:  # also numbers that Python refuses
+        raise SlmcError(f"{path}: not YAML ({str(error).splitlines()[0][:160]}); {advice}") from error
     if not isinstance(values, dict):
         raise SlmcError(f"{path}: expected keys and values, found {type(values).__name__}")
     return {str(k).replace("-", "_"): v for k, v in values.items()}

@@ -36,7 +36,7 @@ FULL = Manifest(
     producer=Producer("slmc", "0.1.0"),
     created="2025-01-01T00:00:00Z",
     source=Source("tiny.pth", "spikegpt", "ab" * 32, 1234),
-    io=Io("tokens", "logits", (State("state.m", "next.m", (1, 32), "float32", -1e38), State("a", "b", (), "f", 0.0))),
+    io=Io("tokens", "logits", (State("state.m", "next.m", (1, 32), "float32", -1e38), State("a", "b", (), "int8", 0))),
     recipe={
         "blocks.0.att.key": RecipeEntry("int4-g64", "nearest", "int8", 100, 4.25),
         "émb": RecipeEntry("sign", "n", "fp32", 1, 1.0),
@@ -51,6 +51,12 @@ FULL = Manifest(
     constraints=(Constraint("max-memory", 100.0, 90.0, "bytes", True), Constraint("a", 1.0, 2.0, "ms", False)),
     files={"model.onnx": FileEntry(20, "ef" * 32), "native/linux-x86_64/libslmc_ops.so": FileEntry(1, "00")},
 )  # fmt: skip
+
+
+def _state(shape: list[int], dtype: str = "float32", fill: float = 0.0) -> dict[str, Any]:
+    return {"input": "i", "output": "o", "shape": shape, "dtype": dtype, "fill": fill}
+
+
 BARE = dataclasses.replace(FULL, quality=None, parity=None, measured=None, constraints=(), files={}, recipe={})
 
 
@@ -120,7 +126,18 @@ REFUSED = {
     "wrong inside a list": ("io/states/1/shape", [1, "T"], r"states\[1\].shape\[1\]: expected int, found 'T'"),
     "wrong inside an object": ("files/model.onnx/bytes", None, "manifest.json.files.model.onnx.bytes: expected int"),
     "list for a mapping": ("recipe", [], "manifest.json.recipe: expected an object, found list"),
-    "too large for a float": ("parity/perplexity_ratio", 10**400, "manifest.json.parity.perplexity_ratio: "),
+    "too large for a float": ("parity/perplexity_ratio", 10**400, "manifest.json: a number of 1329 bits"),
+    "no context": ("io/context", 0, "io.context is 0; allowed is 1 to 2147483648"),
+    "context below zero": ("io/context", -(2**63), "io.context is -9223372036854775808; allowed is 1 to"),
+    "context beyond": ("io/context", 2**31 + 1, "allowed is 1 to 2147483648"),
+    "states beyond memory": ("io/states", [_state([2**32, 2**32])], "states: their bytes is 73786976294838206464"),
+    "a dimension of 0": ("io/states", [_state([1, 0])], "states.0..shape is 0; allowed is 1 to"),
+    "a negative dimension": ("io/states", [_state([-1, -1])], "states.0..shape is -1"),
+    "nine dimensions": ("io/states", [_state([1] * 9)], "has 9 dimensions; at most 8"),
+    "fill beyond its type": ("io/states", [_state([1], dtype="int8", fill=128.0)], "fill is 128.0; allowed is -128"),
+    "unknown type": ("io/states", [_state([1], dtype="float8")], "dtype is 'float8'; allowed are float32"),
+    "too many states": ("io/states", [_state([1])] * 10_001, "io.states: 10001 entries, at most 10000"),
+    "negative size": ("files/model.onnx/bytes", -1, "files.model.onnx.bytes is -1; allowed is 0 to"),
     "newer": ("schema_version", 2, "schema_version is 2, this slmc reads 1; use the slmc that wrote it"),
     "version as text": ("schema_version", "1", "schema_version is '1', this slmc reads 1"),
     "version as bool": ("schema_version", True, "schema_version"),
@@ -155,8 +172,16 @@ def test_other_texts(tmp_path, text, message):
 
 def test_not_text(tmp_path):
     (tmp_path / MANIFEST_NAME).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SlmcError, match="not JSON"):
+    with pytest.raises(SlmcError, match="not UTF-8"):
         read_manifest(tmp_path)
+
+
+def test_more_layers_than_any_model_has(tmp_path):
+    entry = dataclasses.asdict(FULL.recipe["émb"])
+    with pytest.raises(SlmcError, match="recipe: 20001 entries, at most 20000"):
+        read_manifest(written(tmp_path, changed("recipe", {str(i): entry for i in range(20_001)})))
+    with pytest.raises(SlmcError, match="bytes, at most 16777216"):
+        read_manifest(written(tmp_path, changed("recipe", {str(i): entry for i in range(300_000)})))
 
 
 def test_no_artifact(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,38 @@ def test_refusals_say_what_is_allowed(settings: tuple[str, ...], words: str) -> 
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(SlmcError, match="'model' is missing"):
         resolve({"output": Path("o")}, None, ())
+
+
+ALIASES = "a: &a [x,x,x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 5000, "more than 32 levels"),
+        ("layer: " + "{a: " * 100 + "1" + "}" * 100, "more than 32 levels"),
+        ("- " * 500 + "x", "more than 32 levels"),
+        (ALIASES + "layer: *j", r"alias \*a"),
+        ("a: &a 1\nseed: *a", r"alias \*a"),
+        ("seed: " + "9" * 400, "bits"),
+        ("seed: " + "9" * 5000, "not YAML"),
+        ("\x00", "not YAML"),
+        ("a: " + "x" * 2**20, "at most 1048576"),
+    ],
+)
+def test_configurations_have_a_size_a_depth_and_no_aliases(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(SlmcError, match=words) as refused:
+        resolve(GIVEN, tmp_path / "c.yaml", ())
+    assert len(str(refused.value)) < 600
+    if len(text) < 2**20:
+        with pytest.raises(SlmcError, match=words):
+            resolve(GIVEN, None, (f"layer={text}",))
+
+
+def test_a_configuration_that_is_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "c.yaml")
+    with pytest.raises(SlmcError, match="a FIFO, and a regular file is needed"):
+        resolve(GIVEN, tmp_path / "c.yaml", ())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from exporters.errors import SlmcError
 from exporters.native_library import library_path
+from exporters.opening import open_file
 from targets.native import platform_name
 
 ELF_MACHINES = {0x3E: "linux-x86_64", 0xB7: "linux-aarch64"}
@@ -21,13 +22,8 @@ def elf_platform(path: Path) -> str:
     Raises:
         SlmcError: it cannot be read, is no 64-bit little-endian ELF file, or is for a machine without operators.
     """
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except OSError as error:
-        raise SlmcError(
-            f"--native {path}: cannot be read ({error.strerror}); 'make native-aarch64' builds one"
-        ) from error
+    with open_file(path, "--native is a libslmc_ops.so; 'make native-aarch64' builds one") as file:
+        header = file.read(_HEADER_BYTES)
     if len(header) < _HEADER_BYTES or header[:6] != b"\x7fELF\x02\x01":
         raise SlmcError(f"--native {path}: no compiled library (a 64-bit ELF file); give a libslmc_ops.so")
     machine = int.from_bytes(header[18:20], "little")

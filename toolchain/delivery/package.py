@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import shutil
 import uuid
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME, FileEntry
+from exporters.opening import read_json
 from targets.native import LIBRARY_NAME
 from targets.verify import SUMS_NAME, file_sha256
 
@@ -89,13 +89,7 @@ def read_report(artifact: Path) -> object:
     Raises:
         SlmcError: there is none, or it is not JSON.
     """
-    path = artifact / REPORT_NAME
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SlmcError(f"{path}: cannot be read ({error.strerror}); copy the artifact again") from error
-    except (ValueError, RecursionError) as error:
-        raise SlmcError(f"{path}: not JSON ({error}); copy the artifact again") from error
+    return read_json(artifact / REPORT_NAME, "copy the artifact again")
 
 
 def publish(staging: Path, output: Path, *, force: bool) -> None:

@@ -12,6 +12,7 @@ from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.families import input_group
 from exporters.manifest import parse
+from exporters.opening import read_json
 from toolchain.compress.catalog import method_named
 from toolchain.compress.recipe import ACTIVATION_BITS, Choice, Recipe
 from toolchain.delivery.families import family_rows
@@ -107,12 +108,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         SlmcError: no plan, or one of another version.
     """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SlmcError(f"{path}: cannot be read ({error.strerror}); make a plan with 'slmc search'") from error
-    except (ValueError, RecursionError) as error:
-        raise SlmcError(f"{path}: not JSON ({error}); make a plan with 'slmc search'") from error
+    raw = read_json(path, "make a plan with 'slmc search'")
     version = raw.get("plan_version") if isinstance(raw, dict) else None
     if version != PLAN_VERSION:
         raise SlmcError(f"{path}: plan_version is {version!r}, this slmc reads {PLAN_VERSION}; search again")

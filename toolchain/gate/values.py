@@ -14,6 +14,7 @@ import numpy as np
 
 from exporters.errors import SlmcError
 from exporters.manifest import Producer, parse
+from exporters.opening import read_json
 
 SCHEMA_VERSION = 1
 MODEL, ARTIFACT = "fp32 model", "artifact itself"
@@ -120,14 +121,7 @@ def read_baseline(path: Path) -> Baseline:
     Raises:
         SlmcError: no such file, another version, or damaged; the text says where.
     """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SlmcError(
-            f"{path}: cannot be read ({error.strerror}); write a first baseline with --update-baseline"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise SlmcError(f"{path}: not JSON ({error}); restore it from git") from error
+    raw = read_json(path, "restore it from git, or write a first baseline with --update-baseline")
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise SlmcError(

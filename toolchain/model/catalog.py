@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from exporters.errors import SlmcError
+from exporters.opening import read_json
 from exporters.states import StateSpec
 from targets.memory import available_bytes
 from toolchain.model.cache import CachedModel
@@ -210,12 +210,9 @@ def _stated_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not path.exists():
         return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SlmcError(f"{path}: not JSON ({error})") from error
+    config = read_json(path, "copy the model again")
     if not isinstance(config, dict):
         raise SlmcError(f"{path}: expected an object, found {type(config).__name__}")
     return config

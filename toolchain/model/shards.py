@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
 
 from exporters.errors import SlmcError
+from exporters.opening import read_json
 from toolchain.model.checkpoint import Checkpoint
 
 
@@ -51,10 +51,7 @@ def _compare(index: Path, file: str, wanted: set[str], found: set[str]) -> None:
 
 def _read_index(index: Path) -> dict[str, str]:
     """Tensor name to file name, none of which leaves the folder."""
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SlmcError(f"{index}: not JSON ({error}); copy the model again") from error
+    content = read_json(index, "copy the model again")
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise SlmcError(f"{index}: no weight_map of tensor names to files; copy the model again")

@@ -11,7 +11,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from exporters.errors import SlmcError
+from exporters.opening import MIB, file_size, read_bytes
 from toolchain.model.sentences import LAYOUT, Sentences, read_rows, sentences_of
+
+TEXT_BYTES = 1024 * MIB
+"""Largest text that is read: every token of it is held."""
+
+TOKENIZER_BYTES = 256 * MIB
 
 SHORTEST_TOKENS = 128
 """A text with fewer tokens says nothing about a model."""
@@ -60,8 +66,10 @@ def read_tokenizer(path: Path, vocabulary: int, unused: int = 0) -> Tokenizer:
     Raises:
         SlmcError: no such file, not a tokenizer, or of another size.
     """
-    if not path.is_file():
+    if not path.exists():
         raise SlmcError(f"{path}: no such tokenizer file; give one with --tokenizer FILE (a tokenizer.json)")
+    if file_size(path, (advice := "give a tokenizer.json with --tokenizer FILE")) > TOKENIZER_BYTES:
+        raise SlmcError(f"{path}: larger than any tokenizer ({TOKENIZER_BYTES} bytes); {advice}")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
@@ -129,9 +137,9 @@ def _decoded(path: Path) -> tuple[bytes, str]:
     Raises:
         SlmcError: no such file, empty, or binary.
     """
-    if not path.is_file():
+    if not path.exists():
         raise SlmcError(f"{path}: no such text file")
-    raw = path.read_bytes()
+    raw = read_bytes(path, "give a plain text file", TEXT_BYTES)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

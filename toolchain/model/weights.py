@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from exporters.errors import SlmcError
+from exporters.opening import file_size
 from targets.verify import file_sha256
 from toolchain.model.checkpoint import Checkpoint, StoredTensor
 from toolchain.model.shards import read_shards
@@ -56,6 +57,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         SlmcError: the file is truncated, no checkpoint, wants to run code, or holds numbers that are not finite.
     """
+    file_size(path, "give a weights file, or a folder that holds one")
     if path.name.endswith(".index.json"):
         return read_shards(path, read_checkpoint)
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
