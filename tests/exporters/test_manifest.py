@@ -36,7 +36,7 @@ FULL = Manifest(
     producer=Producer("slmc", "0.1.0"),
     created="2025-01-01T00:00:00Z",
     source=Source("tiny.pth", "spikegpt", "ab" * 32, 1234),
-    io=Io("tokens", "logits", (State("state.m", "next.m", (1, 32), "float32", -1e38), State("a", "b", (), "int8", 0))),
+    io=Io("tokens", "logits", (State("s.m", "next.m", (1, 32), "float32", -1e38), State("a", "b", (), "int8", 0.0))),
     recipe={
         "blocks.0.att.key": RecipeEntry("int4-g64", "nearest", "int8", 100, 4.25),
         "émb": RecipeEntry("sign", "n", "fp32", 1, 1.0),
