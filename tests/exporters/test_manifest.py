@@ -93,7 +93,7 @@ def test_json_is_plain():
     document = json.loads(FULL.to_json())
     assert document["schema_version"] == 1
     assert document["io"]["states"][0] == {
-        "input": "state.m", "output": "next.m", "shape": [1, 32], "dtype": "float32", "fill": -1e38,
+        "input": "s.m", "output": "next.m", "shape": [1, 32], "dtype": "float32", "fill": -1e38,
         "in_place": False,
     }  # fmt: skip
     assert document["measured"]["decode_ms"] == {"p50": 1.0, "p90": 2.0, "p95": 3.0, "p99": 4.0}
