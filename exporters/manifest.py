@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from exporters.errors import SlmcError
 from exporters.opening import MIB, read_json
 from exporters.ranges import check_ranges
+from exporters.text_rules import TextRules
 
 SCHEMA_VERSION = 1
 MANIFEST_BYTES = 16 * MIB
@@ -196,7 +197,10 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole manifest.json."""
+    """The whole manifest.json.
+
+    text: of a language model; None of a classifier, and of artifacts from before it was written.
+    """
 
     schema_version: int
     producer: Producer
@@ -210,6 +214,7 @@ class Manifest:
     measured: Measured | None
     constraints: tuple[Constraint, ...]
     files: dict[str, FileEntry]
+    text: TextRules | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

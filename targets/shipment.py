@@ -13,7 +13,7 @@ from targets.verify import file_sha256
 
 ARTIFACT, PACKAGES = "artifact", "packages"
 MODEL_FILES = ("model.onnx", "model.onnx.data")
-EXPORTERS = ("__init__", "errors", "manifest", "native_library")
+EXPORTERS = ("__init__", "errors", "manifest", "native_library", "opening", "ranges", "text_rules")
 """Modules of the ground floor that `targets` uses; a test follows the imports."""
 
 _ROOT = Path(__file__).resolve().parents[1]

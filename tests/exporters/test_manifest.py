@@ -30,6 +30,7 @@ from exporters.manifest import (
     parse,
     read_manifest,
 )
+from exporters.text_rules import Chat, TextRules
 
 FULL = Manifest(
     schema_version=1,
@@ -50,6 +51,7 @@ FULL = Manifest(
     ),
     constraints=(Constraint("max-memory", 100.0, 90.0, "bytes", True), Constraint("a", 1.0, 2.0, "ms", False)),
     files={"model.onnx": FileEntry(20, "ef" * 32), "native/linux-x86_64/libslmc_ops.so": FileEntry(1, "00")},
+    text=TextRules((1,), (2, 0), ("\n\n",), 3, Chat("{{ x }}", ("<u>", "<a>"), ("", "", ""), None, True, (7,), None)),
 )  # fmt: skip
 
 
@@ -57,7 +59,16 @@ def _state(shape: list[int], dtype: str = "float32", fill: float = 0.0) -> dict[
     return {"input": "i", "output": "o", "shape": shape, "dtype": dtype, "fill": fill}
 
 
-BARE = dataclasses.replace(FULL, quality=None, parity=None, measured=None, constraints=(), files={}, recipe={})
+NOTHING = {
+    "quality": None,
+    "parity": None,
+    "measured": None,
+    "constraints": (),
+    "files": {},
+    "recipe": {},
+    "text": None,
+}
+BARE = dataclasses.replace(FULL, **NOTHING)
 
 
 def written(folder: Path, document: Any) -> Path:
@@ -100,6 +111,10 @@ def test_json_is_plain():
     assert FULL.to_json().endswith("}\n")
 
 
+def test_a_manifest_from_before_texts_had_rules_is_read(tmp_path):
+    assert read_manifest(written(tmp_path, changed("text", ...))).text is None
+
+
 def test_whole_numbers_serve_as_floats(tmp_path):
     found = read_manifest(written(tmp_path, changed("parity/top1_agreement", 1)))
     assert found.parity is not None
@@ -107,6 +122,9 @@ def test_whole_numbers_serve_as_floats(tmp_path):
 
 
 REFUSED = {
+    "a word for a token": ("text/end", ["</s>"], r"manifest.json.text.end\[0\]: expected int, found '</s>'"),
+    "a number for a string": ("text/stop", [3], r"manifest.json.text.stop\[0\]: expected str, found 3"),
+    "half a chat": ("text/chat/trim", ..., "manifest.json.text.chat: missing trim"),
     "missing": ("created", ..., "manifest.json: missing created"),
     "missing deep inside": ("io/states/0/fill", ..., r"manifest.json.io.states\[0\]: missing fill"),
     "missing though optional": ("quality", ..., "manifest.json: missing quality"),
