@@ -19,14 +19,14 @@ ELSEWHERE = PYTHONPATH=tests/elsewhere $(BIN)/python -m pytest -q -p elsewhere -
 	--ignore tests/exporters/native/test_aarch64.py --ignore tests/exporters/native/test_fuzz.py
 CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake
 
-.PHONY: demo test check clean native-aarch64 test-aarch64 sanitize fuzz
+.PHONY: demo test check docs clean native-aarch64 test-aarch64 sanitize fuzz
 
 demo: $(INSTALLED)
 	$(BIN)/slmc build $(SAMPLE) --max-memory 13.5% --max-drop 1% --threads 2 -o demo --force
 	$(BIN)/slmc report demo
 	$(BIN)/python demo/run.py -p "The ship left the harbour at dawn, and" -n 120
 
-test: $(INSTALLED) check
+test: $(INSTALLED) check docs
 	$(BIN)/python -m pytest -q
 
 check: $(INSTALLED)
@@ -34,6 +34,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documentation site, in build/site; warnings are errors.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # The operators for 64-bit Arm boards; needs Debian's g++-aarch64-linux-gnu.
 native-aarch64: $(AARCH64)

@@ -92,7 +92,7 @@ SEARCHED_SPARSE: tuple[Format, ...] = tuple(
         "diag+int4-g64", "diag+int3-g64",
     )
 )  # fmt: skip
-"""Those of linear layers alone that a search may choose from: which pay, benchmarks/frontier.md tells."""
+"""Those of linear layers alone that a search may choose from: which pay, docs/benchmarks/frontier.md tells."""
 
 
 def formats_matching(patterns: tuple[str, ...]) -> tuple[Format, ...]:
