@@ -1,4 +1,4 @@
-// CachedAttention and CachedAttentionInt8 for ONNX Runtime: the caches are extended in place where the caller lets them.
+// CachedAttention and CachedAttentionInt8: the caches are extended in place where the caller lets them.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -14,7 +14,7 @@ constexpr int kLanes = 8;                 // independent sums, so that the compi
 // Rows of float32 as they are.
 struct Exact {
   using Element = float;
-  static constexpr ort::ElementType kType = ort::kFloat;
+  static constexpr ElementType kType = kFloat;
   static constexpr bool kScaled = false;
 
   static void store(const float* row, float* cache, float*, int64_t width) {
@@ -25,7 +25,7 @@ struct Exact {
 // Rows of 8-bit codes, each row with a scale of its own.
 struct Codes {
   using Element = int8_t;
-  static constexpr ort::ElementType kType = ort::kInt8;
+  static constexpr ElementType kType = kInt8;
   static constexpr bool kScaled = true;
 
   static void store(const float* row, int8_t* cache, float* scale, int64_t width) {
@@ -198,10 +198,10 @@ Operator described(const char* name, std::vector<Port> inputs, std::vector<Port>
   return {name, inputs, outputs,
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<CachedAttention<Codec>>(node); },
           [](const Inference& inference) {
-            inference.output(0, inference.input(0), ort::kFloat);
+            inference.output(0, inference.input(0), kFloat);
             for (size_t i = 0; i < 2; ++i) {
               inference.output(1 + i, inference.input(3 + i), Codec::kType);
-              if (Codec::kScaled) inference.output(3 + i, inference.input(5 + i), ort::kFloat);
+              if (Codec::kScaled) inference.output(3 + i, inference.input(5 + i), kFloat);
             }
           }};
 }
@@ -210,18 +210,18 @@ Operator described(const char* name, std::vector<Port> inputs, std::vector<Port>
 
 Operator cached_attention_operator() {
   return described<Exact>("CachedAttention",
-                          {{"q", ort::kFloat}, {"k", ort::kFloat}, {"v", ort::kFloat}, {"keys", ort::kFloat},
-                           {"values", ort::kFloat}, {"position", ort::kInt64}},
-                          {{"y", ort::kFloat}, {"keys_out", ort::kFloat}, {"values_out", ort::kFloat}});
+                          {{"q", kFloat}, {"k", kFloat}, {"v", kFloat}, {"keys", kFloat},
+                           {"values", kFloat}, {"position", kInt64}},
+                          {{"y", kFloat}, {"keys_out", kFloat}, {"values_out", kFloat}});
 }
 
 Operator cached_attention_int8_operator() {
   return described<Codes>(
       "CachedAttentionInt8",
-      {{"q", ort::kFloat}, {"k", ort::kFloat}, {"v", ort::kFloat}, {"keys", ort::kInt8}, {"values", ort::kInt8},
-       {"key_scales", ort::kFloat}, {"value_scales", ort::kFloat}, {"position", ort::kInt64}},
-      {{"y", ort::kFloat}, {"keys_out", ort::kInt8}, {"values_out", ort::kInt8}, {"key_scales_out", ort::kFloat},
-       {"value_scales_out", ort::kFloat}});
+      {{"q", kFloat}, {"k", kFloat}, {"v", kFloat}, {"keys", kInt8}, {"values", kInt8},
+       {"key_scales", kFloat}, {"value_scales", kFloat}, {"position", kInt64}},
+      {{"y", kFloat}, {"keys_out", kInt8}, {"values_out", kInt8}, {"key_scales_out", kFloat},
+       {"value_scales_out", kFloat}});
 }
 
 }  // namespace slmc

@@ -71,18 +71,18 @@ void infer(const Inference& inference) {
   SymbolicShape shape = inference.input(0);
   shape.dims.push_back(inference.integer("K"));
   shape.symbols.push_back(nullptr);
-  inference.output(0, shape, ort::kFloat);
+  inference.output(0, shape, kFloat);
 }
 
 }  // namespace
 
 Operator qembedding_operator() {
-  return {"QEmbedding", qmatrix_ports({"tokens", ort::kInt64}), {{"y", ort::kFloat}},
+  return {"QEmbedding", qmatrix_ports({"tokens", kInt64}), {{"y", kFloat}},
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<QEmbedding>(node); }, infer};
 }
 
 Operator sign_embedding_operator() {
-  return {"SignEmbedding", {{"tokens", ort::kInt64}, {"codes", ort::kUint8}}, {{"y", ort::kFloat}},
+  return {"SignEmbedding", {{"tokens", kInt64}, {"codes", kUint8}}, {{"y", kFloat}},
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<SignEmbedding>(node); }, infer};
 }
 

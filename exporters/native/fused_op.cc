@@ -1,4 +1,4 @@
-// ShiftMix2, ShiftMix3, GatedWkv, SpikeAdd, GatedSpikeAdd and SquaredRelu for ONNX Runtime, over the bodies of fusions.cc.
+// ShiftMix2, ShiftMix3, GatedWkv, SpikeAdd, GatedSpikeAdd and SquaredRelu, over the bodies of fusions.cc.
 //
 // Arrays are [batch, time, channel], states [batch, channel]; vectors have `channel` entries, whatever their rank.
 #include <cstring>
@@ -209,7 +209,7 @@ class SquaredRelu : public Kernel {
 
 std::vector<Port> floats(std::initializer_list<const char*> names) {
   std::vector<Port> ports;
-  for (const char* name : names) ports.push_back({name, ort::kFloat});
+  for (const char* name : names) ports.push_back({name, kFloat});
   return ports;
 }
 
@@ -217,7 +217,7 @@ std::vector<Port> floats(std::initializer_list<const char*> names) {
 template <size_t... inputs>
 void shaped_like(const Inference& inference) {
   size_t output = 0;
-  (inference.output(output++, inference.input(inputs), ort::kFloat), ...);
+  (inference.output(output++, inference.input(inputs), kFloat), ...);
 }
 
 }  // namespace

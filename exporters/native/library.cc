@@ -8,25 +8,11 @@ using namespace slmc;
 
 // Built once; sessions of the whole process share it.
 const std::vector<ort::CustomOp*>& operators() {
-  static const std::vector<ort::CustomOp*> all = {
-      registered(qlinear_operator()),
-      registered(half_linear_operator()),
-      registered(qembedding_operator()),
-      registered(sign_embedding_operator()),
-      registered(lif_operator()),
-      registered(wkv_operator()),
-      registered(shift_mix2_operator()),
-      registered(shift_mix3_operator()),
-      registered(gated_wkv_operator()),
-      registered(spike_add_operator()),
-      registered(gated_spike_add_operator()),
-      registered(squared_relu_operator()),
-      registered(event_linear_operator()),
-      registered(sparse_linear_operator()),
-      registered(cached_attention_operator()),
-      registered(cached_attention_int8_operator()),
-      registered(integrate_fire_operator()),
-  };
+  static const std::vector<ort::CustomOp*> all = [] {
+    std::vector<ort::CustomOp*> made;
+    for (const Operator& description : all_operators()) made.push_back(registered(description));
+    return made;
+  }();
   return all;
 }
 

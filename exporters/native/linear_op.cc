@@ -95,21 +95,21 @@ void set_last(SymbolicShape* shape, int64_t size) {
 
 Operator qlinear_operator() {
   return {"QLinear",
-          qmatrix_ports({"x", ort::kFloat}),
-          {{"y", ort::kFloat}},
+          qmatrix_ports({"x", kFloat}),
+          {{"y", kFloat}},
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<QLinear>(node); },
           [](const Inference& inference) {
             SymbolicShape shape = inference.input(0);
             if (shape.dims.empty()) return;
             set_last(&shape, inference.integer("N"));
-            inference.output(0, shape, ort::kFloat);
+            inference.output(0, shape, kFloat);
           }};
 }
 
 Operator half_linear_operator() {
   return {"HalfLinear",
-          {{"x", ort::kFloat}, {"w", ort::kFloat16}},
-          {{"y", ort::kFloat}},
+          {{"x", kFloat}, {"w", kFloat16}},
+          {{"y", kFloat}},
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<HalfLinear>(node); },
           [](const Inference& inference) {
             SymbolicShape shape = inference.input(0);
@@ -117,7 +117,7 @@ Operator half_linear_operator() {
             if (shape.dims.empty() || w.dims.size() != 2) return;
             shape.dims.back() = w.dims[0];
             shape.symbols.back() = w.symbols[0];
-            inference.output(0, shape, ort::kFloat);
+            inference.output(0, shape, kFloat);
           }};
 }
 

@@ -1,23 +1,26 @@
-// What an operator of ours is to ONNX Runtime: a table of ports, a shape rule and a kernel; refusals become its errors.
+// What an operator of ours is to its host: a table of ports, a shape rule and a kernel; refusals become the host's errors.
+//
+// Hosts are ONNX Runtime (host_ort.cc) and our own runtime (run/).
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "ort_abi.h"
-
 namespace slmc {
 
 constexpr const char* kDomain = "ai.slmc";
+
+// Numbered as in ONNX.
+enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt64 = 7, kFloat16 = 10 };
+enum Presence : int { kRequired = 0, kOptional = 1 };
 
 // A node or call that cannot be served; the text reaches the user.
 struct Refusal : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
-
-// The runtime's functions, known from registration on.
-const ort::Api& api();
 
 constexpr size_t kMaxRank = 8;
 
@@ -45,31 +48,31 @@ struct Tensor {
 // Raises unless `tensor` has the shape that the operator's law asks for.
 void expect_shape(const Tensor& tensor, const Shape& expected, const char* what);
 
-// A node at session creation.
+// A node while its kernel is made.
 class Node {
  public:
-  Node(const ort::KernelInfo* info, const char* operator_name) : info_(info), name_(operator_name) {}
-  int64_t integer(const char* attribute) const;
+  int64_t integer(const char* attribute) const;  // raises where it is missing
   int64_t integer_or(const char* attribute, int64_t otherwise) const;
-  float number(const char* attribute) const;
-  // The input if it is an initializer, whose bytes stay where they are while the session lives.
-  bool constant(size_t index, Tensor* out) const;
+  float number(const char* attribute) const;  // raises where it is missing
+  // The input if it is an initializer, whose bytes stay where they are while the host lives.
+  virtual bool constant(size_t index, Tensor* out) const = 0;
 
- private:
-  const ort::KernelInfo* info_;
-  const char* name_;
+ protected:
+  ~Node() = default;
+  // False, and `out` as it was, where the node has no such attribute.
+  virtual bool read_integer(const char* attribute, int64_t* out) const = 0;
+  virtual bool read_number(const char* attribute, float* out) const = 0;
 };
 
 // One execution of a node.
 class Call {
  public:
-  explicit Call(ort::KernelContext* context) : context_(context) {}
-  Tensor input(size_t index) const;
+  virtual Tensor input(size_t index) const = 0;
   // Pointer alone, for inputs whose shape was checked before.
-  const void* data(size_t index) const;
-  void* output(size_t index, const Shape& shape) const;
+  virtual const void* data(size_t index) const = 0;
+  virtual void* output(size_t index, const Shape& shape) const = 0;
 
-  // Runs task(0) .. task(tasks - 1) on the session's threads; tasks must not throw.
+  // Runs task(0) .. task(tasks - 1) on the host's threads; tasks must not throw.
   template <typename Task>
   void parallel(size_t tasks, const Task& task) const {
     if (tasks == 1) return task(0);
@@ -77,9 +80,9 @@ class Call {
                  const_cast<Task*>(&task));
   }
 
- private:
-  void run_parallel(size_t tasks, void (*run)(void*, size_t), void* data) const;
-  ort::KernelContext* context_;
+ protected:
+  ~Call() = default;
+  virtual void run_parallel(size_t tasks, void (*run)(void*, size_t), void* data) const = 0;
 };
 
 class Kernel {
@@ -90,8 +93,8 @@ class Kernel {
 
 struct Port {
   const char* name;
-  ort::ElementType type;
-  ort::Presence presence = ort::kRequired;
+  ElementType type;
+  Presence presence = kRequired;
 };
 
 // A shape while it is inferred: unknown sizes are -1 with a symbol's name, or with none.
@@ -103,13 +106,12 @@ struct SymbolicShape {
 // Shape rules read inputs and write outputs here; what is not written stays unknown.
 class Inference {
  public:
-  explicit Inference(ort::ShapeContext* context) : context_(context) {}
-  SymbolicShape input(size_t index) const;
-  int64_t integer(const char* attribute) const;
-  void output(size_t index, const SymbolicShape& shape, ort::ElementType type) const;
+  virtual SymbolicShape input(size_t index) const = 0;
+  virtual int64_t integer(const char* attribute) const = 0;
+  virtual void output(size_t index, const SymbolicShape& shape, ElementType type) const = 0;
 
- private:
-  ort::ShapeContext* context_;
+ protected:
+  ~Inference() = default;
 };
 
 struct Operator {
@@ -120,7 +122,10 @@ struct Operator {
   void (*infer)(const Inference&);
 };
 
-// The operators of each family; library.cc lists them.
+// All operators, in the order in which hosts name them.
+const std::vector<Operator>& all_operators();
+
+// The operators of each family; catalog.cc lists them.
 Operator qlinear_operator();
 Operator half_linear_operator();
 Operator qembedding_operator();

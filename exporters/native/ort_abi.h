@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "operator.h"
+
 namespace slmc::ort {
 
 constexpr uint32_t kApiVersion = 24;
@@ -22,8 +24,6 @@ struct ShapeContext;
 struct Attribute;
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
-enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt64 = 7, kFloat16 = 10 };
-enum Presence : int { kRequired = 0, kOptional = 1 };
 enum AttributeType : int { kInt = 1 };
 
 // X(name, slot, return type, parameters)

@@ -67,10 +67,10 @@ QMatrix QMatrixPorts::bind(const Call& call) const {
 
 std::vector<Port> qmatrix_ports(Port first) {
   return {first,
-          {"codes", ort::kUint8},
-          {"scales", ort::kFloat16},
-          {"high", ort::kUint8, ort::kOptional},
-          {"zeros", ort::kUint8, ort::kOptional}};
+          {"codes", kUint8},
+          {"scales", kFloat16},
+          {"high", kUint8, kOptional},
+          {"zeros", kUint8, kOptional}};
 }
 
 }  // namespace slmc

@@ -1,4 +1,4 @@
-// Lif and Wkv for ONNX Runtime: the bodies of lif.cc and wkv.cc, the same that torch calls, over one sequence.
+// Lif and Wkv: the bodies of lif.cc and wkv.cc, the same that torch calls, over one sequence.
 #include "operator.h"
 #include "recurrences.h"
 
@@ -65,25 +65,25 @@ class Wkv : public Kernel {
 }  // namespace
 
 Operator lif_operator() {
-  return {"Lif", {{"drive", ort::kFloat}, {"membrane", ort::kFloat}},
-          {{"spikes", ort::kFloat}, {"membrane_out", ort::kFloat}},
+  return {"Lif", {{"drive", kFloat}, {"membrane", kFloat}},
+          {{"spikes", kFloat}, {"membrane_out", kFloat}},
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<Lif>(node); },
           [](const Inference& inference) {
-            for (size_t i = 0; i < 2; ++i) inference.output(i, inference.input(i), ort::kFloat);
+            for (size_t i = 0; i < 2; ++i) inference.output(i, inference.input(i), kFloat);
           }};
 }
 
 Operator wkv_operator() {
   std::vector<Port> inputs, outputs;
   for (const char* name : {"decay", "first", "key", "value", "numerator", "denominator", "exponent"})
-    inputs.push_back({name, ort::kFloat});
+    inputs.push_back({name, kFloat});
   for (const char* name : {"y", "numerator_out", "denominator_out", "exponent_out"})
-    outputs.push_back({name, ort::kFloat});
+    outputs.push_back({name, kFloat});
   return {"Wkv", inputs, outputs,
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<Wkv>(node); },
           [](const Inference& inference) {
-            inference.output(0, inference.input(2), ort::kFloat);
-            for (size_t i = 0; i < 3; ++i) inference.output(1 + i, inference.input(4 + i), ort::kFloat);
+            inference.output(0, inference.input(2), kFloat);
+            for (size_t i = 0; i < 3; ++i) inference.output(1 + i, inference.input(4 + i), kFloat);
           }};
 }
 

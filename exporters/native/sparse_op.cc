@@ -217,19 +217,19 @@ class SparseLinear : public Kernel {
 
 Operator sparse_linear_operator() {
   return {"SparseLinear",
-          {{"x", ort::kFloat},
-           {"codes", ort::kUint8},
-           {"scales", ort::kFloat16},
-           {"high", ort::kUint8, ort::kOptional},
-           {"patterns", ort::kUint8, ort::kOptional}},
-          {{"y", ort::kFloat}},
+          {{"x", kFloat},
+           {"codes", kUint8},
+           {"scales", kFloat16},
+           {"high", kUint8, kOptional},
+           {"patterns", kUint8, kOptional}},
+          {{"y", kFloat}},
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<SparseLinear>(node); },
           [](const Inference& inference) {
             SymbolicShape shape = inference.input(0);
             if (shape.dims.empty()) return;
             shape.dims.back() = inference.integer("N");
             shape.symbols.back() = nullptr;
-            inference.output(0, shape, ort::kFloat);
+            inference.output(0, shape, kFloat);
           }};
 }
 

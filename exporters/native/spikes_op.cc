@@ -1,4 +1,4 @@
-// IntegrateFire for ONNX Runtime, over the body of spikes.cc, which torch calls too.
+// IntegrateFire, over the body of spikes.cc, which torch calls too.
 #include "operator.h"
 #include "recurrences.h"
 
@@ -49,10 +49,10 @@ class IntegrateFire : public Kernel {
 
 Operator integrate_fire_operator() {
   return {"IntegrateFire",
-          {{"drive", ort::kFloat}, {"threshold", ort::kFloat}, {"amplitude", ort::kFloat}},
-          {{"spikes", ort::kFloat}},
+          {{"drive", kFloat}, {"threshold", kFloat}, {"amplitude", kFloat}},
+          {{"spikes", kFloat}},
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<IntegrateFire>(node); },
-          [](const Inference& inference) { inference.output(0, inference.input(0), ort::kFloat); }};
+          [](const Inference& inference) { inference.output(0, inference.input(0), kFloat); }};
 }
 
 }  // namespace slmc

@@ -1,0 +1,29 @@
+// Every operator of the domain ai.slmc.
+#include "operator.h"
+
+namespace slmc {
+
+const std::vector<Operator>& all_operators() {
+  static const std::vector<Operator> all = {
+      qlinear_operator(),
+      half_linear_operator(),
+      qembedding_operator(),
+      sign_embedding_operator(),
+      lif_operator(),
+      wkv_operator(),
+      shift_mix2_operator(),
+      shift_mix3_operator(),
+      gated_wkv_operator(),
+      spike_add_operator(),
+      gated_spike_add_operator(),
+      squared_relu_operator(),
+      event_linear_operator(),
+      sparse_linear_operator(),
+      cached_attention_operator(),
+      cached_attention_int8_operator(),
+      integrate_fire_operator(),
+  };
+  return all;
+}
+
+}  // namespace slmc
