@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,10 +16,15 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Plane:
-    """Shape and element type of one stored array."""
+    """Shape and element type of one stored array.
+
+    power: how a factor of the whole matrix enters a plane of floats: 1 for scales, 1/2 for each of two factors, 0 for
+    codes and for values that take none.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
+    power: float = 0
 
     @property
     def nbytes(self) -> int:
@@ -28,11 +33,15 @@ class Plane:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A weight matrix [rows, cols] as stored: named planes, laid out as its format says."""
+    """A weight matrix [rows, cols] as stored: named planes, laid out as its format says, and a power of two.
+
+    exponent: what the planes stand for is 2^exponent times smaller than the matrix (exporters.formats.scales).
+    """
 
     format: str
     shape: tuple[int, int]
     planes: Mapping[str, Array]
+    exponent: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -61,7 +70,23 @@ class Format(Protocol):
         ...
 
     def decode(self, encoded: Encoded) -> Float32:
-        """The matrix [rows, cols] that the planes stand for."""
+        """The matrix [rows, cols] that the planes and the exponent stand for."""
+        ...
+
+    def nearest(self, weight: Float32) -> Encoded:
+        """`encode` for a normalised matrix (exporters.formats.scales)."""
+        ...
+
+    def values_of(self, encoded: Encoded) -> Float32:
+        """`decode`, the exponent left out."""
+        ...
+
+    def normally(self, weight: Float32, encode: Callable[[Float32], Encoded]) -> Encoded:
+        """A matrix of any size [rows, cols], by what encodes a normalised one in this format."""
+        ...
+
+    def settled(self, encoded: Encoded, exponent: int) -> Encoded:
+        """A normalised matrix, encoded, with its power of two back."""
         ...
 
 

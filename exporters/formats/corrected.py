@@ -10,18 +10,19 @@ from numpy.typing import NDArray
 
 from exporters.errors import SlmcError
 from exporters.formats.base import Array, Encoded, Float32, Plane
+from exporters.formats.common import BaseFormat
 from exporters.formats.integer import IntegerFormat
+from exporters.formats.scales import LARGEST_SCALE
 
 HALF = np.dtype(np.float16)
 MARK = "+"
 """Between a correction and the integers that it corrects: diag+int4-g64, lr4+int3-g64."""
 
 LARGEST_RANK = 64
-LARGEST = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
-class CorrectedFormat:
+class CorrectedFormat(BaseFormat):
     """w = values + diag(d), d float32, or w = values + left right with left [rows, rank], right [rank, cols] float16.
 
     A diagonal serves matrices that are near one, as SpikeGPT's first `ffn.receptance` is: its few large values would
@@ -49,9 +50,9 @@ class CorrectedFormat:
         SlmcError: the matrix cannot have such a correction.
         """
         self._check(rows, cols)
-        own = {"diagonal": Plane((rows,), np.dtype(np.float32))}
+        own = {"diagonal": Plane((rows,), np.dtype(np.float32), power=1)}
         if self.rank:
-            own = {"left": Plane((rows, self.rank), HALF), "right": Plane((self.rank, cols), HALF)}
+            own = {n: Plane(s, HALF, power=0.5) for n, s in (("left", (rows, self.rank)), ("right", (self.rank, cols)))}
         return self.values.planes_for(rows, cols) | own
 
     @property
@@ -67,31 +68,31 @@ class CorrectedFormat:
     def store(self, values: Encoded, correction: Mapping[str, Array]) -> Encoded:
         """Planes of the integers and of their correction (what `planes` names)."""
         planes: dict[str, Array] = {**values.planes, **correction}
-        return Encoded(self.name, values.shape, planes)
+        return Encoded(self.name, values.shape, planes, values.exponent)
 
     def integers(self, encoded: Encoded) -> Encoded:
         """The integers alone, as their own format stores them."""
         own = {n: p for n, p in encoded.planes.items() if n not in self.planes}
-        return Encoded(self.values.name, encoded.shape, own)
+        return Encoded(self.values.name, encoded.shape, own, encoded.exponent)
 
     def correction(self, encoded: Encoded) -> Float32:
-        """What is added to the integers, [rows, cols]."""
+        """What is added to what the integers' planes stand for, [rows, cols]."""
         if not self.rank:
             return np.diag(encoded.planes["diagonal"]).astype(np.float32)
         product: Float32 = encoded.planes["left"].astype(np.float32) @ encoded.planes["right"].astype(np.float32)
         return product
 
-    def encode(self, weight: Float32) -> Encoded:
+    def nearest(self, weight: Float32) -> Encoded:
         """The diagonal taken out before rounding to the nearest; or the rounding's error in its best low rank."""
         self._check(*weight.shape)
         if not self.rank:
             diagonal = np.diag(weight).copy()
-            return self.store(self.values.encode(weight - np.diag(diagonal)), {"diagonal": diagonal})
-        values = self.values.encode(weight)
-        return self.store(values, thin(weight - self.values.decode(values), self.rank))
+            return self.store(self.values.nearest(weight - np.diag(diagonal)), {"diagonal": diagonal})
+        values = self.values.nearest(weight)
+        return self.store(values, thin(weight - self.values.values_of(values), self.rank))
 
-    def decode(self, encoded: Encoded) -> Float32:
-        weight: Float32 = self.values.decode(self.integers(encoded)) + self.correction(encoded)
+    def values_of(self, encoded: Encoded) -> Float32:
+        weight: Float32 = self.values.values_of(self.integers(encoded)) + self.correction(encoded)
         return weight
 
 
@@ -104,5 +105,5 @@ def thin(error: Float32, rank: int) -> dict[str, NDArray[np.float16]]:
 
 def half(values: NDArray[np.generic]) -> NDArray[np.float16]:
     """The nearest finite float16 values."""
-    clipped: NDArray[np.float16] = np.clip(values, -LARGEST, LARGEST).astype(np.float16)
+    clipped: NDArray[np.float16] = np.clip(values, -LARGEST_SCALE, LARGEST_SCALE).astype(np.float16)
     return clipped

@@ -12,6 +12,7 @@ import numpy as np
 from exporters.errors import SlmcError
 from exporters.formats.base import Array, Encoded, Float32, Plane
 from exporters.formats.bits import UInt8
+from exporters.formats.common import BaseFormat
 from exporters.formats.integer import Grid
 from exporters.formats.nm import NmFormat
 from exporters.formats.patterns import Bool
@@ -21,7 +22,7 @@ OUTLIERS, INLIERS = "outlier_", "inlier_"
 
 
 @dataclass(frozen=True)
-class DecomposedFormat:
+class DecomposedFormat(BaseFormat):
     """w = outlier + inlier; at most one of them is not zero, and both have the same period."""
 
     outliers: NmFormat
@@ -60,7 +61,7 @@ class DecomposedFormat:
         planes: dict[str, Array] = {OUTLIERS + n: plane for n, plane in outlier.planes.items()}
         return Encoded(self.name, outlier.shape, planes | {INLIERS + n: plane for n, plane in inlier.planes.items()})
 
-    def encode(self, weight: Float32) -> Encoded:
+    def nearest(self, weight: Float32) -> Encoded:
         """The largest of every period become outliers, the next largest inliers, each rounded to the nearest."""
         magnitude = np.abs(weight)
         outlying = self.outliers.largest_mask(magnitude)
@@ -76,10 +77,10 @@ class DecomposedFormat:
         """One part as its own format stores it; prefix is OUTLIERS or INLIERS."""
         fmt = dict(self.parts)[prefix]
         planes = {n.removeprefix(prefix): p for n, p in encoded.planes.items() if n.startswith(prefix)}
-        return Encoded(fmt.name, encoded.shape, planes)
+        return Encoded(fmt.name, encoded.shape, planes, encoded.exponent)
 
-    def decode(self, encoded: Encoded) -> Float32:
+    def values_of(self, encoded: Encoded) -> Float32:
         weight: Float32 = sum(
-            (fmt.decode(self.part(encoded, prefix)) for prefix, fmt in self.parts), np.zeros((1, 1), np.float32)
+            (fmt.values_of(self.part(encoded, prefix)) for prefix, fmt in self.parts), np.zeros((1, 1), np.float32)
         )
         return weight

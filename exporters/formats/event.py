@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from exporters.formats.base import Array, Encoded, Float32, Plane
 from exporters.formats.bits import UInt8, pack, unpack
+from exporters.formats.common import BaseFormat
 from exporters.formats.integer import PLANE_BITS, Grid, IntegerFormat
 
 PREFIX = "event/"
@@ -41,7 +43,7 @@ def stored_order(rows: int, low_bits: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class EventFormat:
+class EventFormat(BaseFormat):
     """The codes, scales and zeros of a dense integer format, one row per input.
 
     codes, high: uint8 [cols, bytes of a row]; scales, zeros: [groups, rows]. Inputs are not padded.
@@ -60,7 +62,10 @@ class EventFormat:
     def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
         low, high = PLANE_BITS[self.bits]
         words, groups, byte = row_words(rows, low), self.dense.groups(cols), np.dtype(np.uint8)
-        planes = {"codes": Plane((cols, 4 * words), byte), "scales": Plane((groups, rows), np.dtype(np.float16))}
+        planes = {
+            "codes": Plane((cols, 4 * words), byte),
+            "scales": Plane((groups, rows), np.dtype(np.float16), power=1),
+        }
         if high:
             planes["high"] = Plane((cols, 4 * words * high // low), byte)
         if not self.dense.symmetric:
@@ -87,7 +92,7 @@ class EventFormat:
             planes["high"] = rearranged("high", high)
         if "zeros" in encoded.planes:
             planes["zeros"] = np.ascontiguousarray(encoded.planes["zeros"].T)
-        return Encoded(self.name, encoded.shape, planes)
+        return Encoded(self.name, encoded.shape, planes, encoded.exponent)
 
     def to_dense(self, encoded: Encoded) -> Encoded:
         """The same matrix in the dense format."""
@@ -103,10 +108,10 @@ class EventFormat:
             joined = joined | codes("high", high) << np.uint8(low)
         scales = encoded.planes["scales"].T.astype(np.float32)
         zeros = encoded.planes["zeros"].T.astype(np.float32) if "zeros" in encoded.planes else None
-        return self.dense.store(joined, Grid(scales, zeros))
+        return dataclasses.replace(self.dense.store(joined, Grid(scales, zeros)), exponent=encoded.exponent)
 
-    def encode(self, weight: Float32) -> Encoded:
-        return self.from_dense(self.dense.encode(weight))
+    def nearest(self, weight: Float32) -> Encoded:
+        return self.from_dense(self.dense.nearest(weight))
 
-    def decode(self, encoded: Encoded) -> Float32:
-        return self.dense.decode(self.to_dense(encoded))
+    def values_of(self, encoded: Encoded) -> Float32:
+        return self.dense.values_of(self.to_dense(encoded))

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from exporters.formats.base import Encoded, Float32, Plane
 from exporters.formats.bits import UInt8
-from exporters.formats.integer import Grid, stored_scales
+from exporters.formats.common import BaseFormat
+from exporters.formats.integer import Grid
+from exporters.formats.scales import stored_scales
 from exporters.formats.units import pack_units, padded_columns, unit_planes, unpack_units
 
 STEPS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
@@ -19,7 +21,7 @@ _MIDDLES = (STEPS[1:8] + STEPS[:7]) / 2
 
 
 @dataclass(frozen=True)
-class Float4Format:
+class Float4Format(BaseFormat):
     """w = scale * STEPS[code]; twelve steps reach the group's largest weight."""
 
     group: int
@@ -38,7 +40,7 @@ class Float4Format:
 
     def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
         return unit_planes(rows, cols, self.bits, 128) | {
-            "scales": Plane((rows, self.groups(cols)), np.dtype(np.float16))
+            "scales": Plane((rows, self.groups(cols)), np.dtype(np.float16), power=1)
         }
 
     def nearest_grid(self, weight: Float32) -> Grid:
@@ -69,11 +71,11 @@ class Float4Format:
         planes = pack_units(padded, self.bits, 128) | {"scales": grid.scales.astype(np.float16)}
         return Encoded(self.name, (rows, cols), planes)
 
-    def encode(self, weight: Float32) -> Encoded:
+    def nearest(self, weight: Float32) -> Encoded:
         grid = self.nearest_grid(weight)
         return self.store(self.codes(weight, grid), grid)
 
-    def decode(self, encoded: Encoded) -> Float32:
+    def values_of(self, encoded: Encoded) -> Float32:
         cols = encoded.shape[1]
         codes = unpack_units(encoded.planes, self.bits, 128)[:, :cols]
         scales = np.repeat(encoded.planes["scales"].astype(np.float32), self.group, 1)[:, :cols]

@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 
 from exporters.formats.base import Encoded, Float32, Plane
 from exporters.formats.bits import UInt8, pack, unpack
+from exporters.formats.common import BaseFormat
+from exporters.formats.scales import stored_scales
 
 PLANE_BITS = {2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
 """Width -> bits in plane `codes` and in plane `high`; powers of two, so that no code straddles a byte."""
 
 ROW_PADDING = 32
 """Rows with one scale are padded to a multiple of this many codes."""
-
-SMALLEST_SCALE = float(np.finfo(np.float16).smallest_normal)
-LARGEST_SCALE = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class IntegerFormat:
+class IntegerFormat(BaseFormat):
     """w = scale * (code - zero), code in 0 .. 2^bits - 1; zero is 2^(bits-1) (int) or stored per group (uint)."""
 
     bits: int
@@ -70,7 +69,7 @@ class IntegerFormat:
         byte = np.dtype(np.uint8)
         planes = {
             "codes": Plane((rows, groups, size * low // 8), byte),
-            "scales": Plane((rows, groups), np.dtype(np.float16)),
+            "scales": Plane((rows, groups), np.dtype(np.float16), power=1),
         }
         if high:
             planes["high"] = Plane((rows, groups, size * high // 8), byte)
@@ -123,11 +122,11 @@ class IntegerFormat:
             planes["zeros"] = grid.zeros.astype(np.uint8)
         return Encoded(self.name, (rows, cols), planes)
 
-    def encode(self, weight: Float32) -> Encoded:
+    def nearest(self, weight: Float32) -> Encoded:
         grid = self.nearest_grid(weight)
         return self.store(self.codes(weight, grid), grid)
 
-    def decode(self, encoded: Encoded) -> Float32:
+    def values_of(self, encoded: Encoded) -> Float32:
         low_bits, high_bits = PLANE_BITS[self.bits]
         codes = unpack(encoded.planes["codes"].astype(np.uint8), low_bits)
         if high_bits:
@@ -139,11 +138,3 @@ class IntegerFormat:
         rows, cols = encoded.shape
         weight: Float32 = ((codes.astype(np.float32) - zeros) * scales).reshape(rows, -1)[:, :cols]
         return weight
-
-
-def stored_scales(scales: Float32) -> Float32:
-    """Scales as float16 keeps them, away from zero and infinity, so that codes are rounded on the real grid."""
-    sign = np.where(scales < 0, np.float32(-1), np.float32(1))
-    magnitude = np.clip(np.abs(scales), SMALLEST_SCALE, LARGEST_SCALE)
-    stored: Float32 = (sign * magnitude).astype(np.float16).astype(np.float32)
-    return stored

@@ -9,6 +9,7 @@ import numpy as np
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded, Float32, Plane
 from exporters.formats.bits import UInt8
+from exporters.formats.common import BaseFormat
 from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import Grid, IntegerFormat
 from exporters.formats.patterns import Bool, Patterns, completed, largest
@@ -20,7 +21,7 @@ SHARED_ROWS = 16
 
 
 @dataclass(frozen=True)
-class NmFormat:
+class NmFormat(BaseFormat):
     """`kept` of every `period` inputs in the dense format `values`, whose groups count inputs of the dense row.
 
     planes: codes (and high) of the kept weights as exporters.formats.units lays them out; patterns as
@@ -65,7 +66,7 @@ class NmFormat:
         pattern_rows = -(-rows // self.pattern_rows)
         return unit_planes(rows, cols, self.bits, self.kept_per_unit) | {
             "patterns": Plane((pattern_rows, units(cols) * self.pattern_bytes), np.dtype(np.uint8)),
-            "scales": Plane((rows, self.groups(cols)), np.dtype(np.float16)),
+            "scales": Plane((rows, self.groups(cols)), np.dtype(np.float16), power=1),
         }
 
     def nearest_grid(self, weight: Float32) -> Grid:
@@ -118,7 +119,7 @@ class NmFormat:
     def _of_rows(self, mask: Bool, rows: int) -> Bool:
         return mask if self.pattern_rows == 1 else np.repeat(mask, self.pattern_rows, 0)[:rows]
 
-    def encode(self, weight: Float32) -> Encoded:
+    def nearest(self, weight: Float32) -> Encoded:
         """Pruned by magnitude (shared patterns by the sum of squares), then rounded to the nearest values."""
         scores = np.abs(weight)
         if self.pattern_rows > 1:
@@ -136,7 +137,7 @@ class NmFormat:
             stored = separated(stored, self.pattern_bytes, TILE)
         return self._of_rows(self.patterns.decode(stored), rows)[:, :cols]
 
-    def decode(self, encoded: Encoded) -> Float32:
+    def values_of(self, encoded: Encoded) -> Float32:
         rows, cols = encoded.shape
         stored = encoded.planes["patterns"].astype(np.uint8)
         if self.pattern_rows == 1:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
 from exporters.formats.base import Encoded
-from exporters.ops.modules import FloatLinear, stored_module
+from exporters.ops.modules import FloatLinear, Scaled, stored_module
 
 
 class Biased(nn.Module):
@@ -36,6 +38,9 @@ class _Columns(nn.Module):
 
 def shared_look_up(linear: nn.Module, encoded: Encoded) -> nn.Module:
     """The embedding over the very planes that a stored linear layer holds: one memory, one initializer in the graph."""
+    if isinstance(linear, Scaled):
+        usual = dataclasses.replace(encoded, exponent=0)
+        return Scaled(shared_look_up(linear.stored, usual), linear.exponent)
     if isinstance(linear, FloatLinear):
         return _Columns(linear.weight)
     table = stored_module(encoded, "embedding")

@@ -139,6 +139,18 @@ class IntegerEmbedding(_Integer):
         return y
 
 
+class Scaled(nn.Module):
+    """What a module gives, times a power of two: that of a matrix whose scales float16 cannot hold."""
+
+    def __init__(self, stored: nn.Module, exponent: int) -> None:
+        super().__init__()
+        self.stored, self.exponent = stored, exponent
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.stored(x) * 2.0**self.exponent
+        return y
+
+
 def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32, shared: bool = False) -> nn.Module:
     """The module that computes with a stored matrix; kind is 'linear' or 'embedding'.
 
@@ -148,6 +160,9 @@ def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32, shared
     Raises:
         SlmcError: the format cannot serve such a layer.
     """
+    if encoded.exponent:
+        usual = dataclasses.replace(encoded, exponent=0)
+        return Scaled(stored_module(usual, kind, activation_bits, shared), encoded.exponent)
     fmt = format_named(encoded.format)
     match fmt, kind:
         case IntegerFormat(), "linear":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from exporters.errors import SlmcError
-from exporters.formats.base import Encoded, Format
+from exporters.formats.base import Encoded, Float32, Format
 from exporters.formats.catalog import format_named
 from exporters.formats.corrected import CorrectedFormat
 from exporters.formats.event import EventFormat
@@ -97,18 +98,28 @@ def compress(weight: Tensor, choice: Choice, hessian: Tensor | None, entropy: Te
     Raises:
         SlmcError: the method cannot bring a matrix into this format, or lacks what calibration did not collect.
     """
-    fmt, method, w = format_named(choice.format), method_named(choice.method), weight.detach().float()
+    fmt = format_named(choice.format)
+
+    def encode(normalised: Float32) -> Encoded:
+        return _compressed(torch.from_numpy(normalised), fmt, choice, Seen(hessian, entropy))
+
+    return fmt.normally(weight.detach().float().numpy(), encode)
+
+
+def _compressed(w: Tensor, fmt: Format, choice: Choice, seen: Seen) -> Encoded:
+    """The same for a normalised matrix (exporters.formats.scales)."""
+    method, hessian = method_named(choice.method), seen.moment
     if isinstance(fmt, EventFormat):
-        return fmt.from_dense(compress(weight, Choice(fmt.dense.name, choice.method), hessian))
+        return fmt.from_dense(_compressed(w, fmt.dense, choice, seen))
     if isinstance(fmt, CorrectedFormat):
         return correct(w, fmt, _integer(method.name, fmt.values), hessian)
     if isinstance(fmt, PatternFormat) and any(p.name == choice.method for p in PRUNERS):
-        return pruner_named(choice.method).compress(w, fmt, Seen(hessian, entropy))
+        return pruner_named(choice.method).compress(w, fmt, seen)
     if isinstance(fmt, IntegerFormat):
         return _integer(method.name, fmt).compress(w, fmt, hessian)
     if isinstance(fmt, JointFormat) and method.name in JOINTLY and hessian is not None:
         return JOINTLY[method.name](w, fmt, hessian)
-    return fmt.encode(w.numpy())
+    return fmt.nearest(w.numpy())
 
 
 def _integer(name: str, fmt: IntegerFormat) -> Method:

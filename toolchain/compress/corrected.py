@@ -29,7 +29,7 @@ def _diagonal(weight: Tensor, fmt: CorrectedFormat, method: Method, hessian: Ten
     d_i + (E H)_ii / H_ii."""
     diagonal = weight.diagonal()
     values = method.compress(weight - torch.diag(diagonal), fmt.values, hessian)
-    error = weight - torch.diag(diagonal) - torch.from_numpy(fmt.values.decode(values))
+    error = weight - torch.diag(diagonal) - torch.from_numpy(fmt.values.values_of(values))
     better = diagonal + (error @ h).diagonal() / h.diagonal()
     return fmt.store(values, {"diagonal": better.numpy()})
 
@@ -42,7 +42,7 @@ def _thin(weight: Tensor, fmt: CorrectedFormat, method: Method, hessian: Tensor 
     product, best, least = torch.zeros_like(weight), None, float("inf")
     for _ in range(ROUNDS):
         integers = method.compress(weight - product, fmt.values, hessian)
-        error = weight - torch.from_numpy(fmt.values.decode(integers))
+        error = weight - torch.from_numpy(fmt.values.values_of(integers))
         u, s, v = torch.linalg.svd(error.double() @ vectors * root, full_matrices=False)
         even = s[: fmt.rank].sqrt()
         left, right = u[:, : fmt.rank] * even, (even[:, None] * v[: fmt.rank] / root) @ vectors.T

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
-from exporters.formats.integer import LARGEST_SCALE, SMALLEST_SCALE, IntegerFormat
+from exporters.formats.integer import IntegerFormat
 from toolchain.compress.alps import Alps, damped, solve_masked
 from toolchain.compress.gptq import Gptq
-from toolchain.compress.grids import as_grid, round_to_grid
+from toolchain.compress.grids import as_grid, round_to_grid, storable
 from toolchain.compress.joint import JointFormat, JointPass, layout_of
 
 BLOCK = 128
@@ -71,8 +71,7 @@ def best_scales(steps: Tensor, scales: Tensor, residual: Tensor, hessian: Tensor
         curvature = ((c @ hessian[start:end, start:end]) * c).sum(1)
         wish = scales[:, g] + (residual[:, start:end] * c).sum(1) / curvature
         wish = torch.where(curvature > 0, wish, scales[:, g])
-        sign = torch.where(wish < 0, -1.0, 1.0)
-        fitted[:, g] = (sign * wish.abs().clamp(SMALLEST_SCALE, LARGEST_SCALE)).half().float()
+        fitted[:, g] = storable(wish)
         residual -= ((fitted[:, g] - scales[:, g])[:, None] * c) @ hessian[start:end]
     return fitted
 

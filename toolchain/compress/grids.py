@@ -7,7 +7,8 @@ import ctypes
 import torch
 from torch import Tensor
 
-from exporters.formats.integer import LARGEST_SCALE, SMALLEST_SCALE, Grid, IntegerFormat
+from exporters.formats.integer import Grid, IntegerFormat
+from exporters.formats.scales import stored_scales
 from exporters.native_library import library
 
 SMALLEST_SHARE = 0.3
@@ -19,10 +20,9 @@ CHUNK_GROUPS = 2**16
 """Groups that are searched together, so that the candidates' scales stay small."""
 
 
-def _stored(scales: Tensor) -> Tensor:
+def storable(scales: Tensor) -> Tensor:
     """Scales as float16 keeps them, away from zero and infinity."""
-    sign = torch.where(scales < 0, -1.0, 1.0)
-    return (sign * scales.abs().clamp(SMALLEST_SCALE, LARGEST_SCALE)).half().float()
+    return torch.from_numpy(stored_scales(scales.numpy()))
 
 
 def round_to_grid(weight: Tensor, scales: Tensor, zeros: Tensor | float, levels: int) -> Tensor:
@@ -40,10 +40,10 @@ def _candidates(grouped: Tensor, fmt: IntegerFormat) -> tuple[Tensor, Tensor | N
         half = fmt.default_zero
         shares = torch.cat([torch.ones(1), torch.linspace(SMALLEST_SHARE, half / (half - 1), STEPS)])
         reach = grouped.abs().amax(-1) / half
-        return _stored(torch.cat([shares, -shares])[:, None] * reach), None
+        return storable(torch.cat([shares, -shares])[:, None] * reach), None
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
     shares = torch.linspace(1.0, SMALLEST_SHARE, STEPS)[:, None]
-    scales = _stored(shares * (high - low) / (fmt.levels - 1))
+    scales = storable(shares * (high - low) / (fmt.levels - 1))
     return scales, (-shares * low / scales).round().clamp(0, fmt.levels - 1)
 
 

@@ -22,5 +22,6 @@ class Method(Protocol):
         ...
 
     def compress(self, weight: Tensor, fmt: IntegerFormat, hessian: Tensor | None) -> Encoded:
-        """weight [rows, cols] float32; hessian [cols, cols] = mean of x x^T over calibration tokens, or None."""
+        """weight [rows, cols] float32, normalised (exporters.formats.scales);
+        hessian [cols, cols] = mean of x x^T over calibration tokens, or None."""
         ...

@@ -19,7 +19,7 @@ class Nearest:
     needs_hessian: bool = False
 
     def compress(self, weight: Tensor, fmt: IntegerFormat, hessian: Tensor | None) -> Encoded:
-        return fmt.encode(weight.numpy())
+        return fmt.nearest(weight.numpy())
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from exporters.formats.float4 import STEPS, Float4Format
-from exporters.formats.integer import LARGEST_SCALE, SMALLEST_SCALE, IntegerFormat
-from toolchain.compress.grids import round_to_grid
+from exporters.formats.integer import IntegerFormat
+from toolchain.compress.grids import round_to_grid, storable
 
 _STEPS = torch.from_numpy(STEPS[:8].copy())
 _MIDDLES = (_STEPS[1:] + _STEPS[:-1]) / 2
@@ -39,7 +39,7 @@ def decoded_steps(codes: Tensor, values: IntegerFormat | Float4Format) -> Tensor
 def fit_float4(weights: Tensor, importance: Tensor) -> Tensor:
     """The scales [rows] with the least sum_k importance_k (w_k - rounded_k)^2 over SHARES; weights [rows, n]."""
     reach = weights.abs().amax(1) / float(STEPS[7])
-    tried = (SHARES[:, None] * reach).clamp(SMALLEST_SCALE, LARGEST_SCALE).half().float()  # [shares, rows]
+    tried = storable(SHARES[:, None] * reach)  # [shares, rows]
     rounded = round_values(weights, tried[:, :, None], Float4Format(16))[1]
     errors = ((rounded - weights).square() * importance).sum(-1)
     return tried.gather(0, errors.argmin(0)[None])[0]

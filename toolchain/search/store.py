@@ -48,7 +48,7 @@ class LayerStore:
         partial = file.with_suffix(".partial")
         with partial.open("wb") as out:
             arrays: dict[str, Any] = {f"plane.{n}": p for n, p in encoded.planes.items()}
-            np.savez(out, shape=np.array(encoded.shape), **arrays)
+            np.savez(out, shape=np.array(encoded.shape), exponent=np.array(encoded.exponent), **arrays)
             out.flush()
             os.fsync(out.fileno())
         partial.replace(file)
@@ -62,11 +62,12 @@ def _read(file: Path, fmt: str) -> Encoded | None:
         with np.load(file) as stored:
             planes = {n.removeprefix("plane."): stored[n] for n in stored.files if n.startswith("plane.")}
             rows, cols = (int(n) for n in stored["shape"])
+            exponent = int(stored["exponent"])
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):
         return None
     wanted = {n: (p.shape, p.dtype) for n, p in format_named(fmt).planes_for(rows, cols).items()}
     whole = {n: (p.shape, p.dtype) for n, p in planes.items()} == wanted
-    return Encoded(fmt, (rows, cols), planes) if whole else None
+    return Encoded(fmt, (rows, cols), planes, exponent) if whole else None
 
 
 def recipe_key(recipe: Recipe) -> str:

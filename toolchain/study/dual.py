@@ -18,7 +18,7 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.decomposed import INLIERS, OUTLIERS, DecomposedFormat
 from exporters.formats.float4 import STEPS, Float4Format
-from exporters.formats.integer import SMALLEST_SCALE
+from exporters.formats.scales import SMALLEST_SCALE
 from exporters.ops.activations import rounded_activations
 from toolchain.compress.values import round_values
 

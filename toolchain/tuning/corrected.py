@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.corrected import CorrectedFormat, half
+from exporters.formats.scales import exponent_of
 from toolchain.tuning.learner import Learner
-from toolchain.tuning.rounded import Rounded
+from toolchain.tuning.rounded import Rounded, shift_of
 
 
 class Corrected(Learner):
@@ -21,20 +22,29 @@ class Corrected(Learner):
         fmt = format_named(encoded.format)
         assert isinstance(fmt, CorrectedFormat)
         self.fmt = fmt
-        self.integers = Rounded(fmt.integers(encoded), weight - torch.from_numpy(fmt.correction(encoded)))
+        beside = torch.from_numpy(fmt.correction(encoded)) * 2.0**encoded.exponent
+        self.integers = Rounded(fmt.integers(encoded), weight - beside)
         self.latent = self.integers.latent
-        self.correction = nn.ParameterList([torch.from_numpy(encoded.planes[name]).float() for name in fmt.planes])
+        self.shift = shift_of(encoded)
+        self.power = 0.5 if fmt.rank else 1.0
+        moved = 2.0 ** ((encoded.exponent - self.shift) * self.power)
+        learned = [torch.from_numpy(encoded.planes[name]).float() * moved for name in fmt.planes]
+        self.correction = nn.ParameterList(learned)
         self.scales = nn.ParameterList([*self.integers.scales, *self.correction])
 
     def forward(self) -> Tensor:
         integers: Tensor = self.integers()
         first, *second = self.correction
-        return integers + (first @ second[0] if second else torch.diag(first))
+        beside = first @ second[0] if second else torch.diag(first)
+        return integers + (beside * 2.0**self.shift if self.shift else beside)
 
     @torch.no_grad()
     def stored(self) -> Encoded:
-        learned = {n: p.numpy().copy() for n, p in zip(self.fmt.planes, self.correction, strict=True)}
-        return self.fmt.store(self.integers.stored(), {n: half(p) if self.fmt.rank else p for n, p in learned.items()})
+        exponent = exponent_of(self().numpy())
+        moved = 2.0 ** ((self.shift - exponent) * self.power)
+        learned = {n: p.numpy() * moved for n, p in zip(self.fmt.planes, self.correction, strict=True)}
+        planes = {n: half(p) if self.fmt.rank else p.astype("float32") for n, p in learned.items()}
+        return self.fmt.settled(self.fmt.store(self.integers.normalised(exponent), planes), exponent)
 
 
 def learner_for(encoded: Encoded, weight: Tensor) -> Learner:

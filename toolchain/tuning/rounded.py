@@ -13,13 +13,18 @@ from exporters.formats.catalog import format_named
 from exporters.formats.corrected import CorrectedFormat
 from exporters.formats.decomposed import INLIERS, OUTLIERS, DecomposedFormat
 from exporters.formats.float4 import STEPS, Float4Format
-from exporters.formats.integer import LARGEST_SCALE, SMALLEST_SCALE, Grid, IntegerFormat
+from exporters.formats.integer import Grid, IntegerFormat
 from exporters.formats.nm import NmFormat
+from exporters.formats.scales import exponent_of
+from toolchain.compress.grids import storable
 from toolchain.compress.values import round_values
 from toolchain.tuning.learner import Learner
 
 HALF_STEP = 0.49
 """A latent weight starts within its own rounding cell: the codes at the start are those that were stored."""
+
+USUAL = 14
+"""A matrix with an exponent learns as one whose largest weight is in [2^-3, 2^-1): rates are meant for such ones."""
 
 Values = IntegerFormat | Float4Format
 
@@ -28,8 +33,8 @@ Values = IntegerFormat | Float4Format
 class Stored:
     """One part of a stored matrix.
 
-    mask: which weights are its own, bool [rows, cols]; scales: float32 [rows, groups]; zeros: likewise, or None for
-    the format's own.
+    mask: which weights are its own, bool [rows, cols]; scales: float32 [rows, groups], the exponent left out; zeros:
+    likewise, or None for the format's own.
     """
 
     values: Values
@@ -68,12 +73,17 @@ def _part(values: Values, encoded: Encoded, pattern: NmFormat | None) -> Stored:
     )  # fmt: skip
 
 
+def shift_of(encoded: Encoded) -> int:
+    """The power of two that a stored matrix learns without: 0, but for one with an exponent."""
+    return encoded.exponent + USUAL if encoded.exponent else 0
+
+
 class Rounded(Learner):
     """w = scale (clamp(round(latent / scale) + zero) - zero) in each part, as if nothing were rounded to a gradient.
 
     The gradient passes the rounding unchanged (straight-through, Bengio et al., arXiv 1308.3432) and stops where a code
     is clamped; that of a scale follows from the same formula (LSQ, Esser et al., arXiv 1902.08153). Zeros and patterns
-    stay, and what a pattern leaves out learns nothing.
+    stay, and what a pattern leaves out learns nothing. Parameters are 2^shift times smaller than the weight.
     """
 
     def __init__(self, encoded: Encoded, weight: Tensor) -> None:
@@ -81,9 +91,12 @@ class Rounded(Learner):
         super().__init__()
         self.fmt: Format = format_named(encoded.format)
         self.cols = encoded.shape[1]
-        self.parts = stored_parts(encoded)
+        self.shift = shift_of(encoded)
+        moved = float(2.0 ** (encoded.exponent - self.shift))
+        self.parts = [replace(part, scales=part.scales * moved) for part in stored_parts(encoded)]
         self.scales = nn.ParameterList([nn.Parameter(part.scales) for part in self.parts])
-        stored = torch.from_numpy(self.fmt.decode(encoded))
+        stored = torch.from_numpy(self.fmt.values_of(encoded)) * moved
+        weight = weight * 2.0**-self.shift
         reach = torch.zeros_like(stored)
         for part in self.parts:
             reach += part.mask * HALF_STEP * self._spread(part.scales, part.values).abs()
@@ -105,7 +118,7 @@ class Rounded(Learner):
         for part, scales in zip(self.parts, self.scales, strict=True):
             spread = self._spread(scales, part.values)
             weight = weight + part.mask * self._steps(part, self.latent / spread) * spread
-        return weight
+        return weight * 2.0**self.shift if self.shift else weight
 
     def _steps(self, part: Stored, steps: Tensor) -> Tensor:
         """Steps of a grid as it stores them, differentiable where nothing is clamped."""
@@ -122,7 +135,14 @@ class Rounded(Learner):
     @torch.no_grad()
     def stored(self) -> Encoded:
         """The matrix in its format, on scales as float16 keeps them."""
-        pieces = [self._codes(part, scales) for part, scales in zip(self.parts, self.scales, strict=True)]
+        exponent = self.shift + exponent_of(self.latent.numpy())
+        return self.fmt.settled(self.normalised(exponent), exponent)
+
+    @torch.no_grad()
+    def normalised(self, exponent: int) -> Encoded:
+        """The matrix without a power of two, in its format."""
+        moved = float(2.0 ** (self.shift - exponent))
+        pieces = [self._codes(part, scales, moved) for part, scales in zip(self.parts, self.scales, strict=True)]
         if isinstance(self.fmt, DecomposedFormat):
             return self.fmt.store(pieces[0], pieces[1])
         if isinstance(self.fmt, NmFormat):
@@ -130,11 +150,10 @@ class Rounded(Learner):
         assert isinstance(self.fmt, IntegerFormat | Float4Format)
         return self.fmt.store(*pieces[0][1:])
 
-    def _codes(self, part: Stored, scales: Tensor) -> tuple[np.ndarray, np.ndarray, Grid]:
-        """Mask, codes [rows, cols] and grid of one part."""
-        sign = torch.where(scales < 0, -1.0, 1.0)
-        scales = (sign * scales.abs().clamp(SMALLEST_SCALE, LARGEST_SCALE)).half().float()
-        steps = self.latent / self._spread(scales, part.values)
+    def _codes(self, part: Stored, scales: Tensor, moved: float) -> tuple[np.ndarray, np.ndarray, Grid]:
+        """Mask, codes [rows, cols] and grid of one part, everything `moved` times as large as it learns."""
+        scales = storable(scales * moved)
+        steps = self.latent * moved / self._spread(scales, part.values)
         if isinstance(part.values, IntegerFormat):
             codes = (steps.round() + self._zero(part)).clamp(0, part.values.levels - 1)
         else:

@@ -39,7 +39,8 @@ class Maker:
 
 
 def same(one: Encoded, other: Encoded) -> bool:
-    if (one.format, one.shape, one.planes.keys()) != (other.format, other.shape, other.planes.keys()):
+    kinds = [(e.format, e.shape, e.exponent, e.planes.keys()) for e in (one, other)]
+    if kinds[0] != kinds[1]:
         return False
     pairs = [(one.planes[n], other.planes[n]) for n in one.planes]
     return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
