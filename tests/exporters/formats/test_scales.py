@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exporters.formats.base import Encoded
-from exporters.formats.catalog import FP32, SEARCHED, SEARCHED_SPARSE, SIGN, format_named
+from exporters.formats.catalog import FP32, SEARCHED, SEARCHED_SPARSE, format_named
 from exporters.formats.scales import exponent_of, stored_scales
 
 NAMES = [f.name for f in (FP32, *SEARCHED, *SEARCHED_SPARSE)] + ["event/int4-g64", "event/uint3-g64", "lr4+int3-g64"]
@@ -27,7 +27,7 @@ def test_codes_do_not_know_the_size_of_a_matrix(name: str) -> None:
     for k in (*range(-100, 101, 10), -13, -7, -1, 1, 3, 15):
         scaled = fmt.encode(np.ldexp(WEIGHT, k))
         assert codes(scaled) == codes(usual), k
-        exact = name != "fp16" and not name.startswith("lr") or k % 2 == 0  # their halves know odd from even
+        exact = (name != "fp16" and not name.startswith("lr")) or k % 2 == 0  # their halves know odd from even
         if name == "fp16":
             np.testing.assert_allclose(
                 fmt.decode(scaled), np.ldexp(WEIGHT, k), rtol=2.0**-11, atol=np.ldexp(2.0**-24, k)
@@ -43,7 +43,7 @@ def test_scales_are_normal_numbers_or_the_matrix_has_an_exponent(name: str) -> N
         encoded = fmt.encode(np.ldexp(WEIGHT, k))
         floats = [p for n, p in encoded.planes.items() if n.endswith("scales")]
         assert all((np.abs(p) > 2.0**-14).all() and (np.abs(p) < 65504).all() for p in floats)
-        assert (encoded.exponent != 0) == (name != "fp32" and k != 20 or name == "fp16")
+        assert (encoded.exponent != 0) == ((name != "fp32" and k != 20) or name == "fp16")
 
 
 def test_rows_of_very_different_size_share_one_exponent() -> None:

@@ -1,4 +1,4 @@
-"""One function, its weights of unusual size: a trained Llama whose up_proj is 2^-20 and down_proj 2^20 times as large."""
+"""One function with weights of unusual size: a trained Llama, up_proj 2^-20, down_proj 2^20 times as large."""
 
 from __future__ import annotations
 
