@@ -21,6 +21,7 @@ from toolchain.model.catalog import load_model
 from toolchain.model.classifier import Classes
 from toolchain.model.sentences import read_rows
 from toolchain.model.spikegpt import SpikeGpt, SpikeGptClassifier
+from toolchain.model.text_files import read_content
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Sentence:
 
 def read_labelled(path: Path, labels: tuple[str, ...]) -> list[tuple[str, int]]:
     """Text and class of every line of a table as slmc reads it, the class by its number or name."""
-    rows = read_rows(path, path.read_text(encoding="utf-8"))
+    rows = read_rows(path, read_content(path))
     return [(row.text, labels.index(row.label) if row.label in labels else int(row.label or 0)) for row in rows]
 
 

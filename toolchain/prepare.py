@@ -88,18 +88,21 @@ def read_calibration(spec: Spec, model: LoadedModel, piece: int | None = None) -
     classifier, sentences, whose labels do not matter."""
     if model.classes is None:
         text = spec.calibration or SHIPPED_TEXTS / "calibration.txt"
-        return read_text(text, model.tokenizer, piece or model.forward.context)
+        return read_text(text, model.tokenizer, piece or model.forward.context, spec.text_field)
     path = spec.calibration or spec.eval
     if path is None:
         raise SlmcError("a classifier is judged on labelled sentences of yours: give --eval FILE.tsv")
-    return read_sentences(path, model.tokenizer, model.classes.labels, model.forward.context, labelled=False)
+    labels = model.classes.labels
+    return read_sentences(path, model.tokenizer, labels, model.forward.context, spec.text_field, labelled=False)
 
 
 def read_evaluation(spec: Spec, model: LoadedModel) -> Text:
     """The text, or labelled sentences, that candidates are judged on."""
     if model.classes is None:
-        return read_text(spec.eval or SHIPPED_TEXTS / "evaluation.txt", model.tokenizer, model.forward.context)
-    return read_judged(spec.eval, model.tokenizer, model.classes.labels, model.forward.context, "--eval")
+        text = spec.eval or SHIPPED_TEXTS / "evaluation.txt"
+        return read_text(text, model.tokenizer, model.forward.context, spec.text_field)
+    labels = model.classes.labels
+    return read_judged(spec.eval, model.tokenizer, labels, model.forward.context, "--eval", spec.text_field)
 
 
 def check_metric(metric: str | None, *, classifier: bool) -> None:

@@ -28,6 +28,7 @@ class Spec(BaseModel):
     kv_cache: Literal["fp32", "int8"] = "fp32"
     calibration: Path | None = None
     eval: Path | None = None
+    text_field: str | None = None
     max_memory: str | None = None
     max_drop: str | None = None
     max_latency: str | None = None

@@ -19,7 +19,7 @@ from targets.measurement import Measurement
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
-from toolchain.cli.options import PATH, THREADS, command
+from toolchain.cli.options import PATH, THREADS, command, text_field_option
 from toolchain.cli.validating import artifact_text, predictions, reference_model
 from toolchain.delivery.package import check_output_file, now
 from toolchain.delivery.validate import artifact_session
@@ -40,6 +40,7 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 @click.option("--reference", type=PATH, help="With --update-baseline: the model that it was made from.")
 @click.option("--tokenizer", type=PATH, help="tokenizer.json of the reference, if that is a bare checkpoint.")
 @click.option("--data", type=PATH, help="Text to read; the same one as for the baseline.")
+@text_field_option
 @click.option("--threads", type=THREADS, default=1)
 @click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
 @click.option("--tolerance", "tolerances", multiple=True, help="How much worse: latency=10%. Repeatable.")
@@ -51,8 +52,9 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 @command
 def gate_command(
     console: Console, artifact: Path, baseline_path: Path, update_baseline: bool, reference: Path | None,
-    tokenizer: Path | None, data: Path | None, threads: int, no_native: bool, tolerances: tuple[str, ...],
-    junit_path: Path | None, summary: Path | None, annotate: bool, chart_path: Path | None, **place: Any,
+    tokenizer: Path | None, data: Path | None, text_field: str | None, threads: int, no_native: bool,
+    tolerances: tuple[str, ...], junit_path: Path | None, summary: Path | None, annotate: bool,
+    chart_path: Path | None, **place: Any,
 ) -> int:  # fmt: skip
     """Compare an ARTIFACT with a baseline: size, layers, quality, parity, memory, latency; exit code 3 if worse."""
     where, allowed = Elsewhere(**place), parse_tolerances(tolerances)
@@ -62,7 +64,7 @@ def gate_command(
     for path in (junit_path, chart_path):
         if path is not None:
             check_output_file(path, force=True)
-    run = _Run(console, where, artifact, data, threads, not no_native)
+    run = _Run(console, where, artifact, data, text_field, threads, not no_native)
     if update_baseline:
         check_output_file(baseline_path, force=True)
         baseline = _new_baseline(run, reference, tokenizer)
@@ -87,12 +89,13 @@ class _Run:
     where: Elsewhere
     artifact: Path
     data: Path | None
+    text_field: str | None
     threads: int
     native: bool
 
     def text(self, manifest: Manifest) -> Text:
         vocabulary = artifact_session(self.artifact, manifest.io, native=self.native).vocabulary
-        return artifact_text(self.artifact, manifest, self.data, vocabulary).head(TEXT_TOKENS)
+        return artifact_text(self.artifact, manifest, self.data, vocabulary, self.text_field).head(TEXT_TOKENS)
 
     def visit(self, manifest: Manifest) -> AbstractContextManager[Site]:
         return site(self.where, self.console, self.artifact, manifest, native=self.native, speed=True)

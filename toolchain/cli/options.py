@@ -92,11 +92,16 @@ cache_options = stack(
     click.option("--kv-cache", help="How the compressed model stores keys and values: fp32 or int8."),
 )
 
+text_field_option = click.option(
+    "--text-field", help="Of JSON Lines, JSON, Parquet and tables: the field that holds the text; 'text' if not given."
+)
+
 text_options = stack(
     click.option("--calibration", type=PATH, help="Text that methods look at; English prose of our own if not given."),
     click.option(
         "--eval", "eval", type=PATH, help="Text that candidates are judged on; for a classifier a labelled .tsv."
     ),
+    text_field_option,
 )
 
 search_options = stack(

@@ -12,7 +12,7 @@ from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
-from toolchain.cli.options import PATH, THREADS, command
+from toolchain.cli.options import PATH, THREADS, command, text_field_option
 from toolchain.cli.validating import artifact_text
 from toolchain.delivery.validate import accuracy_drop, artifact_session
 from toolchain.evidence.classes import AnyReference, ClassReference, reference_for
@@ -92,6 +92,7 @@ def _own_rows(own: AnyReference, text: Text) -> dict[str, Any]:
 @click.command("eval")
 @click.argument("subject", type=PATH)
 @click.option("--data", type=PATH, required=True, help="Text to read.")
+@text_field_option
 @click.option("--reference", type=PATH, help="Model or artifact to compare with: KL divergence, top-1, drop.")
 @click.option("--tokenizer", type=PATH, help="tokenizer.json, for a bare checkpoint file.")
 @click.option("--tokens", type=click.IntRange(min=2), help="Read only so many tokens.")
@@ -99,17 +100,17 @@ def _own_rows(own: AnyReference, text: Text) -> dict[str, Any]:
 @click.option("--no-native", is_flag=True, help="An artifact on plain ONNX Runtime.")
 @command
 def eval_command(
-    console: Console, subject: Path, data: Path, reference: Path | None, tokenizer: Path | None, tokens: int | None,
-    metric: str | None, no_native: bool,
+    console: Console, subject: Path, data: Path, text_field: str | None, reference: Path | None,
+    tokenizer: Path | None, tokens: int | None, metric: str | None, no_native: bool,
 ) -> int:  # fmt: skip
     """Perplexity and bits per byte of a model or artifact SUBJECT on a text, or accuracy on labelled sentences."""
-    model, text = _reader(subject, data, tokenizer, native=not no_native)
+    model, text = _reader(subject, data, text_field, tokenizer, native=not no_native)
     check_metric(metric, classifier=text.sentences is not None)
     text = text.head(tokens) if tokens else text
     if reference is None:
         document = _own_rows(reference_for(model, text.reading), text)
     else:
-        other, same = _reader(reference, data, tokenizer, native=not no_native, context=model.context)
+        other, same = _reader(reference, data, text_field, tokenizer, native=not no_native, context=model.context)
         if other.context != model.context:
             raise SlmcError(
                 f"{reference}: its context is {other.context}, that of {subject} {model.context}; they read {data} in "
@@ -128,18 +129,18 @@ def eval_command(
 
 
 def _reader(
-    path: Path, data: Path, tokenizer: Path | None, *, native: bool, context: int | None = None
+    path: Path, data: Path, field: str | None, tokenizer: Path | None, *, native: bool, context: int | None = None
 ) -> tuple[Any, Text]:
     """A model (with a context of that size) or artifact as a language model, and the text as it reads it."""
     if (path / MANIFEST_NAME).is_file():
         manifest = open_artifact(path)
         session = artifact_session(path, manifest.io, native=native)
-        return _AsModel(session), artifact_text(path, manifest, data, session.vocabulary)
+        return _AsModel(session), artifact_text(path, manifest, data, session.vocabulary, field)
     loaded = load_model(path, tokenizer, ModelOptions(context))
     if loaded.classes:
         labels = loaded.classes.labels
-        return loaded.forward, read_judged(data, loaded.tokenizer, labels, loaded.forward.context, "--data")
-    return loaded.forward, read_text(data, loaded.tokenizer, loaded.forward.context)
+        return loaded.forward, read_judged(data, loaded.tokenizer, labels, loaded.forward.context, "--data", field)
+    return loaded.forward, read_text(data, loaded.tokenizer, loaded.forward.context, field)
 
 
 @click.command("generate")

@@ -43,6 +43,7 @@ from toolchain.workspace import write_whole
 @command
 def study_command(
     console: Console, model: Path, tokenizer: Path | None, output: Path, calibration: Path | None, eval: Path | None,
+    text_field: str | None,
     formats: tuple[str, ...], methods: tuple[str, ...], layers: str, tokens: int, calibration_tokens: int, tune: int,
     bins: int, alpha: float, threads: int,
 ) -> int:  # fmt: skip
@@ -57,8 +58,8 @@ def study_command(
         raise SlmcError(f"{model}: a study judges perplexity, and this model classifies; give a language model")
     context = loaded.forward.context
     source = calibration or SHIPPED_TEXTS / "calibration.txt"
-    seen, read = (read_text(source, loaded.tokenizer, piece) for piece in (context, tuning_piece(loaded)))
-    judged = read_text(eval or SHIPPED_TEXTS / "evaluation.txt", loaded.tokenizer, context)
+    seen, read = (read_text(source, loaded.tokenizer, piece, text_field) for piece in (context, tuning_piece(loaded)))
+    judged = read_text(eval or SHIPPED_TEXTS / "evaluation.txt", loaded.tokenizer, context, text_field)
     study = Study(loaded, seen.head(calibration_tokens), read, judged.head(tokens), layers, tune, output, bins, alpha)
     title = (
         f"{loaded.name}: {len(study.compressed)} layers compressed, judged on {len(study.evaluation.ids)} tokens of "

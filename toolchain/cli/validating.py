@@ -19,7 +19,7 @@ from targets.transport import EMULATED
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
-from toolchain.cli.options import PATH, THREADS, command
+from toolchain.cli.options import PATH, THREADS, command, text_field_option
 from toolchain.delivery.validate import artifact_session, evaluation_request, session_logits
 from toolchain.evidence.classes import ClassReference, reference_for
 from toolchain.evidence.quality import bits_per_byte, standard_error, stream_logits
@@ -41,6 +41,7 @@ EMULATED_TOKENS = 256
 @click.option("--reference", type=PATH, help="The model that it was made from: compare with it.")
 @click.option("--tokenizer", type=PATH, help="tokenizer.json of the reference, if that is a bare checkpoint.")
 @click.option("--data", type=PATH, help="Text to read.")
+@text_field_option
 @click.option("--tokens", type=click.IntRange(min=2), help="Read so many tokens of it at most.")
 @click.option("--threads", type=THREADS, default=1)
 @click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
@@ -48,13 +49,13 @@ EMULATED_TOKENS = 256
 @command
 def validate_command(
     console: Console, artifact: Path, reference: Path | None, tokenizer: Path | None, data: Path | None,
-    tokens: int | None, threads: int, no_native: bool, **place: Any,
+    text_field: str | None, tokens: int | None, threads: int, no_native: bool, **place: Any,
 ) -> int:  # fmt: skip
     """Check an ARTIFACT, here or --on another machine: files, both ways to run it, quality, speed and memory."""
     manifest = open_artifact(artifact)
     count = tokens or (EMULATED_TOKENS if place["on"] == EMULATED else TEXT_TOKENS)
     vocabulary = artifact_session(artifact, manifest.io).vocabulary
-    text = artifact_text(artifact, manifest, data, vocabulary).head(count)
+    text = artifact_text(artifact, manifest, data, vocabulary, text_field).head(count)
     model = reference_model(reference, tokenizer, artifact, manifest) if reference else None
     with site(Elsewhere(**place), console, artifact, manifest, native=not no_native, speed=False) as where:
         document: dict[str, Any] = {} if where.name is None else {"on": where.name}
@@ -84,13 +85,13 @@ def validate_command(
     return 0
 
 
-def artifact_text(artifact: Path, manifest: Manifest, data: Path | None, vocabulary: int) -> Text:
+def artifact_text(artifact: Path, manifest: Manifest, data: Path | None, vocabulary: int, field: str | None) -> Text:
     """A text, the shipped one if none is given, as an artifact's tokenizer splits it and its context cuts it; for a
     classifier labelled sentences."""
     tokenizer = read_tokenizer(artifact / "tokenizer.json", vocabulary, UNUSED_ROWS)
     if manifest.io.classes:
-        return read_judged(data, tokenizer, manifest.io.classes.labels, manifest.io.context, "--data")
-    return read_text(data or SHIPPED_TEXTS / "evaluation.txt", tokenizer, manifest.io.context)
+        return read_judged(data, tokenizer, manifest.io.classes.labels, manifest.io.context, "--data", field)
+    return read_text(data or SHIPPED_TEXTS / "evaluation.txt", tokenizer, manifest.io.context, field)
 
 
 def reference_model(path: Path, tokenizer: Path | None, artifact: Path, manifest: Manifest) -> LoadedModel:

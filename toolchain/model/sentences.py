@@ -11,11 +11,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from exporters.errors import SlmcError
+from toolchain.model.records import LABEL_FIELD, TEXT_FIELD, Record, text_of
+from toolchain.model.tables import LAYOUT, SENTENCE_FIELD
+from toolchain.model.text_files import Content
 
 BATCH = 32
 """Sentences of one length that are read side by side."""
-
-LAYOUT = "two columns with a tab between, a sentence and its label, and a header that names one of them 'label'"
 
 
 @dataclass(frozen=True)
@@ -59,36 +60,59 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Row:
-    """One sentence as the file has it: its line, its text, its label if there is one."""
+    """One sentence as the file has it: where it stands ('line 3'), its text, its label if there is one."""
 
-    line: int
+    where: str
     text: str
     label: str | None
 
 
-def read_rows(path: Path, text: str) -> list[Row]:
-    """The lines of a file of sentences: of a .tsv two columns, otherwise a sentence each, without labels.
+def read_rows(path: Path, content: Content, field: str | None = None) -> list[Row]:
+    """The sentences of a file: one of every record, of plain text one of every line, without labels.
 
-    A header with a column called 'label' says which of the two that is, as in GLUE; without a header the label comes
-    first. Empty lines are skipped.
+    A label is what a field 'label' holds; the sentence is in the field that the user named, in 'sentence' or 'text', or
+    in the only other one. Empty lines are skipped.
 
     Raises:
-        SlmcError: a line of a table has not two columns.
+        SlmcError: a record has no sentence or no such label, or several fields may be meant.
     """
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if path.suffix != ".tsv":
-        return [Row(number, line.strip(), None) for number, line in lines]
-    for number, line in lines:
-        columns = line.count("\t") + 1
-        if columns != 2:
-            raise SlmcError(f"{path}: line {number} has {columns} columns; {LAYOUT} are needed")
-    header = [cell.strip().lower() for cell in lines[0][1].split("\t")] if lines else []
-    at = header.index("label") if "label" in header else 0
-    rows = []
-    for number, line in lines[1:] if "label" in header else lines:
-        cells = line.split("\t")
-        rows.append(Row(number, cells[1 - at].strip(), cells[at].strip()))
+    if content.records is None:
+        lines = enumerate(content.text.split("\n"), 1)
+        return [Row(f"line {number}", line.strip(), None) for number, line in lines if line.strip()]
+    rows = [
+        Row(record.where, text_of(path, record, field or _field(path, record)).strip(), _label(path, record))
+        for record in content.records
+    ]
+    bare = [row.where for row in rows if row.label is None]
+    if 0 < len(bare) < len(rows):
+        raise SlmcError(f"{path}: {bare[0]} has no {LABEL_FIELD!r}, and others have one; add it")
     return rows
+
+
+def _field(path: Path, record: Record) -> str:
+    """The field of a record that holds its sentence, where the user named none."""
+    others = [name for name in record.fields if name != LABEL_FIELD]
+    known = [name for name in others if name in (SENTENCE_FIELD, TEXT_FIELD)]
+    found = known if len(known) == 1 else others
+    if len(found) != 1:
+        names = ", ".join(map(repr, others)) or "none"
+        raise SlmcError(
+            f"{path}: which field of {record.where} holds the sentence? beside the label there are {names}; name one "
+            "with --text-field"
+        )
+    return found[0]
+
+
+def _label(path: Path, record: Record) -> str | None:
+    match record.fields.get(LABEL_FIELD):
+        case None:
+            return None
+        case str(label):
+            return label.strip()
+        case int(number) if not isinstance(number, bool):
+            return str(number)
+        case other:
+            raise SlmcError(f"{path}: {record.where} has the label {other!r}; the name or number of a class is needed")
 
 
 def sentences_of(
@@ -106,10 +130,10 @@ def sentences_of(
     ids, ends, total = [], [], 0
     for row, encoding in zip(rows, encoded, strict=True):
         if not encoding.ids:
-            raise SlmcError(f"{path}: line {row.line} has an empty sentence; remove it")
+            raise SlmcError(f"{path}: {row.where} has an empty sentence; remove it")
         if context is not None and len(encoding.ids) > context:
             raise SlmcError(
-                f"{path}: the sentence of line {row.line} has {len(encoding.ids)} tokens, and the model reads "
+                f"{path}: the sentence of {row.where} has {len(encoding.ids)} tokens, and the model reads "
                 f"{context} at most; shorten it or give a larger --context"
             )
         ids.append(torch.tensor(encoding.ids))
@@ -124,4 +148,4 @@ def _class(path: Path, row: Row, label: str, labels: tuple[str, ...]) -> int:
     if label.isdecimal() and int(label[:9]) < len(labels):
         return int(label)
     known = ", ".join(f"{i} ({name})" for i, name in enumerate(labels))
-    raise SlmcError(f"{path}: line {row.line} has the label {label!r}; the model's classes are {known}")
+    raise SlmcError(f"{path}: {row.where} has the label {label!r}; the model's classes are {known}")

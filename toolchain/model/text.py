@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from exporters.errors import SlmcError
-from exporters.opening import MIB, file_size, read_bytes
-from toolchain.model.sentences import LAYOUT, Sentences, read_rows, sentences_of
-
-TEXT_BYTES = 1024 * MIB
-"""Largest text that is read: every token of it is held."""
+from exporters.opening import MIB, file_size
+from toolchain.model.records import joined, texts_of
+from toolchain.model.sentences import Sentences, read_rows, sentences_of
+from toolchain.model.tables import LAYOUT
+from toolchain.model.text_files import read_content
 
 TOKENIZER_BYTES = 256 * MIB
 
@@ -33,7 +33,8 @@ UNUSED_ROWS = 1024
 class Text:
     """A text as the model sees it: ids int64 [n], its size in UTF-8 bytes, where it came from.
 
-    sentences: the same ids as a classifier reads them.
+    sha256: of its characters in UTF-8 with lines ended by '\\n', which of a plain text is that of its file; of tables
+    that of the whole table. sentences: the same ids as a classifier reads them.
     """
 
     name: str
@@ -83,44 +84,60 @@ def read_tokenizer(path: Path, vocabulary: int, unused: int = 0) -> Tokenizer:
     return tokenizer
 
 
-def read_text(path: Path, tokenizer: Tokenizer, context: int | None = None) -> Text:
-    """A UTF-8 text file as tokens.
+def read_text(path: Path, tokenizer: Tokenizer, context: int | None = None, field: str | None = None) -> Text:
+    """A file of texts as tokens; see `toolchain.model.text_files` for what it may be. Records follow one another.
 
     With a context the text is cut into pieces of so many tokens, that are read separately, and each begins as the
     tokenizer begins a text: with <s> or the like, if it has such a token.
 
+    Args:
+        field: of records, which one holds the text; 'text' if not given.
+
     Raises:
-        SlmcError: no such file, empty, binary, or too short.
+        SlmcError: no such file, empty, no text, or too short.
     """
-    raw, text = _decoded(path)
+    content = read_content(path, field)
+    text = content.text if content.records is None else joined(texts_of(path, content.records, field))
+    if not text.strip():
+        raise SlmcError(f"{path}: the text is empty; at least {SHORTEST_TOKENS} tokens are needed")
     ids = torch.tensor(_cut(tokenizer.encode(text, add_special_tokens=False).ids, tokenizer, context))
     if len(ids) < SHORTEST_TOKENS:
         raise SlmcError(f"{path}: {len(ids)} tokens are too few to judge a model; give at least {SHORTEST_TOKENS}")
-    return Text(path.name, ids, len(raw), hashlib.sha256(raw).hexdigest())
+    return _text(path, ids, text)
 
 
 def read_sentences(
-    path: Path, tokenizer: Tokenizer, labels: tuple[str, ...], context: int | None = None, *, labelled: bool = True
-) -> Text:
+    path: Path, tokenizer: Tokenizer, labels: tuple[str, ...], context: int | None = None, field: str | None = None,
+    *, labelled: bool = True,
+) -> Text:  # fmt: skip
     """A file of sentences as tokens; see `toolchain.model.sentences` for its layouts.
 
     Args:
         labels: names of the classes.
+        field: of records, which one holds the sentence.
         labelled: whether every sentence must have its class.
 
     Raises:
-        SlmcError: no such file, empty, binary, not labelled, or a line that is wrong; the text names it.
+        SlmcError: no such file, empty, no text, not labelled, or a line that is wrong; the text names it.
     """
-    raw, text = _decoded(path)
-    sentences = sentences_of(path, read_rows(path, text), tokenizer, labels, context)
+    content = read_content(path, field)
+    rows = read_rows(path, content, field)
+    sentences = sentences_of(path, rows, tokenizer, labels, context)
     if labelled and sentences.labels is None:
         raise SlmcError(f"{path}: no labels in it, and a classifier is judged by them; give a .tsv of {LAYOUT}")
-    return Text(path.name, sentences.ids, len(raw), hashlib.sha256(raw).hexdigest(), sentences)
+    return _text(path, sentences.ids, content.text or "".join(f"{row.label}\t{row.text}\n" for row in rows), sentences)
+
+
+def _text(path: Path, ids: Tensor, characters: str, sentences: Sentences | None = None) -> Text:
+    """The SHA-256 is that of the characters in UTF-8, so that the same text in other clothes is the same text."""
+    raw = characters.encode()
+    return Text(path.name, ids, len(raw), hashlib.sha256(raw).hexdigest(), sentences)
 
 
 def read_judged(
-    path: Path | None, tokenizer: Tokenizer, labels: tuple[str, ...], context: int | None, option: str
-) -> Text:
+    path: Path | None, tokenizer: Tokenizer, labels: tuple[str, ...], context: int | None, option: str,
+    field: str | None = None,
+) -> Text:  # fmt: skip
     """Labelled sentences of the user's: none are shipped, because only he knows what his classes are.
 
     Raises:
@@ -128,27 +145,7 @@ def read_judged(
     """
     if path is None:
         raise SlmcError(f"a classifier is judged on labelled sentences: give {option} FILE.tsv with {LAYOUT}")
-    return read_sentences(path, tokenizer, labels, context)
-
-
-def _decoded(path: Path) -> tuple[bytes, str]:
-    """A plain text file: its bytes and its characters.
-
-    Raises:
-        SlmcError: no such file, empty, or binary.
-    """
-    if not path.exists():
-        raise SlmcError(f"{path}: no such text file")
-    raw = read_bytes(path, "give a plain text file", TEXT_BYTES)
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise SlmcError(f"{path}: not UTF-8 text (byte {error.start}); give a plain text file") from error
-    if "\0" in text:
-        raise SlmcError(f"{path}: a binary file (it holds NUL bytes); give a plain text file")
-    if not text.strip():
-        raise SlmcError(f"{path}: the text is empty; at least {SHORTEST_TOKENS} tokens are needed")
-    return raw, text
+    return read_sentences(path, tokenizer, labels, context, field)
 
 
 def _cut(ids: list[int], tokenizer: Tokenizer, context: int | None) -> list[int]:

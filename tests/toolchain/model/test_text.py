@@ -45,9 +45,9 @@ def test_head_takes_tokens_and_bytes_in_proportion() -> None:
     [
         (b"", "the text is empty"),
         (b" \n\t " * 100, "the text is empty"),
-        (b"w1 w2\x00" * 100, "a binary file (it holds NUL bytes)"),
+        (b"w1 w2\x00" * 100, "a binary file, or UTF-16 without its byte order mark (it holds NUL bytes)"),
         (b"w1 " * 10 + b"\xe9t\xe9 " * 300, "not UTF-8 text (byte 30)"),
-        (b"\x7fELF\x02\x01\x01\x00\xff", "not UTF-8 text"),
+        (b"\x7fELF\x02\x01\x01\x00\xff", "a program"),
         (b"w1 " * (SHORTEST_TOKENS - 1), f"127 tokens are too few to judge a model; give at least {SHORTEST_TOKENS}"),
     ],
     ids=["empty", "whitespace", "nul", "latin-1", "elf", "short"],
