@@ -11,6 +11,7 @@ from onnx import numpy_helper, parser
 
 from exporters.export import GRAPH_NAME, INLINE_BYTES
 from exporters.formats.tiles import row_planes
+from exporters.ops.bodies import operator_of
 from exporters.ops.functions import OPSET
 from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
 from exporters.ops.signatures import DOMAIN
@@ -58,13 +59,15 @@ def write_stock(folder: Path, variant: Variant) -> str:
     _put_row_by_row(model)
     texts = FUSION_BODIES if variant.scan else {name: _one_token(text) for name, text in FUSION_BODIES.items()}
     for function in model.functions:
-        if function.name == "QLinear":
+        if operator_of(function.name) == "QLinear":
             text = NBITS_PRODUCT.replace("LEVEL", str(variant.level))
         elif function.name in texts:
             text = texts[function.name]
         else:
             continue
-        function.CopyFrom(_function(text, function.overload))
+        name = function.name
+        function.CopyFrom(_function(text))
+        function.name = name
     data = f"{variant.file}.data"
     (folder / data).unlink(missing_ok=True)  # onnx would write on behind it
     onnx.save(model, folder / variant.file, save_as_external_data=True, location=data, size_threshold=INLINE_BYTES)
@@ -77,7 +80,7 @@ def _put_row_by_row(model: onnx.ModelProto) -> None:
     tiled: set[str] = set()
     for node in model.graph.node:
         for attribute in node.attribute:
-            if node.op_type == "QLinear" and attribute.name == "tile" and attribute.i:
+            if operator_of(node.op_type) == "QLinear" and attribute.name == "tile" and attribute.i:
                 attribute.i = 0
                 tiled |= {name for name in node.input[1:] if name}
     for name in tiled:
@@ -85,9 +88,8 @@ def _put_row_by_row(model: onnx.ModelProto) -> None:
         tensors[name].CopyFrom(numpy_helper.from_array(rows, name))
 
 
-def _function(text: str, overload: str) -> onnx.FunctionProto:
-    named = f', overload: "{overload}"' if overload else ""
-    header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "com.microsoft" : 1]{named}>'
+def _function(text: str) -> onnx.FunctionProto:
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "com.microsoft" : 1]>'
     return parser.parse_function(header + text)
 
 

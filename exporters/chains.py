@@ -23,6 +23,7 @@ from exporters.formats.nm import NmFormat
 from exporters.formats.sparse_tiles import sparse_tile_of
 from exporters.formats.tiles import tile_of
 from exporters.formats.units import padded_columns
+from exporters.ops.bodies import Bodies
 from exporters.ops.functions import OPSET, plain_functions, qlinear_function
 from exporters.ops.signatures import (
     DOMAIN,
@@ -142,11 +143,10 @@ def _matrix_node(operator: str, encoded: Encoded, x: str, planes: list[str], y: 
     fmt = format_named(encoded.format)
     assert isinstance(fmt, IntegerFormat)
     rows, cols = encoded.shape
-    group, zeros = fmt.group_size(cols), "zeros" in encoded.planes
+    group = fmt.group_size(cols)
     tile = tile_of(rows, group)
-    body = qlinear_function(fmt.bits, group, zeros, activation_bits, tile)
     return helper.make_node(
-        operator, [x, *planes], [y], domain=DOMAIN, overload=body.overload,
+        operator, [x, *planes], [y], domain=DOMAIN,
         K=cols, N=rows, bits=fmt.bits, group=group, activation_bits=activation_bits, tile=tile,
     )  # fmt: skip
 
@@ -162,8 +162,7 @@ def _sparse_node(encoded: Encoded, x: str, planes: list[str], y: str, activation
         "period": period, "pattern_rows": together, "float4": int(isinstance(values, Float4Format)),
         "activation_bits": activation_bits, "tile": sparse_tile_of(fmt, rows, cols),
     }  # fmt: skip
-    overload = sparse_linear_function(attributes).overload
-    return helper.make_node(SPARSE_LINEAR.name, [x, *planes], [y], domain=DOMAIN, overload=overload, **attributes)
+    return helper.make_node(SPARSE_LINEAR.name, [x, *planes], [y], domain=DOMAIN, **attributes)
 
 
 def _unary(operator: str) -> Callable[[str, str, int], list[NodeProto]]:
@@ -190,7 +189,7 @@ def _last(x: str, y: str, i: int) -> list[NodeProto]:
 
 
 def _neuron(operator: str, inputs: list[str], outputs: list[str]) -> list[NodeProto]:
-    return [helper.make_node(operator, inputs, outputs, domain=DOMAIN, overload="", tau=2.0, threshold=1.0, reset=0.0)]
+    return [helper.make_node(operator, inputs, outputs, domain=DOMAIN, tau=2.0, threshold=1.0, reset=0.0)]
 
 
 def _lif(x: str, y: str, i: int) -> list[NodeProto]:
@@ -301,28 +300,28 @@ def _write(path: Path, nodes: Sequence[NodeProto], constants: dict[str, Array], 
     functions = _functions(nodes)
     model = helper.make_model(
         helper.make_graph(list(nodes), "chain", ends[:1], ends[1:], tensors), opset_imports=imports,
-        ir_version=IR_VERSION, functions=list(functions.values()),
+        ir_version=IR_VERSION, functions=functions,
     )  # fmt: skip
     path.write_bytes(model.SerializeToString())
     return chain
 
 
-def _functions(nodes: Sequence[NodeProto]) -> dict[tuple[str, str], FunctionProto]:
-    """Bodies of our operators, so that a runtime without the library can be probed too."""
-    plain = plain_functions()
-    found: dict[tuple[str, str], FunctionProto] = {}
+def _functions(nodes: Sequence[NodeProto]) -> list[FunctionProto]:
+    """Bodies of our operators, for a runtime without the library; renames the nodes after them."""
+    plain, bodies = plain_functions(), Bodies()
     for node in nodes:
-        key = (node.op_type, node.overload)
-        if node.domain == DOMAIN and key not in found:
-            values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            if node.op_type == SPARSE_LINEAR.name:
-                found[key] = sparse_linear_function(values)
-                continue
-            zeros = len(node.input) > 4
-            found[key] = plain.get(node.op_type) or qlinear_function(
-                values["bits"], values["group"], zeros, values["activation_bits"], values["tile"]
-            )
-    return found
+        if node.domain != DOMAIN:
+            continue
+        values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type == SPARSE_LINEAR.name:
+            body = sparse_linear_function(values)
+        elif node.op_type in plain:
+            body = plain[node.op_type]
+        else:
+            how = (values["bits"], values["group"], len(node.input) > 4, values["activation_bits"], values["tile"])
+            body = qlinear_function(*how)
+        node.op_type = bodies.name(body)
+    return bodies.functions
 
 
 def states_model(states: int, width: int) -> bytes:

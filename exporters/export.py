@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import onnx_ir
 import torch
+from onnx import FunctionProto
 from onnx_ir.passes import PassManager
 from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants
@@ -19,9 +21,10 @@ from torch import Tensor, nn
 
 from exporters.errors import SlmcError
 from exporters.manifest import ClassScores, Io, State
+from exporters.ops.bodies import Bodies
 from exporters.ops.event_functions import event_function
 from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
-from exporters.ops.signatures import DOMAIN, SPARSE_LINEAR, VERSION
+from exporters.ops.signatures import DOMAIN, EVENT_LINEAR, QLINEAR, SPARSE_LINEAR, VERSION
 from exporters.ops.sparse_functions import sparse_linear_function
 from exporters.ops.translate import translation_table
 from exporters.states import StateSpec
@@ -79,7 +82,7 @@ def export_graph(
     io = graph_io(state_specs, context, classes)
     program = _trace(model, io)
     _tidy(program)
-    _attach_functions(program)
+    io = dataclasses.replace(io, bodies=_attach_functions(program))
     _sort_initializers(program)
     _check_size(program, weight_bytes)
     path = folder / GRAPH_NAME
@@ -125,35 +128,33 @@ def _quiet(logger: str) -> Iterator[None]:
         found.setLevel(before)
 
 
-def _attach_functions(model: onnx_ir.Model) -> None:
-    """Give every node of our domain the function body that fits its attributes."""
-    plain, attached = plain_functions(), {}
+def _attach_functions(model: onnx_ir.Model) -> int:
+    """Give every node of our domain the function body that fits its attributes; returns the most of one operator."""
+    plain, bodies = plain_functions(), Bodies()
     for node in model.graph:
-        if node.domain != DOMAIN:
-            continue
-        if node.op_type in plain:
-            body = plain[node.op_type]
-        elif node.op_type == SPARSE_LINEAR.name:
-            body = sparse_linear_function({n: node.attributes[n].as_int() for n in SPARSE_LINEAR.ints})
-            node.overload = body.overload
-        else:
-            bits, group = node.attributes["bits"].as_int(), node.attributes["group"].as_int()
-            zeros = len(node.inputs) > 4 and node.inputs[4] is not None
-            if node.op_type == "EventLinear":
-                body = event_function(bits, group, zeros, node.attributes["activation_bits"].as_int())
-            elif node.op_type == "QLinear":
-                how = (node.attributes[name].as_int() for name in ("activation_bits", "tile"))
-                body = qlinear_function(bits, group, zeros, *how)
-            else:
-                body = qembedding_function(bits, group, zeros)
-            node.overload = body.overload
-        attached[body.name, body.overload] = body
-    for body in attached.values():
+        if node.domain == DOMAIN:
+            node.op_type = bodies.name(plain.get(node.op_type) or _made_body(node))
+    for body in bodies.functions:
         function = onnx_ir.serde.deserialize_function(body)
         model.functions[function.identifier()] = function
     model.opset_imports[DOMAIN] = VERSION
     model.opset_imports["com.microsoft"] = 1
     model.ir_version = 10
+    return bodies.most
+
+
+def _made_body(node: onnx_ir.Node) -> FunctionProto:
+    """The body of an operator that has several."""
+    if node.op_type == SPARSE_LINEAR.name:
+        return sparse_linear_function({n: node.attributes[n].as_int() for n in SPARSE_LINEAR.ints})
+    bits, group = node.attributes["bits"].as_int(), node.attributes["group"].as_int()
+    zeros = len(node.inputs) > 4 and node.inputs[4] is not None
+    if node.op_type == EVENT_LINEAR.name:
+        return event_function(bits, group, zeros, node.attributes["activation_bits"].as_int())
+    if node.op_type == QLINEAR.name:
+        how = (node.attributes[name].as_int() for name in ("activation_bits", "tile"))
+        return qlinear_function(bits, group, zeros, *how)
+    return qembedding_function(bits, group, zeros)
 
 
 def _tidy(model: onnx_ir.Model) -> None:

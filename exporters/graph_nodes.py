@@ -10,6 +10,8 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from exporters.errors import SlmcError
+from exporters.ops.bodies import operator_of
+from exporters.ops.signatures import DOMAIN
 
 _BITS: dict[int, int] = {
     TensorProto.FLOAT: 32,
@@ -85,43 +87,44 @@ def workload(graph: GraphProto) -> Workload:
 
 
 def _node(node: NodeProto, constants: dict[str, TensorProto], widths: dict[str, int]) -> GraphNode:
+    operator = operator_of(node.op_type) if node.domain == DOMAIN else node.op_type
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     tensors = [constants[name] for name in node.input if name in constants]
     nbytes = sum(_nbytes(tensor) for tensor in tensors)
     width = max((widths.get(name, 1) for name in node.output), default=1)
-    matrix = _matrix(node, tensors, attributes)
-    if node.op_type in _EMBEDDINGS and tensors and len(tensors[0].dims) > 1:
-        return GraphNode(node.op_type, "", width, 1, nbytes // max(tensors[0].dims[0], 1))
+    matrix = _matrix(operator, tensors, attributes)
+    if operator in _EMBEDDINGS and tensors and len(tensors[0].dims) > 1:
+        return GraphNode(operator, "", width, 1, nbytes // max(tensors[0].dims[0], 1))
     if matrix is None:
-        return GraphNode(node.op_type, "", width, 1, nbytes)
+        return GraphNode(operator, "", width, 1, nbytes)
     rows, cols = matrix
     zeros = len(node.input) > 4 and bool(node.input[4])
     layer = next((tensor.name.rpartition(".")[0] for tensor in tensors if len(tensor.dims) > 1), "")
     bits = attributes.get("activation_bits", 0)
-    return GraphNode(node.op_type, _format(node, attributes, cols, zeros), rows, cols, nbytes, bits, layer)
+    return GraphNode(operator, _format(operator, attributes, cols, zeros), rows, cols, nbytes, bits, layer)
 
 
-def _matrix(node: NodeProto, tensors: list[TensorProto], attributes: dict[str, object]) -> tuple[int, int] | None:
+def _matrix(operator: str, tensors: list[TensorProto], attributes: dict[str, object]) -> tuple[int, int] | None:
     """Outputs and inputs of the matrix that the node multiplies with, if there is one."""
     if isinstance(attributes.get("N"), int) and isinstance(attributes.get("K"), int):
         return int(str(attributes["N"])), int(str(attributes["K"]))
     flat = [tensor for tensor in tensors if len(tensor.dims) == 2]
-    if node.op_type == "MatMul" and flat:
+    if operator == "MatMul" and flat:
         return flat[0].dims[1], flat[0].dims[0]
-    return (flat[0].dims[0], flat[0].dims[1]) if node.op_type.endswith("Linear") and flat else None
+    return (flat[0].dims[0], flat[0].dims[1]) if operator.endswith("Linear") and flat else None
 
 
-def _format(node: NodeProto, attributes: dict[str, object], cols: int, zeros: bool) -> str:
+def _format(operator: str, attributes: dict[str, object], cols: int, zeros: bool) -> str:
     bits, group = attributes.get("bits"), attributes.get("group")
     if not isinstance(bits, int) or not isinstance(group, int):
-        return {"MatMul": "fp32", "HalfLinear": "fp16"}.get(node.op_type, "")
-    if node.op_type == "SparseLinear":
+        return {"MatMul": "fp32", "HalfLinear": "fp16"}.get(operator, "")
+    if operator == "SparseLinear":
         values = f"fp4-g{group}" if attributes["float4"] else _integer(bits, group, cols)
         if attributes["kept"] == attributes["period"]:
             return values
         shared = "" if attributes["pattern_rows"] == 1 else f"x{attributes['pattern_rows']}"
         return f"{attributes['kept']}:{attributes['period']}{shared}/{values}"
-    layout = "event/" if node.op_type == "EventLinear" else ""
+    layout = "event/" if operator == "EventLinear" else ""
     return f"{layout}{'u' if zeros else ''}{_integer(bits, group, cols)}"
 
 

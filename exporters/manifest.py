@@ -75,6 +75,8 @@ class Io:
 
     context: the most tokens of one text that the states have room for; None without a limit.
     classes: of a classifier, whose logits are float32 [1, 1, classes], the scores of all tokens so far.
+    bodies: the most function bodies that one operator has in the graph, each under a name of its own; None in older
+    artifacts, whose bodies may share a name.
     """
 
     tokens: str
@@ -82,6 +84,7 @@ class Io:
     states: tuple[State, ...]
     context: int | None = None
     classes: ClassScores | None = None
+    bodies: int | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ if typing.TYPE_CHECKING:
 
 MOST_LAYERS, MOST_FILES, MOST_STATES, MOST_CLASSES = 20_000, 1_000, 10_000, 100_000
 MOST_CONTEXT = 2**31
+MOST_BODIES = 1024
+"""Names of one operator that its library can register; a session takes about 20 KB for each."""
 STATE_BYTES = 2**36
 """The most bytes that the states may take together."""
 
@@ -39,6 +41,8 @@ def check_ranges(manifest: Manifest, where: str) -> None:
 def _check_io(io: Io, where: str) -> None:
     if io.context is not None:
         _within(f"{where}.io.context", io.context, 1, MOST_CONTEXT)
+    if io.bodies is not None:
+        _within(f"{where}.io.bodies", io.bodies, 1, MOST_BODIES)
     if io.classes is not None:
         _within(f"{where}.io.classes.vocabulary", io.classes.vocabulary, 1, 2**31)
         _within(f"{where}.io.classes.labels: their number", len(io.classes.labels), 1, MOST_CLASSES)

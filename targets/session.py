@@ -15,9 +15,13 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from exporters.errors import NotAvailable, SlmcError
 from exporters.manifest import Io, State
+from targets.older_graphs import refuse_shared_names
 
 Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
+
+BODIES_OPTION: Final = "ai.slmc.bodies"
+"""The session option that tells the operator library for how many bodies of one operator it registers names."""
 
 _ALIGNMENT_BYTES: Final = 64
 _ONNX_TYPES: Final = {
@@ -216,7 +220,9 @@ def open_session(graph: Path, io: Io, *, native: Path | None, threads: int = 1) 
         raise SlmcError(f"{graph}: no such file; make an artifact with 'slmc build'")
     if threads < 1:
         raise SlmcError(f"threads is {threads}; it must be 1 or more")
-    options = session_options(native, threads)
+    if native is None and io.bodies is None:
+        refuse_shared_names(graph, ort.__version__)
+    options = session_options(native, threads, io.bodies)
     try:
         inference = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except _ORT_ERRORS as error:
@@ -224,8 +230,8 @@ def open_session(graph: Path, io: Io, *, native: Path | None, threads: int = 1) 
     return Session(inference, io, _check_io(graph, inference, io), graph)
 
 
-def session_options(native: Path | None, threads: int) -> Any:
-    """ONNX Runtime's options for an artifact, its operator library registered.
+def session_options(native: Path | None, threads: int, bodies: int | None = None) -> Any:
+    """ONNX Runtime's options for an artifact, its operator library registered under the names of so many bodies.
 
     Raises:
         NotAvailable: this ONNX Runtime cannot load the library.
@@ -239,6 +245,8 @@ def session_options(native: Path | None, threads: int) -> Any:
         # Beside one busy foreign process, six 1536x1536 layers on 2 threads: spinning p99 18-26 ms and 4.0 ms of CPU
         # per call, without p99 10-12 ms and 2.0 ms of CPU, at the same median.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if bodies is not None:
+        options.add_session_config_entry(BODIES_OPTION, str(bodies))
     if native is not None:
         try:
             options.register_custom_ops_library(str(native))

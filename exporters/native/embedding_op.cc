@@ -78,7 +78,7 @@ void infer(const Inference& inference) {
 
 Operator qembedding_operator() {
   return {"QEmbedding", qmatrix_ports({"tokens", kInt64}), {{"y", kFloat}},
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<QEmbedding>(node); }, infer};
+          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<QEmbedding>(node); }, infer, true};
 }
 
 Operator sign_embedding_operator() {

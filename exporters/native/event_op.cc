@@ -204,7 +204,8 @@ Operator event_linear_operator() {
             shape.dims.back() = inference.integer("N");
             shape.symbols.back() = nullptr;
             inference.output(0, shape, kFloat);
-          }};
+          },
+          true};
 }
 
 }  // namespace slmc

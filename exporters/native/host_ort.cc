@@ -146,6 +146,7 @@ class OrtInference final : public Inference {
 // A custom operator's callbacks receive the operator itself, so ours follows the runtime's part.
 struct Registered : ort::CustomOp {
   Operator description;
+  std::string name;
 };
 
 const Operator& described(const ort::CustomOp* op) { return static_cast<const Registered*>(op)->description; }
@@ -190,10 +191,10 @@ const ort::Api& api() { return *runtime.load(std::memory_order_acquire); }
 
 void set_runtime(const ort::Api* known) { runtime.store(known, std::memory_order_release); }
 
-ort::CustomOp* registered(Operator description) {
+ort::CustomOp* registered(Operator description, std::string name) {
   auto* op = new Registered{};
   op->version = ort::kCustomOpVersion;
-  op->GetName = [](const ort::CustomOp* o) { return described(o).name; };
+  op->GetName = [](const ort::CustomOp* o) { return static_cast<const Registered*>(o)->name.c_str(); };
   op->GetExecutionProviderType = [](const ort::CustomOp*) -> const char* { return nullptr; };
   op->GetInputType = [](const ort::CustomOp* o, size_t i) { return described(o).inputs[i].type; };
   op->GetInputTypeCount = [](const ort::CustomOp* o) { return described(o).inputs.size(); };
@@ -211,6 +212,7 @@ ort::CustomOp* registered(Operator description) {
   op->GetStartVersion = [](const ort::CustomOp*) { return 1; };
   op->GetEndVersion = [](const ort::CustomOp*) { return 1; };
   op->description = std::move(description);
+  op->name = std::move(name);
   return op;
 }
 

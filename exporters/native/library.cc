@@ -1,4 +1,8 @@
 // The library's entry point for ONNX Runtime: adds the domain ai.slmc with all its operators to a session's options.
+#include <algorithm>
+#include <cstdlib>
+#include <mutex>
+
 #include "elementary.h"
 #include "registration.h"
 
@@ -6,14 +10,40 @@ namespace {
 
 using namespace slmc;
 
-// Built once; sessions of the whole process share it.
-const std::vector<ort::CustomOp*>& operators() {
-  static const std::vector<ort::CustomOp*> all = [] {
-    std::vector<ort::CustomOp*> made;
-    for (const Operator& description : all_operators()) made.push_back(registered(description));
-    return made;
-  }();
-  return all;
+// A runtime below 1.27 takes one function body per name. So each further body of an operator has a numbered name
+// ("QLinear_2"), and the kernel serves all of them. How many a graph has, a host says with this session option; without
+// it there are kUsualBodies. A name takes about 20 KB and 0.03 ms of a session.
+constexpr const char* kBodiesOption = "ai.slmc.bodies";
+constexpr size_t kUsualBodies = 16, kMostBodies = 1024;
+
+size_t bodies_of(const ort::SessionOptions* options) {
+  char text[16] = "";
+  size_t size = sizeof text;
+  if (ort::Status* status = api().GetSessionConfigEntry(options, kBodiesOption, text, &size)) {
+    api().ReleaseStatus(status);
+    return kUsualBodies;
+  }
+  return static_cast<size_t>(std::clamp(std::strtoll(text, nullptr, 10), 1LL, static_cast<long long>(kMostBodies)));
+}
+
+// Names 1 to `bodies` of every operator that needs them; built once, sessions of the whole process share them.
+std::vector<const ort::CustomOp*> operators(size_t bodies) {
+  static std::mutex lock;
+  static std::vector<std::vector<const ort::CustomOp*>> by_number;
+  const std::lock_guard<std::mutex> held(lock);
+  std::vector<const ort::CustomOp*> found;
+  for (size_t number = 1; number <= bodies; ++number) {
+    if (by_number.size() < number) {
+      std::vector<const ort::CustomOp*>& made = by_number.emplace_back();
+      for (const Operator& description : all_operators())
+        if (number == 1)
+          made.push_back(registered(description, description.name));
+        else if (description.many_bodies)
+          made.push_back(registered(description, std::string(description.name) + "_" + std::to_string(number)));
+    }
+    found.insert(found.end(), by_number[number - 1].begin(), by_number[number - 1].end());
+  }
+  return found;
 }
 
 }  // namespace
@@ -30,7 +60,7 @@ extern "C" SLMC_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* optio
   set_runtime(&functions);
   ort::Domain* domain = nullptr;  // kept: sessions outlive this call
   if (ort::Status* status = api().CreateCustomOpDomain(kDomain, &domain)) return status;
-  for (const ort::CustomOp* op : operators())
+  for (const ort::CustomOp* op : operators(bodies_of(options)))
     if (ort::Status* status = api().CustomOpDomain_Add(domain, op)) return status;
   return api().AddCustomOpDomain(options, domain);
 }

@@ -103,7 +103,8 @@ Operator qlinear_operator() {
             if (shape.dims.empty()) return;
             set_last(&shape, inference.integer("N"));
             inference.output(0, shape, kFloat);
-          }};
+          },
+          true};
 }
 
 Operator half_linear_operator() {

@@ -120,6 +120,7 @@ struct Operator {
   std::vector<Port> outputs;
   std::unique_ptr<Kernel> (*create)(const Node&);
   void (*infer)(const Inference&);
+  bool many_bodies = false;  // whether its function body depends on a node's attributes or shapes
 };
 
 // All operators, in the order in which hosts name them.

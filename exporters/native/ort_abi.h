@@ -46,6 +46,7 @@ enum AttributeType : int { kInt = 1 };
   X(KernelContext_GetOutput, 91, Status*, (KernelContext*, size_t, const int64_t*, size_t, Value**)) \
   X(ReleaseStatus, 93, void, (Status*))                                                              \
   X(ReleaseTensorTypeAndShapeInfo, 99, void, (TensorInfo*))                                          \
+  X(GetSessionConfigEntry, 238, Status*, (const SessionOptions*, const char*, char*, size_t*))       \
   X(KernelInfoGetConstantInput_tensor, 249, Status*, (const KernelInfo*, size_t, int*, const Value**)) \
   X(ShapeInferContext_GetInputTypeShape, 268, Status*, (const ShapeContext*, size_t, TensorInfo**))  \
   X(ShapeInferContext_GetAttribute, 269, Status*, (const ShapeContext*, const char*, const Attribute**)) \

@@ -9,7 +9,7 @@ namespace slmc {
 const ort::Api& api();
 void set_runtime(const ort::Api* known);
 
-// Lives until the process ends: sessions keep pointers to it.
-ort::CustomOp* registered(Operator description);
+// The operator under a name of nodes; lives until the process ends, because sessions keep pointers to it.
+ort::CustomOp* registered(Operator description, std::string name);
 
 }  // namespace slmc

@@ -230,7 +230,8 @@ Operator sparse_linear_operator() {
             shape.dims.back() = inference.integer("N");
             shape.symbols.back() = nullptr;
             inference.output(0, shape, kFloat);
-          }};
+          },
+          true};
 }
 
 }  // namespace slmc

@@ -12,7 +12,7 @@ from exporters.ops.signatures import DOMAIN
 
 # Codes lie by word and place; outputs by place and word, per block: a transposition, of whole blocks and of the rest.
 _BODY = """
-<domain: "{domain}", opset_import: ["" : {opset}], overload: "{overload}">
+<domain: "{domain}", opset_import: ["" : {opset}]>
 EventLinear <K, N, bits, group, activation_bits> (x, codes, scales, high, zeros) => (y) {{
     last = Constant <value_ints: ints = [-1]> ()
     none = Constant <value_ints: ints = [0]> ()
@@ -74,12 +74,6 @@ def _unpacked(source: str, target: str, bits: int) -> str:
     {target} = Reshape({source}_codes, {source}_shape)"""
 
 
-def event_overload(bits: int, group: int, zeros: bool, activation_bits: int) -> str:
-    """The name of the body; the rounding of x depends on the group."""
-    name = f"{'uint' if zeros else 'int'}{bits}"
-    return f"{name}_a8_g{group}" if activation_bits == 8 else name
-
-
 def event_function(bits: int, group: int, zeros: bool, activation_bits: int) -> FunctionProto:
     """EventLinear for one width, with zero points or without, of x as it is (32) or rounded (8)."""
     low, high = PLANE_BITS[bits]
@@ -96,7 +90,7 @@ def event_function(bits: int, group: int, zeros: bool, activation_bits: int) -> 
     if not zeros:
         zero = f"zero = Constant <value_float: float = {float(2 ** (bits - 1))}> ()"
     text = _BODY.format(
-        domain=DOMAIN, opset=OPSET, overload=event_overload(bits, group, zeros, activation_bits), places=32 // low,
+        domain=DOMAIN, opset=OPSET, places=32 // low,
         block_words=BLOCK_WORDS, codes=codes, zeros=zero, x="x_rounded" if eight else "x",
         rounding=rounding_text("x", "x_rounded", group) if eight else "",
     )  # fmt: skip

@@ -120,15 +120,13 @@ def _decoded(bits: int, zeros: bool, gather: bool, of: str = "") -> str:
     return text
 
 
-def _function(text: str, overload: str = "") -> FunctionProto:
-    header = _HEADER + (f', overload: "{overload}"' if overload else "") + ">"
-    return parser.parse_function(header + text)
+def _function(text: str) -> FunctionProto:
+    return parser.parse_function(_HEADER + ">" + text)
 
 
-def overload_of(bits: int, group: int, zeros: bool) -> str:
-    """The name of the body for integer planes; MatMulNBits serves some layouts directly."""
-    direct = bits == 4 and not zeros and group in GROUPS
-    return "nbits" if direct else f"{'uint' if zeros else 'int'}{bits}"
+def is_nbits(bits: int, group: int, zeros: bool) -> bool:
+    """Whether MatMulNBits serves integer planes as they are."""
+    return bits == 4 and not zeros and group in GROUPS
 
 
 def _row_by_row(bits: int, zeros: bool) -> str:
@@ -161,12 +159,11 @@ def qlinear_function(bits: int, group: int, zeros: bool, activation_bits: int, t
 
     Inputs that are rounded already lose nothing when MatMulNBits rounds them again in the same blocks (level 4).
     """
-    overload = overload_of(bits, group, zeros)
     product = """
     weight_t = Transpose <perm = [1, 0]> (weight)
     y = MatMul({x}, weight_t)"""
     eight, of = activation_bits == 8, "_ordered" if tile else ""
-    if overload == "nbits":
+    if is_nbits(bits, group, zeros):
         again = eight and group <= ACTIVATION_GROUP
         product = (_ZEROS_OF_EIGHT if again else "") + _NBITS_PRODUCT.replace("{zeros}", ", eights" if again else "")
         product = product.replace("{level}", "4" if again else "0").replace("{of}", of)
@@ -178,8 +175,7 @@ QLinear <K, N, bits, group, activation_bits, tile> (x, codes, scales, high, zero
     {rounding_text("x", "x_rounded", group) if eight else ""}
     {product.replace("{x}", "x_rounded" if eight else "x")}
 }}"""
-    overload += f"_a8_g{group}" if eight else ""
-    return _function(body, f"{overload}_tiles" if tile else overload)
+    return _function(body)
 
 
 def qembedding_function(bits: int, group: int, zeros: bool) -> FunctionProto:
@@ -189,7 +185,7 @@ QEmbedding <K, N, bits, group> (tokens, codes, scales, high, zeros) => (y) {{
     {_decoded(bits, zeros, gather=True)}
     y = Identity(weight)
 }}"""
-    return _function(body, f"{'uint' if zeros else 'int'}{bits}")
+    return _function(body)
 
 
 def plain_functions() -> dict[str, FunctionProto]:

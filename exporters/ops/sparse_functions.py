@@ -222,5 +222,4 @@ def sparse_linear_function(attributes: Attributes) -> FunctionProto:
         body.nodes,
         [helper.make_opsetid("", OPSET)],
         attributes=list(SPARSE_LINEAR.ints),
-        overload="-".join(str(attributes[name]) for name in SPARSE_LINEAR.ints),
     )

@@ -147,6 +147,14 @@ def test_the_past_is_in_the_states_alone(tiny, runner):
     np.testing.assert_array_equal(runner(TOKENS[:, :3]), first)
 
 
+def test_every_body_has_a_name_of_its_own(tiny):
+    model = onnx.load(tiny.folder / "model.onnx", load_external_data=False)
+    names = [function.name for function in model.functions]
+    assert len(set(names)) == len(names) and all(not node.overload for node in model.graph.node)
+    assert {node.op_type for node in model.graph.node if node.domain == DOMAIN} == set(names)
+    assert tiny.exported.io.bodies == sum(name.startswith("QLinear") for name in names) > 3
+
+
 def test_native_kernels_are_used_where_registered(tiny, native_path, tmp_path):
     options = ort.SessionOptions()
     options.log_severity_level = 4

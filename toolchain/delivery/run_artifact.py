@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 HERE = Path(__file__).resolve().parent
 
 
-def open_session(native: bool, threads: int) -> ort.InferenceSession:
+def open_session(native: bool, threads: int, bodies: int) -> ort.InferenceSession:
     """The model, with the compiled operators for this machine if the artifact brings them and they load."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -25,6 +25,7 @@ def open_session(native: bool, threads: int) -> ort.InferenceSession:
     if native and library.is_file():
         try:
             ctypes.CDLL(str(library))
+            options.add_session_config_entry("ai.slmc.bodies", str(bodies))
             options.register_custom_ops_library(str(library))
         except OSError as error:
             print(f"compiled operators not used ({error}); running on plain ONNX Runtime", file=sys.stderr)
@@ -58,7 +59,7 @@ def main() -> None:
     args = parser.parse_args()
     io = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))["io"]
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))
-    session = open_session(not args.no_native, args.threads)
+    session = open_session(not args.no_native, args.threads, io["bodies"])
     state = {s["input"]: np.full(s["shape"], s["fill"], s["dtype"]) for s in io["states"]}
     names = [io["logits"], *(s["output"] for s in io["states"])]
     random = np.random.default_rng(args.seed)

@@ -95,7 +95,7 @@ def one_node(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> 
     while not order[-1]:
         order.pop()
     outputs = [p.name for p in signature.outputs]
-    node = helper.make_node(operator, order, outputs, domain=DOMAIN, overload=body.overload, **attributes)
+    node = helper.make_node(operator, order, outputs, domain=DOMAIN, **attributes)
     fed = order[: FED[operator]]
     kinds = {n: helper.np_dtype_to_tensor_dtype(a.dtype) for n, a in inputs.items()}
     graph = helper.make_graph(
