@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME, Manifest, confined, read_manifest
+from exporters.manifest import MANIFEST_NAME, FileEntry, Manifest, confined, read_manifest
 from exporters.opening import MIB, open_file, read_text
 
 SUMS_NAME = "SHA256SUMS"
@@ -36,17 +36,17 @@ def open_artifact(artifact: Path) -> Manifest:
     manifest = read_manifest(artifact)
     _verify_sums(artifact, manifest)
     _verify_names(artifact, manifest)
-    verify_files(artifact, manifest)
+    verify_files(artifact, manifest.files)
     return manifest
 
 
-def verify_files(artifact: Path, manifest: Manifest) -> None:
+def verify_files(artifact: Path, files: Mapping[str, FileEntry]) -> None:
     """Check every listed file's presence, size and SHA-256.
 
     Raises:
         SlmcError: the first file that is missing or differs.
     """
-    for name, entry in manifest.files.items():
+    for name, entry in files.items():
         path = confined(artifact, name)
         if not path.is_file():
             raise SlmcError(f"{artifact}: {name} is missing; copy the artifact again")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +11,13 @@ from pathlib import Path
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
 from toolchain.deliver import Delivered, deliver
-from toolchain.delivery.package import check_output
 from toolchain.delivery.plan import Plan, plan_of
 from toolchain.evidence.classes import AnyReference
 from toolchain.evidence.zeros import zero_shares
 from toolchain.gather import gather_evidence
 from toolchain.latency import with_times
 from toolchain.model.family import ModelOptions
+from toolchain.outputs import check_output
 from toolchain.prepare import Prepared, Progress, make_evaluator, pinned_formats
 from toolchain.search.evaluator import Evidence
 from toolchain.search.frontier import frontier, select
@@ -28,7 +27,7 @@ from toolchain.search.search import OutOfTime, search
 from toolchain.search.values import Candidate, SearchResult
 from toolchain.shuffle import parse_pattern, shuffled
 from toolchain.tuning.stage import tuned
-from toolchain.workspace import BEST_PLAN, workspace, write_whole
+from toolchain.workspace import BEST_PLAN, clear_staging, workspace, write_whole
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def build(
         prepared, encoded = found.prepared, found.encoded
         if found.plan.tune:
             prepared, encoded = tuned(prepared, encoded, found.plan.schedule(), folder, progress, say)
-        staging = fresh_staging(folder)
+        staging = clear_staging(folder)
         return deliver(prepared, found.plan, encoded, found.reference, staging, force=force, progress=progress)
 
 
@@ -96,14 +95,6 @@ def reordered_as_asked(prepared: Prepared, evidence: Evidence, say: Callable[[st
     found = shuffled(prepared.model, evidence, prepared.calibration.ids, *parse_pattern(prepared.spec.shuffle))
     say(found.text())
     return dataclasses.replace(prepared, model=found.model), found.evidence
-
-
-def fresh_staging(folder: Path) -> Path:
-    """A path inside the work folder for an artifact to be put together; leftovers of an interrupted one are removed."""
-    staging = folder / "artifact"
-    if staging.exists():
-        shutil.rmtree(staging)
-    return staging
 
 
 def _plan(prepared: Prepared, result: SearchResult) -> Plan:

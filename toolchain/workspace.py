@@ -7,19 +7,40 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from exporters.errors import NotAvailable, SlmcError
+from exporters.manifest import MANIFEST_NAME
+from targets.verify import SUMS_NAME
+from toolchain.outputs import is_plain, refuse_foreign, remove_files
 
 _INPUTS = "inputs.json"
 
 BEST_PLAN = "best-plan.json"
 """In the work folder: the plan of the best candidate so far, written anew whenever a better one is found."""
 
+MARK, MARK_TEXT = ".slmc-work", "This folder was made by slmc and is removed by it.\n"
+"""A file in every work folder: a folder without it is somebody else's."""
+
+WRITTEN = (
+    MARK, "lock", _INPUTS, BEST_PLAN, ".*.partial", "evidence.safetensors", "evidence.partial", "evidence.*.partial",
+    "journal.jsonl", "tuning.pt", "tuning.partial", "layers/*--*--*.npz", "layers/*--*--*.partial",
+)  # fmt: skip
+"""Patterns of everything that a build writes into its work folder, beside the artifact in the making."""
+
+ARTIFACT = (
+    "model.onnx", "model.onnx.data", "tokenizer.json", "run.py", "native/*/libslmc_ops.so", "plan.json",
+    "config.resolved.yaml", "report.html", "report.json", MANIFEST_NAME, SUMS_NAME,
+)  # fmt: skip
+"""Patterns of the files of an artifact."""
+
+_FOLDERS = ("layers", *(f"{name}{at}" for name in ("artifact", "replaced") for at in ("", "/native", "/native/*")))
+
+STAGING, REPLACED = "artifact", "replaced"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -40,8 +61,7 @@ def workspace(output: Path, inputs: Mapping[str, Any], *, resume: bool) -> Itera
     """
     folder = output.with_name(f"{output.name}.slmc-work")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        lock = _own(folder)
     except OSError as error:
         raise SlmcError(f"{output}: its folder cannot be written ({error.strerror}); choose another output") from error
     with lock:
@@ -56,7 +76,7 @@ def workspace(output: Path, inputs: Mapping[str, Any], *, resume: bool) -> Itera
         try:
             _claim(folder, inputs, resume=resume)
             yield folder
-            shutil.rmtree(folder)
+            _clear(folder)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_how_to_go_on(folder)) from None
         except OSError as error:
@@ -65,6 +85,60 @@ def workspace(output: Path, inputs: Mapping[str, Any], *, resume: bool) -> Itera
             raise NotAvailable(
                 f"{folder}: no space left on its disk; free some, then repeat the command with --resume"
             ) from error
+
+
+def _own(folder: Path) -> BinaryIO:
+    """The open lock of a work folder, which is made if there is none.
+
+    Raises:
+        SlmcError: what stands there is not ours, or holds what is not.
+    """
+    if folder.is_symlink():
+        raise SlmcError(f"{folder}: a link, and a work folder is none; remove the link or choose another output")
+    if os.path.lexists(folder):
+        if not folder.is_dir():
+            raise SlmcError(f"{folder}: a file in the place of the work folder; move it away or choose another output")
+        if any(folder.iterdir()) and not _is_marked(folder):
+            raise SlmcError(
+                f"{folder}: a folder that slmc did not make; it is left as it is: move it away or choose another output"
+            )
+        refuse_foreign(folder, _own_names(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    if not _is_marked(folder):
+        (folder / MARK).write_text(MARK_TEXT, encoding="utf-8")
+    return os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), "rb+")
+
+
+def _is_marked(folder: Path) -> bool:
+    mark = folder / MARK
+    return is_plain(mark) and mark.stat().st_size <= len(MARK_TEXT)  # less: killed while it was written
+
+
+def _own_names(folder: Path) -> list[str]:
+    """Names of what slmc writes into a work folder, of all that is there; files are plain ones."""
+    patterns = (*WRITTEN, *(f"{name}/{pattern}" for name in (STAGING, REPLACED) for pattern in ARTIFACT))
+    files = {path for pattern in patterns for path in folder.glob(pattern) if is_plain(path)}
+    folders = {path for pattern in _FOLDERS for path in folder.glob(pattern) if path.is_dir() and not path.is_symlink()}
+    return sorted(str(path.relative_to(folder)) for path in files | folders)
+
+
+def _clear(folder: Path, *, but: tuple[str, ...] = ()) -> None:
+    """Remove what slmc wrote, the mark last, so that a kill leaves a folder that is still known as ours."""
+    names = [name for name in _own_names(folder) if name not in but]
+    remove_files(folder, sorted(names, key=lambda name: (name == MARK, name)))
+
+
+def clear_staging(folder: Path) -> Path:
+    """A free path inside the work folder for an artifact to be put together; leftovers of another are removed.
+
+    Raises:
+        SlmcError: something foreign is among them.
+    """
+    staging = folder / STAGING
+    remove_files(folder, [name for name in _own_names(folder) if name.partition("/")[0] == STAGING])
+    if staging.exists():
+        raise SlmcError(f"{staging}: holds what slmc did not write; move that away, then repeat with --resume")
+    return staging
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
@@ -92,17 +166,18 @@ def _claim(folder: Path, inputs: Mapping[str, Any], *, resume: bool) -> None:
             "repeat its options, or leave --resume away to start anew"
         )
     if not resume or before is None:
-        for entry in folder.iterdir():
-            if entry.name != "lock":
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        _clear(folder, but=(MARK, "lock"))
         write_whole(record, json.dumps(dict(inputs), indent=1) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that it is there complete or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    partial = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}.partial")  # a name that is nobody's
+    try:
+        with partial.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -16,9 +16,9 @@ INPUTS = {"model": "a", "seed": 1, "options": {"head": ["int8"]}}
 
 
 def interrupted(output: Path, **more: object) -> Path:
-    """The work folder of a build that stopped after writing a file `paid`."""
+    """The work folder of a build that stopped after writing a file."""
     with pytest.raises(ZeroDivisionError), workspace(output, INPUTS | more, resume=False) as folder:
-        (folder / "paid").touch()
+        (folder / "tuning.pt").touch()
         raise ZeroDivisionError
     return folder
 
@@ -28,16 +28,16 @@ def test_gone_after_success_kept_after_failure(tmp_path: Path) -> None:
         assert folder == tmp_path / "out.slmc-work"
         (folder / "layers").mkdir()
     assert list(tmp_path.iterdir()) == []
-    assert (interrupted(tmp_path / "out") / "paid").exists()
+    assert (interrupted(tmp_path / "out") / "tuning.pt").exists()
 
 
 def test_resume_finds_what_was_kept_and_a_fresh_start_does_not(tmp_path: Path) -> None:
     interrupted(tmp_path / "out")
     with pytest.raises(ZeroDivisionError), workspace(tmp_path / "out", INPUTS, resume=True) as folder:
-        assert (folder / "paid").exists()
+        assert (folder / "tuning.pt").exists()
         raise ZeroDivisionError
     with workspace(tmp_path / "out", INPUTS, resume=False) as folder:
-        assert not (folder / "paid").exists()
+        assert not (folder / "tuning.pt").exists()
 
 
 def test_resume_without_anything_starts_anew(tmp_path: Path) -> None:
@@ -50,19 +50,19 @@ def test_resume_with_other_inputs_is_refused_and_nothing_is_lost(tmp_path: Path)
     changed = INPUTS | {"seed": 2, "model": "b"}
     with pytest.raises(SlmcError, match=r"model, seed changed"), workspace(tmp_path / "out", changed, resume=True):
         pass
-    assert (folder / "paid").exists()
+    assert (folder / "tuning.pt").exists()
 
 
 def test_a_torn_record_starts_anew(tmp_path: Path) -> None:
     folder = interrupted(tmp_path / "out")
     (folder / "inputs.json").write_text('{"model')
     with workspace(tmp_path / "out", INPUTS, resume=True) as folder:
-        assert not (folder / "paid").exists()
+        assert not (folder / "tuning.pt").exists()
 
 
 def test_one_owner_at_a_time(tmp_path: Path) -> None:
     with workspace(tmp_path / "out", INPUTS, resume=False) as folder:
-        (folder / "paid").touch()
+        (folder / "tuning.pt").touch()
         with (
             pytest.raises(SlmcError, match="another build is at work"),
             workspace(tmp_path / "out", INPUTS, resume=False),
@@ -70,7 +70,7 @@ def test_one_owner_at_a_time(tmp_path: Path) -> None:
             pass
         with workspace(tmp_path / "other", INPUTS, resume=False):
             pass
-        assert (folder / "paid").exists()
+        assert (folder / "tuning.pt").exists()
 
 
 def test_a_lock_that_its_last_owner_removed_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

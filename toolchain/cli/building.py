@@ -13,24 +13,24 @@ from exporters.errors import ConstraintsNotMet
 from exporters.manifest import ACCURACY, Quality
 from exporters.native_library import library_path
 from targets import units
-from toolchain.build import build, find, fresh_staging, reordered_as_asked
+from toolchain.build import build, find, reordered_as_asked
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, text_options
 from toolchain.deliver import Delivered, deliver
-from toolchain.delivery.package import check_output, check_output_file
 from toolchain.delivery.plan import check_plan, read_plan
 from toolchain.evidence.classes import reference_for
 from toolchain.forecast import forecast
 from toolchain.gather import gather_evidence
 from toolchain.latency import forecast_latency
 from toolchain.model.residency import staying_on_disk
+from toolchain.outputs import PLAN, check_output, check_output_file
 from toolchain.prepare import Prepared, prepare
 from toolchain.search.evaluator import layer_maker
 from toolchain.search.problem import Limits
 from toolchain.search.store import LayerStore
 from toolchain.spec import resolve
 from toolchain.tuning.stage import tuned
-from toolchain.workspace import workspace, write_whole
+from toolchain.workspace import clear_staging, workspace, write_whole
 
 
 def _prepared(
@@ -83,7 +83,7 @@ def search_command(
     resume: bool, **flags: Any,
 ) -> int:  # fmt: skip
     """Find the best recipe for MODEL under constraints and write it as a plan."""
-    check_output_file(output, force=force)
+    check_output_file(output, PLAN, force=force)
     prepared = _prepared(output, model, config, settings, flags)
     with console.working(), workspace(output, prepared.inputs(), resume=resume) as folder:
         found = find(prepared, folder, console.progress, console.note)
@@ -145,7 +145,7 @@ def export_command(
         if plan.tune:
             prepared, encoded = tuned(prepared, encoded, plan.schedule(), folder, console.progress, console.note)
         delivered = deliver(
-            prepared, plan, encoded, reference, fresh_staging(folder), force=force, progress=console.progress
+            prepared, plan, encoded, reference, clear_staging(folder), force=force, progress=console.progress
         )
     return _announce(console, delivered)
 

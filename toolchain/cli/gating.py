@@ -21,13 +21,15 @@ from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
 from toolchain.cli.options import PATH, THREADS, command, text_field_option
 from toolchain.cli.validating import artifact_text, predictions, reference_model
-from toolchain.delivery.package import check_output_file, now
+from toolchain.delivery.package import now
 from toolchain.delivery.validate import artifact_session
 from toolchain.gate.checks import FAILED, PASSED, Check, Compared, Tolerances, parse_tolerances, run_checks
 from toolchain.gate.observe import TEXT_TOKENS, figures, measure_speed, read, speed
 from toolchain.gate.render import annotation_lines, benchmark_json, junit, markdown
 from toolchain.gate.values import ARTIFACT, MODEL, SCHEMA_VERSION, Baseline, packed, read_baseline, unpacked
 from toolchain.model.text import Text
+from toolchain.outputs import BASELINE, CHART, JUNIT, check_output_file
+from toolchain.workspace import write_whole
 
 GATE_FAILED = 3
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -61,20 +63,20 @@ def gate_command(
     if reference is not None and not update_baseline:
         raise SlmcError("--reference is for --update-baseline: the baseline keeps what it needs of the model")
     summary = summary or _step_summary()
-    for path in (junit_path, chart_path):
+    for path, kind in ((junit_path, JUNIT), (chart_path, CHART)):
         if path is not None:
-            check_output_file(path, force=True)
+            check_output_file(path, kind, force=True)
     run = _Run(console, where, artifact, data, text_field, threads, not no_native)
     if update_baseline:
-        check_output_file(baseline_path, force=True)
+        check_output_file(baseline_path, BASELINE, force=True)
         baseline = _new_baseline(run, reference, tokenizer)
-        baseline_path.write_text(baseline.to_json(), encoding="utf-8")
+        write_whole(baseline_path, baseline.to_json())
         console.result({"baseline": str(baseline_path)}, f"{baseline_path}: written; commit it")
         return 0
     checks = _checks(run, read_baseline(baseline_path), baseline_path, allowed)
     for path, text in ((junit_path, junit(artifact.name, checks)), (chart_path, benchmark_json(artifact.name, checks))):
         if path is not None:
-            path.write_text(text, encoding="utf-8")
+            write_whole(path, text)
     if summary is not None:
         with summary.open("a", encoding="utf-8") as file:
             file.write(markdown(artifact.name, checks))

@@ -23,7 +23,7 @@ from targets.energy import Activity, estimate_energy
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command, model_options, pins, search_options
-from toolchain.delivery.package import check_output_file, read_report
+from toolchain.delivery.package import read_report
 from toolchain.delivery.plan import Plan
 from toolchain.delivery.reports.catalog import REPORTS, render
 from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow, report_from_json
@@ -33,9 +33,12 @@ from toolchain.gather import gather_evidence
 from toolchain.latency import model_workload
 from toolchain.model.catalog import LoadedModel, UnknownFamily, found_tensors, load_model
 from toolchain.model.text import read_text
+from toolchain.outputs import HEAT_MAP, check_output_file
+from toolchain.outputs import REPORTS as REPORT_FILES
 from toolchain.prepare import SHIPPED_TEXTS, make_evaluator, prepare
 from toolchain.search.sensitivity import sensitivities
 from toolchain.spec import Spec, resolve
+from toolchain.workspace import write_whole
 
 ACTIVITY_TOKENS = 512
 """Tokens of our own text on which the inputs' activity is counted."""
@@ -130,7 +133,7 @@ def sensitivity_command(
 ) -> int:
     """Show what every layer of MODEL is expected to lose in every format, nats per token."""
     if html is not None:
-        check_output_file(html, force=True)
+        check_output_file(html, HEAT_MAP, force=True)
     flags["layer"] = pins(flags.get("layer") or ())
     prepared = prepare(resolve(flags | {"model": model, "output": Path("unused")}, config, settings))
     with tempfile.TemporaryDirectory() as folder, console.working():
@@ -148,7 +151,7 @@ def sensitivity_command(
             for block in prepared.model.tree.blocks
             for x in block.layers
         ]
-        html.write_text(render_heatmap(layers, listed, prepared.model.name), encoding="utf-8")
+        write_whole(html, render_heatmap(layers, listed, prepared.model.name))
     document = [
         {"layer": s.layer, "format": s.choice.format, "method": s.choice.method, "loss": s.loss, "bytes": s.bytes}
         for s in found
@@ -165,14 +168,14 @@ def sensitivity_command(
 def report_command(console: Console, artifact: Path, kind: str, output: Path | None) -> int:
     """Show an ARTIFACT's report again."""
     if output is not None:
-        check_output_file(output, force=True)
+        check_output_file(output, REPORT_FILES.get("json" if console.as_json else kind, REPORT_FILES["md"]), force=True)
     open_artifact(artifact)
     report = report_from_json(read_report(artifact))
     text = render(report, "json" if console.as_json else kind)
     if output is None:
         click.echo(text)
     else:
-        output.write_text(text, encoding="utf-8")
+        write_whole(output, text)
     return 0
 
 

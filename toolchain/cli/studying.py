@@ -18,6 +18,7 @@ from toolchain.compress.scores import ESparse
 from toolchain.evidence.entropy import BINS
 from toolchain.model.catalog import load_model
 from toolchain.model.text import read_text
+from toolchain.outputs import claim_folder
 from toolchain.prepare import SHIPPED_TEXTS
 from toolchain.study.cells import Cell, chosen
 from toolchain.study.picture import draw
@@ -87,10 +88,8 @@ def study_command(
 
 
 def _check_output(output: Path) -> None:
-    """Raise SlmcError before any work if the folder cannot be one."""
-    if output.exists() and not output.is_dir():
-        raise SlmcError(f"{output}: is a file; give a folder")
-    output.mkdir(parents=True, exist_ok=True)
+    """Raise SlmcError before any work if the folder cannot be one, or holds what is not a study's."""
+    claim_folder(output, ".slmc-study", ("cells.jsonl", "study.json", "study.md", "study.svg"), "a study")
 
 
 def _write(output: Path, title: str, results: Sequence[Result]) -> None:

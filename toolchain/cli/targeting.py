@@ -14,7 +14,7 @@ from targets.facts import Cpu, to_toml
 from targets.probe import probe
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command
-from toolchain.delivery.package import check_output_file
+from toolchain.outputs import TARGET, check_output_file
 from toolchain.workspace import write_whole
 
 _TABLES = {"bandwidths", "costs", "sources"}
@@ -54,7 +54,7 @@ def targets_probe(console: Console, output: Path | None, quick: bool, force: boo
         cpu = named_cpu(HOST)
         _show(console, dataclasses.replace(cpu, bandwidth_gbs=round(read_bandwidth_gbs(cpu.last_cache_bytes), 2)))
         return 0
-    check_output_file(output, force=force)
+    check_output_file(output, TARGET, force=force)
     with console.working():
         cpu = dataclasses.replace(probe(quick=quick, progress=console.progress), name=output.stem)
     write_whole(output, to_toml(cpu))

@@ -11,9 +11,9 @@ import torch
 from exporters.errors import SlmcError
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, THREADS, command, model_options
-from toolchain.delivery.package import check_output_file
 from toolchain.evidence.writing import written
 from toolchain.model.catalog import load_model
+from toolchain.outputs import TEXT, check_output_file, put_aside
 from toolchain.workspace import write_whole
 
 
@@ -25,20 +25,21 @@ from toolchain.workspace import write_whole
 @click.option("--opening", type=click.IntRange(0, 256), default=0, help="Tokens of each text drawn at temperature 1.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Other seeds, other texts.")
 @click.option("--threads", type=THREADS, default=1)
-@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--force", is_flag=True, help="Write even if the file exists, which is kept as FILE.old-1.")
 @command
 def write_command(
     console: Console, model: Path, tokenizer: Path | None, output: Path, tokens: int, temperature: float, opening: int,
     seed: int, threads: int, force: bool,
 ) -> int:  # fmt: skip
     """Let the fp32 MODEL write text, for --calibration and --eval where you have none like its training text."""
-    check_output_file(output, force=force)
+    check_output_file(output, TEXT, force=force)
     torch.set_num_threads(threads)
     loaded = load_model(model, tokenizer)
     if loaded.classes:
         raise SlmcError(f"{model}: a classifier ({', '.join(loaded.classes.labels)}), which writes no text")
     with console.working():
         text = written(loaded, tokens, temperature, seed, partial(console.progress, "writing"), opening)
+        put_aside(output)
         write_whole(output, text)
     count = len(loaded.tokenizer.encode(text, add_special_tokens=False).ids)
     console.result({"file": str(output), "tokens": count, "bytes": len(text.encode())}, f"{output}: {count} tokens")

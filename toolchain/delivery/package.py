@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,51 +13,11 @@ from exporters.manifest import MANIFEST_NAME, FileEntry
 from exporters.opening import read_json
 from targets.native import LIBRARY_NAME
 from targets.verify import SUMS_NAME, file_sha256
+from toolchain.outputs import check_output, remove_artifact, remove_files
+from toolchain.workspace import REPLACED
 
 REPORT_NAME = "report.json"
 _RUNNER = Path(__file__).parent / "run_artifact.py"
-
-
-def check_output(output: Path, *, force: bool) -> None:
-    """Refuse, before any work, an artifact's folder that could not be written or whose contents would be lost.
-
-    Raises:
-        SlmcError: it exists and --force is not given, it is no artifact, or its folder cannot be written.
-    """
-    _check_place(output, force=force)
-    if output.is_symlink():
-        raise SlmcError(f"{output}: a link; it will not be replaced, give the folder that it points to")
-    if output.exists() and not output.is_dir():
-        raise SlmcError(
-            f"{output}: a file, and an artifact is a folder; it will not be replaced, choose another output"
-        )
-    if output.is_dir() and not (output / MANIFEST_NAME).is_file() and any(output.iterdir()):
-        raise SlmcError(f"{output}: a folder that is no artifact; it will not be replaced, choose another output")
-
-
-def check_output_file(output: Path, *, force: bool) -> None:
-    """The same for a file.
-
-    Raises:
-        SlmcError: it exists and --force is not given, it is a folder, or its folder cannot be written.
-    """
-    _check_place(output, force=force or output.is_dir())
-    if output.is_dir():
-        raise SlmcError(f"{output}: a folder; give the name of a file to write")
-
-
-def _check_place(output: Path, *, force: bool) -> None:
-    if output.name in ("", ".."):
-        raise SlmcError(f"{output}: a place that exists already, not the name of something new; give a name")
-    if (output.exists() or output.is_symlink()) and not force:
-        raise SlmcError(f"{output}: exists already; give --force to replace it, or choose another output")
-    standing = next(folder for folder in output.absolute().parents if folder.exists())
-    probe = standing / f".slmc-{uuid.uuid4().hex}"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise SlmcError(f"{output}: {standing} cannot be written ({error.strerror}); choose another output") from error
 
 
 def add_companions(staging: Path, tokenizer: Path, libraries: Mapping[str, Path]) -> None:
@@ -93,19 +52,29 @@ def read_report(artifact: Path) -> object:
 
 
 def publish(staging: Path, output: Path, *, force: bool) -> None:
-    """Move a finished folder into place; what stood there waits beside the staging folder until the new one stands."""
+    """Move a finished folder into place; what stood there waits beside the staging folder until the new one stands.
+
+    Raises:
+        SlmcError: the output, or what still waits there, holds what slmc did not write.
+    """
     check_output(output, force=force)
     for path in staging.rglob("*"):
         if path.is_file():
             _flush(path)
-    old = staging.with_name("replaced")
+    old = staging.with_name(REPLACED)
     if output.exists():
-        if old.exists():
-            shutil.rmtree(old)
+        _clear(old)
         output.rename(old)
     staging.rename(output)
-    if old.exists():
-        shutil.rmtree(old)
+    _clear(old, gone=False)
+
+
+def _clear(old: Path, *, gone: bool = True) -> None:
+    """Remove an artifact that was replaced; gone: its place is needed."""
+    if old.is_dir():
+        remove_artifact(old) if (old / MANIFEST_NAME).is_file() else remove_files(old, ())
+    if gone and old.exists():
+        raise SlmcError(f"{old}: holds what slmc did not write; move that away, then repeat with --resume")
 
 
 def _flush(path: Path) -> None:

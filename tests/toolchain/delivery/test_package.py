@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from exporters.errors import SlmcError
-from toolchain.delivery.package import check_output, check_output_file, publish, write_sums
+from toolchain.delivery.package import publish, write_sums
+from toolchain.outputs import PLAN, check_output, check_output_file
 
 
 @pytest.fixture
@@ -35,34 +36,9 @@ def test_published_at_once(staging: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "manifest.json").exists() and not staging.exists()
 
 
-def test_what_stood_there_goes_only_with_force_and_only_at_the_end(
-    staging: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed between the two renamings nothing is lost, and going on puts the new one in place."""
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "manifest.json").write_text("old")
-    with pytest.raises(SlmcError, match="--force"):
-        publish(staging, out, force=False)
-    rename = Path.rename
-
-    def killed(self: Path, target: Path) -> Path:
-        if self == staging:
-            raise KeyboardInterrupt
-        return rename(self, target)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "rename", killed)
-        publish(staging, out, force=True)
-    assert not out.exists() and (staging.parent / "replaced" / "manifest.json").read_text() == "old"
-    publish(staging, out, force=True)
-    assert (out / "manifest.json").read_text() == "{}"
-    assert list(staging.parent.iterdir()) == []
-
-
 def test_places_leave_no_trace_when_they_are_checked(tmp_path: Path) -> None:
     check_output(tmp_path / "a" / "b" / "out", force=False)
-    check_output_file(tmp_path / "a" / "plan.json", force=False)
+    check_output_file(tmp_path / "a" / "plan.json", PLAN, force=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -75,6 +51,7 @@ def test_an_empty_folder_may_be_replaced_with_force(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".", "..", "/"])
 def test_places_without_a_name(name: str) -> None:
-    for check in (check_output, check_output_file):
-        with pytest.raises(SlmcError, match="give a name"):
-            check(Path(name), force=True)
+    with pytest.raises(SlmcError, match="give a name"):
+        check_output(Path(name), force=True)
+    with pytest.raises(SlmcError, match="give a name"):
+        check_output_file(Path(name), PLAN, force=True)

@@ -38,7 +38,10 @@ def render_html(report: Report) -> str:
 
 def render_heatmap(layers: Sequence[LayerRow], sensitivities: Sequence[SensitivityRow], title: str) -> str:
     """A page with the sensitivity heat map alone."""
-    page = '<!doctype html><html lang="en"><meta charset="utf-8"><title>{}</title><style>{}</style><h1>{}</h1>{}</html>'
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="generator" content="slmc">'
+        "<title>{}</title><style>{}</style><h1>{}</h1>{}</html>"
+    )
     picture = _markup(heatmap.draw(layers, sensitivities))
     return _NOT_FOR_HTML.sub("\ufffd", Markup(page).format(title, Markup(_resource(STYLE)), title, picture))
 
