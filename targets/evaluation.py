@@ -34,6 +34,7 @@ class EvaluationRequest:
     """What to read: token ids [n], n of 2 or more; the first `single_tokens` of them, one context at most, also one by
     one.
 
+    artifact_native: whether the operators may be the artifact's own, which are code of whoever made it.
     ends, labels: for a classifier, where each sentence ends among the tokens, and the number of its class.
     """
 
@@ -43,6 +44,7 @@ class EvaluationRequest:
     threads: int = 1
     ends: tuple[int, ...] = ()
     labels: tuple[int, ...] = ()
+    artifact_native: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def evaluate(artifact: Path, graph: str, io: Io, request: EvaluationRequest) -> 
         raise SlmcError(f"{len(request.ends)} sentences with {len(request.labels)} labels; a classifier needs both")
     if len(request.tokens) < 2:
         raise SlmcError(f"{len(request.tokens)} tokens predict nothing; give 2 or more")
-    native = serving_library(artifact) if request.native else None
+    native = serving_library(artifact, own=request.artifact_native) if request.native else None
     session = open_session(artifact / graph, io, native=native, threads=request.threads)
     ids = np.array(request.tokens, np.int64)
     labels = np.array(request.labels, np.int64)

@@ -51,6 +51,7 @@ class MeasureRequest:
     tokens: the text to read, over and over if it is too short; empty for uniformly random ones. A spiking model's speed
         depends on what it reads, so real text is the better choice.
     native: whether to use the operator library that serves this machine, if there is one.
+    artifact_native: whether that may be the artifact's own, which is code of whoever made it.
     chunk_tokens: a prompt is read in chunks of this many tokens.
     bandwidth: whether to measure the read bandwidth at the end, which takes some memory of its own.
     budget_s: no further repetition begins after this time; at least one is made.
@@ -68,6 +69,7 @@ class MeasureRequest:
     bandwidth: bool = True
     budget_s: float = 60.0
     timeout_s: float = 600.0
+    artifact_native: bool = False
 
     def __post_init__(self) -> None:
         for name in ("repetitions", "threads", "chunk_tokens", "budget_s", "timeout_s"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import filecmp
 import platform
 from pathlib import Path
 
@@ -26,13 +27,45 @@ def machine_platform(system: str, machine: str) -> str:
     return f"{system.lower()}-{_ARCHITECTURES.get(machine.lower(), machine.lower())}"
 
 
-def serving_library(artifact: Path) -> Path | None:
-    """The artifact's own library for this platform if it loads, else the installed package's, else None."""
-    candidates = [artifact / "native" / platform_name() / LIBRARY_NAME]
+def serving_library(artifact: Path, *, own: bool = False) -> Path | None:
+    """The operator library that serves an artifact here; None for plain ONNX Runtime.
+
+    A library is code. An artifact's own is loaded only where `own` says so: on a device, or because the user trusts
+    whom the artifact is from. Else the installed one serves, if the artifact brings the very same bytes for this
+    platform, or none at all.
+    """
+    brought = artifact_library(artifact)
+    if own and _serves(brought):
+        return brought.resolve()
+    installed = installed_library()
+    if installed is None or (not own and foreign_library(artifact)):
+        return None
+    return installed
+
+
+def installed_library() -> Path | None:
+    """The library that came with this package, if it loads."""
     # A device without the compiled package is an ordinary device: ONNX Runtime inlines the functions there.
     with contextlib.suppress(NotAvailable):
-        candidates.append(library_path())
-    return next((path.resolve() for path in candidates if _serves(path)), None)
+        if _serves(library := library_path()):
+            return library.resolve()
+    return None
+
+
+def artifact_library(artifact: Path) -> Path:
+    """Where an artifact keeps the library for this platform, if it brings one."""
+    return artifact / "native" / platform_name() / LIBRARY_NAME
+
+
+def foreign_library(artifact: Path) -> bool:
+    """Whether an artifact brings a library for this platform that is not the installed one, byte for byte."""
+    brought = artifact_library(artifact)
+    if not brought.is_file():
+        return False
+    try:
+        return not filecmp.cmp(brought, library_path(), shallow=False)
+    except NotAvailable:
+        return True
 
 
 def isa_name(library: Path | None) -> str:

@@ -23,7 +23,7 @@ from targets.cpu import probe_cpu
 from targets.facts import Bandwidth, CostRow, Cpu
 from targets.latency import SystemClock, low_decile, timed
 from targets.memory import available_bytes
-from targets.native import isa_name, serving_library
+from targets.native import installed_library, isa_name
 from targets.reference import reference_work
 from targets.session import open_session, session_options
 
@@ -91,7 +91,7 @@ def probe(*, quick: bool = False, progress: Progress = lambda stage, done, total
     costs = _costs(plan, sets, progress)
     memory = next((row.gbs for row in bandwidths if row.level == "memory" and row.threads == 1), None)
     said = f"measured by slmc targets probe{' --quick' if quick else ''}, {datetime.date.today().isoformat()}"
-    library = serving_library(Path())
+    library = installed_library()
     kernels = f"kernels {isa_name(library)}" if library else "stock operators"
     sources = dict.fromkeys(("bandwidths", "bandwidth_gbs", "reference_us"), said)
     sources["costs"] = f"{said}, ONNX Runtime {ort.__version__}, {kernels}"
@@ -180,7 +180,7 @@ def _priced(chain: Chain, threads: int, samples_us: Sequence[float]) -> Iterator
 
 def _opened(path: Path, width: int, threads: int) -> Callable[[], object]:
     session = ort.InferenceSession(
-        str(path), session_options(serving_library(Path()), threads), providers=["CPUExecutionProvider"]
+        str(path), session_options(installed_library(), threads), providers=["CPUExecutionProvider"]
     )
     x = np.random.default_rng(1).standard_normal((1, 1, width)).astype(np.float32)
     output = session.get_outputs()[0].name

@@ -57,7 +57,7 @@ def measure_model(artifact: Path, graph: str, io: Io, request: MeasureRequest, c
     slows down meanwhile slows all of them and not one.
     """
     baseline, before = weigh_empty_runtime(), conditions()
-    native = serving_library(artifact) if request.native else None
+    native = serving_library(artifact, own=request.artifact_native) if request.native else None
     opened: list[Session] = []
     load = timed(
         clock, lambda: opened.append(open_session(artifact / graph, io, native=native, threads=request.threads))

@@ -11,7 +11,7 @@ import pytest
 from exporters.errors import NotAvailable
 from targets import native
 from targets.cpu import host_isa
-from targets.native import LIBRARY_NAME, isa_name, platform_name, serving_library
+from targets.native import LIBRARY_NAME, foreign_library, isa_name, platform_name, serving_library
 
 ENTRY = "void *RegisterCustomOps(void *options, void *api) { return 0; }\n"
 ISA = 'const char *slmc_isa_name(void) { return "testisa"; }\n'
@@ -49,27 +49,60 @@ def test_platform_name(monkeypatch, machine, expected):
     assert platform_name() == expected
 
 
-def test_the_artifacts_own_comes_first(tmp_path, monkeypatch):
-    own, installed = compiled(place(tmp_path), ENTRY), compiled(tmp_path / "installed.so", ENTRY)
-    monkeypatch.setattr(native, "library_path", lambda: installed)
-    assert serving_library(tmp_path) == own.resolve()
+def placed(artifact: Path, library: Path) -> Path:
+    place(artifact).parent.mkdir(parents=True)
+    return Path(shutil.copyfile(library, place(artifact)))
 
 
-def test_a_damaged_one_gives_way_to_the_installed(tmp_path, monkeypatch):
+@pytest.fixture
+def installed(tmp_path, monkeypatch) -> Path:
+    library = compiled(tmp_path / "installed.so", ENTRY)
+    monkeypatch.setattr(native, "library_path", lambda: library)
+    return library
+
+
+MARKS = """#include <stdlib.h>
+#include <stdio.h>
+__attribute__((constructor)) static void run(void) { FILE *f = fopen(getenv("RAN"), "w"); if (f) fclose(f); }
+"""
+
+
+def test_the_installed_one_serves_an_artifact_that_brings_the_same(tmp_path, installed):
+    placed(tmp_path / "a", installed)
+    assert serving_library(tmp_path / "a") == installed.resolve() and not foreign_library(tmp_path / "a")
+    assert serving_library(tmp_path / "a", own=True) == place(tmp_path / "a").resolve()
+
+
+def test_an_artifact_without_one_is_served_too(tmp_path, installed):
+    assert serving_library(tmp_path / "a") == installed.resolve() == serving_library(tmp_path / "a", own=True)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_foreign_code_is_not_even_opened_unless_it_is_asked_for(tmp_path, monkeypatch, here, installed):
+    if not here:
+        monkeypatch.setattr(native, "library_path", lambda: (_ for _ in ()).throw(NotAvailable("not installed")))
+    monkeypatch.setenv("RAN", str(tmp_path / "ran"))
+    placed(tmp_path / "a", compiled(tmp_path / "foreign.so", MARKS + ENTRY))
+    assert foreign_library(tmp_path / "a") and serving_library(tmp_path / "a") is None
+    assert not (tmp_path / "ran").exists()
+    assert serving_library(tmp_path / "a", own=True) == place(tmp_path / "a").resolve()
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_damaged_one_gives_way_to_the_installed_where_it_was_asked_for(tmp_path, installed):
     place(tmp_path).parent.mkdir(parents=True)
     place(tmp_path).write_bytes(b"for another machine")
-    installed = compiled(tmp_path / "installed.so", ENTRY)
-    monkeypatch.setattr(native, "library_path", lambda: installed)
-    assert serving_library(tmp_path) == installed.resolve()
+    assert serving_library(tmp_path, own=True) == installed.resolve()
+    assert serving_library(tmp_path) is None
 
 
 def test_nothing_there(tmp_path, nothing_installed):
-    assert serving_library(tmp_path) is None
+    assert serving_library(tmp_path) is None and serving_library(tmp_path, own=True) is None
 
 
 def test_a_library_without_operators_does_not_serve(tmp_path, nothing_installed):
     compiled(place(tmp_path), ISA)
-    assert serving_library(tmp_path) is None
+    assert serving_library(tmp_path, own=True) is None
 
 
 def test_isa(tmp_path):

@@ -86,6 +86,6 @@ def test_no_graph(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["int4-g64", "int8", "fp16"])
 def test_chains_run_without_the_library_too(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(probe, "serving_library", lambda artifact: None)
+    monkeypatch.setattr(probe, "installed_library", lambda: None)
     chain = write_matrix_chain(tmp_path / "chain.onnx", name, 64, 64, 1 << 12, activation_widths(name)[0])
     probe._opened(chain.path, chain.width, 1)()

@@ -91,7 +91,7 @@ def test_the_disk_fills_up_while_files_arrive(packed, place):
                 device.send(packed.artifact, read_manifest(packed.artifact), native=False)
         assert list(place.iterdir()) == []
         with (
-            pytest.raises(NotAvailable, match=r"MB free, .* MB are needed"),
+            pytest.raises(NotAvailable, match=r"B free, .* MB are needed"),
             Device(Local(), place=str(place)) as device,
         ):
             device.send(packed.artifact, read_manifest(packed.artifact), native=False)

@@ -110,7 +110,7 @@ def _subject(
     folder: Path, console: Console, stack: contextlib.ExitStack, place: Elsewhere, *, no_native: bool
 ) -> _Subject:
     manifest = open_artifact(folder)
-    vocabulary = artifact_session(folder, manifest.io).vocabulary
+    vocabulary = artifact_session(folder, manifest.io, native=not no_native).vocabulary
     tokenizer = read_tokenizer(folder / "tokenizer.json", vocabulary, UNUSED_ROWS)
     text = read_text(SHIPPED_TEXTS / "evaluation.txt", tokenizer, manifest.io.context)
     where = stack.enter_context(site(place, console, folder, manifest, native=not no_native, speed=True))

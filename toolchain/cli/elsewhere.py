@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from targets.evaluation import Evaluation, EvaluationRequest, evaluate
 from targets.limits import refuse_by_forecast
 from targets.measure import measure
 from targets.measurement import Measurement, MeasureRequest
+from targets.native import foreign_library
 from targets.remote import MODEL, Device, LimitFound, Limits
 from targets.transport import ALLOWED, LOCAL, parse_transport
 from targets.units import parse_bytes
@@ -26,6 +28,10 @@ from toolchain.cli.options import stack
 SYSROOT = Path.home() / ".cache" / "slmc" / "aarch64"
 """Where `python -m targets.sysroot` puts the emulated Python that `--on qemu-aarch64` starts."""
 
+artifact_native = click.option(
+    "--artifact-native", is_flag=True, help="Trust the artifact: run the operators that it brings, which are code."
+)
+
 elsewhere_options = stack(
     click.option("--on", help=f"Where to run: {ALLOWED}. Here, if not given."),
     click.option("--remote-python", help="The Python to use there, with numpy, onnxruntime and tokenizers."),
@@ -33,6 +39,7 @@ elsewhere_options = stack(
     click.option("--ssh", help="The ssh program with options of your own: 'ssh -F FILE'."),
     click.option("--limit-memory", help="Run as on a device with so much memory: 64MB."),
     click.option("--limit-cores", type=click.IntRange(1, 256), help="Run as on a device with so many cores."),
+    artifact_native,
     click.option("--force", is_flag=True, help="Run it even if by forecast it does not fit."),
 )
 
@@ -48,6 +55,7 @@ class Elsewhere:
     limit_memory: str | None = None
     limit_cores: int | None = None
     force: bool = False
+    artifact_native: bool = False
 
     @property
     def limits(self) -> Limits:
@@ -85,30 +93,37 @@ class Here:
     speed_counts = True
     limit = None
 
-    def __init__(self, artifact: Path, io: Io) -> None:
-        self._artifact, self._io = artifact, io
+    def __init__(self, artifact: Path, io: Io, *, trusted: bool = False) -> None:
+        """trusted: whether the artifact's own operators may run."""
+        self._artifact, self._io, self._trusted = artifact, io, trusted
 
     def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        request = dataclasses.replace(request, artifact_native=self._trusted)
         return evaluate(self._artifact, MODEL, self._io, request)
 
     def measure(self, request: MeasureRequest) -> Measurement:
-        return measure(self._artifact, self._io, request)
+        return measure(self._artifact, self._io, dataclasses.replace(request, artifact_native=self._trusted))
 
 
 class There:
     """A device that the artifact was sent to."""
 
-    def __init__(self, device: Device, limits: Limits) -> None:
+    def __init__(self, device: Device, limits: Limits, *, trusted: bool = False) -> None:
+        self._trusted = trusted
         self.name, self.speed_counts = device.transport.name, device.transport.speed_counts
         self._device, self._limits = device, limits
         self.limit: LimitFound | None = None
 
     def evaluate(self, request: EvaluationRequest) -> Evaluation:
-        evaluation, self.limit = self._device.evaluate(request, self._limits)
+        evaluation, self.limit = self._device.evaluate(
+            dataclasses.replace(request, artifact_native=self._trusted), self._limits
+        )
         return evaluation
 
     def measure(self, request: MeasureRequest) -> Measurement:
-        measurement, self.limit = self._device.measure(request, self._limits)
+        measurement, self.limit = self._device.measure(
+            dataclasses.replace(request, artifact_native=self._trusted), self._limits
+        )
         return measurement
 
 
@@ -129,7 +144,8 @@ def site(
     if not place.force:
         refuse_by_forecast(manifest, limits.memory_bytes)
     if place.on is None and limits == Limits():
-        yield Here(artifact, manifest.io)
+        say_whose_operators(console, artifact, native=native, trusted=place.artifact_native)
+        yield Here(artifact, manifest.io, trusted=place.artifact_native)
         return
     transport = parse_transport(
         place.on or LOCAL, python=place.remote_python, ssh=place.ssh, emulated_python=lambda: emulated_python(SYSROOT)
@@ -143,4 +159,13 @@ def site(
         console.progress(f"{transport.name}: sending", 0, 1)
         device.send(artifact, manifest, native=native)
         console.progress(f"{transport.name}: sending", 1, 1)
-        yield There(device, limits)
+        yield There(device, limits, trusted=place.artifact_native)
+
+
+def say_whose_operators(console: Console, artifact: Path, *, native: bool, trusted: bool) -> None:
+    """A note where the operators that an artifact brings are not run."""
+    if native and not trusted and foreign_library(artifact):
+        console.note(
+            f"note: {artifact} brings compiled operators of another build than this slmc's; they are code and are not "
+            "run: plain ONNX Runtime serves. If you trust whom it is from, give --artifact-native"
+        )

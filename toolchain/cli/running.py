@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
+from toolchain.cli.elsewhere import artifact_native, say_whose_operators
 from toolchain.cli.options import PATH, THREADS, command, text_field_option
 from toolchain.cli.validating import artifact_text
 from toolchain.delivery.validate import accuracy_drop, artifact_session
@@ -98,19 +100,22 @@ def _own_rows(own: AnyReference, text: Text) -> dict[str, Any]:
 @click.option("--tokens", type=click.IntRange(min=2), help="Read only so many tokens.")
 @click.option("--metric", help="perplexity, or accuracy of a classifier; the subject's own if not given.")
 @click.option("--no-native", is_flag=True, help="An artifact on plain ONNX Runtime.")
+@artifact_native
 @command
 def eval_command(
     console: Console, subject: Path, data: Path, text_field: str | None, reference: Path | None,
     tokenizer: Path | None, tokens: int | None, metric: str | None, no_native: bool,
+    artifact_native: bool,
 ) -> int:  # fmt: skip
     """Perplexity and bits per byte of a model or artifact SUBJECT on a text, or accuracy on labelled sentences."""
-    model, text = _reader(subject, data, text_field, tokenizer, native=not no_native)
+    reader = partial(_reader, console, data, text_field, tokenizer, native=not no_native, own=artifact_native)
+    model, text = reader(subject)
     check_metric(metric, classifier=text.sentences is not None)
     text = text.head(tokens) if tokens else text
     if reference is None:
         document = _own_rows(reference_for(model, text.reading), text)
     else:
-        other, same = _reader(reference, data, text_field, tokenizer, native=not no_native, context=model.context)
+        other, same = reader(reference, context=model.context)
         if other.context != model.context:
             raise SlmcError(
                 f"{reference}: its context is {other.context}, that of {subject} {model.context}; they read {data} in "
@@ -129,12 +134,14 @@ def eval_command(
 
 
 def _reader(
-    path: Path, data: Path, field: str | None, tokenizer: Path | None, *, native: bool, context: int | None = None
-) -> tuple[Any, Text]:
+    console: Console, data: Path, field: str | None, tokenizer: Path | None, path: Path, *, native: bool, own: bool,
+    context: int | None = None,
+) -> tuple[Any, Text]:  # fmt: skip
     """A model (with a context of that size) or artifact as a language model, and the text as it reads it."""
     if (path / MANIFEST_NAME).is_file():
         manifest = open_artifact(path)
-        session = artifact_session(path, manifest.io, native=native)
+        say_whose_operators(console, path, native=native, trusted=own)
+        session = artifact_session(path, manifest.io, native=native, own=own)
         return _AsModel(session), artifact_text(path, manifest, data, session.vocabulary, field)
     loaded = load_model(path, tokenizer, ModelOptions(context))
     if loaded.classes:
@@ -158,10 +165,13 @@ def _reader(
 @click.option("--top-k", type=click.IntRange(min=1), default=40)
 @click.option("--seed", type=click.IntRange(min=0), default=0)
 @click.option("--threads", type=THREADS, default=1)
+@click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
+@artifact_native
 @command
 def generate_command(
-    console: Console, artifact: Path, prompt: str, tokens: int, temperature: float, top_k: int, seed: int, threads: int
-) -> int:
+    console: Console, artifact: Path, prompt: str, tokens: int, temperature: float, top_k: int, seed: int, threads: int,
+    no_native: bool, artifact_native: bool,
+) -> int:  # fmt: skip
     """Write text with an ARTIFACT, token by token."""
     if math.isnan(temperature):
         raise SlmcError("--temperature nan: expected a number of 0 or more")
@@ -173,7 +183,8 @@ def generate_command(
             f"{artifact}: a classifier ({', '.join(manifest.io.classes.labels)}), which writes no text; label a "
             f"sentence with 'python {artifact / 'run.py'} -p SENTENCE'"
         )
-    session = artifact_session(artifact, manifest.io, threads=threads)
+    say_whose_operators(console, artifact, native=not no_native, trusted=artifact_native)
+    session = artifact_session(artifact, manifest.io, native=not no_native, own=artifact_native, threads=threads)
     tokenizer = read_tokenizer(artifact / "tokenizer.json", session.vocabulary, UNUSED_ROWS)
     pieces = []
     for piece in generate(session, tokenizer, prompt, tokens, temperature=temperature, top_k=top_k, seed=seed):

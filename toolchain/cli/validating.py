@@ -54,7 +54,7 @@ def validate_command(
     """Check an ARTIFACT, here or --on another machine: files, both ways to run it, quality, speed and memory."""
     manifest = open_artifact(artifact)
     count = tokens or (EMULATED_TOKENS if place["on"] == EMULATED else TEXT_TOKENS)
-    vocabulary = artifact_session(artifact, manifest.io).vocabulary
+    vocabulary = artifact_session(artifact, manifest.io, native=not no_native).vocabulary
     text = artifact_text(artifact, manifest, data, vocabulary, text_field).head(count)
     model = reference_model(reference, tokenizer, artifact, manifest) if reference else None
     with site(Elsewhere(**place), console, artifact, manifest, native=not no_native, speed=False) as where:
@@ -76,7 +76,8 @@ def validate_command(
                 "limit_method": where.limit.method,
             }
     if model is not None and where.name is None:
-        session = artifact_session(artifact, manifest.io, native=not no_native, threads=threads)
+        own = place["artifact_native"]
+        session = artifact_session(artifact, manifest.io, native=not no_native, own=own, threads=threads)
         logits = session_logits(session, text.reading)
         document["kl_mean"] = reference_for(model.forward, text.reading).score(logits).kl_mean
     rows = [(k, f"{v:.6g}" if isinstance(v, float) else str(v)) for k, v in document.items()]

@@ -27,9 +27,12 @@ PARITY_LOGITS = 2**22
 """Parity compares about this many logits: 2,048 tokens of a vocabulary of 2,048."""
 
 
-def artifact_session(folder: Path, io: Io, *, native: bool = True, threads: int = 1) -> Session:
-    """An artifact's model, opened with the operator library that serves this machine if there is one."""
-    library = serving_library(folder) if native else None
+def artifact_session(folder: Path, io: Io, *, native: bool = True, own: bool = False, threads: int = 1) -> Session:
+    """An artifact's model, opened with the operator library that serves this machine if there is one.
+
+    own: whether that may be the artifact's own, which is code of whoever made it.
+    """
+    library = serving_library(folder, own=own) if native else None
     return open_session(folder / "model.onnx", io, native=library, threads=threads)
 
 
