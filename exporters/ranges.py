@@ -16,6 +16,7 @@ MOST_LAYERS, MOST_FILES, MOST_STATES, MOST_CLASSES = 20_000, 1_000, 10_000, 100_
 MOST_CONTEXT = 2**31
 MOST_BODIES = 1024
 """Names of one operator that its library can register; a session takes about 20 KB for each."""
+MOST_TOKENS = 2**31
 STATE_BYTES = 2**36
 """The most bytes that the states may take together."""
 
@@ -32,6 +33,8 @@ def check_ranges(manifest: Manifest, where: str) -> None:
         if found > most:
             raise SlmcError(f"{where}.{name}: {found} entries, at most {most} are allowed; copy the artifact again")
     _check_io(manifest.io, where)
+    for token in () if manifest.text is None else (*manifest.text.begin, *manifest.text.end, manifest.text.start):
+        _within(f"{where}.text: a token", token, 0, MOST_TOKENS)
     sizes = {f"recipe.{path}.bytes": entry.bytes for path, entry in manifest.recipe.items()}
     sizes |= {f"files.{name}.bytes": entry.bytes for name, entry in manifest.files.items()}
     for name, size in sizes.items():

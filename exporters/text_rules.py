@@ -9,15 +9,19 @@ from dataclasses import dataclass
 class Chat:
     """How a conversation is written as one text, which is read without the begin tokens of `TextRules`.
 
-    template: the model's own Jinja template. user: what stands before and after the first question where there is no
-    system message. system: what stands before, between and after a system message and the first question; None if the
-    template has no place for one. following: what stands before and after a further question, behind an answer; None
-    if earlier turns are written otherwise than they were read. trim: whether messages lose white space at both ends
-    first. end: tokens that end an answer, beside those of every text. refusal: why the template cannot be said in such
-    pieces; `user` is then None.
+    template: the model's own Jinja template. tokens: the special tokens that it may name, such as bos_token.
+    user: what stands before and after the first question where there is no system message.
+    system: what stands before, between and after a system message and the first question; None if the template has
+    no place for one.
+    following: what stands before and after a further question, behind an answer; None if earlier turns are written
+    otherwise than they were read.
+    trim: whether messages lose white space at both ends before they are put in, here or into the template.
+    end: tokens that end an answer, beside those of every text.
+    refusal: why the template cannot be said in such pieces; `user` is then None.
     """
 
     template: str
+    tokens: dict[str, str]
     user: tuple[str, ...] | None
     system: tuple[str, ...] | None
     following: tuple[str, ...] | None

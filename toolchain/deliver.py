@@ -33,6 +33,7 @@ from exporters.manifest import (
 )
 from exporters.ops.layers import Biased, shared_look_up
 from exporters.ops.modules import stored_module
+from exporters.text_rules import TextRules
 from targets.cost import predict
 from targets.cpu import named_cpu
 from targets.session import Session
@@ -50,7 +51,7 @@ from toolchain.delivery.validate import (
     quality,
 )
 from toolchain.evidence.classes import AnyReference
-from toolchain.generate import classified, generate, shares_text
+from toolchain.generate import Sampling, classified, continuation, prompt_ids, shares_text
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.classifier import Classifier
@@ -190,10 +191,12 @@ def _sample(session: Session, prepared: Prepared) -> _Sample:
     """Text that goes on from a prompt, or the classes of the first sentence that it was judged on."""
     tokenizer, seed, sentences = prepared.model.tokenizer, prepared.problem.seed, prepared.evaluation.sentences
     if sentences is None:
-        texts = generate(session, tokenizer, SAMPLE_PROMPT, SAMPLE_TOKENS, temperature=0.7, top_k=40, seed=seed)
-        return _Sample(SAMPLE_PROMPT, "".join(texts))
+        rules = prepared.model.rules or TextRules()
+        read = prompt_ids(tokenizer, rules, SAMPLE_PROMPT)
+        text = continuation(session, tokenizer, read, SAMPLE_TOKENS, Sampling(seed=seed), rules)
+        return _Sample(SAMPLE_PROMPT, tokenizer.decode(read) + "".join(text))
     ids = sentences.each()[0].tolist()
-    return _Sample(text := tokenizer.decode(ids), f"{text}\n\n{shares_text(classified(session, ids))}")
+    return _Sample(said := tokenizer.decode(ids), f"{said}\n\n{shares_text(classified(session, ids))}")
 
 
 def _constraints(prepared: Prepared, stored_bytes: int, findings: _Findings) -> tuple[Constraint, ...]:
@@ -237,6 +240,7 @@ def _manifest(prepared: Prepared, plan: Plan, graph: ExportedGraph, findings: _F
         measured=findings.measured,
         constraints=_constraints(prepared, weights + states, findings),
         files={},
+        text=model.rules,
     )
 
 

@@ -2,33 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from exporters.errors import SlmcError
+from exporters.text_rules import Chat, TextRules
 from targets.session import Session
-from toolchain.delivery.run_artifact import pick, softmax
+from toolchain.delivery.continuation import ArtifactError, Continuation, check_prompt, softmax
+from toolchain.model.chat import prompt_text
 
 
-def generate(
-    session: Session, tokenizer: Tokenizer, prompt: str, tokens: int, *, temperature: float, top_k: int, seed: int
-) -> Iterator[str]:
-    """Pieces of text, the prompt first; whole characters only. Ends early where the context is full."""
-    random = np.random.default_rng(seed)
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn: at temperature 0 always the best, else one of the top_k best; equal seeds, equal texts."""
+
+    temperature: float = 0.7
+    top_k: int = 40
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What ends a text beside its length: the model's own rules unless `own` is false, and more strings."""
+
+    own: bool = True
+    stop: tuple[str, ...] = ()
+
+
+def prompt_ids(tokenizer: Tokenizer, rules: TextRules, prompt: str) -> list[int]:
+    """A text to go on from as tokens; the tokenizer puts the begin tokens before it."""
+    return tokenizer.encode(prompt).ids or [rules.start]
+
+
+def chat_ids(tokenizer: Tokenizer, chat: Chat, question: str, system: str | None) -> list[int]:
+    """A question as its tokens in the model's chat template, which writes begin tokens itself.
+
+    Raises:
+        SlmcError: as `prompt_text`.
+    """
+    ids: list[int] = tokenizer.encode(prompt_text(chat, question, system), add_special_tokens=False).ids
+    return ids
+
+
+def continuation(
+    session: Session, tokenizer: Tokenizer, ids: Sequence[int], tokens: int, sampling: Sampling,
+    rules: TextRules | None = None, ending: Ending = Ending(), chat: Chat | None = None,
+) -> Continuation:  # fmt: skip
+    """What the model goes on with after `ids`, at most so many tokens, whole characters only.
+
+    Args:
+        chat: of an answer, which further tokens may end.
+
+    Raises:
+        SlmcError: the prompt is longer than the context.
+    """
+    try:
+        check_prompt(ids, session.io.context)
+    except ArtifactError as error:
+        raise SlmcError(str(error)) from error
     session.reset()
-    written: list[int] = tokenizer.encode(prompt).ids or [0]
-    shown: str = tokenizer.decode(written)
-    yield shown
-    logits: NDArray[np.float32] = session.prefill(np.array([written], np.int64))
-    for _ in range(tokens if session.room is None else min(tokens, session.room)):
-        written.append(pick(logits, temperature, top_k, random))
-        text: str = tokenizer.decode(written)
-        if not text.endswith("\ufffd"):
-            yield text[len(shown) :]
-            shown = text
-        logits = session.step(written[-1])
+    own = rules if ending.own and rules is not None else TextRules()
+    end = (*own.end, *(chat.end if chat and ending.own else ()))
+    return Continuation(
+        session, tokenizer, ids, tokens=tokens, temperature=sampling.temperature, top_k=sampling.top_k,
+        seed=sampling.seed, end=end, stop=(*own.stop, *ending.stop),
+    )  # fmt: skip
 
 
 def classified(session: Session, ids: Sequence[int]) -> dict[str, float]:

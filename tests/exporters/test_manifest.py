@@ -32,6 +32,7 @@ from exporters.manifest import (
 )
 from exporters.text_rules import Chat, TextRules
 
+CHAT = Chat("{{ x }}", {"eos_token": "<e>"}, ("<u>", "<a>"), ("", "", ""), None, True, (7,), None)
 FULL = Manifest(
     schema_version=1,
     producer=Producer("slmc", "0.1.0"),
@@ -51,7 +52,7 @@ FULL = Manifest(
     ),
     constraints=(Constraint("max-memory", 100.0, 90.0, "bytes", True), Constraint("a", 1.0, 2.0, "ms", False)),
     files={"model.onnx": FileEntry(20, "ef" * 32), "native/linux-x86_64/libslmc_ops.so": FileEntry(1, "00")},
-    text=TextRules((1,), (2, 0), ("\n\n",), 3, Chat("{{ x }}", ("<u>", "<a>"), ("", "", ""), None, True, (7,), None)),
+    text=TextRules((1,), (2, 0), ("\n\n",), 3, CHAT),
 )  # fmt: skip
 
 

@@ -30,7 +30,8 @@ from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
 from toolchain.cli.options import PATH, command
 from toolchain.delivery.validate import artifact_session
-from toolchain.model.text import UNUSED_ROWS, read_text, read_tokenizer
+from toolchain.model.text import read_text
+from toolchain.model.text_rules import artifact_tokenizer
 from toolchain.prepare import SHIPPED_TEXTS
 
 KINDS = ("md", "csv", "json", "jsonl", "sql")
@@ -111,7 +112,7 @@ def _subject(
 ) -> _Subject:
     manifest = open_artifact(folder)
     vocabulary = artifact_session(folder, manifest.io, native=not no_native).vocabulary
-    tokenizer = read_tokenizer(folder / "tokenizer.json", vocabulary, UNUSED_ROWS)
+    tokenizer = artifact_tokenizer(folder, manifest, vocabulary)
     text = read_text(SHIPPED_TEXTS / "evaluation.txt", tokenizer, manifest.io.context)
     where = stack.enter_context(site(place, console, folder, manifest, native=not no_native, speed=True))
     tokens = tuple(int(t) for t in text.ids[:4096])

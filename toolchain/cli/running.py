@@ -1,4 +1,4 @@
-"""The commands that read and write text with an artifact: eval, generate."""
+"""slmc eval: how well a model or an artifact reads a text."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from exporters.manifest import MANIFEST_NAME
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import artifact_native, say_whose_operators
-from toolchain.cli.options import PATH, THREADS, command, text_field_option
+from toolchain.cli.options import PATH, command, text_field_option
 from toolchain.cli.validating import artifact_text
 from toolchain.delivery.validate import accuracy_drop, artifact_session
 from toolchain.evidence.classes import AnyReference, ClassReference, reference_for
 from toolchain.evidence.quality import Score, bits_per_byte, stream_logits
-from toolchain.generate import generate
 from toolchain.model.catalog import load_model
 from toolchain.model.family import ModelOptions
-from toolchain.model.text import UNUSED_ROWS, Text, read_judged, read_text, read_tokenizer
+from toolchain.model.text import Text, read_judged, read_text
 from toolchain.prepare import check_metric
 
 
@@ -148,57 +147,3 @@ def _reader(
         labels = loaded.classes.labels
         return loaded.forward, read_judged(data, loaded.tokenizer, labels, loaded.forward.context, "--data", field)
     return loaded.forward, read_text(data, loaded.tokenizer, loaded.forward.context, field)
-
-
-@click.command("generate")
-@click.argument("artifact", type=PATH)
-@click.option("-p", "--prompt", default="The ", help="Text to go on from.")
-@click.option("-n", "--tokens", type=click.IntRange(min=0), default=128)
-@click.option(
-    "--temp",
-    "--temperature",
-    "temperature",
-    type=click.FloatRange(min=0),
-    default=0.7,
-    help="0 always takes the best token.",
-)
-@click.option("--top-k", type=click.IntRange(min=1), default=40)
-@click.option("--seed", type=click.IntRange(min=0), default=0)
-@click.option("--threads", type=THREADS, default=1)
-@click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
-@artifact_native
-@command
-def generate_command(
-    console: Console, artifact: Path, prompt: str, tokens: int, temperature: float, top_k: int, seed: int, threads: int,
-    no_native: bool, artifact_native: bool,
-) -> int:  # fmt: skip
-    """Write text with an ARTIFACT, token by token."""
-    if math.isnan(temperature):
-        raise SlmcError("--temperature nan: expected a number of 0 or more")
-    if not _is_text(prompt):
-        raise SlmcError(f"-p {prompt!r}: not UTF-8 text; give plain text")
-    manifest = open_artifact(artifact)
-    if manifest.io.classes:
-        raise SlmcError(
-            f"{artifact}: a classifier ({', '.join(manifest.io.classes.labels)}), which writes no text; label a "
-            f"sentence with 'python {artifact / 'run.py'} -p SENTENCE'"
-        )
-    say_whose_operators(console, artifact, native=not no_native, trusted=artifact_native)
-    session = artifact_session(artifact, manifest.io, native=not no_native, own=artifact_native, threads=threads)
-    tokenizer = read_tokenizer(artifact / "tokenizer.json", session.vocabulary, UNUSED_ROWS)
-    pieces = []
-    for piece in generate(session, tokenizer, prompt, tokens, temperature=temperature, top_k=top_k, seed=seed):
-        pieces.append(piece)
-        if not console.as_json:
-            click.echo(piece, nl=False)
-    console.result({"prompt": prompt, "text": "".join(pieces)}, "")
-    return 0
-
-
-def _is_text(argument: str) -> bool:
-    """Whether a command line argument was UTF-8; Python keeps other bytes as lone surrogates."""
-    try:
-        argument.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

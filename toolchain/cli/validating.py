@@ -26,7 +26,8 @@ from toolchain.evidence.quality import bits_per_byte, standard_error, stream_log
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import LanguageModel, ModelOptions
 from toolchain.model.sentences import Sentences
-from toolchain.model.text import UNUSED_ROWS, Reading, Text, read_judged, read_text, read_tokenizer
+from toolchain.model.text import Reading, Text, read_judged, read_text
+from toolchain.model.text_rules import artifact_tokenizer
 from toolchain.prepare import SHIPPED_TEXTS
 
 TEXT_TOKENS, STOCK_TOKENS, SINGLE_TOKENS = 8192, 2048, 256
@@ -89,7 +90,7 @@ def validate_command(
 def artifact_text(artifact: Path, manifest: Manifest, data: Path | None, vocabulary: int, field: str | None) -> Text:
     """A text, the shipped one if none is given, as an artifact's tokenizer splits it and its context cuts it; for a
     classifier labelled sentences."""
-    tokenizer = read_tokenizer(artifact / "tokenizer.json", vocabulary, UNUSED_ROWS)
+    tokenizer = artifact_tokenizer(artifact, manifest, vocabulary)
     if manifest.io.classes:
         return read_judged(data, tokenizer, manifest.io.classes.labels, manifest.io.context, "--data", field)
     return read_text(data or SHIPPED_TEXTS / "evaluation.txt", tokenizer, manifest.io.context, field)

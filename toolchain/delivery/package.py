@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import datetime
 import os
 import shutil
@@ -17,17 +18,33 @@ from toolchain.outputs import check_output, remove_artifact, remove_files
 from toolchain.workspace import REPLACED
 
 REPORT_NAME = "report.json"
-_RUNNER = Path(__file__).parent / "run_artifact.py"
+_HERE = Path(__file__).parent
+_RUNNER, _PART = "run_artifact.py", "continuation"
 
 
 def add_companions(staging: Path, tokenizer: Path, libraries: Mapping[str, Path]) -> None:
     """The tokenizer, run.py, and the compiled operators by platform."""
     shutil.copyfile(tokenizer, staging / "tokenizer.json")
-    shutil.copyfile(_RUNNER, staging / "run.py")
+    (staging / "run.py").write_text(runner(), encoding="utf-8")
     for platform, library in libraries.items():
         native = staging / "native" / platform
         native.mkdir(parents=True)
         shutil.copyfile(library, native / LIBRARY_NAME)
+
+
+def runner() -> str:
+    """run.py in one file: the program, with the module that it shares with slmc in the place of its import."""
+    program = (_HERE / _RUNNER).read_text(encoding="utf-8")
+    part = (_HERE / f"{_PART}.py").read_text(encoding="utf-8")
+    statement = _import_of(program, f"toolchain.delivery.{_PART}")
+    lines, future = program.splitlines(), _import_of(part, "__future__")
+    lines[statement.lineno - 1 : statement.end_lineno] = part.splitlines()[future.end_lineno :]
+    return "\n".join(lines) + "\n"
+
+
+def _import_of(source: str, module: str) -> ast.ImportFrom:
+    imports = (node for node in ast.parse(source).body if isinstance(node, ast.ImportFrom))
+    return next(node for node in imports if node.module == module)
 
 
 def write_sums(staging: Path) -> dict[str, FileEntry]:

@@ -1,95 +1,256 @@
 """Run this artifact with numpy, onnxruntime and tokenizers alone: python run.py -p "Once"; a classifier labels it."""
 
+from __future__ import annotations
+
 import argparse
 import ctypes
+import hashlib
 import json
+import math
+import os
 import platform
+import re
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
-import numpy as np
-import onnxruntime as ort
-from tokenizers import Tokenizer
+try:
+    import numpy as np
+    import onnxruntime as ort
+    import tokenizers
+except ImportError as missing:
+    sys.exit(f"error: {missing.name or missing} cannot be imported; pip install numpy onnxruntime tokenizers")
+
+from toolchain.delivery.continuation import (
+    AGAIN,
+    ArtifactError,
+    Continuation,
+    Model,
+    chat_text,
+    check_prompt,
+    ending_note,
+    one_line,
+    softmax,
+)
 
 HERE = Path(__file__).resolve().parent
+LIBRARY = "libslmc_ops.so"
+NEEDED = {"onnxruntime": "1.24", "tokenizers": "0.21"}
+"""Packages and their oldest releases."""
+INTERRUPTED = 130
 
 
-def open_session(native: bool, threads: int, bodies: int) -> ort.InferenceSession:
+def check_versions() -> None:
+    """Refuse packages that are too old for the graph or for tokenizer.json."""
+    for module in (ort, tokenizers):
+        least, found = NEEDED[module.__name__], str(module.__version__)
+        if _release(found) < _release(least):
+            raise ArtifactError(
+                f"{module.__name__} {found} is too old, {least} or later is needed; pip install -U {module.__name__}"
+            )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def check_file(name: str, files: dict[str, Any]) -> Path:
+    """A file of the artifact with the size that the manifest says, and its SHA-256 unless it is the (large) data."""
+    path, entry = HERE / name, files[name]
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; {AGAIN}")
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        raise ArtifactError(f"{path}: {size} bytes, the manifest says {entry['bytes']}; {AGAIN}")
+    if not name.endswith(".data") and hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        raise ArtifactError(f"{path}: the contents differ from the manifest's SHA-256; {AGAIN}")
+    return path
+
+
+def open_model(manifest: dict[str, Any], native: bool, threads: int) -> Model:
     """The model, with the compiled operators for this machine if the artifact brings them and they load."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors come as exceptions
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     machine = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
-    library = HERE / "native" / f"{platform.system().lower()}-{machine}" / "libslmc_ops.so"
-    if native and library.is_file():
+    name, files = f"native/{platform.system().lower()}-{machine}/{LIBRARY}", manifest["files"]
+    if native and name in files:
+        library = str(check_file(name, files))  # one that was cut off would end this process when it is loaded
         try:
-            ctypes.CDLL(str(library))
-            options.add_session_config_entry("ai.slmc.bodies", str(bodies))
-            options.register_custom_ops_library(str(library))
-        except OSError as error:
-            print(f"compiled operators not used ({error}); running on plain ONNX Runtime", file=sys.stderr)
-    return ort.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
+            ctypes.CDLL(library)
+            options.add_session_config_entry("ai.slmc.bodies", str(manifest["io"]["bodies"]))
+            options.register_custom_ops_library(library)
+        except Exception as error:
+            note(f"compiled operators not used ({one_line(error)}); running on plain ONNX Runtime")
+    paths = [check_file(name, files) for name in ("model.onnx", "model.onnx.data") if name in files]
+    try:
+        inference = ort.InferenceSession(str(paths[0]), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no base
+        raise ArtifactError(f"{paths[0]}: ONNX Runtime {ort.__version__} cannot open it: {one_line(error)}") from error
+    return Model(inference, manifest["io"])
 
 
-def pick(logits: np.ndarray, temperature: float, top_k: int, random: np.random.Generator) -> int:
-    """The next token: the best one at temperature 0, else drawn from the top_k best."""
-    if temperature <= 0:
-        return int(logits.argmax())
-    best = np.argpartition(logits, -top_k)[-top_k:] if top_k < len(logits) else np.arange(len(logits))
-    return int(random.choice(best, p=softmax(logits[best] / temperature)))
+def open_tokenizer(files: dict[str, Any]) -> Any:
+    """The tokenizer, which would cut and pad texts if its file said so."""
+    path = check_file("tokenizer.json", files)
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ArtifactError(
+            f"{path}: tokenizers {tokenizers.__version__} cannot read it ({one_line(error)}); pip install -U tokenizers"
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Probabilities of scores [n]."""
-    shares: np.ndarray = np.exp(scores.astype(np.float64) - scores.max())
-    shares /= shares.sum()
-    return shares
+def prompt_ids(args: argparse.Namespace, tokenizer: Any, rules: dict[str, Any] | None) -> list[int]:
+    """What the model reads: a conversation as its template writes it, or the prompt behind its begin tokens."""
+    if args.chat:
+        if not rules or not rules["chat"]:
+            raise ArtifactError("--chat: this model has no chat template; leave it out and give a text to go on from")
+        ids: list[int] = tokenizer.encode(chat_text(rules["chat"], args.prompt, args.system), False).ids
+        return ids
+    if rules is None:
+        return tokenizer.encode(args.prompt).ids or [0]
+    plain = tokenizer.encode(args.prompt, add_special_tokens=False).ids
+    return [*rules["begin"], *plain] or [rules["start"]]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-p", "--prompt", default="The ")
-    parser.add_argument("-n", "--tokens", type=int, default=100)
-    parser.add_argument("--temperature", type=float, default=0.7, help="0 always takes the best token")
-    parser.add_argument("--top-k", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--no-native", action="store_true", help="plain ONNX Runtime, without compiled operators")
-    args = parser.parse_args()
-    io = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))["io"]
-    tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))
-    session = open_session(not args.no_native, args.threads, io["bodies"])
-    state = {s["input"]: np.full(s["shape"], s["fill"], s["dtype"]) for s in io["states"]}
-    names = [io["logits"], *(s["output"] for s in io["states"])]
-    random = np.random.default_rng(args.seed)
-    ids = tokenizer.encode(args.prompt).ids or [0]
-    room = io["context"] - len(ids) if io["context"] else args.tokens
-    if room < 0:
-        sys.exit(f"error: the prompt has {len(ids)} tokens, and the context is {io['context']}; shorten it")
-    if io["classes"]:
-        scores = session.run([io["logits"]], {io["tokens"]: np.array([ids], np.int64), **state})[0][0, 0]
-        print(io["classes"]["labels"][int(scores.argmax())])
-        for label, score, share in zip(io["classes"]["labels"], scores, softmax(scores), strict=True):
-            print(f"{label}\t{score:.4f}\t{share:.1%}")
-        return
-    if args.tokens > room:
-        print(f"only {room} tokens fit into the context after this prompt", file=sys.stderr)
-    shown, written, fresh, seconds = tokenizer.decode(ids), list(ids), ids, 0.0
-    print(shown, end="", flush=True)
-    for _ in range(min(args.tokens, room)):
-        began = time.perf_counter()
-        logits, *after = session.run(names, {io["tokens"]: np.array([fresh], np.int64), **state})
-        seconds += time.perf_counter() - began
-        state = {s["input"]: value for s, value in zip(io["states"], after, strict=True)}
-        fresh = [pick(logits[0, -1], args.temperature, args.top_k, random)]
-        written += fresh
-        text = tokenizer.decode(written)
-        if not text.endswith("\ufffd"):  # an unfinished UTF-8 character waits for its other bytes
-            print(text[len(shown) :], end="", flush=True)
-            shown = text
-    print(f"\n\n{args.tokens / max(seconds, 1e-9):.0f} tokens per second", file=sys.stderr)
+def label(model: Model, ids: list[int], labels: Sequence[str]) -> None:
+    """Print the likeliest class, then every class with its score and probability."""
+    scores = model.run(np.array([ids], np.int64))[0, 0]
+    print(labels[int(scores.argmax())])
+    for name, score, share in zip(labels, scores, softmax(scores), strict=True):
+        print(f"{name}\t{score:.4f}\t{share:.1%}")
 
 
-if __name__ == "__main__":
-    main()
+def write(model: Model, tokenizer: Any, ids: list[int], rules: dict[str, Any], args: argparse.Namespace) -> None:
+    """Print the text, piece by piece, then its figures on stderr."""
+    chat = rules["chat"] if args.chat else None
+    end = [] if args.no_stop else [*rules["end"], *(chat["end"] if chat else [])]
+    stop = args.stop if args.no_stop else [*rules["stop"], *args.stop]
+    text = Continuation(
+        model, tokenizer, ids, tokens=args.tokens, temperature=args.temperature, top_k=args.top_k, seed=args.seed,
+        end=end, stop=stop,
+    )  # fmt: skip
+    if not chat:
+        print(tokenizer.decode(ids), end="", flush=True)
+    for piece in text:
+        print(piece, end="", flush=True)
+    print(flush=True)
+    if early := ending_note(text.ended, model.context):
+        note(early)
+    note(text.figures())
+
+
+def note(text: str) -> None:
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ArtifactError(f"{message}; see --help")
+
+
+def _number(kind: type, least: float, most: float = math.inf) -> Any:
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most or value == math.inf:
+            allowed = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r}: a number is needed, {allowed}")
+        return value
+
+    return read
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!a}: not UTF-8 text") from None
+    return text
+
+
+def _stop_string(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty string ends every text; give some characters")
+    return _text(text)
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("-p", "--prompt", type=_text, default="The ", help="text to go on from, or a question with --chat")
+    add("-n", "--tokens", type=_number(int, 0), default=128, help="tokens to write at most")
+    add("--temp", "--temperature", dest="temperature", type=_number(float, 0), default=0.7,
+        help="0 always takes the best token")  # fmt: skip
+    add("--top-k", type=_number(int, 1), default=40)
+    add("--seed", type=_number(int, 0), default=0)
+    add("--threads", type=_number(int, 1, 256), default=1)
+    add("--chat", action="store_true", help="the prompt is a question; answer it as the model's chat template asks for")
+    add("--system", type=_text, help="a system message, with --chat")
+    add("--stop", type=_stop_string, action="append", default=[], help="a string that ends the text; repeatable")
+    add("--no-stop", action="store_true", help="go on behind the model's own end tokens and stop strings")
+    add("--no-native", action="store_true", help="plain ONNX Runtime, without compiled operators")
+    args = parser.parse_args(arguments)
+    if args.system is not None and not args.chat:
+        parser.error("--system needs --chat")
+    if args.system is not None and not args.system.strip():
+        parser.error("--system: an empty message says nothing; leave it out")
+    if args.chat and not args.prompt.strip():
+        parser.error("--chat answers a question: give one with -p")
+    return args
+
+
+def run(arguments: Sequence[str] | None) -> None:
+    args = parsed(arguments)
+    check_versions()
+    try:
+        manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
+        rules, context, classes = manifest.get("text"), manifest["io"].get("context"), manifest["io"].get("classes")
+        tokenizer = open_tokenizer(manifest["files"])
+        ids = prompt_ids(args, tokenizer, rules)
+        check_prompt(ids, context)
+        model = open_model(manifest, not args.no_native, args.threads)
+    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+        raise ArtifactError(f"{HERE / 'manifest.json'}: damaged ({type(error).__name__}: {error}); {AGAIN}") from error
+    if classes:
+        label(model, ids, classes["labels"])
+    else:
+        write(model, tokenizer, ids, rules or {"end": [], "stop": [], "chat": None}, args)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0, 2 for what the user can mend, 130 where he stopped it."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        if sys.stdout is None:
+            raise ArtifactError("standard output is closed; give it a terminal, a file or a pipe")
+        run(arguments)
+        sys.stdout.flush()
+    except ArtifactError as error:
+        note(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        note("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough; at exit Python would flush once more and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        note(f"error: the text cannot be written: {error.strerror or error}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    return 0
+
+
+if __name__ == "__main__" and (code := main()):
+    sys.exit(code)

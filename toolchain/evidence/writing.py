@@ -6,7 +6,7 @@ What a model draws from its own predictions teaches a compressed one nearly as w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ def written(
         SlmcError: temperature 0, no opening and a token that begins a text: all texts would be the same.
     """
     begin: list[int] = model.tokenizer.encode("").ids[:1]
+    ends = {*begin, *(model.rules.end if model.rules else ())}
     if begin and temperature == 0 and opening == 0:
         raise SlmcError("--temperature 0: every text would be the same one; give --opening 8, or a temperature of 0.3")
     length = min(LENGTH, model.forward.context or LENGTH)
@@ -57,7 +58,7 @@ def written(
         if opening:
             first = continued(model.forward, first, min(1 + opening, length), 1.0, generator)
         ids = continued(model.forward, first, length, temperature, generator, say)
-        texts += [text for row in ids.tolist() for text in _texts(model, row, begin)]
+        texts += [text for row in ids.tolist() for text in _texts(model, row, ends)]
     between = str(model.tokenizer.id_to_token(begin[0])) if begin else "\n"
     return between.join(texts) + "\n"
 
@@ -66,11 +67,11 @@ def _any_tokens(model: LoadedModel, rows: int, generator: torch.Generator) -> Te
     return torch.randint(model.tokenizer.get_vocab_size(), (rows, 1), generator=generator)
 
 
-def _texts(model: LoadedModel, row: Sequence[int], begin: Sequence[int]) -> list[str]:
-    """The texts in a row of tokens that `begin` separates."""
+def _texts(model: LoadedModel, row: Sequence[int], ends: Container[int]) -> list[str]:
+    """The texts in a row of tokens, between any of `ends`."""
     parts: list[list[int]] = [[]]
     for token in row:
-        if token in begin:
+        if token in ends:
             parts.append([])
         else:
             parts[-1].append(token)

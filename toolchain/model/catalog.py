@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from exporters.errors import SlmcError
 from exporters.opening import read_json
 from exporters.states import StateSpec
+from exporters.text_rules import TextRules
 from targets.memory import available_bytes
 from toolchain.model.cache import CachedModel
 from toolchain.model.checkpoint import Checkpoint
@@ -31,6 +32,7 @@ from toolchain.model.spikegpt import SpikeGptFamily
 from toolchain.model.spiking_bert import SpikingBertFamily
 from toolchain.model.streamed import streamed
 from toolchain.model.text import read_tokenizer
+from toolchain.model.text_rules import begin_with, read_text_rules
 from toolchain.model.tree import ModelTree
 from toolchain.model.weights import find_weights, is_plain, read_checkpoint
 
@@ -48,7 +50,8 @@ class LoadedModel:
     """A model that computes in float32 (not training), its hierarchy, tokenizer, and where it came from.
 
     kv_cache: how its compressed twins store keys and values; the model itself keeps them exactly.
-    residency: whether its matrices are in memory, or read from disk for every product.
+    residency: whether its matrices are in memory, or read from disk for every product. rules: how its texts begin and
+    end; None of a classifier.
     """
 
     module: nn.Module
@@ -60,6 +63,7 @@ class LoadedModel:
     sha256: str
     kv_cache: str = "fp32"
     residency: Residency = "memory"
+    rules: TextRules | None = None
 
     @property
     def forward(self) -> LanguageModel:
@@ -119,9 +123,15 @@ def load_model(
     _fill(module, tree, checkpoint, where)
     tokenizer_path = tokenizer or folder / "tokenizer.json"
     read = read_tokenizer(tokenizer_path, tree.vocabulary, family.unused_rows)
+    rules = None
+    if not isinstance(module, Classifier):
+        rules = read_text_rules(path if path.is_dir() else None, tokenizer_path, read, tree.vocabulary)
+        read = begin_with(read, rules.begin)
     name = path.resolve().name if path.is_dir() else path.stem
     tree = dataclasses.replace(tree, state_bytes=sum(s.nbytes for s in stored_states(module, options)))
-    return LoadedModel(module, tree, read, tokenizer_path, folder, name, checkpoint.sha256, options.kv_cache, where)
+    return LoadedModel(
+        module, tree, read, tokenizer_path, folder, name, checkpoint.sha256, options.kv_cache, where, rules
+    )
 
 
 def stored_states(module: nn.Module, options: ModelOptions) -> list[StateSpec]:

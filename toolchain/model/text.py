@@ -149,8 +149,10 @@ def read_judged(
 
 
 def _cut(ids: list[int], tokenizer: Tokenizer, context: int | None) -> list[int]:
-    beginning: list[int] = tokenizer.encode("").ids[:1]
-    if context is None or not beginning or context == 1:
+    beginning: list[int] = tokenizer.encode("").ids
+    if context is None:
+        return [*beginning, *ids]
+    size = context - len(beginning)
+    if not beginning or size < 1:
         return ids
-    size = context - 1
     return [token for at in range(0, len(ids), size) for token in (*beginning, *ids[at : at + size])]
