@@ -28,8 +28,9 @@ from targets.measurement import Measurement, MeasureRequest
 from toolchain.cli.main import main as slmc
 from toolchain.delivery.package import write_sums
 from toolchain.gate.values import read_baseline, unpacked
-from toolchain.model.text import read_text, read_tokenizer
-from toolchain.prepare import SHIPPED_TEXTS
+from toolchain.model.text import read_text
+from toolchain.model.tokenizer import read_tokenizer
+from toolchain.shipped import SHIPPED_TEXTS
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "samples" / "spikegpt-6m"
@@ -168,7 +169,8 @@ def sign(folder: Path) -> None:
 def agreement(folder: Path, work: Path) -> float:
     """Share of the baseline's text where the best token is the fp32 model's."""
     baseline = read_baseline(work / "baseline.json")
-    tokenizer = read_tokenizer(folder / "tokenizer.json", json.loads((MODEL / "config.json").read_text())["vocabulary"])
+    vocabulary = json.loads((MODEL / "config.json").read_text())["vocabulary"]
+    tokenizer = read_tokenizer(folder / "tokenizer.json", vocabulary).tokenizer
     ids = read_text(SHIPPED_TEXTS / "evaluation.txt", tokenizer).ids[: baseline.figures.text.tokens]
     found = evaluate(folder, "model.onnx", read_manifest(folder).io, EvaluationRequest(tuple(ids.tolist())))
     return found.agreement(unpacked(baseline.reference_tokens, work / "baseline.json"))

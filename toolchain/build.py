@@ -104,7 +104,7 @@ def _plan(prepared: Prepared, result: SearchResult) -> Plan:
         seed=prepared.problem.seed, effort=prepared.problem.effort.name, max_latency_ms=prepared.max_latency_ms,
         max_rss_bytes=prepared.max_rss_bytes, tune=prepared.spec.tune, tune_for=prepared.spec.tune_for,
         shuffle=prepared.spec.shuffle,
-        cache=ModelOptions(prepared.model.forward.context, prepared.model.kv_cache),
+        cache=ModelOptions(prepared.model.forward.context, prepared.model.kv_cache, prepared.model.tree.family),
     )  # fmt: skip
 
 

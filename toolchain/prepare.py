@@ -27,11 +27,9 @@ from toolchain.model.tree import ModelTree
 from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
 from toolchain.search.problem import METHOD_MARK, Limits, Problem, effort_named, layer_options
 from toolchain.search.store import Journal, LayerStore
+from toolchain.shipped import SHIPPED_TEXTS
 from toolchain.shuffle import parse_pattern
 from toolchain.spec import Spec
-
-SHIPPED_TEXTS = Path(__file__).parent / "texts"
-"""Original English prose that comes with slmc, for users who give no text of their own."""
 
 SEARCH_SHARE = 0.7
 """Share of --max-time that the search may use; the rest is for export, validation and measurement."""
@@ -133,7 +131,8 @@ def prepare(spec: Spec) -> Prepared:
     max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None
     torch.set_num_threads(spec.threads)
     room = parse_bytes(spec.max_build_memory, "--max-build-memory") if spec.max_build_memory is not None else None
-    model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache), room)
+    model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache, spec.family), room)
+    spec = spec.model_copy(update={"family": model.tree.family})
     _refuse_from_disk(spec, model)
     check_metric(spec.metric, classifier=model.classes is not None)
     calibration, evaluation = read_calibration(spec, model), read_evaluation(spec, model)

@@ -24,6 +24,7 @@ class Spec(BaseModel):
     model: Path
     output: Path
     tokenizer: Path | None = None
+    family: str | None = None
     context: int | None = Field(default=None, ge=1, le=2**20)
     kv_cache: Literal["fp32", "int8"] = "fp32"
     calibration: Path | None = None

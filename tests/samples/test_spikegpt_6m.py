@@ -11,7 +11,7 @@ from train_spikegpt import bits_per_byte, encode, firing_rates
 from toolchain.evidence.quality import Reference
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.text import read_text
-from toolchain.prepare import SHIPPED_TEXTS
+from toolchain.shipped import SHIPPED_TEXTS
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "samples" / "spikegpt-6m"

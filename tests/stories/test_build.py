@@ -29,8 +29,8 @@ from toolchain.delivery.validate import artifact_session
 from toolchain.evidence.calibration import input_moments
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.text import read_text
-from toolchain.prepare import SHIPPED_TEXTS
 from toolchain.search.evaluator import Evidence, layer_maker
+from toolchain.shipped import SHIPPED_TEXTS
 
 PROMPT = "The old bridge over the river was"
 FILES = {

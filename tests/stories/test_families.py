@@ -35,7 +35,7 @@ from toolchain.model.llama import Llama, LlamaConfig
 from toolchain.model.opt import Opt, OptConfig
 from toolchain.model.rwkv4 import Rwkv4
 from toolchain.model.spikegpt import SpikeGptConfig
-from toolchain.prepare import SHIPPED_TEXTS
+from toolchain.shipped import SHIPPED_TEXTS
 from toolchain.tuning.distil import Schedule, tune
 
 VOCABULARY, CONTEXT = 300, 48

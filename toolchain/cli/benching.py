@@ -32,7 +32,7 @@ from toolchain.cli.options import PATH, command
 from toolchain.delivery.validate import artifact_session
 from toolchain.model.text import read_text
 from toolchain.model.text_rules import artifact_tokenizer
-from toolchain.prepare import SHIPPED_TEXTS
+from toolchain.shipped import SHIPPED_TEXTS
 
 KINDS = ("md", "csv", "json", "jsonl", "sql")
 TABLE = "llama_bench"

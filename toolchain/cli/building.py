@@ -15,6 +15,7 @@ from exporters.native_library import library_path
 from targets import units
 from toolchain.build import build, find, reordered_as_asked
 from toolchain.cli.console import Console
+from toolchain.cli.opening import tell
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, text_options
 from toolchain.deliver import Delivered, deliver
 from toolchain.delivery.plan import check_plan, read_plan
@@ -34,10 +35,12 @@ from toolchain.workspace import clear_staging, workspace, write_whole
 
 
 def _prepared(
-    output: Path, model: Path, config: Path | None, settings: tuple[str, ...], flags: dict[str, Any]
+    console: Console, output: Path, model: Path, config: Path | None, settings: tuple[str, ...], flags: dict[str, Any]
 ) -> Prepared:
     flags["layer"] = pins(flags.get("layer") or ())
-    return prepare(resolve(flags | {"model": model, "output": output}, config, settings))
+    prepared = prepare(resolve(flags | {"model": model, "output": output}, config, settings))
+    tell(console, prepared.model)
+    return prepared
 
 
 @click.command("build")
@@ -55,7 +58,7 @@ def build_command(
     """Compress MODEL under constraints, prove it on ONNX Runtime, and write a deployable artifact."""
     check_output(output, force=force or dry_run)
     library_path()  # an artifact brings it: better missed now than after the search
-    prepared = _prepared(output, model, config, settings, flags)
+    prepared = _prepared(console, output, model, config, settings, flags)
     latency = forecast_latency(prepared)
     if dry_run:
         plan = forecast(prepared)
@@ -84,7 +87,7 @@ def search_command(
 ) -> int:  # fmt: skip
     """Find the best recipe for MODEL under constraints and write it as a plan."""
     check_output_file(output, PLAN, force=force)
-    prepared = _prepared(output, model, config, settings, flags)
+    prepared = _prepared(console, output, model, config, settings, flags)
     with console.working(), workspace(output, prepared.inputs(), resume=resume) as folder:
         found = find(prepared, folder, console.progress, console.note)
         write_whole(output, found.plan.to_json())
@@ -119,8 +122,8 @@ def export_command(
     library_path()  # as for build
     plan = read_plan(plan_path)
     planned = {"effort": plan.effort, "seed": plan.seed, "context": plan.context,
-               "kv_cache": plan.kv_cache, "shuffle": plan.shuffle}  # fmt: skip
-    prepared = _prepared(output, model, None, (), flags | planned)
+               "kv_cache": plan.kv_cache, "shuffle": plan.shuffle, "family": plan.family}  # fmt: skip
+    prepared = _prepared(console, output, model, None, (), flags | planned)
     check_plan(plan, prepared.model.tree, prepared.model.sha256, str(plan_path))
     prepared = dataclasses.replace(
         prepared,

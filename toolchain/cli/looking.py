@@ -22,6 +22,7 @@ from targets.cpu import named_cpu
 from targets.energy import Activity, estimate_energy
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
+from toolchain.cli.opening import opened, tell
 from toolchain.cli.options import PATH, command, model_options, pins, search_options
 from toolchain.delivery.package import read_report
 from toolchain.delivery.plan import Plan
@@ -31,12 +32,14 @@ from toolchain.delivery.reports.html import render_heatmap
 from toolchain.evidence.activity import input_activity
 from toolchain.gather import gather_evidence
 from toolchain.latency import model_workload
-from toolchain.model.catalog import LoadedModel, UnknownFamily, found_tensors, load_model
+from toolchain.model.catalog import LoadedModel
+from toolchain.model.recognition import UnknownFamily, found_tensors
 from toolchain.model.text import read_text
 from toolchain.outputs import HEAT_MAP, check_output_file
 from toolchain.outputs import REPORTS as REPORT_FILES
-from toolchain.prepare import SHIPPED_TEXTS, make_evaluator, prepare
+from toolchain.prepare import make_evaluator, prepare
 from toolchain.search.sensitivity import sensitivities
+from toolchain.shipped import SHIPPED_TEXTS
 from toolchain.spec import Spec, resolve
 from toolchain.workspace import write_whole
 
@@ -50,12 +53,14 @@ SCHEMAS: dict[str, Any] = {"manifest": Manifest, "plan": Plan, "config": Spec, "
 @model_options
 @click.option("--target", help="Also predict time and energy per token there; see 'slmc targets ls'.")
 @command
-def inspect_command(console: Console, model: Path, tokenizer: Path | None, target: str | None) -> int:
+def inspect_command(
+    console: Console, model: Path, tokenizer: Path | None, family: str | None, target: str | None
+) -> int:
     """Show the hierarchy, shapes, parameters and bytes of a MODEL, or the formats of an artifact."""
     if (model / MANIFEST_NAME).is_file():
         return _inspect_artifact(console, model, target)
     try:
-        loaded = load_model(model, tokenizer)
+        loaded = opened(console, model, tokenizer, family)
     except UnknownFamily as unknown:
         rows = [tuple(map(str, row)) for row in found_tensors(unknown.checkpoint)]
         console.table(f"{model}: no known family", ("tensor", "how many", "shape", "type"), rows)
@@ -136,6 +141,7 @@ def sensitivity_command(
         check_output_file(html, HEAT_MAP, force=True)
     flags["layer"] = pins(flags.get("layer") or ())
     prepared = prepare(resolve(flags | {"model": model, "output": Path("unused")}, config, settings))
+    tell(console, prepared.model)
     with tempfile.TemporaryDirectory() as folder, console.working():
         evidence = gather_evidence(prepared, Path(folder), console.progress)
         evaluator, _ = make_evaluator(prepared, evidence, Path(folder), time.monotonic())

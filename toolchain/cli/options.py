@@ -82,9 +82,14 @@ def stack(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+family_option = click.option(
+    "--family", help="The model's family, where neither its tensors nor its config.json say it: rwkv, spikegpt."
+)
+
 model_options = stack(
     click.argument("model", type=PATH),
     click.option("--tokenizer", type=PATH, help="tokenizer.json, for a bare checkpoint file."),
+    family_option,
 )
 
 cache_options = stack(

@@ -14,13 +14,12 @@ from exporters.manifest import MANIFEST_NAME
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import artifact_native, say_whose_operators
-from toolchain.cli.options import PATH, command, text_field_option
+from toolchain.cli.opening import opened
+from toolchain.cli.options import PATH, command, family_option, text_field_option
 from toolchain.cli.validating import artifact_text
 from toolchain.delivery.validate import accuracy_drop, artifact_session
 from toolchain.evidence.classes import AnyReference, ClassReference, reference_for
 from toolchain.evidence.quality import Score, bits_per_byte, stream_logits
-from toolchain.model.catalog import load_model
-from toolchain.model.family import ModelOptions
 from toolchain.model.text import Text, read_judged, read_text
 from toolchain.prepare import check_metric
 
@@ -96,6 +95,7 @@ def _own_rows(own: AnyReference, text: Text) -> dict[str, Any]:
 @text_field_option
 @click.option("--reference", type=PATH, help="Model or artifact to compare with: KL divergence, top-1, drop.")
 @click.option("--tokenizer", type=PATH, help="tokenizer.json, for a bare checkpoint file.")
+@family_option
 @click.option("--tokens", type=click.IntRange(min=2), help="Read only so many tokens.")
 @click.option("--metric", help="perplexity, or accuracy of a classifier; the subject's own if not given.")
 @click.option("--no-native", is_flag=True, help="An artifact on plain ONNX Runtime.")
@@ -103,11 +103,11 @@ def _own_rows(own: AnyReference, text: Text) -> dict[str, Any]:
 @command
 def eval_command(
     console: Console, subject: Path, data: Path, text_field: str | None, reference: Path | None,
-    tokenizer: Path | None, tokens: int | None, metric: str | None, no_native: bool,
+    tokenizer: Path | None, family: str | None, tokens: int | None, metric: str | None, no_native: bool,
     artifact_native: bool,
 ) -> int:  # fmt: skip
     """Perplexity and bits per byte of a model or artifact SUBJECT on a text, or accuracy on labelled sentences."""
-    reader = partial(_reader, console, data, text_field, tokenizer, native=not no_native, own=artifact_native)
+    reader = partial(_reader, console, data, text_field, tokenizer, family, native=not no_native, own=artifact_native)
     model, text = reader(subject)
     check_metric(metric, classifier=text.sentences is not None)
     text = text.head(tokens) if tokens else text
@@ -133,8 +133,8 @@ def eval_command(
 
 
 def _reader(
-    console: Console, data: Path, field: str | None, tokenizer: Path | None, path: Path, *, native: bool, own: bool,
-    context: int | None = None,
+    console: Console, data: Path, field: str | None, tokenizer: Path | None, family: str | None, path: Path, *,
+    native: bool, own: bool, context: int | None = None,
 ) -> tuple[Any, Text]:  # fmt: skip
     """A model (with a context of that size) or artifact as a language model, and the text as it reads it."""
     if (path / MANIFEST_NAME).is_file():
@@ -142,7 +142,7 @@ def _reader(
         say_whose_operators(console, path, native=native, trusted=own)
         session = artifact_session(path, manifest.io, native=native, own=own)
         return _AsModel(session), artifact_text(path, manifest, data, session.vocabulary, field)
-    loaded = load_model(path, tokenizer, ModelOptions(context))
+    loaded = opened(console, path, tokenizer, family, context)
     if loaded.classes:
         labels = loaded.classes.labels
         return loaded.forward, read_judged(data, loaded.tokenizer, labels, loaded.forward.context, "--data", field)

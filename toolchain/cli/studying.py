@@ -13,13 +13,13 @@ import torch
 from exporters.errors import SlmcError
 from targets import units
 from toolchain.cli.console import Console, strict
+from toolchain.cli.opening import opened
 from toolchain.cli.options import PATH, THREADS, command, model_options, text_options
 from toolchain.compress.scores import ESparse
 from toolchain.evidence.entropy import BINS
-from toolchain.model.catalog import load_model
 from toolchain.model.text import read_text
 from toolchain.outputs import claim_folder
-from toolchain.prepare import SHIPPED_TEXTS
+from toolchain.shipped import SHIPPED_TEXTS
 from toolchain.study.cells import Cell, chosen
 from toolchain.study.picture import draw
 from toolchain.study.results import Result
@@ -43,8 +43,8 @@ from toolchain.workspace import write_whole
 @click.option("--threads", type=THREADS, default=1)
 @command
 def study_command(
-    console: Console, model: Path, tokenizer: Path | None, output: Path, calibration: Path | None, eval: Path | None,
-    text_field: str | None,
+    console: Console, model: Path, tokenizer: Path | None, family: str | None, output: Path, calibration: Path | None,
+    eval: Path | None, text_field: str | None,
     formats: tuple[str, ...], methods: tuple[str, ...], layers: str, tokens: int, calibration_tokens: int, tune: int,
     bins: int, alpha: float, threads: int,
 ) -> int:  # fmt: skip
@@ -54,7 +54,7 @@ def study_command(
     """
     wanted = chosen(formats, methods, tuning=tune > 0)
     torch.set_num_threads(threads)
-    loaded = load_model(model, tokenizer)
+    loaded = opened(console, model, tokenizer, family)
     if loaded.classes is not None:
         raise SlmcError(f"{model}: a study judges perplexity, and this model classifies; give a language model")
     context = loaded.forward.context

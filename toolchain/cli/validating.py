@@ -28,7 +28,7 @@ from toolchain.model.family import LanguageModel, ModelOptions
 from toolchain.model.sentences import Sentences
 from toolchain.model.text import Reading, Text, read_judged, read_text
 from toolchain.model.text_rules import artifact_tokenizer
-from toolchain.prepare import SHIPPED_TEXTS
+from toolchain.shipped import SHIPPED_TEXTS
 
 TEXT_TOKENS, STOCK_TOKENS, SINGLE_TOKENS = 8192, 2048, 256
 """Tokens that are read for quality, on plain ONNX Runtime, and one by one, unless --tokens says less."""
@@ -102,7 +102,7 @@ def reference_model(path: Path, tokenizer: Path | None, artifact: Path, manifest
     Raises:
         SlmcError: it is another one, or none.
     """
-    model = load_model(path, tokenizer, ModelOptions(context=manifest.io.context))
+    model = load_model(path, tokenizer, ModelOptions(manifest.io.context, family=manifest.source.family))
     if model.sha256 != manifest.source.sha256:
         raise SlmcError(f"{path}: not the model that {artifact} was made from (SHA-256 differs)")
     return model

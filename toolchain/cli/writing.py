@@ -10,9 +10,9 @@ import torch
 
 from exporters.errors import SlmcError
 from toolchain.cli.console import Console
+from toolchain.cli.opening import opened
 from toolchain.cli.options import PATH, THREADS, command, model_options
 from toolchain.evidence.writing import written
-from toolchain.model.catalog import load_model
 from toolchain.outputs import TEXT, check_output_file, put_aside
 from toolchain.workspace import write_whole
 
@@ -28,13 +28,14 @@ from toolchain.workspace import write_whole
 @click.option("--force", is_flag=True, help="Write even if the file exists, which is kept as FILE.old-1.")
 @command
 def write_command(
-    console: Console, model: Path, tokenizer: Path | None, output: Path, tokens: int, temperature: float, opening: int,
+    console: Console, model: Path, tokenizer: Path | None, family: str | None, output: Path, tokens: int,
+    temperature: float, opening: int,
     seed: int, threads: int, force: bool,
 ) -> int:  # fmt: skip
     """Let the fp32 MODEL write text, for --calibration and --eval where you have none like its training text."""
     check_output_file(output, TEXT, force=force)
     torch.set_num_threads(threads)
-    loaded = load_model(model, tokenizer)
+    loaded = opened(console, model, tokenizer, family)
     if loaded.classes:
         raise SlmcError(f"{model}: a classifier ({', '.join(loaded.classes.labels)}), which writes no text")
     with console.working():

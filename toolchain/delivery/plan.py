@@ -37,7 +37,7 @@ class Plan:
     the methods saw; the recipe's codes depend on it. tune: steps of end-to-end tuning after compression; tune_for: its
     objective.
     context, kv_cache: of the key-value cache, where there is one. families, screening: what sparse formats gave.
-    shuffle: the pattern that inner channels were put in order for.
+    shuffle: the pattern that inner channels were put in order for. family: how the model was read.
     """
 
     plan_version: int
@@ -62,6 +62,7 @@ class Plan:
     families: tuple[FamilyRow, ...] = ()
     screening: str = ""
     shuffle: str | None = None
+    family: str | None = None
 
     def schedule(self) -> Schedule:
         """How to tune what was chosen."""
@@ -98,7 +99,7 @@ def plan_of(
         PLAN_VERSION, model_sha256, calibration_sha256, calibration_tokens, seed, effort, OBJECTIVE, limits.max_bytes,
         limits.max_drop, max_latency_ms, max_rss_bytes, tune, tune_for, result.feasible, result.winner.recipe, points,
         rows, cache.context, cache.kv_cache, family_rows(result), result.screening.text() if result.screening else "",
-        shuffle,
+        shuffle, cache.family,
     )  # fmt: skip
 
 

@@ -1,12 +1,13 @@
-"""The model families, and the one way to open a model: a directory or a bare checkpoint file."""
+"""The one way to open a model: a directory or a bare checkpoint file."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import re
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,26 +24,15 @@ from toolchain.model.cache import CachedModel
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.classifier import WEIGHT, Classes, Classifier
 from toolchain.model.family import Family, LanguageModel, ModelOptions
-from toolchain.model.llama import LlamaFamily
 from toolchain.model.meta_llama import from_meta
-from toolchain.model.opt import OptFamily
+from toolchain.model.recognition import candidates, shapes_of
 from toolchain.model.residency import Residency, residency
-from toolchain.model.rwkv4 import Rwkv4Family
-from toolchain.model.spikegpt import SpikeGptFamily
-from toolchain.model.spiking_bert import SpikingBertFamily
 from toolchain.model.streamed import streamed
-from toolchain.model.text import read_tokenizer
 from toolchain.model.text_rules import begin_with, read_text_rules
+from toolchain.model.tokenizer import read_tokenizer
 from toolchain.model.tree import ModelTree
 from toolchain.model.weights import find_weights, is_plain, read_checkpoint
-
-FAMILIES: tuple[Family, ...] = (
-    SpikeGptFamily(),
-    LlamaFamily(),
-    OptFamily(),
-    Rwkv4Family(),
-    SpikingBertFamily(),
-)
+from toolchain.shipped import SHIPPED_TEXTS
 
 
 @dataclass(frozen=True)
@@ -52,6 +42,9 @@ class LoadedModel:
     kv_cache: how its compressed twins store keys and values; the model itself keeps them exactly.
     residency: whether its matrices are in memory, or read from disk for every product. rules: how its texts begin and
     end; None of a classifier.
+    residency: whether its matrices are in memory, or read from disk for every product.
+    left_out: tokens of the tokenizer's file that the model has no row for and does not need.
+    notes: what the user should know of how it was read, a line each.
     """
 
     module: nn.Module
@@ -64,6 +57,8 @@ class LoadedModel:
     kv_cache: str = "fp32"
     residency: Residency = "memory"
     rules: TextRules | None = None
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def forward(self) -> LanguageModel:
@@ -81,14 +76,6 @@ class LoadedModel:
         return weight.detach()
 
 
-class UnknownFamily(SlmcError):
-    """No family knows the tensors of a checkpoint, which is kept to be looked at."""
-
-    def __init__(self, text: str, checkpoint: Checkpoint) -> None:
-        super().__init__(text)
-        self.checkpoint = checkpoint
-
-
 def load_model(
     path: Path, tokenizer: Path | None = None, options: ModelOptions | None = None, room: int | None = None
 ) -> LoadedModel:
@@ -103,13 +90,25 @@ def load_model(
     if not path.exists():
         raise SlmcError(f"{path}: no such file or directory; give a model directory or a checkpoint file")
     options = options or ModelOptions()
-    folder = path if path.is_dir() else path.parent
-    config: Mapping[str, Any] = _stated_config(path) if path.is_dir() else _implied_config(path)
+    config: Mapping[str, Any] = _stated_config(path) if path.is_dir() else {}
     checkpoint = read_checkpoint(find_weights(path) if path.is_dir() else path)
     checkpoint, config = from_meta(checkpoint, config)
-    family, checkpoint = _recognised(checkpoint, config)
+    possible = candidates(checkpoint, config, options.family)
+    room_bytes = available_bytes() if room is None else room
+
+    def opened(family: Family, renamed: Checkpoint) -> LoadedModel:
+        return _opened(path, tokenizer, family, renamed, config, options, room_bytes)
+
+    return opened(*possible[0]) if len(possible) == 1 else decided([partial(opened, *pair) for pair in possible], path)
+
+
+def _opened(
+    path: Path, tokenizer: Path | None, family: Family, checkpoint: Checkpoint, config: Mapping[str, Any],
+    options: ModelOptions, room: int | None,
+) -> LoadedModel:  # fmt: skip
+    """The model as one of this family; the checkpoint has the family's own names."""
     try:
-        module = family.build(_shapes(checkpoint), config, options)
+        module = family.build(shapes_of(checkpoint), config, options)
         if not isinstance(module, CachedModel):
             _refuse_cache_options(family, cast(LanguageModel, module).context, options)
         if WEIGHT in checkpoint.tensors and not isinstance(module, Classifier):
@@ -119,19 +118,70 @@ def load_model(
     if isinstance(module, Classifier) and module.unused:
         checkpoint = _without(checkpoint, f"{module.unused}.weight")
     tree = family.tree(module)
-    where = residency(tree, available_bytes() if room is None else room)
+    where = residency(tree, room)
     _fill(module, tree, checkpoint, where)
-    tokenizer_path = tokenizer or folder / "tokenizer.json"
-    read = read_tokenizer(tokenizer_path, tree.vocabulary, family.unused_rows)
-    rules = None
+    tokenizer_path = tokenizer or (path if path.is_dir() else path.parent) / "tokenizer.json"
+    read = read_tokenizer(tokenizer_path, tree.vocabulary)
+    known, rules = read.tokenizer, None
     if not isinstance(module, Classifier):
-        rules = read_text_rules(path if path.is_dir() else None, tokenizer_path, read, tree.vocabulary)
-        read = begin_with(read, rules.begin)
-    name = path.resolve().name if path.is_dir() else path.stem
+        rules = read_text_rules(path if path.is_dir() else None, tokenizer_path, known, tree.vocabulary)
+        known = begin_with(known, rules.begin)
     tree = dataclasses.replace(tree, state_bytes=sum(s.nbytes for s in stored_states(module, options)))
+    unread = family.table(config).unread(config)
+    notes = (f"config.json: {', '.join(unread)} not read: no option of this model type",) if unread else ()
     return LoadedModel(
-        module, tree, read, tokenizer_path, folder, name, checkpoint.sha256, options.kv_cache, where, rules
+        module, tree, known, tokenizer_path, path if path.is_dir() else path.parent,
+        path.resolve().name if path.is_dir() else path.stem, checkpoint.sha256, options.kv_cache, where,
+        rules, read.left_out, (*notes, *read.notes),
+    )  # fmt: skip
+
+
+EVIDENCE_TOKENS = 256
+"""Tokens of our calibration text that each of several possible families reads."""
+
+EVIDENCE_FACTOR = 2.0
+"""So many times better than any other, and than knowing nothing, a family must read to be taken for the model's."""
+
+
+def decided(ways: Sequence[Callable[[], LoadedModel]], path: Path) -> LoadedModel:
+    """Of several ways to read the same tensors the one that reads a text far better than the others; with a note.
+
+    Raises:
+        SlmcError: there is none, or a way does not work.
+    """
+    found: list[tuple[float, str, Callable[[], LoadedModel]]] = []
+    vocabulary = math.inf
+    for way in ways:
+        model = way()
+        vocabulary = model.tree.vocabulary
+        found.append((_perplexity(model), model.tree.family, way))
+    found.sort(key=lambda entry: entry[0])
+    said = ", ".join(f"{name} {perplexity:.4g}" for perplexity, name, _ in found)
+    best, name, way = found[0]
+    if not best * EVIDENCE_FACTOR <= min(found[1][0], vocabulary):
+        options = " or ".join(f"--family {name}" for _, name, _ in found)
+        raise SlmcError(
+            f"{path}: several families have these tensors, and our calibration text does not tell them apart "
+            f"(perplexity: {said}); say which it is with {options}, or by model_type in a config.json beside it"
+        )
+    model = way()
+    note = (
+        f"family {name}, by evidence: perplexity on {EVIDENCE_TOKENS} tokens of our calibration text: {said}; "
+        "--family NAME says it yourself"
     )
+    return dataclasses.replace(model, notes=(note, *model.notes))
+
+
+def _perplexity(model: LoadedModel) -> float:
+    """On the beginning of the calibration text that comes with slmc."""
+    text = (SHIPPED_TEXTS / "calibration.txt").read_text(encoding="utf-8")[: 16 * EVIDENCE_TOKENS]
+    ids = torch.tensor([model.tokenizer.encode(text, add_special_tokens=False).ids[: EVIDENCE_TOKENS + 1]])
+    if ids.shape[1] < 2:
+        return math.inf
+    with torch.inference_mode():
+        logits, _ = model.forward(ids[:, :-1], model.forward.initial_state())
+        loss = torch.nn.functional.cross_entropy(logits[0].double(), ids[0, 1:])
+    return math.exp(min(float(loss), 700.0)) if math.isfinite(loss) else math.inf
 
 
 def stored_states(module: nn.Module, options: ModelOptions) -> list[StateSpec]:
@@ -142,63 +192,9 @@ def stored_states(module: nn.Module, options: ModelOptions) -> list[StateSpec]:
     return cast(LanguageModel, twin).state_specs()
 
 
-def _recognised(checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[Family, Checkpoint]:
-    """The family that knows these tensors, and the checkpoint under the family's own names."""
-    for family in FAMILIES:
-        renamed = _renamed(checkpoint, family)
-        if family.recognises(_shapes(renamed), config):
-            _refuse_ambiguous(checkpoint, family)
-            return family, renamed
-    known = ", ".join(f.name for f in FAMILIES)
-    found = found_text(checkpoint, config)
-    raise UnknownFamily(f"{checkpoint.path}: no known model family; {found}; known families: {known}", checkpoint)
-
-
-def _renamed(checkpoint: Checkpoint, family: Family) -> Checkpoint:
-    names = {name: new for name in checkpoint.tensors if (new := family.rename(name)) is not None}
-    tensors = {new: checkpoint.tensors[name] for name, new in names.items()}
-    places = {new: checkpoint.places[name] for name, new in names.items() if name in checkpoint.places}
-    return Checkpoint(checkpoint.path, tensors, checkpoint.sha256, places)
-
-
 def _without(checkpoint: Checkpoint, name: str) -> Checkpoint:
     tensors = {other: t for other, t in checkpoint.tensors.items() if other != name}
     return dataclasses.replace(checkpoint, tensors=tensors)
-
-
-def _refuse_ambiguous(checkpoint: Checkpoint, family: Family) -> None:
-    """Two tensors of one meaning: nobody can say which of them is the model's."""
-    first: dict[str, str] = {}
-    for name in checkpoint.tensors:
-        new = family.rename(name)
-        if new is not None and first.setdefault(new, name) != name:
-            raise SlmcError(
-                f"{checkpoint.path}: {first[new]} and {name} are the same tensor, {new}; remove one of them"
-            )
-
-
-def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(t.shape) for name, t in checkpoint.tensors.items()}
-
-
-def found_text(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str:
-    """What a checkpoint of no known family holds, in a line: its declared type, sizes, and names with numbers as *."""
-    some = ", ".join(f"{name} x {n}" if n > 1 else name for name, n, _, _ in found_tensors(checkpoint)[:6])
-    params = sum(t.numel() for t in checkpoint.tensors.values())
-    declared = [f"{key} {config[key]!r}" for key in ("model_type", "architectures") if config.get(key)]
-    said = f"config.json says {', '.join(declared)}, " if declared else ""
-    return f"{said}found {params} values in {len(checkpoint.tensors)} tensors: {some}"
-
-
-def found_tensors(checkpoint: Checkpoint) -> list[tuple[str, int, str, str]]:
-    """Tensors whose names differ in numbers alone, in one row each: name, how many, shape of the first, types."""
-    alike: dict[str, list[Tensor]] = {}
-    for name, tensor in checkpoint.tensors.items():
-        alike.setdefault(re.sub(r"\.[0-9]+\.", ".*.", name), []).append(tensor)
-    return [
-        (name, len(some), " x ".join(map(str, some[0].shape)), ", ".join(sorted({str(t.dtype)[6:] for t in some})))
-        for name, some in alike.items()
-    ]
 
 
 def _refuse_cache_options(family: Family, context: int | None, options: ModelOptions) -> None:
@@ -206,11 +202,6 @@ def _refuse_cache_options(family: Family, context: int | None, options: ModelOpt
         raise SlmcError(f"--context: a model of family {family.name} carries a state of fixed size; leave it out")
     if options.kv_cache != "fp32":
         raise SlmcError(f"--kv-cache: a model of family {family.name} has no key-value cache; leave it out")
-
-
-def _implied_config(checkpoint: Path) -> dict[str, Any]:
-    """A bare RWKV-4 file differs from a SpikeGPT in nothing but its name: RWKV-4-Pile-169M-20220807-8023.pth."""
-    return {"model_type": "rwkv"} if checkpoint.name.lower().startswith("rwkv-4") else {}
 
 
 def _stated_config(folder: Path) -> dict[str, Any]:

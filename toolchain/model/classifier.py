@@ -89,10 +89,15 @@ class Classifier(nn.Module):
         return found if first else found / tokens, after
 
 
-def classes_of(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> Classes | None:
+def classes_of(
+    shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], pooling: str = "mean"
+) -> Classes | None:
     """The classes of a checkpoint; None if it is no classifier.
 
     Names come from `labels` (a list) or Hugging Face's `id2label`, and are 0, 1, ... without either.
+
+    Args:
+        pooling: what the family's classifiers read where the config does not say.
 
     Raises:
         SlmcError: the config and the weights disagree, or the pooling is none of POOLINGS.
@@ -104,7 +109,7 @@ def classes_of(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any])
         return None
     if len(shape) != 2 or shape[0] < 2:
         raise SlmcError(f"{WEIGHT} has shape {list(shape)}, expected [classes, width] of two classes or more")
-    pooling = config.get("pooling", "mean")
+    pooling = config.get("pooling", pooling)
     if pooling not in POOLINGS:
         raise SlmcError(f"config.json: pooling is {pooling!r}; allowed are {', '.join(POOLINGS)}")
     return Classes(_labels(config, shape[0]), pooling, WEIGHT.replace("weight", "bias") in shapes)

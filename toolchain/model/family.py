@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from exporters.states import StateSpec
+from toolchain.model.options import Config, OptionTable
 from toolchain.model.tree import ModelTree
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -21,10 +22,11 @@ CACHE_FORMATS = ("fp32", "int8")
 @dataclass(frozen=True)
 class ModelOptions:
     """What the user may say about a model. context: tokens in the key-value cache, None for the family's own choice;
-    kv_cache: how the compressed model stores it, one of CACHE_FORMATS."""
+    kv_cache: how the compressed model stores it, one of CACHE_FORMATS; family: name of the family, None to find it."""
 
     context: int | None = None
     kv_cache: str = "fp32"
+    family: str | None = None
 
 
 class LanguageModel(Protocol):
@@ -55,19 +57,28 @@ class Family(Protocol):
     def name(self) -> str: ...
 
     @property
-    def unused_rows(self) -> int:
-        """How many entries of the vocabulary may be without a token: trainers round its size up."""
+    def model_types(self) -> tuple[str, ...]:
+        """What a config.json calls it in `model_type`."""
+        ...
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it has classifiers."""
         ...
 
     def rename(self, name: str) -> str | None:
         """The model's own name of a checkpoint's tensor, of which several are common; None if it is of no use."""
         ...
 
-    def recognises(self, shapes: Shapes, config: Mapping[str, Any]) -> bool:
-        """Whether a checkpoint with these tensors, renamed, belongs to the family."""
+    def fits(self, shapes: Shapes) -> bool:
+        """Whether a checkpoint with these tensors, renamed, may belong to the family."""
         ...
 
-    def build(self, shapes: Shapes, config: Mapping[str, Any], options: ModelOptions) -> nn.Module:
+    def table(self, config: Config) -> OptionTable:
+        """The options that a config.json of the family may have."""
+        ...
+
+    def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
         """An empty LanguageModel of the right size, its parameters named as `rename` says.
 
         Raises:

@@ -1,9 +1,12 @@
-"""Llama (arXiv 2302.13971) as Hugging Face saves it: grouped-query attention, rotary positions, SiLU-gated MLP."""
+"""Llama (arXiv 2302.13971) as Hugging Face saves it: grouped-query attention, rotary positions, SiLU-gated MLP.
+
+Mistral and Qwen2 are the same equation: their model types are rows of `TABLES`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +14,19 @@ from torch.nn import functional
 
 from exporters.errors import SlmcError
 from toolchain.model.cache import CachedModel, CacheShape, Rotation, attend, context_for
-from toolchain.model.config import Config, agree, count_layers, flag, matrix, number, only, whole, without_wrappers
+from toolchain.model.classifier import Classes, Classifier, classes_of
+from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
-from toolchain.model.text import UNUSED_ROWS
+from toolchain.model.llama_options import TABLES
+from toolchain.model.options import Config, OptionTable
+from toolchain.model.rotary import ScaledRotary, scaled_rotary, turned
 from toolchain.model.tree import ModelTree, grown_tree
 
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """Sizes and options. groups: heads of keys and values; tied: one matrix is embedding and head."""
+    """Sizes and options. groups: heads of keys and values; tied: one matrix is embedding and head; scaling: rotary
+    frequencies where theta alone does not say them."""
 
     layers: int
     width: int
@@ -31,9 +38,11 @@ class LlamaConfig:
     context: int
     theta: float = 10000.0
     epsilon: float = 1e-6
-    attention_bias: bool = False
+    qkv_bias: bool = False
+    output_bias: bool = False
     mlp_bias: bool = False
     tied: bool = False
+    scaling: ScaledRotary | None = None
 
 
 class Attention(nn.Module):
@@ -42,15 +51,21 @@ class Attention(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.config = config
-        inner, shared, bias = config.heads * config.head_width, config.groups * config.head_width, config.attention_bias
+        inner, shared, bias = config.heads * config.head_width, config.groups * config.head_width, config.qkv_bias
         self.q_proj = nn.Linear(config.width, inner, bias=bias)
         self.k_proj = nn.Linear(config.width, shared, bias=bias)
         self.v_proj = nn.Linear(config.width, shared, bias=bias)
-        self.o_proj = nn.Linear(inner, config.width, bias=bias)
+        self.o_proj = nn.Linear(inner, config.width, bias=config.output_bias)
 
-    def forward(self, x: Tensor, caches: list[Tensor], position: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, x: Tensor, caches: list[Tensor], position: Tensor, turn: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """turn: cosines and sines of scaled rotary positions; without them the attention turns by theta itself."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        y, caches = attend(q, k, v, caches, position, self.config.heads, Rotation(self.config.theta))
+        if turn is not None:
+            q, k = (turned(heads, *turn, self.config.head_width) for heads in (q, k))
+        rotation = Rotation(self.config.theta) if turn is None else Rotation()
+        y, caches = attend(q, k, v, caches, position, self.config.heads, rotation)
         return self.o_proj(y), caches
 
 
@@ -78,8 +93,10 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.width, eps=config.epsilon)
         self.mlp = GatedMlp(config)
 
-    def forward(self, x: Tensor, caches: list[Tensor], position: Tensor) -> tuple[Tensor, list[Tensor]]:
-        drive, caches = self.self_attn(self.input_layernorm(x), caches, position)
+    def forward(
+        self, x: Tensor, caches: list[Tensor], position: Tensor, turn: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        drive, caches = self.self_attn(self.input_layernorm(x), caches, position, turn)
         x = x + drive
         return x + self.mlp(self.post_attention_layernorm(x)), caches
 
@@ -94,29 +111,59 @@ class Llama(CachedModel):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=config.epsilon)
         self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
+        if config.scaling is not None:
+            frequencies = torch.tensor(config.scaling.frequencies, device="cpu")
+            self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def turn(self, position: Tensor, time: int) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines [batch, time, 1, head_width / 2] of scaled rotary positions; None without scaling."""
+        if self.config.scaling is None:
+            return None
+        places = (position + torch.arange(time))[..., None].float()
+        angles = (places * self.get_buffer("frequencies"))[:, :, None]
+        magnitude = self.config.scaling.magnitude
+        return angles.cos() * magnitude, angles.sin() * magnitude
+
+    def hidden(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """tokens [batch, time] -> what a head reads, [batch, time, width], and the state after the last token."""
+        x, position, after = self.embed_tokens(tokens), state[0], []
+        turn = self.turn(position, tokens.shape[1])
+        for block, caches in zip(self.layers, self.per_layer(state), strict=True):
+            x, caches = block(x, caches, position, turn)
+            after += caches
+        return self.norm(x), [position + tokens.shape[1], *after]
 
     def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """tokens [batch, time] -> logits [batch, time, vocabulary] and the state after the last token."""
-        x, position, after = self.embed_tokens(tokens), state[0], []
-        for block, caches in zip(self.layers, self.per_layer(state), strict=True):
-            x, caches = block(x, caches, position)
-            after += caches
-        return self.lm_head(self.norm(x)), [position + tokens.shape[1], *after]
+        hidden, after = self.hidden(tokens, state)
+        return self.lm_head(hidden), after
+
+
+class LlamaClassifier(Classifier, Llama):
+    """Class scores of a text by its last token, as Hugging Face's LlamaForSequenceClassification gives them."""
+
+    def __init__(self, config: LlamaConfig, classes: Classes) -> None:
+        Llama.__init__(self, config)
+        self.classify(classes, config.width, unused="lm_head")
 
 
 @dataclass(frozen=True)
 class LlamaFamily:
-    """Directories that Hugging Face transformers writes for LlamaForCausalLM."""
+    """Directories that Hugging Face transformers writes for LlamaForCausalLM and the model types of `TABLES`."""
 
     name: str = "llama"
-    unused_rows: int = UNUSED_ROWS
+    model_types: tuple[str, ...] = tuple(TABLES)
+    classifies: bool = True
 
     def rename(self, name: str) -> str | None:
-        return None if name.endswith("rotary_emb.inv_freq") else without_wrappers(name)
+        name = without_wrappers(name).replace("score.", "classifier.", 1)
+        return None if name.endswith("rotary_emb.inv_freq") else name
 
-    def recognises(self, shapes: Shapes, config: Config) -> bool:
-        named = config.get("model_type", self.name)
-        return named == self.name and {"embed_tokens.weight", "layers.0.mlp.gate_proj.weight"} <= set(shapes)
+    def fits(self, shapes: Shapes) -> bool:
+        return {"embed_tokens.weight", "layers.0.mlp.gate_proj.weight"} <= set(shapes)
+
+    def table(self, config: Config) -> OptionTable:
+        return TABLES[config.get("model_type", self.name)]
 
     def config(self, shapes: Shapes, config: Config, options: ModelOptions) -> LlamaConfig:
         """Sizes from the tensors, and from the config what tensors do not show.
@@ -124,56 +171,41 @@ class LlamaFamily:
         Raises:
             SlmcError: the config contradicts the tensors, lacks something, or asks for what is not supported.
         """
-        _refuse_unsupported(config)
         vocabulary, width = matrix(shapes, "embed_tokens.weight")
         hidden, _ = matrix(shapes, "layers.0.mlp.gate_proj.weight")
         inner, _ = matrix(shapes, "layers.0.self_attn.q_proj.weight")
         shared, _ = matrix(shapes, "layers.0.self_attn.k_proj.weight")
         layers = count_layers(shapes, r"layers\.([0-9]{1,6})\.")
-        sizes = (("num_hidden_layers", layers), ("hidden_size", width), ("vocab_size", vocabulary))
-        for key, size in (*sizes, ("intermediate_size", hidden)):
-            agree(config, key, size)
-        heads = whole(config, "num_attention_heads")
-        groups = whole(config, "num_key_value_heads", heads)
-        head_width = whole(config, "head_dim", inner // heads) if config.get("head_dim") else inner // heads
+        sizes = {"num_hidden_layers": layers, "hidden_size": width, "vocab_size": vocabulary}
+        said = self.table(config).values(config, sizes | {"intermediate_size": hidden})
+        heads, groups = said["heads"], said["groups"]
+        head_width = said["head_width"] or inner // heads
         if heads * head_width != inner or groups * head_width != shared or heads % groups or head_width % 2:
             raise SlmcError(
                 f"config.json: {heads} heads in {groups} groups of width {head_width} do not fit the weights, "
                 f"{inner} query and {shared} key rows"
             )
+        trained = said["context"]
+        window = said["window"] if said["use_window"] else None
         return LlamaConfig(
             layers, width, hidden, vocabulary, heads, groups, head_width,
-            context_for(options, whole(config, "max_position_embeddings")), _theta(config),
-            number(config, "rms_norm_eps", 1e-6), flag(config, "attention_bias", False),
-            flag(config, "mlp_bias", False), flag(config, "tie_word_embeddings", "lm_head.weight" not in shapes),
+            context_for(options, min(trained, window or trained)), float(said["theta"]), said["epsilon"],
+            said["qkv_bias"], said["output_bias"], said["mlp_bias"],
+            "lm_head.weight" not in shapes if said["tied"] is None else said["tied"],
+            scaled_rotary(said, head_width, trained),
         )  # fmt: skip
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
+        classes = classes_of(shapes, config, pooling="last")
+        sizes = self.config(shapes, config, options)
         with torch.device("meta"):
-            return Llama(self.config(shapes, config, options))
+            return LlamaClassifier(sizes, classes) if classes else Llama(sizes)
 
     def tree(self, model: nn.Module) -> ModelTree:
         assert isinstance(model, Llama)
-        return grown_tree(self.name, model, model.state_specs(), tied="embed_tokens" if model.config.tied else None)
-
-
-def _refuse_unsupported(config: Config) -> None:
-    only(config, "hidden_act", "silu", "swish")
-    only(config, "rope_scaling", None)
-    only(config, "sliding_window", None)
-    only(config, "use_sliding_window", False)
-    only(config, "pretraining_tp", 1, None)
-    only(config, "partial_rotary_factor", 1.0, None)
-    only(config, "quantization_config", None)
-    rope: Any = config.get("rope_parameters")
-    if isinstance(rope, dict) and rope.get("rope_type", "default") != "default":
-        raise SlmcError(
-            f"config.json: rope_parameters has rope_type {rope['rope_type']!r}, which is not supported; supported: "
-            "'default'"
-        )
-
-
-def _theta(config: Config) -> float:
-    """The base of the rotary positions, at either of the places where transformers writes it."""
-    rope = config.get("rope_parameters")
-    return float(number(rope if isinstance(rope, dict) else config, "rope_theta", 10000.0))
+        classifier = isinstance(model, Classifier)
+        tied = "embed_tokens" if model.config.tied and not classifier else None
+        head = "classifier" if classifier else "lm_head"
+        tree = grown_tree(self.name, model, model.state_specs(), head=head, tied=tied)
+        constants = sum(b.numel() for b in model.buffers())
+        return dataclasses.replace(tree, vector_params=tree.vector_params + constants)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from exporters.errors import SlmcError
 from toolchain.model.checkpoint import Checkpoint
-from toolchain.model.config import matrix, whole, without_wrappers
+from toolchain.model.config import matrix, without_wrappers
+from toolchain.model.options import whole
 
 TELLTALE = "layers.0.attention.wq.weight"
 
@@ -60,8 +61,8 @@ def from_meta(checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[Checkp
             f"{checkpoint.path}: weights under Meta's names, whose rotary positions need the number of heads; put a "
             "params.json with n_heads (and n_kv_heads) or a config.json beside them and give the directory"
         )
-    heads = whole(config, "num_attention_heads")
-    groups = whole(config, "num_key_value_heads", heads) if config.get("num_key_value_heads") else heads
+    heads = whole("num_attention_heads", config["num_attention_heads"])
+    groups = whole("num_key_value_heads", config.get("num_key_value_heads") or heads)
     config = config | {"num_key_value_heads": groups}
     tensors: dict[str, Tensor] = {}
     places: dict[str, Callable[[], Tensor]] = {}

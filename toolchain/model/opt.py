@@ -9,10 +9,30 @@ from torch import Tensor, nn
 
 from exporters.errors import SlmcError
 from toolchain.model.cache import CachedModel, CacheShape, Rotation, attend, context_for
-from toolchain.model.config import Config, agree, count_layers, flag, matrix, only, whole, without_wrappers
+from toolchain.model.classifier import Classes, Classifier, classes_of
+from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
-from toolchain.model.text import UNUSED_ROWS
+from toolchain.model.options import Config, Option, OptionTable, flag, one_of, whole
 from toolchain.model.tree import ModelTree, grown_tree
+
+TABLE = OptionTable(
+    {
+        "heads": Option(("num_attention_heads",), whole),
+        "norm_first": Option(("do_layer_norm_before",), flag, True),
+        "no_last_norm": Option(("_remove_final_layer_norm",), flag, False),
+        "bias": Option(("enable_bias",), flag, True),
+        "tied": Option(("tie_word_embeddings",), flag, True),
+        "activation": Option(("activation_function",), one_of("relu"), "relu"),
+        "norm_weights": Option(("layer_norm_elementwise_affine",), one_of(True), True),
+    },
+    frozenset(
+        {
+            "num_hidden_layers", "hidden_size", "vocab_size", "ffn_dim", "word_embed_proj_dim",
+            "max_position_embeddings",
+        }
+    ),
+)  # fmt: skip
+"""What a config.json says of an OPT."""
 
 OFFSET = 2
 """Position p is looked up in row p + OFFSET, as the authors' padding left it."""
@@ -92,8 +112,8 @@ class Opt(CachedModel):
             self.final_layer_norm = nn.LayerNorm(config.width)
         self.lm_head = nn.Linear(config.embedding, config.vocabulary, bias=False)
 
-    def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """tokens [batch, time] -> logits [batch, time, vocabulary] and the state after the last token."""
+    def hidden(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """tokens [batch, time] -> what a head reads, [batch, time, embedding], and the state after the last token."""
         projected = self.config.embedding != self.config.width
         x, position, after = self.embed_tokens(tokens), state[0], []
         x = self.project_in(x) if projected else x
@@ -103,7 +123,20 @@ class Opt(CachedModel):
             after += caches
         x = self.final_layer_norm(x) if self.config.last_norm else x
         x = self.project_out(x) if projected else x
-        return self.lm_head(x), [position + tokens.shape[1], *after]
+        return x, [position + tokens.shape[1], *after]
+
+    def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """tokens [batch, time] -> logits [batch, time, vocabulary] and the state after the last token."""
+        hidden, after = self.hidden(tokens, state)
+        return self.lm_head(hidden), after
+
+
+class OptClassifier(Classifier, Opt):
+    """Class scores of a text by its last token, as Hugging Face's OPTForSequenceClassification gives them."""
+
+    def __init__(self, config: OptConfig, classes: Classes) -> None:
+        Opt.__init__(self, config)
+        self.classify(classes, config.embedding, unused="lm_head")
 
 
 @dataclass(frozen=True)
@@ -111,14 +144,17 @@ class OptFamily:
     """Directories that Hugging Face transformers writes for OPTForCausalLM."""
 
     name: str = "opt"
-    unused_rows: int = UNUSED_ROWS
+    model_types: tuple[str, ...] = ("opt",)
+    classifies: bool = True
 
     def rename(self, name: str) -> str | None:
-        return without_wrappers(name).removeprefix("decoder.")
+        return without_wrappers(name).removeprefix("decoder.").replace("score.", "classifier.", 1)
 
-    def recognises(self, shapes: Shapes, config: Config) -> bool:
-        named = config.get("model_type", self.name)
-        return named == self.name and {"embed_positions.weight", "layers.0.fc1.weight"} <= set(shapes)
+    def fits(self, shapes: Shapes) -> bool:
+        return {"embed_positions.weight", "layers.0.fc1.weight"} <= set(shapes)
+
+    def table(self, config: Config) -> OptionTable:
+        return TABLE
 
     def config(self, shapes: Shapes, config: Config, options: ModelOptions) -> OptConfig:
         """Sizes from the tensors, and from the config what tensors do not show.
@@ -126,31 +162,30 @@ class OptFamily:
         Raises:
             SlmcError: the config contradicts the tensors, lacks something, or asks for what is not supported.
         """
-        only(config, "activation_function", "relu")
-        only(config, "layer_norm_elementwise_affine", True)
-        only(config, "quantization_config", None)
         vocabulary, embedding = matrix(shapes, "embed_tokens.weight")
         rows, width = matrix(shapes, "embed_positions.weight")
         hidden, _ = matrix(shapes, "layers.0.fc1.weight")
         layers = count_layers(shapes, r"layers\.([0-9]{1,6})\.")
-        sizes = (("num_hidden_layers", layers), ("hidden_size", width), ("vocab_size", vocabulary), ("ffn_dim", hidden))
-        for key, size in (*sizes, ("word_embed_proj_dim", embedding), ("max_position_embeddings", rows - OFFSET)):
-            agree(config, key, size)
-        heads = whole(config, "num_attention_heads")
+        sizes = {"num_hidden_layers": layers, "hidden_size": width, "vocab_size": vocabulary, "ffn_dim": hidden}
+        more = {"word_embed_proj_dim": embedding, "max_position_embeddings": rows - OFFSET}
+        said = TABLE.values(config, sizes | more)
+        heads = said["heads"]
         if width % heads:
             raise SlmcError(f"config.json: {heads} heads cannot divide a width of {width}")
-        norm_first = flag(config, "do_layer_norm_before", True)
-        last_norm = norm_first and not flag(config, "_remove_final_layer_norm", False)
         return OptConfig(
             layers, width, hidden, vocabulary, embedding, heads, rows - OFFSET, context_for(options, rows - OFFSET),
-            norm_first, last_norm, flag(config, "enable_bias", True), flag(config, "tie_word_embeddings", True),
+            said["norm_first"], said["norm_first"] and not said["no_last_norm"], said["bias"], said["tied"],
         )  # fmt: skip
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
+        classes = classes_of(shapes, config, pooling="last")
+        sizes = self.config(shapes, config, options)
         with torch.device("meta"):
-            return Opt(self.config(shapes, config, options))
+            return OptClassifier(sizes, classes) if classes else Opt(sizes)
 
     def tree(self, model: nn.Module) -> ModelTree:
         assert isinstance(model, Opt)
-        tied = "embed_tokens" if model.config.tied else None
-        return grown_tree(self.name, model, model.state_specs(), positions=("embed_positions",), tied=tied)
+        classifier = isinstance(model, Classifier)
+        tied = "embed_tokens" if model.config.tied and not classifier else None
+        head = "classifier" if classifier else "lm_head"
+        return grown_tree(self.name, model, model.state_specs(), head=head, positions=("embed_positions",), tied=tied)

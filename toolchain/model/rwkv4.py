@@ -9,14 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from exporters.states import StateSpec
-from toolchain.model.config import Config, agree, count_layers, matrix, only, without_wrappers
+from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
+from toolchain.model.options import Config, Option, OptionTable, one_of
 from toolchain.model.spikegpt import EXPONENT_START, ChannelMix, SpikeGptConfig, TimeMix
-from toolchain.model.text import UNUSED_ROWS
 from toolchain.model.tree import ModelTree, grown_tree
 
 STATES_PER_BLOCK = ("att_shift", "wkv_numerator", "wkv_denominator", "wkv_exponent", "ffn_shift")
 """What one block carries from token to token, each [batch, width]."""
+
+TABLE = OptionTable(
+    {
+        "epsilon": Option(("layer_norm_epsilon",), one_of(1e-5), 1e-5),
+        "tied": Option(("tie_word_embeddings",), one_of(False), False),
+    },
+    frozenset({"num_hidden_layers", "hidden_size", "attention_hidden_size", "vocab_size", "intermediate_size"}),
+    ignored=frozenset({"rescale_every", "context_length"}),
+)
+"""What a config.json says of an RWKV-4. Halving the residual keeps float16 in range and leaves the function; there are
+no places, so that the length that it was trained on limits nothing."""
 
 _HUGGING_FACE = (
     (re.compile(r"^rwkv\."), ""),
@@ -92,7 +103,8 @@ class Rwkv4Family:
     """RWKV-4 checkpoints. Their tensors are SpikeGPT's, so that a config or the file's name must say what they are."""
 
     name: str = "rwkv"
-    unused_rows: int = UNUSED_ROWS
+    model_types: tuple[str, ...] = ("rwkv", "rwkv4")
+    classifies: bool = False
 
     def rename(self, name: str) -> str | None:
         name = without_wrappers(name)
@@ -100,19 +112,18 @@ class Rwkv4Family:
             name = pattern.sub(official, name)
         return name
 
-    def recognises(self, shapes: Shapes, config: Config) -> bool:
-        named = config.get("model_type") in (self.name, "rwkv4")
-        return named and {"emb.weight", "blocks.0.att.time_decay", "blocks.0.ffn.key.weight"} <= set(shapes)
+    def fits(self, shapes: Shapes) -> bool:
+        return {"emb.weight", "blocks.0.att.time_decay", "blocks.0.ffn.key.weight"} <= set(shapes)
+
+    def table(self, config: Config) -> OptionTable:
+        return TABLE
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
         vocabulary, width = matrix(shapes, "emb.weight")
         hidden, _ = matrix(shapes, "blocks.0.ffn.key.weight")
         layers = count_layers(shapes, r"blocks\.([0-9]{1,6})\.")
-        sizes = (("num_hidden_layers", layers), ("hidden_size", width), ("attention_hidden_size", width))
-        for key, size in (*sizes, ("vocab_size", vocabulary), ("intermediate_size", hidden)):
-            agree(config, key, size)
-        only(config, "layer_norm_epsilon", 1e-5)
-        only(config, "tie_word_embeddings", False)
+        sizes = {"num_hidden_layers": layers, "hidden_size": width, "attention_hidden_size": width}
+        TABLE.values(config, sizes | {"vocab_size": vocabulary, "intermediate_size": hidden})
         with torch.device("meta"):
             return Rwkv4(SpikeGptConfig(layers, width, hidden, vocabulary))
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from exporters.errors import SlmcError
 from exporters.ops.fusions import gated_spike_add, gated_wkv, shift_mix2, shift_mix3, spike_add, squared_relu
 from exporters.ops.recurrences import spike
 from exporters.states import StateSpec
 from toolchain.model.classifier import Classes, Classifier, classes_of
-from toolchain.model.config import without_wrappers
-from toolchain.model.family import ModelOptions
+from toolchain.model.config import count_layers, matrix, without_wrappers
+from toolchain.model.family import ModelOptions, Shapes
+from toolchain.model.options import Config, Option, OptionTable, between, flag
 from toolchain.model.tree import Block as TreeBlock
 from toolchain.model.tree import Layer, ModelTree
 
@@ -187,24 +183,18 @@ _TELLTALE = ("emb.weight", "blocks.0.att.time_decay", "blocks.0.ffn.key.weight")
 """Tensors that every SpikeGPT has."""
 
 
-_RANGES: dict[str, tuple[float, float]] = {"rescale_every": (0, math.inf), "tau": (1, math.inf), "dropout": (0, 1)}
-"""Least and largest value of options that have them; a membrane with tau below 1 would overshoot its drive."""
-
-
-def _option(config: Mapping[str, Any], name: str, default: Any) -> Any:
-    """An option of a config, checked against the type of its default and its range.
-
-    Raises:
-        SlmcError: it is of another kind, or out of range.
-    """
-    value = config.get(name, default)
-    kinds = (int, float) if isinstance(default, float) else type(default)
-    low, high = _RANGES.get(name, (-math.inf, math.inf))
-    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
-        raise SlmcError(f"config.json: {name} is {value!r}; allowed is a {type(default).__name__}")
-    if not (math.isfinite(value) and low <= value <= high):
-        raise SlmcError(f"config.json: {name} is {value!r}; allowed is a finite value from {low} to {high}")
-    return value
+TABLE = OptionTable(
+    {
+        "embed_binarize": Option(("embed_binarize",), flag, True),
+        "rescale_every": Option(("rescale_every",), between(0, math.inf, int), 0),
+        "tau": Option(("tau",), between(1, math.inf), 2.0),
+        "threshold": Option(("threshold",), between(-math.inf, math.inf), 1.0),
+        "reset": Option(("reset",), between(-math.inf, math.inf), 0.0),
+        "dropout": Option(("dropout",), between(0, 1), 0.0),
+    },
+    frozenset({"layers", "width", "vocabulary", "hidden"}),
+)
+"""What a config.json says of a SpikeGPT; a membrane with tau below 1 would overshoot its drive."""
 
 
 @dataclass(frozen=True)
@@ -212,41 +202,31 @@ class SpikeGptFamily:
     """SpikeGPT checkpoints as released: a flat state dict whose key names and shapes give every size."""
 
     name: str = "spikegpt"
-    unused_rows: int = 0
+    model_types: tuple[str, ...] = ("spikegpt",)
+    classifies: bool = True
 
-    def recognises(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> bool:
-        """RWKV-4 has the same tensors; a config that names another family keeps it from being taken for a SpikeGPT."""
-        named = config.get("model_type", self.name)
-        return named == self.name and set(_TELLTALE) <= set(shapes)
+    def fits(self, shapes: Shapes) -> bool:
+        return set(_TELLTALE) <= set(shapes)
 
-    def config(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> SpikeGptConfig:
+    def table(self, config: Config) -> OptionTable:
+        return TABLE
+
+    def config(self, shapes: Shapes, config: Config) -> SpikeGptConfig:
         """Sizes from the tensors, options from the config where it has them.
 
         Raises:
             SlmcError: the config contradicts the tensors, or holds a value of the wrong kind.
         """
-        for name in ("emb.weight", "blocks.0.ffn.key.weight"):
-            if len(shapes[name]) != 2 or 0 in shapes[name]:
-                raise SlmcError(f"{name} has shape {list(shapes[name])}, expected a matrix")
-        indices = {int(m[1]) for m in (re.match(r"blocks\.([0-9]{1,6})\.", name) for name in shapes) if m}
-        if indices != set(range(len(indices))):
-            raise SlmcError(f"the weights have blocks {sorted(indices)[:8]}; expected 0, 1, 2 ... without gaps")
-        vocabulary, width = shapes["emb.weight"]
-        sizes: dict[str, Any] = {"layers": len(indices), "width": width, "vocabulary": vocabulary,
-                                 "hidden": shapes["blocks.0.ffn.key.weight"][0]}  # fmt: skip
-        for name, size in sizes.items():
-            if config.get(name, size) != size:
-                raise SlmcError(f"config.json: {name} is {config[name]!r}, but the weights have {size}")
-        fields = (f for f in dataclasses.fields(SpikeGptConfig) if f.name not in sizes)
-        options = {f.name: _option(config, f.name, f.default) for f in fields}
-        return SpikeGptConfig(**sizes, **options)
+        vocabulary, width = matrix(shapes, "emb.weight")
+        hidden, _ = matrix(shapes, "blocks.0.ffn.key.weight")
+        layers = count_layers(shapes, r"blocks\.([0-9]{1,6})\.", "blocks")
+        sizes = {"layers": layers, "width": width, "vocabulary": vocabulary, "hidden": hidden}
+        return SpikeGptConfig(layers, width, hidden, vocabulary, **TABLE.values(config, sizes))
 
     def rename(self, name: str) -> str | None:
         return without_wrappers(name)
 
-    def build(
-        self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], options: ModelOptions
-    ) -> nn.Module:
+    def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
         classes = classes_of(shapes, config)
         with torch.device("meta"):
             sizes = self.config(shapes, config)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from exporters.errors import SlmcError
 from exporters.ops.spikes import LEVELS, integrate_fire
-from toolchain.model.config import Config, number, only, whole
 from toolchain.model.family import Shapes
+from toolchain.model.options import Config, Option, between, one_of, positive, whole
 
 RESETS = ("hard", "soft")
 
@@ -49,26 +51,44 @@ class Neurons(nn.Module):
         return spikes
 
 
-def spiking_options(shapes: Shapes, config: Config) -> Spiking:
-    """The spike options of a config.json.
+SPIKING_OPTIONS = {
+    "steps": Option(("spike_steps",), whole),
+    "levels": Option(("spike_levels",), one_of(*LEVELS)),
+    "leak": Option(("spike_leak",), between(0, 1)),
+    "reset": Option(("spike_reset",), one_of(*RESETS)),
+    "threshold": Option(("spike_threshold",), positive, None),
+    "amplitude": Option(("spike_amplitude",), positive, 1.0),
+}
+"""What a config.json says of neurons before linear layers; the leak is what a membrane keeps from step to step."""
+
+
+def check_spiking(config: Config) -> None:
+    """Refuse a config that does not say how its values become spikes.
 
     Raises:
-        SlmcError: one is missing or is none that the neurons compute.
+        SlmcError: with what is missing.
     """
-    missing = [key for key in ("spike_steps", "spike_levels", "spike_leak", "spike_reset") if key not in config]
+    missing = [key for key in ("spike_steps", "spike_levels", "spike_leak", "spike_reset") if config.get(key) is None]
     if missing:
         raise SlmcError(
             f"config.json: {', '.join(missing)} missing; BERT without spikes is not supported, and a spiking one says "
             "spike_steps (1 or more), spike_levels (2 or 3), spike_leak (0 to 1) and spike_reset (hard or soft)"
         )
-    only(config, "spike_levels", *LEVELS)
-    only(config, "spike_reset", *RESETS)
-    leak = config["spike_leak"]
-    if isinstance(leak, bool) or not isinstance(leak, (int, float)) or not 0 <= leak <= 1:
-        raise SlmcError(f"config.json: spike_leak is {leak!r}; what a membrane keeps is a number from 0 to 1")
+
+
+def spiking_options(shapes: Shapes, said: Mapping[str, Any]) -> Spiking:
+    """The neurons of a model whose options are these.
+
+    Args:
+        said: values of SPIKING_OPTIONS.
+
+    Raises:
+        SlmcError: a threshold is given twice, or not at all.
+    """
     learned = any(name.endswith("spikes.threshold") for name in shapes)
-    if learned and "spike_threshold" in config:
+    if learned and said["threshold"] is not None:
         raise SlmcError("config.json: spike_threshold is given, but the weights have thresholds; leave it out")
-    constants = None if learned else (number(config, "spike_threshold"), number(config, "spike_amplitude", 1.0))
-    return Spiking(whole(config, "spike_steps"), config["spike_levels"], float(leak), config["spike_reset"] == "soft",
-                   constants)  # fmt: skip
+    if not learned and said["threshold"] is None:
+        raise SlmcError("config.json: spike_threshold is missing; a number above 0 is needed")
+    constants = None if learned else (said["threshold"], said["amplitude"])
+    return Spiking(said["steps"], said["levels"], float(said["leak"]), said["reset"] == "soft", constants)

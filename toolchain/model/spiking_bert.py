@@ -20,13 +20,25 @@ from exporters.errors import SlmcError
 from exporters.states import StateSpec
 from toolchain.model.cache import context_for
 from toolchain.model.classifier import Classes, Classifier, classes_of
-from toolchain.model.config import Config, agree, count_layers, matrix, number, only, whole, without_wrappers
+from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
-from toolchain.model.spiking import Neurons, Spiking, spiking_options
-from toolchain.model.text import UNUSED_ROWS
+from toolchain.model.options import Config, Option, OptionTable, one_of, positive, whole
+from toolchain.model.spiking import SPIKING_OPTIONS, Neurons, Spiking, check_spiking, spiking_options
 from toolchain.model.tree import ModelTree, grown_tree
 
 ACTIVATIONS = {"gelu": functional.gelu, "relu": torch.relu}
+
+TABLE = OptionTable(
+    {
+        "heads": Option(("num_attention_heads",), whole),
+        "activation": Option(("hidden_act",), one_of(*ACTIVATIONS), "gelu"),
+        "epsilon": Option(("layer_norm_eps",), positive, 1e-12),
+        **SPIKING_OPTIONS,
+    },
+    frozenset({"num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size", "max_position_embeddings"}),
+    ignored=frozenset({"type_vocab_size", "tie_word_embeddings"}),
+)
+"""What a config.json says of a BERT with spikes; segments are counted by the weights, and no head is tied."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +205,8 @@ class SpikingBertFamily:
     """Directories with BERT's tensors and a config.json that says how they spike."""
 
     name: str = "spiking-bert"
-    unused_rows: int = UNUSED_ROWS
+    model_types: tuple[str, ...] = ("spiking-bert", "bert")
+    classifies: bool = True
 
     def rename(self, name: str) -> str | None:
         name = re.sub(r"^(?:bert|encoder(?=\.encoder))\.", "", without_wrappers(name))
@@ -201,8 +214,11 @@ class SpikingBertFamily:
             return None
         return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
-    def recognises(self, shapes: Shapes, config: Config) -> bool:
+    def fits(self, shapes: Shapes) -> bool:
         return {"embeddings.word_embeddings.weight", "encoder.layer.0.attention.self.query.weight"} <= set(shapes)
+
+    def table(self, config: Config) -> OptionTable:
+        return TABLE
 
     def config(self, shapes: Shapes, config: Config, options: ModelOptions) -> SpikingBertConfig:
         """Sizes from the tensors, and from the config what tensors do not show.
@@ -210,25 +226,23 @@ class SpikingBertFamily:
         Raises:
             SlmcError: the config contradicts the tensors, lacks something, or asks for what is not supported.
         """
-        _refuse_unsupported(config)
+        check_spiking(config)
         vocabulary, width = matrix(shapes, "embeddings.word_embeddings.weight")
         positions, _ = matrix(shapes, "embeddings.position_embeddings.weight")
         hidden, _ = matrix(shapes, "encoder.layer.0.intermediate.dense.weight")
         segments = "embeddings.token_type_embeddings.weight"
         types = matrix(shapes, segments)[0] if segments in shapes else 0
         layers = count_layers(shapes, r"encoder\.layer\.([0-9]{1,6})\.")
-        sizes = (("num_hidden_layers", layers), ("hidden_size", width), ("vocab_size", vocabulary))
-        more = (("intermediate_size", hidden), ("max_position_embeddings", positions))
-        for key, size in (*sizes, *more):
-            agree(config, key, size)
-        heads = whole(config, "num_attention_heads")
+        sizes = {"num_hidden_layers": layers, "hidden_size": width, "vocab_size": vocabulary}
+        more = {"intermediate_size": hidden, "max_position_embeddings": positions}
+        said = TABLE.values(config, sizes | more)
+        heads = said["heads"]
         if width % heads:
             raise SlmcError(f"config.json: {heads} heads cannot divide a width of {width}")
         return SpikingBertConfig(
             layers, width, hidden, vocabulary, heads, positions, context_for(options, positions),
-            spiking_options(shapes, config), types,
-            "pooler.dense.weight" in shapes, str(config.get("hidden_act", "gelu")),
-            number(config, "layer_norm_eps", 1e-12),
+            spiking_options(shapes, said), types, "pooler.dense.weight" in shapes, said["activation"],
+            said["epsilon"],
         )  # fmt: skip
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
@@ -257,11 +271,3 @@ class SpikingBertFamily:
         )  # fmt: skip
         constants = sum(b.numel() for b in model.buffers())
         return dataclasses.replace(tree, vector_params=tree.vector_params + constants)
-
-
-def _refuse_unsupported(config: Config) -> None:
-    only(config, "hidden_act", *ACTIVATIONS)
-    only(config, "position_embedding_type", "absolute")
-    only(config, "is_decoder", False)
-    only(config, "add_cross_attention", False)
-    only(config, "quantization_config", None)

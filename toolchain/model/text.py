@@ -11,22 +11,16 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from exporters.errors import SlmcError
-from exporters.opening import MIB, file_size
 from toolchain.model.records import joined, texts_of
 from toolchain.model.sentences import Sentences, read_rows, sentences_of
 from toolchain.model.tables import LAYOUT
 from toolchain.model.text_files import read_content
-
-TOKENIZER_BYTES = 256 * MIB
 
 SHORTEST_TOKENS = 128
 """A text with fewer tokens says nothing about a model."""
 
 Reading = Tensor | Sentences
 """What a model is given to read: token ids int64 [n] of one text, or sentences that each begin anew."""
-
-UNUSED_ROWS = 1024
-"""So many entries of a vocabulary may be without a token: sizes are rounded up to what trains fast."""
 
 
 @dataclass(frozen=True)
@@ -59,29 +53,6 @@ class Text:
 def first(reading: Reading, tokens: int) -> Reading:
     """The first so many tokens, of sentences whole ones."""
     return reading.head(tokens) if isinstance(reading, Sentences) else reading[:tokens]
-
-
-def read_tokenizer(path: Path, vocabulary: int, unused: int = 0) -> Tokenizer:
-    """A tokenizer.json whose vocabulary is the model's, of which so many entries at most may have no token.
-
-    Raises:
-        SlmcError: no such file, not a tokenizer, or of another size.
-    """
-    if not path.exists():
-        raise SlmcError(f"{path}: no such tokenizer file; give one with --tokenizer FILE (a tokenizer.json)")
-    if file_size(path, (advice := "give a tokenizer.json with --tokenizer FILE")) > TOKENIZER_BYTES:
-        raise SlmcError(f"{path}: larger than any tokenizer ({TOKENIZER_BYTES} bytes); {advice}")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise SlmcError(f"{path}: not a tokenizer.json of the tokenizers library ({error})") from error
-    size = tokenizer.get_vocab_size(with_added_tokens=True)
-    if not vocabulary - unused <= size <= vocabulary:
-        raise SlmcError(f"{path}: the tokenizer has {size} entries, the model's vocabulary {vocabulary}; give its own")
-    # A tokenizer.json may ask for both, and a text would silently lose all but its first tokens.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def read_text(path: Path, tokenizer: Tokenizer, context: int | None = None, field: str | None = None) -> Text:

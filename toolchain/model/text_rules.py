@@ -15,7 +15,7 @@ from exporters.manifest import Manifest
 from exporters.opening import read_json, read_text
 from exporters.text_rules import TextRules
 from toolchain.model.chat import Template, chat_rules
-from toolchain.model.text import UNUSED_ROWS, read_tokenizer
+from toolchain.model.tokenizer import read_tokenizer
 
 CONFIG, GENERATION, TOKENIZER, TEMPLATE = (
     "config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja",
@@ -79,7 +79,7 @@ def artifact_tokenizer(artifact: Path, manifest: Manifest, vocabulary: int) -> T
     Raises:
         SlmcError: as `read_tokenizer`.
     """
-    tokenizer = read_tokenizer(artifact / "tokenizer.json", vocabulary, UNUSED_ROWS)
+    tokenizer = read_tokenizer(artifact / "tokenizer.json", vocabulary).tokenizer
     if manifest.io.classes:
         return tokenizer
     return begin_with(tokenizer, manifest.text.begin if manifest.text else begin_tokens(tokenizer))

@@ -53,9 +53,15 @@ def refusal(folder: Path, **options: Any) -> str:
 
 
 REFUSED = [
-    ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling is {'rope_type': 'llama3'"),
-    ("llama", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn', which is not supported"),
-    ("llama", {"sliding_window": 4096}, "sliding_window is 4096, which is not supported; supported: none"),
+    ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor is None, high_freq_factor"),
+    ("llama", {"rope_parameters": {"type": "longrope"}}, "type is 'longrope', which is not supported; supported: 'def"),
+    ("llama", {"rope_scaling": {"rope_type": "linear"}}, "factor is missing, which rope_type 'linear' needs"),
+    ("llama", {"rope_parameters": {"mrope_section": [1]}}, "rope_parameters has mrope_section, which is not"),
+    ("llama", {"rope_scaling": 4.0}, "rope_scaling is 4.0; an object is needed"),
+    ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5, which is not supported; supported: none"),
+    ("llama", {"logits_scaling": 8.0}, "logits_scaling is 8.0, which is not supported; supported: none, 1"),
+    ("llama", {"layer_types": ["linear_attention"]}, "layer_types is 'linear_attention', which is not supported"),
+    ("llama", {"sliding_window": "wide"}, "sliding_window is 'wide'; a number above 0 is needed"),
     ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu', which is not supported; supported: 'silu', 'swish'"),
     ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
     ("llama", {"attention_bias": "yes"}, "attention_bias is 'yes'; true or false is needed"),
@@ -105,7 +111,7 @@ def test_no_tokenizer(written: Writer) -> None:
     assert "no such tokenizer file; give one with --tokenizer" in refusal(folder)
 
 
-@pytest.mark.parametrize("entries", [19, 5])
+@pytest.mark.parametrize("entries", [19, 10])
 def test_a_tokenizer_may_leave_rows_unused(written: Writer, write_tokenizer: Any, entries: int) -> None:
     folder = written()
     write_tokenizer(folder / "tokenizer.json", entries)

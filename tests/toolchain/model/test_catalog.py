@@ -14,9 +14,11 @@ from torch import Tensor
 
 from exporters.errors import SlmcError
 from toolchain.model.catalog import load_model
+from toolchain.model.family import ModelOptions
 from toolchain.model.spikegpt import SpikeGpt, SpikeGptConfig
 
 Tensors = dict[str, Tensor]
+SPIKING = ModelOptions(family="spikegpt")
 TokenizerWriter = Callable[[Path, int], Path]
 
 
@@ -28,9 +30,9 @@ def released(tmp_path: Path, tensors: Tensors) -> Path:
     return tmp_path / "SpikeGPT-tiny.pth"
 
 
-def refusal(path: Path, tokenizer: Path | None = None) -> str:
+def refusal(path: Path, tokenizer: Path | None = None, family: str | None = None) -> str:
     with pytest.raises(SlmcError) as caught:
-        load_model(path, tokenizer)
+        load_model(path, tokenizer, ModelOptions(family=family))
     assert caught.value.exit_code == 2
     return str(caught.value)
 
@@ -38,7 +40,7 @@ def refusal(path: Path, tokenizer: Path | None = None) -> str:
 def test_sizes_of_a_released_checkpoint_come_from_its_tensors(
     released: Path, tensors: Tensors, tokenizer_path: Path
 ) -> None:
-    model = load_model(released, tokenizer_path)
+    model = load_model(released, tokenizer_path, SPIKING)
     assert isinstance(model.module, SpikeGpt)
     assert model.module.config == SpikeGptConfig(2, 4, 12, 9)
     assert model.name == "SpikeGPT-tiny"
@@ -52,7 +54,7 @@ def test_a_checkpoint_nested_in_a_training_state_opens_too(
     tmp_path: Path, tensors: Tensors, tokenizer_path: Path
 ) -> None:
     torch.save({"state_dict": tensors, "epoch": 3}, tmp_path / "nested.pth")
-    assert load_model(tmp_path / "nested.pth", tokenizer_path).tree.params == 528
+    assert load_model(tmp_path / "nested.pth", tokenizer_path, SPIKING).tree.params == 528
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
@@ -60,7 +62,7 @@ def test_prefixes_of_wrapping_modules_are_left_away(
     tmp_path: Path, tensors: Tensors, tokenizer_path: Path, prefix: str
 ) -> None:
     torch.save({prefix + name: t for name, t in tensors.items()}, tmp_path / "wrapped.pth")
-    model = load_model(tmp_path / "wrapped.pth", tokenizer_path)
+    model = load_model(tmp_path / "wrapped.pth", tokenizer_path, SPIKING)
     assert torch.equal(model.weight("blocks.0.att.key"), tensors["blocks.0.att.key.weight"])
 
 
@@ -95,15 +97,6 @@ def test_a_foreign_checkpoint_is_described(tmp_path: Path, tokenizer_path: Path)
     assert "gpt2.pth: no known model family" in said
     assert "transformer.wte.weight" in said
     assert "spikegpt" in said
-
-
-def test_rwkv_is_told_from_spikegpt_by_its_config_or_its_name(
-    folder: Path, tmp_path: Path, tensors: Tensors, tokenizer_path: Path
-) -> None:
-    (folder / "config.json").write_text('{"model_type": "rwkv"}')
-    assert load_model(folder).tree.family == "rwkv"
-    torch.save(tensors, tmp_path / "RWKV-4-Pile-tiny.pth")
-    assert load_model(tmp_path / "RWKV-4-Pile-tiny.pth", tokenizer_path).tree.family == "rwkv"
 
 
 def test_a_config_that_names_another_family_is_believed(folder: Path) -> None:
@@ -211,7 +204,7 @@ def test_a_config_must_be_an_object(folder: Path, content: Any) -> None:
 
 def test_a_directory_without_a_config_opens_by_its_weights(folder: Path) -> None:
     (folder / "config.json").unlink()
-    model = load_model(folder)
+    model = load_model(folder, options=SPIKING)
     assert isinstance(model.module, SpikeGpt)
     assert model.module.config == SpikeGptConfig(2, 4, 12, 9)
 

@@ -42,7 +42,9 @@ def _() -> tuple[nn.Module, ModelTree]:
 
 @model_of("llama")
 def _() -> tuple[nn.Module, ModelTree]:
-    config = LlamaConfig(2, 8, 12, 20, heads=4, groups=2, head_width=6, context=16, attention_bias=True, mlp_bias=True)
+    config = LlamaConfig(
+        2, 8, 12, 20, heads=4, groups=2, head_width=6, context=16, qkv_bias=True, output_bias=True, mlp_bias=True
+    )
     module = Llama(config)
     return module, LlamaFamily().tree(module)
 

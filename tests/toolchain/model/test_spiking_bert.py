@@ -239,7 +239,7 @@ REFUSED = [
     ({"spike_steps": 0}, "spike_steps is 0; a number above 0 is needed"),
     ({"spike_steps": 2.5}, "spike_steps is 2.5; a whole number above 0 is needed"),
     ({"spike_levels": 4}, "spike_levels is 4, which is not supported; supported: 2, 3"),
-    ({"spike_leak": 1.5}, "spike_leak is 1.5; what a membrane keeps is a number from 0 to 1"),
+    ({"spike_leak": 1.5}, "spike_leak is 1.5; allowed is a finite value from 0 to 1"),
     ({"spike_leak": "half"}, "spike_leak is 'half'"),
     ({"spike_reset": "zero"}, "spike_reset is 'zero', which is not supported; supported: 'hard', 'soft'"),
     ({"spike_threshold": 1.0}, "spike_threshold is given, but the weights have thresholds; leave it out"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,12 +10,13 @@ import torch
 from tokenizers import Tokenizer
 
 from exporters.errors import SlmcError
-from toolchain.model.text import SHORTEST_TOKENS, Text, read_text, read_tokenizer
+from toolchain.model.text import SHORTEST_TOKENS, Text, read_text
+from toolchain.model.tokenizer import read_tokenizer
 
 
 @pytest.fixture
 def words(tokenizer_path: Path) -> Tokenizer:
-    return read_tokenizer(tokenizer_path, 9)
+    return read_tokenizer(tokenizer_path, 9).tokenizer
 
 
 def test_a_text_becomes_its_tokens(tmp_path: Path, words: Tokenizer) -> None:
@@ -77,33 +76,5 @@ def test_a_tokenizer_that_truncates_and_pads_is_kept_from_both(tmp_path: Path, t
     tokenizer.enable_padding(length=4096)
     tokenizer.save(str(tmp_path / "cutting.json"))
     (tmp_path / "text.txt").write_bytes(b"w1 w2 " * 300)
-    text = read_text(tmp_path / "text.txt", read_tokenizer(tmp_path / "cutting.json", 9))
+    text = read_text(tmp_path / "text.txt", read_tokenizer(tmp_path / "cutting.json", 9).tokenizer)
     assert text.ids.tolist() == [1, 2] * 300
-
-
-def test_added_tokens_count_into_the_vocabulary(tmp_path: Path, tokenizer_path: Path) -> None:
-    tokenizer = Tokenizer.from_file(str(tokenizer_path))
-    tokenizer.add_special_tokens(["<|endoftext|>"])
-    tokenizer.save(str(tmp_path / "added.json"))
-    assert read_tokenizer(tmp_path / "added.json", 10).token_to_id("<|endoftext|>") == 9
-    with pytest.raises(SlmcError, match="the tokenizer has 10 entries, the model's vocabulary 9"):
-        read_tokenizer(tmp_path / "added.json", 9)
-
-
-@pytest.mark.parametrize("raw", [b"", b"{}", b"not json", b"\xff\xfe", json.dumps({"model": {"type": "X"}}).encode()])
-def test_a_file_that_is_no_tokenizer(tmp_path: Path, raw: bytes) -> None:
-    (tmp_path / "odd.json").write_bytes(raw)
-    with pytest.raises(SlmcError, match=r"odd\.json: not a tokenizer\.json of the tokenizers library \("):
-        read_tokenizer(tmp_path / "odd.json", 9)
-
-
-@pytest.mark.parametrize("write", [True, False])
-def test_every_size_but_the_models_is_refused(
-    tmp_path: Path, write_tokenizer: Callable[[Path, int], Path], write: bool
-) -> None:
-    path = tmp_path / "t.json"
-    if write:
-        write_tokenizer(path, 8)
-    match = "has 8 entries, the model's vocabulary 9" if write else "no such tokenizer file; give one with --tokenizer"
-    with pytest.raises(SlmcError, match=match):
-        read_tokenizer(path, 9)

@@ -19,8 +19,9 @@ from tokenizers import Tokenizer
 from exporters.errors import NotAvailable, SlmcError
 from toolchain.model import text_files
 from toolchain.model.records import texts_of
-from toolchain.model.text import read_text, read_tokenizer
+from toolchain.model.text import read_text
 from toolchain.model.text_files import read_content
+from toolchain.model.tokenizer import read_tokenizer
 
 LINES = [f"w{i % 9} Größe w{i % 7} \u2028 w1\x0b\x0c\x1c\x85 w2" for i in range(60)]
 PLAIN = "".join(line + "\n" for line in LINES)
@@ -71,7 +72,7 @@ CLOTHES: dict[str, tuple[str, bytes]] = {
 
 @pytest.fixture
 def words(tokenizer_path: Path) -> Tokenizer:
-    return read_tokenizer(tokenizer_path, 9)
+    return read_tokenizer(tokenizer_path, 9).tokenizer
 
 
 @pytest.mark.parametrize("clothes", CLOTHES)

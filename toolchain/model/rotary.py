@@ -1,0 +1,106 @@
+"""Rotary positions whose frequencies are scaled to reach further than a model was first trained: linear, llama3, yarn.
+
+Formulas: linear (arXiv 2306.15595), yarn (arXiv 2309.00071, section 3.2 and 3.4), llama3 as Meta released it with
+Llama 3.1. `dynamic` changes nothing up to the length that a model was trained on, and no cache here is longer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exporters.errors import SlmcError
+
+
+@dataclass(frozen=True)
+class ScaledRotary:
+    """Frequencies in radians per token, one per pair of channels, and a factor of queries and keys alike."""
+
+    frequencies: tuple[float, ...]
+    magnitude: float = 1.0
+
+
+def scaled_rotary(values: Mapping[str, Any], head_size: int, trained: int) -> ScaledRotary | None:
+    """The rotary positions that a config's options ask for; None if a base alone says them.
+
+    Args:
+        values: options as `LLAMA_OPTIONS` names them.
+        head_size: channels of a head.
+        trained: max_position_embeddings.
+
+    Raises:
+        SlmcError: an option that the kind of scaling needs is missing, or does not go with the others.
+    """
+    plain = 1.0 / (values["theta"] ** (torch.arange(0, head_size, 2, dtype=torch.float32) / head_size))
+    made = SCALINGS[values["rope_type"]]
+    return None if made is None else made(plain, values, trained)
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor, head_size: int) -> Tensor:
+    """Heads x [B, T, n d] turned by angles whose cosines and sines are [B, T, 1, d / 2], halves paired."""
+    first, second = x.view(*x.shape[:2], -1, head_size).chunk(2, -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).flatten(2)
+
+
+def _factor(values: Mapping[str, Any]) -> float:
+    if values["factor"] is None:
+        raise SlmcError(f"config.json: factor is missing, which rope_type {values['rope_type']!r} needs; a number")
+    return float(values["factor"])
+
+
+def _linear(plain: Tensor, values: Mapping[str, Any], trained: int) -> ScaledRotary:
+    return ScaledRotary(tuple((plain / _factor(values)).tolist()))
+
+
+def _llama3(plain: Tensor, values: Mapping[str, Any], trained: int) -> ScaledRotary:
+    """Long waves are stretched, short ones kept, those between mixed by how often they fit into the first context."""
+    factor, low, high = _factor(values), values["low_freq_factor"], values["high_freq_factor"]
+    if low is None or high is None or not low < high:
+        raise SlmcError(
+            f"config.json: low_freq_factor is {low}, high_freq_factor {high}; rope_type 'llama3' needs two rising "
+            "numbers"
+        )
+    turns = (values["first_context"] or trained) * plain / (2 * math.pi)
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return ScaledRotary(tuple(((1 - kept) * plain / factor + kept * plain).tolist()))
+
+
+def _yarn(plain: Tensor, values: Mapping[str, Any], trained: int) -> ScaledRotary:
+    """As llama3 with a ramp over channels, and scores sharpened as contexts grow."""
+    factor, width, theta = _factor(values), 2 * len(plain), values["theta"]
+    context = values["first_context"] or trained
+
+    def channel(turns: float) -> float:
+        return width * math.log(context / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = channel(values["beta_fast"]), channel(values["beta_slow"])
+    if values["truncate"]:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, width - 1)
+    ramp = (torch.arange(len(plain), dtype=torch.float32) - low) / (high - low if high != low else 0.001)
+    stretched = ramp.clamp(0, 1)
+    return ScaledRotary(
+        tuple((stretched * plain / factor + (1 - stretched) * plain).tolist()), _magnitude(values, factor)
+    )
+
+
+def _magnitude(values: Mapping[str, Any], factor: float) -> float:
+    def scale(share: float) -> float:
+        return 0.1 * share * math.log(factor) + 1 if factor > 1 else 1.0
+
+    if values["attention_factor"] is not None:
+        return float(values["attention_factor"])
+    if values["mscale"] and values["mscale_all_dim"]:
+        return scale(values["mscale"]) / scale(values["mscale_all_dim"])
+    return scale(1.0)
+
+
+SCALINGS: dict[str, Callable[[Tensor, Mapping[str, Any], int], ScaledRotary] | None] = {
+    "default": None, "dynamic": None, "linear": _linear, "llama3": _llama3, "yarn": _yarn,
+}  # fmt: skip
+"""By rope_type; None where a base alone says the frequencies."""
