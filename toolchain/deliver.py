@@ -233,7 +233,7 @@ def _manifest(prepared: Prepared, plan: Plan, graph: ExportedGraph, findings: _F
             4 * tree.params,
             states,
             graph.graph_bytes + graph.data_bytes,
-            None if model.kv_cache == "fp32" else 4 * tree.state_values,
+            None if model.kv_cache == "fp32" else tree.exact_state_bytes,
         ),
         quality=findings.quality,
         parity=findings.parity,

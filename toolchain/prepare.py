@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from toolchain.model.family import ModelOptions
 from toolchain.model.residency import bytes_in_memory
 from toolchain.model.text import Text, read_judged, read_sentences, read_text
 from toolchain.model.tree import ModelTree
+from toolchain.room import check_room
 from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
 from toolchain.search.problem import METHOD_MARK, Limits, Problem, effort_named, layer_options
 from toolchain.search.store import Journal, LayerStore
@@ -139,13 +141,11 @@ def prepare(spec: Spec) -> Prepared:
     whole = model.tree.bytes_fp32
     max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory is not None else None
     rss = parse_bytes(spec.max_rss, "--max-rss", whole) if spec.max_rss is not None else None
-    options = layer_options(model.tree, formats, pinned_formats(spec.layer, model.tree), method)
+    pins = pinned_formats(spec.layer, model.tree)
+    options = layer_options(model.tree, formats, pins, method)
     problem = Problem(model.tree, options, Limits(max_bytes, max_drop), effort, spec.seed, spec.activations)
-    if max_bytes is not None and max_bytes < problem.smallest_bytes:
-        raise SlmcError(
-            f"--max-memory: {max_bytes} bytes ({max_bytes / whole:.2%} of fp32) is below the smallest possible, "
-            f"{problem.smallest_bytes} bytes ({problem.smallest_bytes / whole:.2%}); give more or allow smaller formats"
-        )
+    every = functools.partial(layer_options, model.tree, formats_matching(("*",)), pins, method)
+    check_room(spec.max_memory or "", problem, model, every)
     return Prepared(
         spec, model, calibration.head(effort.calibration_tokens), evaluation.head(effort.evaluation_tokens), problem,
         method, latency_ms, rss, max_time_s, operator_libraries(spec.native),

@@ -107,7 +107,7 @@ def test_parity_and_sizes(built: tuple[Path, Path]) -> None:
     assert stored == manifest.bytes.weights == sum(law.values()) + 4 * tree.vector_params
     states = sum(int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in manifest.io.states)
     assert manifest.bytes.states == states
-    assert manifest.bytes.uncompressed == pytest.approx(tree.bytes_fp32, abs=8)
+    assert manifest.bytes.uncompressed == tree.bytes_fp32
 
 
 def test_validate_and_eval(built: tuple[Path, Path], document: Callable[..., Any]) -> None:

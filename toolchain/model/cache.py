@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +61,12 @@ class CachedModel(nn.Module):
             for name, dims, kind in kinds
         )
         return [StateSpec("position", (1,), 0.0, "int64"), *caches]
+
+    def carried_bytes(self, context: int, kv_cache: str) -> int:
+        """Bytes of all states if the caches had room for so many tokens and were stored so."""
+        twin = copy.copy(self)
+        twin.cache, twin.kv_cache = dataclasses.replace(self.cache, context=context), kv_cache
+        return sum(spec.nbytes for spec in twin.state_specs())
 
     def initial_state(self, batch: int = 1) -> list[Tensor]:
         """The states before the first token, each [batch, *shape]."""

@@ -48,7 +48,7 @@ class ModelTree:
     """A whole network.
 
     vector_params: values outside the layers (norms, mixes, decays). state_values: values carried from token to token.
-    state_bytes: of these as stored, where they are not all float32.
+    state_bytes: of these as stored, state_bytes_fp32: as the uncompressed model has them; None if all are float32.
     """
 
     family: str
@@ -56,6 +56,7 @@ class ModelTree:
     vector_params: int
     state_values: int
     state_bytes: int | None = None
+    state_bytes_fp32: int | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -68,7 +69,7 @@ class ModelTree:
     @property
     def bytes_fp32(self) -> int:
         """Weights and states of the uncompressed model: what percentages of memory refer to."""
-        return 4 * (self.params + self.state_values)
+        return 4 * self.params + self.exact_state_bytes
 
     @property
     def fixed_bytes(self) -> int:
@@ -76,8 +77,13 @@ class ModelTree:
         return 4 * self.vector_params + self.stored_state_bytes
 
     @property
+    def exact_state_bytes(self) -> int:
+        """States of the uncompressed model: float32, and a position in the text as the integer that it is."""
+        return 4 * self.state_values if self.state_bytes_fp32 is None else self.state_bytes_fp32
+
+    @property
     def stored_state_bytes(self) -> int:
-        return 4 * self.state_values if self.state_bytes is None else self.state_bytes
+        return self.exact_state_bytes if self.state_bytes is None else self.state_bytes
 
     @property
     def vocabulary(self) -> int:
@@ -121,5 +127,5 @@ def grown_tree(
         tuple(Block(path, tuple(layers)) for path, layers in found.items() if layers),
         sum(p.numel() for name, p in model.named_parameters(remove_duplicate=False) if name not in held),
         sum(s.values for s in states),
-        sum(s.nbytes for s in states),
+        state_bytes_fp32=sum(s.nbytes for s in states),
     )

@@ -165,7 +165,7 @@ def test_a_read_only_folder(tiny_model: Path, fails: Fails, tmp_path: Path) -> N
         (("--max-memory", "0%"), ("--max-memory", "nothing at all")),
         (("--max-memory", ""), ("--max-memory",)),
         (("--max-memory", "9" * 400 + "GB"), ("--max-memory",)),
-        (("--max-memory", "1kB"), ("--max-memory", "below the smallest possible", "allow smaller")),
+        (("--max-memory", "1kB"), ("--max-memory", "below the smallest possible", "or give at least --max-memory")),
         (("--max-rss", "much"), ("--max-rss", "'much'")),
         (("--max-drop", "-1%"), ("--max-drop", "'-1%'")),
         (("--max-drop", "nan"), ("--max-drop", "'nan'")),
