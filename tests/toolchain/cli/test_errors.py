@@ -92,7 +92,7 @@ def test_tokenizers_that_do_not_fit(model: Path, fails: Fails) -> None:
     [
         (b"", "empty"),
         (b" \n\t", "empty"),
-        (b"\xff\xfe\x00A", "not UTF-8"),
+        (b"w1 \xff\xfd\x00A", "not UTF-8"),
         (b"text\0text", "NUL"),
         (b"Short.", "too few"),
     ],
