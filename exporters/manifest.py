@@ -291,7 +291,8 @@ def confined(artifact: Path, name: str) -> Path:
     """The path of a file inside an artifact.
 
     Raises:
-        SlmcError: the name is absolute, climbs out with '..', passes through a link, or is none a file can have.
+        SlmcError: the name is absolute, climbs out with '..', passes through a linked folder, or is none a file can
+            have. The file itself may be a link, as a hub's cache makes them: what it holds is compared.
     """
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or "\\" in name or not relative.parts:
@@ -299,7 +300,7 @@ def confined(artifact: Path, name: str) -> Path:
             f"{artifact / MANIFEST_NAME}: file name {name!r} leaves the artifact; only relative paths inside"
         )
     path = artifact
-    for part in relative.parts:
+    for number, part in enumerate(relative.parts, 1):
         path = path / part
         try:
             linked = stat.S_ISLNK(path.lstat().st_mode)
@@ -307,6 +308,6 @@ def confined(artifact: Path, name: str) -> Path:
             linked = False
         except (OSError, ValueError) as error:  # too long, a file where a folder should be, NUL
             raise SlmcError(f"{artifact / MANIFEST_NAME}: no file can be named {name[:80]!r} ({error})") from error
-        if linked:
-            raise SlmcError(f"{path}: a link; an artifact holds plain files only")
+        if linked and number < len(relative.parts):
+            raise SlmcError(f"{path}: a link to a folder; an artifact holds files, and links to files")
     return path

@@ -15,6 +15,12 @@ from exporters.opening import MIB, open_file, read_text
 SUMS_NAME = "SHA256SUMS"
 SUMS_BYTES = 4 * MIB
 _SHA256_DIGITS = 64
+NEIGHBOURS = (".DS_Store", "desktop.ini", "Thumbs.db", "__pycache__")
+
+
+def is_neighbour(name: str) -> bool:
+    """Whether a name is one that versioning, file managers or Python leave beside files; nothing here runs it."""
+    return name in NEIGHBOURS or name.startswith((".git", "._"))
 
 
 def file_sha256(path: Path) -> str:
@@ -90,8 +96,10 @@ def _verify_names(artifact: Path, manifest: Manifest) -> None:
     """Refuse what no line lists: code beside the model, links that lead out, devices."""
     allowed = {MANIFEST_NAME, SUMS_NAME, *manifest.files}
     for name, mode in sorted(_walk(artifact, "")):
+        if stat.S_ISLNK(mode) and name in allowed:
+            continue  # as a hub's cache makes them; what it leads to has the right bytes
         if stat.S_ISLNK(mode):
-            raise SlmcError(f"{artifact / name}: a link; an artifact holds plain files only")
+            raise SlmcError(f"{artifact / name}: a link that is no part of this artifact; move it away")
         if not stat.S_ISREG(mode):
             raise SlmcError(f"{artifact / name}: neither file nor folder; an artifact holds plain files only")
         if name not in allowed:
@@ -101,9 +109,12 @@ def _verify_names(artifact: Path, manifest: Manifest) -> None:
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
-    """Every entry below a folder that is no folder itself, by its relative name, links not followed."""
+    """Every entry below a folder that is no folder itself, by its relative name, links not followed, neighbours not
+    counted."""
     with os.scandir(folder) as entries:
         for entry in entries:
+            if is_neighbour(entry.name):
+                continue
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(folder / entry.name, f"{prefix}{entry.name}/")
             else:

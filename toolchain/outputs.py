@@ -71,7 +71,8 @@ def _check_own_artifact(output: Path) -> None:
             f"{output}: a folder that is no artifact of this slmc ({error}); it will not be replaced, choose another "
             "output or move it away"
         ) from error
-    refuse_foreign(output, [MANIFEST_NAME, SUMS_NAME, *manifest.files])
+    own = [MANIFEST_NAME, SUMS_NAME, *manifest.files]
+    refuse_foreign(output, [name for name in own if not (output / name).is_symlink()])
     present = {name: entry for name, entry in manifest.files.items() if (output / name).exists()}
     try:
         verify_files(output, present)

@@ -73,6 +73,7 @@ def workspace(output: Path, inputs: Mapping[str, Any], *, resume: bool) -> Itera
             ) from error
         if not _same_file(lock.fileno(), folder / "lock"):
             raise SlmcError(f"{folder}: another build has just ended there; repeat the command")
+        refuse_foreign(folder, _own_names(folder))  # not before: another build comes and goes with its files
         try:
             _claim(folder, inputs, resume=resume)
             yield folder
@@ -102,7 +103,8 @@ def _own(folder: Path) -> BinaryIO:
             raise SlmcError(
                 f"{folder}: a folder that slmc did not make; it is left as it is: move it away or choose another output"
             )
-        refuse_foreign(folder, _own_names(folder))
+        if os.path.lexists(folder / "lock") and not is_plain(folder / "lock"):
+            raise SlmcError(f"{folder / 'lock'}: slmc did not make it so; move it away or choose another output")
     folder.mkdir(parents=True, exist_ok=True)
     if not _is_marked(folder):
         (folder / MARK).write_text(MARK_TEXT, encoding="utf-8")

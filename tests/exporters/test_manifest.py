@@ -200,7 +200,7 @@ def test_more_layers_than_any_model_has(tmp_path):
     with pytest.raises(SlmcError, match="recipe: 20001 entries, at most 20000"):
         read_manifest(written(tmp_path, changed("recipe", {str(i): entry for i in range(20_001)})))
     with pytest.raises(SlmcError, match="bytes, at most 16777216"):
-        read_manifest(written(tmp_path, changed("recipe", {str(i): entry for i in range(300_000)})))
+        read_manifest(written(tmp_path, " " * 2**24 + FULL.to_json()))  # as long as one of 300,000 layers
 
 
 def test_no_artifact(tmp_path):
@@ -238,17 +238,17 @@ def test_names_inside(tmp_path):
     assert confined(tmp_path, "..a/b..") == tmp_path / "..a" / "b.."
 
 
-@pytest.mark.parametrize("name", ["link", "link/file", "folder/link", "dangling"])
-def test_links(tmp_path, name):
+@pytest.mark.parametrize("name", ["link/file", "folder/to/file"])
+def test_linked_folders(tmp_path, name):
     outside, artifact = tmp_path / "outside", tmp_path / "artifact"
     outside.mkdir()
     (outside / "file").write_text("secret")
     (artifact / "folder").mkdir(parents=True)
     (artifact / "link").symlink_to(outside)
     (artifact / "folder" / "link").symlink_to(outside / "file")
-    (artifact / "dangling").symlink_to(tmp_path / "nowhere")
+    (artifact / "folder" / "to").symlink_to(outside)
     document = json.loads(BARE.to_json()) | {"files": {name: {"bytes": 1, "sha256": "00"}}}
-    with pytest.raises(SlmcError, match="a link; an artifact holds plain files only"):
+    with pytest.raises(SlmcError, match="a link to a folder; an artifact holds files"):
         read_manifest(written(artifact, document))
 
 

@@ -40,7 +40,7 @@ def manifest(folder: Path, **values: object) -> None:
 ALTERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a byte": (byte, "model.onnx.data: the contents differ"),
     "a file too much": (code, "sitecustomize.py: no part of this artifact"),
-    "a link": (link, "run.py: a link"),
+    "a link": (link, "run.py: "),
     "no weights": (lambda f: (f / "model.onnx.data").unlink(), "model.onnx.data is missing"),
     "a path that climbs out": (
         lambda f: manifest(f, files={"../../x": {"bytes": 1, "sha256": "00"}}), "'../../x' leaves the artifact",

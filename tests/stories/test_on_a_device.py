@@ -280,7 +280,7 @@ def test_the_disk_there_is_full(artifact: Path, server: Server, fails: Fails) ->
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=1777", "tmpfs", small], check=False).returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        fails(("validate", artifact, "-q", *server.options(folder=small)), 5, "MB free", "are needed", "--remote-dir")
+        fails(("validate", artifact, "-q", *server.options(folder=small)), 5, "free", "are needed", "--remote-dir")
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", small], check=True)

@@ -168,7 +168,7 @@ def test_end_to_end_with_an_operator_library(toy):
         'const char *slmc_isa_name(void) { return "testisa"; }\n'
     )
     subprocess.run([compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=source, text=True, check=True)
-    measurement = measure(toy.artifact, toy.io, dataclasses.replace(SMALL, native=True))
+    measurement = measure(toy.artifact, toy.io, dataclasses.replace(SMALL, native=True, artifact_native=True))
     assert measurement.native_library == str(library.resolve()) and measurement.isa == "testisa"
     assert to_measured(measurement, "host", 72).native
 

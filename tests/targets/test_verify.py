@@ -8,10 +8,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from exporters.errors import SlmcError
 from exporters.manifest import read_manifest
+from targets.session import open_session
 from targets.verify import file_sha256, open_artifact, read_sums
 
 
@@ -68,8 +70,15 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file too much": (extra, "run.py: no part of this artifact"),
     "a file too much, deep inside": (lambda f: extra(f, "native/x.so"), "native/x.so: no part"),
     "a file too much, summed up": (lambda f: (extra(f), sign(f)), "disagree on run.py"),
-    "a link for a file": (lambda f: linked(f, "model.onnx.data", Path("/etc/hostname")), "model.onnx.data: a link"),
+    "a link to another file": (
+        lambda f: linked(f, "model.onnx.data", Path("/etc/hostname")), r"model.onnx.data: \d+ bytes, the manifest says",
+    ),
+    "a link to nowhere": (lambda f: linked(f, "model.onnx.data", Path("nowhere")), "model.onnx.data is missing"),
+    "a link to a folder": (lambda f: linked(f, "model.onnx.data", Path("/etc")), "model.onnx.data is missing"),
+    "a link to a device": (lambda f: linked(f, "SHA256SUMS", Path("/dev/zero")), "SHA256SUMS: a device, and a regular"),
+    "a pipe for the sums": (lambda f: ((f / "SHA256SUMS").unlink(), os.mkfifo(f / "SHA256SUMS")), "SUMS: a FIFO"),
     "a link too much": (lambda f: linked(f, "more", Path("/etc")), "more: a link"),
+    "a link like a neighbour": (lambda f: linked(f, "git", Path("/etc")), "git: a link"),
     "a pipe": (lambda f: os.mkfifo(f / "pipe"), "pipe: neither file nor folder"),
     "a path that climbs out": (lambda f: listed(f, "../model.onnx"), "leaves the artifact"),
     "a path from the root": (lambda f: listed(f, "/etc/passwd"), "leaves the artifact"),
@@ -82,6 +91,55 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 def test_as_it_was_written(packed):
     assert open_artifact(packed.artifact) == read_manifest(packed.artifact)
+
+
+NEIGHBOURS = (
+    ".DS_Store", ".git/HEAD", ".git/objects/00/x", ".gitattributes", ".gitignore", "__pycache__/run.cpython-311.pyc",
+    "desktop.ini", "Thumbs.db", "._model.onnx",
+)  # fmt: skip
+
+
+def test_what_versioning_and_file_managers_leave_beside_it_does_not_matter(packed):
+    for name in NEIGHBOURS:
+        (packed.artifact / name).parent.mkdir(parents=True, exist_ok=True)
+        (packed.artifact / name).write_text("x")
+    assert open_artifact(packed.artifact) == read_manifest(packed.artifact)
+    flip(packed.artifact / "model.onnx")
+    with pytest.raises(SlmcError, match=r"model\.onnx: the contents differ"):
+        open_artifact(packed.artifact)
+
+
+@pytest.mark.parametrize("name", ["pycache", ".env", "git", "ds_store", ".hidden.so", "sitecustomize.py"])
+def test_what_only_looks_like_it_does(packed, name):
+    (packed.artifact / name).write_text("x")
+    with pytest.raises(SlmcError, match="no part of this artifact"):
+        open_artifact(packed.artifact)
+
+
+def hub(artifact: Path) -> Path:
+    """The artifact as a hub's cache keeps it: links in a snapshot to blobs that are named by their hashes."""
+    snapshot = artifact.parent / "snapshots" / "main"
+    for path in sorted(p for p in artifact.rglob("*") if p.is_file()):
+        blob = artifact.parent / "blobs" / file_sha256(path)
+        blob.parent.mkdir(exist_ok=True)
+        blob.write_bytes(path.read_bytes())
+        link = snapshot / path.relative_to(artifact)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot
+
+
+def test_links_as_a_hubs_cache_makes_them(packed):
+    snapshot = hub(packed.artifact)
+    manifest = open_artifact(snapshot)
+    assert manifest == read_manifest(packed.artifact)
+    session = open_session(snapshot / "model.onnx", manifest.io, native=None)
+    plain = open_session(packed.artifact / "model.onnx", manifest.io, native=None)
+    tokens = np.array([[1, 2]], np.int64)
+    assert (session.run(tokens) == plain.run(tokens)).all()
+    flip((snapshot / "model.onnx").resolve())
+    with pytest.raises(SlmcError, match=r"model\.onnx: the contents differ"):
+        open_artifact(snapshot)
 
 
 @pytest.mark.parametrize("case", CASES)

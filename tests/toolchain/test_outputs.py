@@ -176,14 +176,21 @@ def test_a_work_folder_is_ours_by_its_mark_and_by_its_names(
     if marked:
         with pytest.raises(ZeroDivisionError), workspace(tmp_path / "out", {}, resume=False):
             raise ZeroDivisionError
-        (work / "lock").unlink()
-        (work / "inputs.json").unlink()
+        (work / name).unlink(missing_ok=True)
     work.mkdir(exist_ok=True)
     make(work / name)
     before = tree(tmp_path)
     with pytest.raises(SlmcError, match="did not"), workspace(tmp_path / "out", {}, resume=resume):
         pass
     assert tree(tmp_path) == before
+
+
+def test_another_build_that_is_at_work_is_not_taken_for_somebody_elses(tmp_path: Path) -> None:
+    """Its files come and go while they are looked at."""
+    with workspace(tmp_path / "out", {}, resume=False) as folder:
+        (folder / "evidence.new").touch()
+        with pytest.raises(SlmcError, match="another build"), workspace(tmp_path / "out", {}, resume=False):
+            pass
 
 
 @pytest.mark.parametrize("make", [_note, _link, os.mkfifo])

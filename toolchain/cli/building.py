@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,8 @@ def _announce(console: Console, delivered: Delivered) -> int:
     if console.as_json:
         console.result(dataclasses.asdict(manifest), "")
     else:
-        click.echo(f"report: {delivered.folder / 'report.html'}    text: python {delivered.folder / 'run.py'}")
+        report, run = (shlex.quote(str(delivered.folder / name)) for name in ("report.html", "run.py"))
+        console.result(None, f"report: {report}    text: python {run}")
     if missed:
         _warn("not every constraint could be met; this is the closest artifact")
     return ConstraintsNotMet.exit_code if missed else 0

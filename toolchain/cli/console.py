@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 LINE_EVERY_S = 20.0
 """Without a terminal a line of progress is printed this often."""
@@ -30,6 +32,17 @@ def strict(document: Any) -> Any:
     return document
 
 
+def plain(text: str) -> str:
+    """A name or sentence as it may be shown: what would move the cursor or is no character is written as its escape."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def said_with_escapes(stream: TextIO) -> None:
+    """Have a stream write what its encoding lacks as escapes instead of failing."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+
 class _Out(RichConsole):
     """Standard output that leaves a closed pipe to the command's own error handling."""
 
@@ -42,6 +55,8 @@ class Console:
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
+        for stream in (sys.stdout, sys.stderr):
+            said_with_escapes(stream)
         self._err = RichConsole(stderr=True, highlight=False)
         self._out = _Out(highlight=False, width=None if sys.stdout.isatty() else 120)
         self._bars: Progress | None = None
@@ -51,7 +66,7 @@ class Console:
     def note(self, text: str) -> None:
         """A line on stderr, unless quiet."""
         if not self.quiet:
-            self._err.print(text, markup=False, soft_wrap=True)
+            self._err.print(plain(text), markup=False, soft_wrap=True)
 
     def detail(self, text: str) -> None:
         """A line on stderr with -v."""
@@ -60,17 +75,17 @@ class Console:
 
     def result(self, document: Any, text: str) -> None:
         """The command's answer on stdout: the document with --json, else the text."""
-        click.echo(json.dumps(strict(document), indent=2) if self.as_json else text)
+        click.echo(json.dumps(strict(document), indent=2) if self.as_json else plain(text))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table on stdout; nothing with --json."""
         if self.as_json:
             return
-        table = Table(title=title or None, title_justify="left")
+        table = Table(title=Text(plain(title)) if title else None, title_justify="left")
         for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+            table.add_column(Text(plain(column)), justify="left" if i == 0 else "right", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(Text(plain(cell)) for cell in row))
         self._out.print(table)
 
     @contextmanager
@@ -79,7 +94,12 @@ class Console:
         if self.quiet or not self._err.is_terminal:
             yield
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=self._err, transient=True) as self._bars:
             try:
                 yield
@@ -90,7 +110,7 @@ class Console:
         """`done` of `total` of a stage."""
         if self._bars is not None:
             if stage not in self._tasks:
-                self._tasks[stage] = self._bars.add_task(stage, total=total)
+                self._tasks[stage] = self._bars.add_task(plain(stage), total=total)
             self._bars.update(self._tasks[stage], completed=done, total=total)
         elif not self.quiet and (time.monotonic() - self._last_line > LINE_EVERY_S or done == total):
             self._last_line = time.monotonic()

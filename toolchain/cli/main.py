@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import resource
 import sys
+from typing import Any, NoReturn
 
 import click
 
@@ -33,10 +37,25 @@ COMMANDS = {
 }
 """Command -> module, function and what it does; imported only when it is used, so that help and errors are quick."""
 
-INTERRUPTED = 130
+INTERRUPTED, UNUSABLE = 130, 2
+
+ADDRESS_SPACE_BYTES = 2 * 2**30
+"""What Python, NumPy, torch and ONNX Runtime reserve before any model is read."""
 
 
 class _Lazy(click.Group):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click's, but with streams that are there, and one line where one of them takes nothing."""
+        if sys.stdout is None or sys.stderr is None:
+            _replace_closed()
+            _stop("standard output or standard error is closed; send it to a file or to /dev/null", UNUSABLE)
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            _stop(f"standard output: {error.strerror}; give it another place", NotAvailable.exit_code)
+        finally:
+            give_up_streams()
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -48,15 +67,54 @@ class _Lazy(click.Group):
         if name not in COMMANDS:
             return None
         module, function, _ = COMMANDS[name]
+        _check_address_space()
         try:
             command: click.Command = getattr(importlib.import_module(f"toolchain.cli.{module}"), function)
         except ModuleNotFoundError as error:
-            click.echo(f"error: the package {error.name} is not installed; pip install 'slmc[toolchain]'", err=True)
-            sys.exit(NotAvailable.exit_code)
+            _stop(f"the package {error.name} is not installed; pip install 'slmc[toolchain]'", NotAvailable.exit_code)
+        except (ImportError, MemoryError, OSError) as error:
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            _stop(f"the packages cannot be loaded ({said}); free memory or raise 'ulimit -v'", NotAvailable.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
         return command
+
+
+def give_up_streams() -> None:
+    """Turn streams that take no more to nowhere: at exit Python would flush them once more, and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _replace_closed() -> None:
+    """Give a process whose streams are closed others: a file that it opens must not become its standard output."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != number:
+                os.dup2(null, number)
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+
+
+def _check_address_space() -> None:
+    """Refuse a limit in which the packages cannot even be loaded; some of them would say so in dozens of lines."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < ADDRESS_SPACE_BYTES:
+        _stop(
+            f"address space is limited to {limit} bytes, and {ADDRESS_SPACE_BYTES} are needed; raise 'ulimit -v'",
+            NotAvailable.exit_code,
+        )
+
+
+def _stop(text: str, code: int) -> NoReturn:
+    with contextlib.suppress(OSError):
+        click.echo(f"error: {text}", err=True)
+    sys.exit(code)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import click
 
 from exporters.errors import NotAvailable, SlmcError
-from toolchain.cli.console import Console
-from toolchain.cli.main import INTERRUPTED
+from toolchain.cli.console import Console, plain
+from toolchain.cli.main import INTERRUPTED, give_up_streams
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -39,8 +39,7 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         except KeyboardInterrupt as stop:
             click.echo(f"interrupted: {stop}" if str(stop) else "interrupted", err=True)
             code = INTERRUPTED
-        except BrokenPipeError:  # the reader has seen enough; at exit Python would flush once more and complain
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:  # the reader has seen enough
             code = 0
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
@@ -48,13 +47,15 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
             if verbose:
                 raise
             code = _fail(*_explained(error))
+        give_up_streams()
         sys.exit(code)
 
     return run
 
 
 def _fail(text: str, code: int) -> int:
-    click.echo("error: " + " ".join(text.splitlines()), err=True)
+    with contextlib.suppress(OSError):  # where even that stream is gone, the exit code says it
+        click.echo("error: " + plain(" ".join(text.splitlines())), err=True)
     return code
 
 
