@@ -6,6 +6,7 @@ Mistral and Qwen2 are the same equation: their model types are rows of `TABLES`.
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 import torch
@@ -156,7 +157,7 @@ class LlamaFamily:
     classifies: bool = True
 
     def rename(self, name: str) -> str | None:
-        name = without_wrappers(name).replace("score.", "classifier.", 1)
+        name = re.sub(r"^score\.", "classifier.", without_wrappers(name))
         return None if name.endswith("rotary_emb.inv_freq") else name
 
     def fits(self, shapes: Shapes) -> bool:

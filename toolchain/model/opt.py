@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -148,7 +149,7 @@ class OptFamily:
     classifies: bool = True
 
     def rename(self, name: str) -> str | None:
-        return without_wrappers(name).removeprefix("decoder.").replace("score.", "classifier.", 1)
+        return re.sub(r"^score\.", "classifier.", without_wrappers(name).removeprefix("decoder."))
 
     def fits(self, shapes: Shapes) -> bool:
         return {"embed_positions.weight", "layers.0.fc1.weight"} <= set(shapes)

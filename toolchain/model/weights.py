@@ -16,6 +16,7 @@ from exporters.errors import SlmcError
 from exporters.opening import file_size
 from targets.verify import file_sha256
 from toolchain.model.checkpoint import Checkpoint, StoredTensor
+from toolchain.model.foreign import foreign_file, foreign_folder
 from toolchain.model.shards import read_shards
 
 WEIGHT_FILES = (
@@ -31,6 +32,9 @@ WEIGHT_FILES = (
 PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Element types that weights may be stored in."""
 
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module")
+"""Where trainers put a state dict inside a checkpoint of theirs."""
+
 _FOREIGN_CODE = re.compile(r"GLOBAL ([A-Za-z_][\w.]*) (?:was not|whose)")
 """How torch names what a pickle wants to call."""
 
@@ -45,8 +49,11 @@ def find_weights(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     found = sorted([*folder.glob("*.pth"), *folder.glob("*.safetensors")])
-    if len(found) == 1:
-        return found[0]
+    models = [path for path in found if not path.name.startswith("adapter_model.")]
+    if len(models) == 1:
+        return models[0]
+    if not models and (known := foreign_folder(folder)):
+        raise SlmcError(f"{folder}: {known}")
     what = f"several ({', '.join(p.name for p in found)})" if found else "none"
     raise SlmcError(f"{folder}: expected one weights file ({', '.join(WEIGHT_FILES)} or one .pth), found {what}")
 
@@ -60,6 +67,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     file_size(path, "give a weights file, or a folder that holds one")
     if path.name.endswith(".index.json"):
         return read_shards(path, read_checkpoint)
+    if known := foreign_file(path):
+        raise SlmcError(f"{path}: {known}")
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     places = {name: StoredTensor(path, name) for name in tensors} if path.suffix == ".safetensors" else {}
     for name, tensor in tensors.items():
@@ -97,13 +106,36 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
                 "Ask its author for safetensors or for torch.save(model.state_dict())"
             ) from error
         raise SlmcError(f"{path}: no torch checkpoint, or truncated ({_reason(error)}); copy it again") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping) or not all(isinstance(t, Tensor) for t in loaded.values()) or not loaded:
-        found = type(loaded).__name__
-        raise SlmcError(f"{path}: expected a state dict (names to tensors), found a {found} of other things")
-    return {str(name): tensor for name, tensor in loaded.items()}
+    return _state_dict(path, loaded)
+
+
+def _state_dict(path: Path, loaded: object) -> dict[str, Tensor]:
+    """The tensors of what torch loaded: of the object itself, or of the state dict that a trainer put into it. Numbers,
+    texts and counters beside them are of no use here."""
+    while isinstance(loaded, Mapping):
+        inside = [name for name in WRAPPERS if isinstance(loaded.get(name), Mapping)]
+        if len(inside) > 1:
+            raise SlmcError(
+                f"{path}: several state dicts ({', '.join(inside)}); save the one that you mean with torch.save"
+            )
+        if not inside:
+            break
+        loaded = loaded[inside[0]]
+    entries = loaded.items() if isinstance(loaded, Mapping) else ()
+    tensors = {str(name): value for name, value in entries if isinstance(value, Tensor) and not _is_counter(value)}
+    if not tensors:
+        names = ", ".join(str(name) for name, _ in list(entries)[:6])
+        found = type(loaded).__name__ + (f" of {names}" if names else "")
+        raise SlmcError(
+            f"{path}: expected a state dict (names to tensors), found a {found}; save the model with "
+            "torch.save(model.state_dict(), FILE)"
+        )
+    return tensors
+
+
+def _is_counter(tensor: Tensor) -> bool:
+    """A single whole number, as trainers keep of their steps."""
+    return tensor.ndim == 0 and not tensor.is_floating_point() and not tensor.is_complex()
 
 
 def _load_mapped(path: Path) -> object:

@@ -178,6 +178,27 @@ def test_defaults_are_those_of_the_class(kind: str, table: OptionTable) -> None:
     assert compared > 1
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "opt"])
+def test_classifiers_score_as_those_of_transformers(model_folder: Path, kind: str) -> None:
+    sizes = (OPT_SIZES if kind == "opt" else SIZES) | {"num_labels": 3, "pad_token_id": 0, "rope_theta": 500.0}
+    torch.manual_seed(5)
+    made = transformers.AutoModelForSequenceClassification.from_config(transformers.AutoConfig.for_model(kind, **sizes))
+    for parameter in made.parameters():
+        parameter.data.add_(0.2 * torch.randn_like(parameter))
+    made.save_pretrained(model_folder)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(model_folder).eval()
+    ours = load_model(model_folder)
+    assert ours.classes is not None
+    assert (ours.classes.labels, ours.classes.pooling) == (("LABEL_0", "LABEL_1", "LABEL_2"), "last")
+    ids = torch.randint(1, VOCABULARY, (1, 23), generator=torch.Generator().manual_seed(6))
+    with torch.inference_mode():
+        expected, scores = theirs(ids).logits, ours.forward(ids, ours.forward.initial_state())[0]
+    assert expected.std() > 0.1
+    assert (expected - scores[0]).abs().max() < EXACT
+    assert ours.tree.params == sum(p.numel() for p in theirs.parameters())
+
+
 def test_options_of_no_list_are_named_and_those_that_matter_refused(model_folder: Path) -> None:
     saved("llama", {"_unknown_thing": 1, "name_of_nothing": "x"}, model_folder)
     model = load_model(model_folder)
