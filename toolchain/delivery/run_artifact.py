@@ -111,7 +111,8 @@ def prompt_ids(args: argparse.Namespace, tokenizer: Any, rules: dict[str, Any] |
     if args.chat:
         if not rules or not rules["chat"]:
             raise ArtifactError("--chat: this model has no chat template; leave it out and give a text to go on from")
-        ids: list[int] = tokenizer.encode(chat_text(rules["chat"], args.prompt, args.system), False).ids
+        text = chat_text(rules["chat"], args.prompt, args.system)
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
         return ids
     if rules is None:
         return tokenizer.encode(args.prompt).ids or [0]
