@@ -1,0 +1,39 @@
+"""The function bodies of all operators on the oldest ONNX Runtime that pyproject.toml allows a device."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from exporters.native_library import library_path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_environment_is_the_oldest_that_is_claimed(oldest_python):
+    code = "import importlib.metadata as m; print(*(m.version(n) for n in ('numpy', 'onnxruntime', 'tokenizers')))"
+    said = subprocess.run([oldest_python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    claimed = re.search(
+        r'"numpy>=([\d.]+)", "onnxruntime>=([\d.]+)", "tokenizers>=([\d.]+)"', (ROOT / "pyproject.toml").read_text()
+    )
+    assert claimed is not None
+    for found, wanted in zip(said, claimed.groups(), strict=True):
+        assert found.split(".")[: wanted.count(".") + 1] == wanted.split(".")
+
+
+def test_all_bodies_on_the_oldest_runtime(oldest_python):
+    options = ["-p", "elsewhere", "--operators", str(library_path()), "--interpreter", str(oldest_python)]
+    options += ["-q", "-p", "no:cacheprovider", "-k", "function", "tests/exporters/ops"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "elsewhere")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None and int(passed[1]) > 1000, done.stdout[-500:]
