@@ -8,6 +8,7 @@ SOURCES := $(shell find exporters/native -name '*.cc' -o -name '*.h' -o -name CM
 NATIVE := build/native
 AARCH64 := $(NATIVE)/linux-aarch64/libslmc_ops.so
 SYSROOT := build/aarch64/sysroot
+OLDEST := build/oldest/.installed
 SANITIZED := $(NATIVE)/sanitized/libslmc_ops.so
 SANITIZERS := -O1 -g1 -fno-var-tracking -fno-omit-frame-pointer -fno-sanitize-recover=all \
 	-fsanitize=address,signed-integer-overflow,shift,integer-divide-by-zero,bounds \
@@ -26,7 +27,7 @@ demo: $(INSTALLED)
 	$(BIN)/slmc report demo
 	$(BIN)/python demo/run.py -p "The ship left the harbour at dawn, and" -n 120
 
-test: $(INSTALLED) check docs
+test: $(INSTALLED) $(OLDEST) check docs
 	$(BIN)/python -m pytest -q
 
 check: $(INSTALLED)
@@ -70,6 +71,12 @@ $(AARCH64): $(SOURCES) exporters/native/aarch64-linux-gnu.cmake | $(INSTALLED)
 $(SYSROOT): targets/sysroot-wheels.txt | $(INSTALLED)
 	rm -rf $@
 	$(BIN)/python -m targets.sysroot $@
+
+# The oldest releases that a device may have: artifacts and function bodies are tried on them too.
+$(OLDEST): constraints-oldest.txt
+	test -x build/oldest/bin/python || $(PYTHON) -m venv build/oldest
+	build/oldest/bin/pip install --quiet --constraint constraints-oldest.txt numpy onnxruntime tokenizers
+	touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

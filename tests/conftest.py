@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -71,6 +74,55 @@ def artifact(tiny_model: Path, slmc: Slmc, tmp_path_factory: pytest.TempPathFact
     result = slmc("build", tiny_model, "-o", folder, *LIMITS)
     assert result.exit_code == 0, result.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def oldest_python() -> Path:
+    """A Python with the oldest releases of numpy, onnxruntime and tokenizers that pyproject.toml allows a device."""
+    python = ROOT / "build" / "oldest" / "bin" / "python"
+    if not python.is_file():
+        pytest.skip("no environment of the oldest releases in build/oldest; 'make test' sets it up")
+    return python
+
+
+@pytest.fixture(scope="session")
+def said_everywhere(oldest_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
+    """What an artifact's run.py prints on the oldest and newest runtime: with operators, without, and with a library
+    that cannot be loaded."""
+
+    def call(artifact: Path, *options: object) -> dict[str, bytes]:
+        broken = tmp_path_factory.mktemp("broken") / "artifact"
+        shutil.copytree(artifact, broken)
+        for library in broken.glob("native/*/*"):
+            library.write_bytes(b"for another machine")
+        summed_again(broken)
+        said = {}
+        for runtime, python in (("newest", sys.executable), ("oldest", str(oldest_python))):
+            for how, folder, more in (
+                ("", artifact, ()),
+                ("plain", artifact, ("--no-native",)),
+                ("broken", broken, ()),
+            ):
+                command = [python, str(folder / "run.py"), *map(str, options), *more]
+                done = subprocess.run(command, capture_output=True, check=False)
+                assert done.returncode == 0, (runtime, how, done.stderr.decode())
+                assert (b"not used" in done.stderr) == (how == "broken"), done.stderr
+                said[f"{runtime} {how}"] = done.stdout
+        return said
+
+    return call
+
+
+def summed_again(artifact: Path) -> None:
+    """Brings the sums of an artifact that was altered up to date, as someone would who means to deceive."""
+    from toolchain.delivery.package import write_sums
+
+    path = artifact / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    manifest["files"] = {name: dataclasses.asdict(entry) for name, entry in write_sums(artifact).items()}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    write_sums(artifact)
 
 
 @dataclasses.dataclass(frozen=True)

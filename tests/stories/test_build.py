@@ -60,6 +60,11 @@ def loaded(tiny_model: Path) -> LoadedModel:
     return load_model(tiny_model)
 
 
+def test_it_writes_the_same_everywhere(artifact: Path, said_everywhere: Callable[..., Any]) -> None:
+    said = said_everywhere(artifact, "-p", "The ship", "-n", 40, "--temperature", 0)
+    assert len(set(said.values())) == 1 and len(said["oldest plain"]) > len("The ship"), said
+
+
 def test_every_promised_file_is_there_and_no_other(artifact: Path, manifest: Manifest) -> None:
     found = {str(p.relative_to(artifact)) for p in artifact.rglob("*") if p.is_file()}
     assert found == FILES

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +70,11 @@ def built(classifier: Path, table: Path, slmc: Callable[..., Result], tmp_path_f
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     return folder
+
+
+def test_it_says_the_same_everywhere(built: Path, said_everywhere: Callable[..., Any]) -> None:
+    said = said_everywhere(built, "-p", "The ship")
+    assert len({text.splitlines()[0] for text in said.values()}) == 1, said
 
 
 def test_the_manifest_says_classes_and_accuracy(built: Path) -> None:

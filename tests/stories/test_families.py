@@ -110,6 +110,11 @@ def test_parity_and_sizes(built: tuple[Path, Path]) -> None:
     assert manifest.bytes.uncompressed == tree.bytes_fp32
 
 
+def test_it_writes_the_same_everywhere(built: tuple[Path, Path], said_everywhere: Callable[..., Any]) -> None:
+    said = said_everywhere(built[1], "-p", "The ship", "-n", 16, "--temperature", 0)
+    assert len(set(said.values())) == 1 and len(said["oldest plain"]) > len("The ship"), said
+
+
 def test_validate_and_eval(built: tuple[Path, Path], document: Callable[..., Any]) -> None:
     source, out = built
     found = document("validate", out, "--reference", source)

@@ -73,6 +73,11 @@ def built(
     return out
 
 
+def test_it_says_the_same_everywhere(built: Path, said_everywhere: Callable[..., Any]) -> None:
+    said = said_everywhere(built, "-p", "The ship")
+    assert len({text.splitlines()[0] for text in said.values()}) == 1, said
+
+
 def test_it_has_learned_and_keeps_what_it_learned(built: Path) -> None:
     manifest = read_manifest(built)
     quality, parity, io = manifest.quality, manifest.parity, manifest.io
