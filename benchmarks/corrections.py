@@ -16,8 +16,8 @@ from exporters.formats.catalog import format_named
 from exporters.formats.families import takes
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice
-from toolchain.gather import gather_evidence
-from toolchain.prepare import prepare
+from toolchain.evidence.gather import gather_evidence
+from toolchain.pipeline.job import prepare
 from toolchain.spec import resolve
 
 BESIDE = ("int{}-g128", "int{}-g64", "int{}-g32", "diag+int{}-g64", "lr2+int{}-g64", "lr4+int{}-g64", "lr8+int{}-g64")
@@ -80,13 +80,15 @@ def tried(weight: Tensor, moment: Tensor, bits: int) -> Iterator[tuple[str, floa
 @click.option("--bits", multiple=True, default=(2, 3), type=int)
 def main(model: Path, calibration: Path | None, bits: tuple[int, ...]) -> None:
     """Measure every linear layer of MODEL but its head, and print a table in Markdown."""
-    prepared = prepare(resolve({"model": model, "output": Path("unused"), "calibration": calibration}, None, ()))
+    job = prepare(resolve({"model": model, "output": Path("unused"), "calibration": calibration}, None, ()))
     with tempfile.TemporaryDirectory() as folder:
-        evidence = gather_evidence(prepared, Path(folder), lambda stage, done, total: None)
-        layers = [x for x in prepared.model.tree.layers if x.kind == "linear" and not x.sign_only]
+        evidence = gather_evidence(
+            job.model, job.calibration, job.problem, Path(folder), lambda stage, done, total: None
+        )
+        layers = [x for x in job.model.tree.layers if x.kind == "linear" and not x.sign_only]
         found: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for layer in layers[:-1]:
-            weight, moment = prepared.model.weight(layer.path), evidence.moments[layer.path]
+            weight, moment = job.model.weight(layer.path), evidence.moments[layer.path]
             kind = ".".join(layer.path.split(".")[-2:])
             found.setdefault(("on the diagonal, of the weights' squares", kind), []).append((0.0, diagonal(weight)))
             for width in bits:

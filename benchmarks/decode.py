@@ -14,6 +14,7 @@ import click
 import numpy as np
 import torch
 from stock import VARIANTS, write_stock
+from toolchain.delivery.plan import recipe_bytes
 
 from exporters.export import GRAPH_NAME, export_graph
 from exporters.manifest import Io
@@ -23,8 +24,7 @@ from targets.measurement import MeasureRequest, chunk_for
 from targets.session import Session, open_session
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice
-from toolchain.deliver import stored_model
-from toolchain.delivery.plan import recipe_bytes
+from toolchain.delivery.deliver import stored_model
 from toolchain.model.catalog import LoadedModel, load_model
 
 PROMPT = 128

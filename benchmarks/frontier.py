@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,10 +19,10 @@ from exporters.formats.families import DENSE, family_of
 from toolchain.compress.recipe import Recipe
 from toolchain.evidence.quality import Reference, standard_error
 from toolchain.evidence.student import Student
-from toolchain.gather import gather_evidence
 from toolchain.model.family import LanguageModel
 from toolchain.model.text import read_text
-from toolchain.prepare import Prepared, make_evaluator, prepare
+from toolchain.pipeline.build import Notifier, calibrate, evaluator_of
+from toolchain.pipeline.job import Job, prepare, read_calibration
 from toolchain.search.screening import screened
 from toolchain.search.search import dense_alone
 from toolchain.search.sensitivity import sensitivities
@@ -31,7 +30,7 @@ from toolchain.search.store import recipe_key
 from toolchain.search.tiers import global_tier, module_tier
 from toolchain.spec import resolve
 from toolchain.tuning.distil import Schedule
-from toolchain.tuning.stage import tuned
+from toolchain.tuning.stage import piece_tokens, tuned
 
 
 @dataclass(frozen=True)
@@ -89,17 +88,17 @@ def bytes_at(points: Sequence[Point], drop: float) -> float:
     return math.nan
 
 
-def measure(prepared: Prepared, data: Path, tokens: int, shares: Sequence[float], folder: Path, tune: int = 0) -> Found:
+def measure(job: Job, data: Path, tokens: int, shares: Sequence[float], folder: Path, tune: int = 0) -> Found:
     """Every recipe on the first tokens of a text.
 
     shares: of the fp32 bytes, budgets beside the sizes of uniform formats, which the first and the last bound.
     tune: steps of distillation that every recipe gets; then there are no budgets but those of `shares`.
     """
-    model = prepared.model
+    model = job.model
     text = read_text(data, model.tokenizer).head(tokens)
-    evidence = gather_evidence(prepared, folder, _progress)
-    evaluator, layers = make_evaluator(prepared, evidence, folder, time.monotonic())
-    problem, screening = screened(prepared.problem, evaluator, lambda d, t: _progress("screening", d, t))
+    calibrated = calibrate(job, folder, Notifier(progress=_progress, say=lambda text: None))
+    evaluator, layers = evaluator_of(job, calibrated, folder), calibrated.layers
+    problem, screening = screened(job.problem, evaluator, lambda d, t: _progress("screening", d, t))
     found = sensitivities(problem, evaluator, lambda d, t: _progress("sensitivity", d, t))
     expected = {(s.layer, s.choice): s.loss for s in found}
     reference, student = Reference(model.forward, text.ids), Student(model, layers.encoded)
@@ -114,8 +113,9 @@ def measure(prepared: Prepared, data: Path, tokens: int, shares: Sequence[float]
         work = folder / f"tuning-{recipe_key(recipe)}"
         work.mkdir(exist_ok=True)
         encoded = {path: layers.encoded(path, choice) for path, choice in recipe.items()}
-        learned, stored = tuned(prepared, encoded, Schedule(tune), work, _progress, say)
-        return Student(learned.model, lambda path, _: stored[path]).take(recipe)
+        read = read_calibration(job.spec, model, piece_tokens(model))
+        learned, stored = tuned(model, encoded, read, Schedule(tune), work, _progress, say)
+        return Student(learned, lambda path, _: stored[path]).take(recipe)
 
     def point(name: str, recipe: Recipe) -> Point:
         key = repr(sorted(recipe.items()))
@@ -203,13 +203,13 @@ def main(
         "model": model, "output": Path("unused"), "threads": threads, "formats": formats, "method": method,
         "calibration": calibration,
     }  # fmt: skip
-    prepared = prepare(resolve(given, None, ()))
+    job = prepare(resolve(given, None, ()))
     shares = [least * (most / least) ** (i / max(points - 1, 1)) for i in range(max(points - 1, 1))] + [most]
     with tempfile.TemporaryDirectory() as folder:
         where = work or Path(folder)
         where.mkdir(parents=True, exist_ok=True)
-        found = measure(prepared, data, tokens, shares, where, tune)
-    whole = prepared.model.tree.bytes_fp32
+        found = measure(job, data, tokens, shares, where, tune)
+    whole = job.model.tree.bytes_fp32
     click.echo(f"\n{data.name}, {tokens} tokens, percent of {whole} bytes\n")
     click.echo(tables(found, whole))
     if json_path:

@@ -32,7 +32,7 @@ from targets.measure import measure
 from targets.measurement import MeasureRequest
 from targets.probe import quiet_reference_us
 from toolchain.compress.recipe import Choice
-from toolchain.deliver import stored_model
+from toolchain.delivery.deliver import stored_model
 from toolchain.model.catalog import LoadedModel, load_model
 
 ROOT = Path(__file__).parents[1]

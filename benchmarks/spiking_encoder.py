@@ -15,6 +15,7 @@ import click
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models
+from toolchain.delivery.plan import recipe_bytes
 from torch import nn
 
 from exporters.export import export_graph
@@ -26,8 +27,7 @@ from exporters.native_library import library_path
 from targets.session import Session, open_session
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.deliver import stored_model
-from toolchain.delivery.plan import recipe_bytes
+from toolchain.delivery.deliver import stored_model
 from toolchain.evidence.zeros import zero_shares
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.classifier import Classes

@@ -25,10 +25,10 @@ from exporters.manifest import read_manifest
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice
 from toolchain.delivery.validate import artifact_session
+from toolchain.estimate.latency import model_workload
 from toolchain.evidence.activity import input_activity
 from toolchain.evidence.quality import Reference
 from toolchain.evidence.zeros import zero_shares
-from toolchain.latency import model_workload
 from toolchain.model.catalog import load_model
 from toolchain.model.family import ModelOptions
 from toolchain.model.llama import Llama, LlamaConfig

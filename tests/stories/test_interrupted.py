@@ -140,7 +140,7 @@ def test_a_disk_that_fills_up_in_the_middle(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("toolchain.deliver.export_graph", refuse)
+    monkeypatch.setattr("toolchain.delivery.deliver.export_graph", refuse)
     out = tmp_path / "out"
     fails(("build", tiny_model, "-o", out, *limits, "-q"), 5, "out.slmc-work", "no space left", "--resume")
     assert not out.exists() and evaluations(tmp_path / "out.slmc-work") > 4

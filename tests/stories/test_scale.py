@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exporters.errors import SlmcError
-from toolchain.gather import gather_evidence
+from toolchain.evidence.gather import gather_evidence
 from toolchain.model.llama import Llama, LlamaConfig
-from toolchain.prepare import prepare
+from toolchain.pipeline.job import Job, prepare
+from toolchain.search.evaluator import Evidence
 from toolchain.spec import Spec
 
 VOCABULARY = 300
@@ -50,15 +51,19 @@ def spec(source: Path, room: str, **more: Any) -> Spec:
     return Spec(model=source, output=Path("unused"), effort="quick", max_build_memory=room, **more)
 
 
+def gather(job: Job, folder: Path, progress: Callable[[str, int, int], None]) -> Evidence:
+    return gather_evidence(job.model, job.calibration, job.problem, folder, progress)
+
+
 def test_evidence_of_either_kind_serves_the_other(source: Path, tmp_path: Path) -> None:
     """A build may be resumed where there is less memory, or more."""
     calls: list[str] = []
     disk, memory = prepare(spec(source, "1MB")), prepare(spec(source, "8GB"))
-    gather_evidence(disk, tmp_path, lambda stage, done, total: calls.append(stage))
+    gather(disk, tmp_path, lambda stage, done, total: calls.append(stage))
     assert set(calls) == {"calibration", "Fisher information"}
-    again = gather_evidence(memory, tmp_path, lambda stage, done, total: pytest.fail("gathered once more"))
+    again = gather(memory, tmp_path, lambda stage, done, total: pytest.fail("gathered once more"))
     (tmp_path / "evidence.safetensors").unlink()
-    anew = gather_evidence(memory, tmp_path, lambda stage, done, total: None)
+    anew = gather(memory, tmp_path, lambda stage, done, total: None)
     for path in anew.moments:
         assert torch.equal(anew.moments[path], again.moments[path])
         assert torch.equal(anew.fisher[path], again.fisher[path])

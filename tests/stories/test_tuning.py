@@ -55,5 +55,7 @@ def test_tuned_for_best_tokens_it_agrees_on_more_of_them(
     result = slmc("build", tiny_model, "-o", tmp_path / "out", *TUNED, "--tune-for", "best-token")
     assert result.exit_code == 0, result.stderr
     assert "KL to fp32 + 0.2 x surprise at its best tokens" in result.stderr
-    assert json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))["tune_for"] == "best-token"
+    assert (
+        json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))["options"]["tune_for"] == "best-token"
+    )
     assert manifest(tmp_path / "out")["quality"]["top1_agreement"] > manifest(tuned)["quality"]["top1_agreement"]

@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
+<<<<<<< HEAD
 import hashlib
 import shlex
+=======
+>>>>>>> a29b2aa (One pipeline: stages are functions of what they need, and an export is a build from a plan)
 from pathlib import Path
 from typing import Any
 
 import click
 
-from exporters.errors import ConstraintsNotMet
+from exporters.errors import ConstraintsNotMet, SlmcError
 from exporters.manifest import ACCURACY, Quality
 from exporters.native_library import library_path
 from targets import units
-from toolchain.build import build, find, reordered_as_asked
 from toolchain.cli.console import Console
 from toolchain.cli.opening import tell
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, text_options
-from toolchain.deliver import Delivered, deliver
-from toolchain.delivery.plan import check_plan, read_plan
-from toolchain.evidence.classes import reference_for
-from toolchain.forecast import forecast
-from toolchain.gather import gather_evidence
-from toolchain.latency import forecast_latency
+from toolchain.delivery.deliver import Delivered
+from toolchain.estimate.effort import forecast
+from toolchain.estimate.latency import LatencyForecast, forecast_latency
 from toolchain.model.residency import staying_on_disk
 from toolchain.outputs import PLAN, check_output, check_output_file
-from toolchain.prepare import Prepared, prepare
-from toolchain.search.evaluator import layer_maker
-from toolchain.search.problem import Limits
-from toolchain.search.store import LayerStore
+from toolchain.pipeline.build import Notifier, build, export, find
+from toolchain.pipeline.job import Job, prepare
+from toolchain.search.plan import check_plan, read_plan
 from toolchain.spec import resolve
-from toolchain.tuning.stage import tuned
-from toolchain.workspace import clear_staging, workspace, write_whole
+
+RECIPE_OPTIONS = ("formats", "layer", "target")
+"""Options of a plan that an export does not repeat: the recipe stands for them, and it is measured here."""
 
 
-def _prepared(
+def _job(
     console: Console, output: Path, model: Path, config: Path | None, settings: tuple[str, ...], flags: dict[str, Any]
-) -> Prepared:
+) -> Job:
     flags["layer"] = pins(flags.get("layer") or ())
-    prepared = prepare(resolve(flags | {"model": model, "output": output}, config, settings))
-    tell(console, prepared.model)
-    return prepared
+    job = prepare(resolve(flags | {"model": model, "output": output}, config, settings))
+    tell(console, job.model)
+    return job
 
 
 @click.command("build")
@@ -59,19 +58,22 @@ def build_command(
     """Compress MODEL under constraints, prove it on ONNX Runtime, and write a deployable artifact."""
     check_output(output, force=force or dry_run)
     library_path()  # an artifact brings it: better missed now than after the search
-    prepared = _prepared(console, output, model, config, settings, flags)
-    latency = forecast_latency(prepared)
+    job = _job(console, output, model, config, settings, flags)
+    latency = _latency(job)
     if dry_run:
-        plan = forecast(prepared)
+        plan = forecast(
+            job.problem, len(job.calibration.ids), len(job.evaluation.ids), job.spec.tune,
+            on_disk=job.model.residency == "disk",
+        )  # fmt: skip
         document = dataclasses.asdict(plan) | {"latency": dataclasses.asdict(latency) if latency else None}
         console.result(document, "\n".join([plan.text(), *([latency.text()] if latency else [])]))
         return ConstraintsNotMet.exit_code if latency and latency.out_of_reach else 0
     if latency:
         console.note(latency.text())
-    if prepared.model.residency == "disk":
-        console.note(staying_on_disk(prepared.model.tree))
+    if job.model.residency == "disk":
+        console.note(staying_on_disk(job.model.tree))
     with console.working():
-        delivered = build(prepared, force=force, resume=resume, progress=console.progress, say=console.note)
+        delivered = build(job, force=force, resume=resume, notifier=_notifier(console))
     return _announce(console, delivered)
 
 
@@ -88,21 +90,20 @@ def search_command(
 ) -> int:  # fmt: skip
     """Find the best recipe for MODEL under constraints and write it as a plan."""
     check_output_file(output, PLAN, force=force)
-    prepared = _prepared(console, output, model, config, settings, flags)
-    with console.working(), workspace(output, prepared.inputs(), resume=resume) as folder:
-        found = find(prepared, folder, console.progress, console.note)
-        write_whole(output, found.plan.to_json())
-    winner = found.result.winner
+    job = _job(console, output, model, config, settings, flags)
+    with console.working():
+        _, result = find(job, resume=resume, notifier=_notifier(console))
+    winner = result.winner
     text = (
-        f"{output}: {units.bytes_text(winner.bytes)} ({winner.bytes / prepared.model.tree.bytes_fp32:.2%} of fp32), "
-        f"expected drop {winner.drop:.2%}, at most {winner.upper:.2%}; {len(found.result.trace)} candidates tried"
+        f"{output}: {units.bytes_text(winner.bytes)} ({winner.bytes / job.model.tree.bytes_fp32:.2%} of fp32), "
+        f"expected drop {winner.drop:.2%}, at most {winner.upper:.2%}; {len(result.trace)} candidates tried"
     )
     summary = {"plan": str(output), "bytes": winner.bytes, "drop": winner.drop, "upper": winner.upper,
-               "feasible": found.result.feasible, "candidates": len(found.result.trace)}  # fmt: skip
+               "feasible": result.feasible, "candidates": len(result.trace)}  # fmt: skip
     console.result(summary, text)
-    if not found.result.feasible:
+    if not result.feasible:
         _warn("not every constraint could be met; this is the closest recipe")
-    return 0 if found.result.feasible else ConstraintsNotMet.exit_code
+    return 0 if result.feasible else ConstraintsNotMet.exit_code
 
 
 @click.command("export")
@@ -122,36 +123,27 @@ def export_command(
     check_output(output, force=force)
     library_path()  # as for build
     plan = read_plan(plan_path)
-    planned = {"effort": plan.effort, "seed": plan.seed, "context": plan.context,
-               "kv_cache": plan.kv_cache, "shuffle": plan.shuffle, "family": plan.family}  # fmt: skip
-    prepared = _prepared(console, output, model, None, (), flags | planned)
-    check_plan(plan, prepared.model.tree, prepared.model.sha256, str(plan_path))
-    prepared = dataclasses.replace(
-        prepared,
-        calibration=prepared.calibration.head(plan.calibration_tokens),
-        problem=dataclasses.replace(
-            prepared.problem,
-            limits=Limits(plan.max_bytes, plan.max_drop),
-            options={path: (choice,) for path, choice in plan.recipe.items()},
-        ),
-        max_latency_ms=plan.max_latency_ms,
-        max_rss_bytes=plan.max_rss_bytes,
-    )
-    if prepared.calibration.sha256 != plan.calibration_sha256:
-        console.note("note: the plan was made with another calibration text; the codes will differ from the search's")
-    inputs = prepared.inputs() | {"plan": hashlib.sha256(plan.to_json().encode()).hexdigest()}
-    with console.working(), workspace(output, inputs, resume=resume) as folder:
-        evidence = gather_evidence(prepared, folder, console.progress)
-        prepared, evidence = reordered_as_asked(prepared, evidence, console.note)
-        layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence))
-        encoded = {path: layers.encoded(path, choice) for path, choice in plan.recipe.items()}
-        reference = reference_for(prepared.model.forward, prepared.evaluation.reading)
-        if plan.tune:
-            prepared, encoded = tuned(prepared, encoded, plan.schedule(), folder, console.progress, console.note)
-        delivered = deliver(
-            prepared, plan, encoded, reference, clear_staging(folder), force=force, progress=console.progress
-        )
+    given = {"model": model, "output": output}
+    planned = {key: value for key, value in plan.options.items() if key not in RECIPE_OPTIONS}
+    try:
+        resolve(planned | given, None, ())
+    except SlmcError as error:
+        raise SlmcError(f"{plan_path}: {error}; make a plan with 'slmc search'") from error
+    job = prepare(resolve(planned | {key: value for key, value in flags.items() if value} | given, None, ()))
+    tell(console, job.model)
+    check_plan(plan, job.model.tree, job.model.sha256, str(plan_path))
+    with console.working():
+        delivered = export(job, plan, force=force, resume=resume, notifier=_notifier(console))
     return _announce(console, delivered)
+
+
+def _notifier(console: Console) -> Notifier:
+    return Notifier(progress=console.progress, say=console.note)
+
+
+def _latency(job: Job) -> LatencyForecast | None:
+    limit_ms = job.requirements.max_latency_ms
+    return forecast_latency(job.problem, job.model, job.spec.target, job.spec.threads, limit_ms)
 
 
 def _announce(console: Console, delivered: Delivered) -> int:

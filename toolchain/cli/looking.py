@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,19 +24,20 @@ from toolchain.cli.console import Console
 from toolchain.cli.opening import opened, tell
 from toolchain.cli.options import PATH, command, model_options, pins, search_options
 from toolchain.delivery.package import read_report
-from toolchain.delivery.plan import Plan
 from toolchain.delivery.reports.catalog import REPORTS, render
-from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow, report_from_json
+from toolchain.delivery.reports.data import LayerRow, Report, report_from_json
 from toolchain.delivery.reports.html import render_heatmap
+from toolchain.estimate.latency import model_workload
 from toolchain.evidence.activity import input_activity
-from toolchain.gather import gather_evidence
-from toolchain.latency import model_workload
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.recognition import UnknownFamily, found_tensors
 from toolchain.model.text import read_text
 from toolchain.outputs import HEAT_MAP, check_output_file
 from toolchain.outputs import REPORTS as REPORT_FILES
-from toolchain.prepare import make_evaluator, prepare
+from toolchain.pipeline.build import Notifier, calibrate, evaluator_of
+from toolchain.pipeline.job import prepare
+from toolchain.search.outcome import LayerLoss
+from toolchain.search.plan import Plan
 from toolchain.search.sensitivity import sensitivities
 from toolchain.shipped import SHIPPED_TEXTS
 from toolchain.spec import Spec, resolve
@@ -140,24 +140,24 @@ def sensitivity_command(
     if html is not None:
         check_output_file(html, HEAT_MAP, force=True)
     flags["layer"] = pins(flags.get("layer") or ())
-    prepared = prepare(resolve(flags | {"model": model, "output": Path("unused")}, config, settings))
-    tell(console, prepared.model)
+    job = prepare(resolve(flags | {"model": model, "output": Path("unused")}, config, settings))
+    tell(console, job.model)
     with tempfile.TemporaryDirectory() as folder, console.working():
-        evidence = gather_evidence(prepared, Path(folder), console.progress)
-        evaluator, _ = make_evaluator(prepared, evidence, Path(folder), time.monotonic())
-        found = sensitivities(prepared.problem, evaluator, lambda d, t: console.progress("sensitivity", d, t))
+        calibrated = calibrate(job, Path(folder), Notifier(progress=console.progress, say=console.note))
+        evaluator = evaluator_of(job, calibrated, Path(folder))
+        found = sensitivities(job.problem, evaluator, lambda d, t: console.progress("sensitivity", d, t))
     formats = list(dict.fromkeys(s.choice.format for s in found))
     cells = {(s.layer, s.choice.format): f"{s.loss:.2g}" for s in found}
-    rows = [(x.path, *(cells.get((x.path, f), "") for f in formats)) for x in prepared.model.tree.layers]
+    rows = [(x.path, *(cells.get((x.path, f), "") for f in formats)) for x in job.model.tree.layers]
     console.table("expected loss in nats per token", ("layer", *formats), rows)
     if html is not None:
-        listed = [SensitivityRow(s.layer, s.choice.format, s.loss, s.bytes) for s in found]
+        listed = [LayerLoss(s.layer, s.choice.format, s.loss, s.bytes) for s in found]
         layers = [
             LayerRow(x.path, block.path, x.rows, x.cols, "fp32", "nearest", x.bytes_fp32, x.bytes_fp32)
-            for block in prepared.model.tree.blocks
+            for block in job.model.tree.blocks
             for x in block.layers
         ]
-        write_whole(html, render_heatmap(layers, listed, prepared.model.name))
+        write_whole(html, render_heatmap(layers, listed, job.model.name))
     document = [
         {"layer": s.layer, "format": s.choice.format, "method": s.choice.method, "loss": s.loss, "bytes": s.bytes}
         for s in found

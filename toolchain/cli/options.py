@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import sys
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ import click
 from exporters.errors import NotAvailable, SlmcError
 from toolchain.cli.console import Console, plain
 from toolchain.cli.main import INTERRUPTED, give_up_streams
+from toolchain.spec import Spec
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -83,68 +85,37 @@ def stack(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-family_option = click.option(
-    "--family", help="The model's family, where neither its tensors nor its config.json say it: rwkv, spikegpt."
-)
+def spec_option(name: str) -> Callable[[F], F]:
+    """The flag of an option of Spec, which says its type and its help."""
+    field = Spec.model_fields[name]
+    arguments: dict[str, Any] = {"help": field.description}
+    kinds = typing.get_args(field.annotation) or (field.annotation,)
+    if Path in kinds:
+        arguments["type"] = PATH
+    elif int in kinds:
+        arguments["type"] = int
+    if typing.get_origin(field.annotation) in (tuple, dict):
+        arguments["multiple"] = True
+    return click.option(f"--{name.replace('_', '-')}", name, **arguments)
 
-model_options = stack(
-    click.argument("model", type=PATH),
-    click.option("--tokenizer", type=PATH, help="tokenizer.json, for a bare checkpoint file."),
-    family_option,
-)
 
-cache_options = stack(
-    click.option("--context", type=int, help="Tokens that a key-value cache has room for, for models that have one."),
-    click.option("--kv-cache", help="How the compressed model stores keys and values: fp32 or int8."),
-)
+def spec_options(*names: str) -> Callable[[F], F]:
+    """Several of them, in this order in the help."""
+    return stack(*(spec_option(name) for name in names))
 
-text_field_option = click.option(
-    "--text-field", help="Of JSON Lines, JSON, Parquet and tables: the field that holds the text; 'text' if not given."
-)
 
-text_options = stack(
-    click.option("--calibration", type=PATH, help="Text that methods look at; English prose of our own if not given."),
-    click.option(
-        "--eval", "eval", type=PATH, help="Text that candidates are judged on; for a classifier a labelled .tsv."
-    ),
-    text_field_option,
-)
+family_option = spec_option("family")
+
+model_options = stack(click.argument("model", type=PATH), spec_option("tokenizer"), family_option)
+
+cache_options = spec_options("context", "kv_cache")
+
+text_field_option = spec_option("text_field")
+
+text_options = spec_options("calibration", "eval", "text_field")
 
 search_options = stack(
-    text_options,
-    cache_options,
-    click.option("--max-memory", help="Weights and states as stored: 3MB, or 15% of the fp32 model."),
-    click.option("--max-drop", help="Relative loss of the metric on the artifact: 1%."),
-    click.option("--max-latency", help="Median time per generated token: 5ms. Foretold, and checked at the end."),
-    click.option("--max-rss", help="Peak memory less that of an empty runtime: 40MB. Checked at the end."),
-    click.option("--metric", help="What a drop is a drop of: perplexity, or a classifier's accuracy."),
-    click.option("--formats", multiple=True, help="Formats to choose from, as names or globs: 'int4*'. Repeatable."),
-    click.option("--layer", "layer", multiple=True, help="Pin layers: REGEX=FORMAT[@METHOD]. Repeatable."),
-    click.option(
-        "--method",
-        help="nearest, range, gptq, descent; for N:M also magnitude, wanda, ria, esparse, sparsegpt, alps. "
-        "The effort's own if not given.",
-    ),
-    click.option("--layout", help="auto: input-major where inputs are mostly zero; or dense everywhere."),
-    click.option("--activations", help="Inputs of products: fp32, int8 (faster), or search: int8 within the limits."),
-    click.option("--shuffle", help="Pattern that inner channels are put in order for, 2:4: free at run time."),
-    click.option("--tune", type=int, help="Steps of end-to-end tuning of what the search chose; 200 is a good start."),
-    click.option(
-        "--tune-for",
-        help="What tuning learns from the fp32 model: its distribution (default), or best-token: also its choices.",
-    ),
-    click.option("--effort", help="quick, default or thorough."),
-    click.option("--max-time", help="Time for the whole command: 10m. The best so far is delivered."),
-    click.option(
-        "--max-build-memory",
-        help="What the build itself may take: 6GB; what is available if not given. Larger models stay on disk.",
-    ),
-    click.option("--seed", type=int),
-    click.option("--threads", type=int),
-    click.option(
-        "--native", multiple=True, type=PATH, help="libslmc_ops.so of another platform, to go along. Repeatable."
-    ),
-    click.option("--target", help="What it is built for; see 'slmc targets ls'."),
+    spec_options(*(name for name in Spec.model_fields if name not in ("model", "output", "tokenizer", "family"))),
     click.option("-c", "--config", type=PATH, help="YAML file with the same keys."),
     click.option("--set", "settings", multiple=True, help="KEY=VALUE over the file. Repeatable."),
 )

@@ -21,7 +21,7 @@ from toolchain.delivery.validate import accuracy_drop, artifact_session
 from toolchain.evidence.classes import AnyReference, ClassReference, reference_for
 from toolchain.evidence.quality import Score, bits_per_byte, stream_logits
 from toolchain.model.text import Text, read_judged, read_text
-from toolchain.prepare import check_metric
+from toolchain.pipeline.job import check_metric
 
 
 class _AsModel:

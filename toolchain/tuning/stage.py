@@ -13,8 +13,10 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.event import EventFormat
 from toolchain.model.catalog import LoadedModel
-from toolchain.prepare import Prepared, Progress, read_calibration
+from toolchain.model.text import Text
 from toolchain.tuning.distil import SENTENCES, Schedule, tune
+
+Progress = Callable[[str, int, int], None]
 
 CHECKPOINT = "tuning.pt"
 """In the work folder: where an interrupted tuning stood."""
@@ -23,21 +25,27 @@ LONGEST_PIECE = 256
 """Tokens of a text that are read at once by a model with a context: attention over more costs more than it teaches."""
 
 
+def piece_tokens(model: LoadedModel) -> int | None:
+    """Tokens of the pieces that tuning reads; None for a model without a context."""
+    context = model.forward.context
+    return min(LONGEST_PIECE, context) if context else None
+
+
 def tuned(
-    prepared: Prepared, encoded: Mapping[str, Encoded], schedule: Schedule, folder: Path, progress: Progress,
-    say: Callable[[str], None],
-) -> tuple[Prepared, dict[str, Encoded]]:  # fmt: skip
-    """The same formats after the steps of distillation that `schedule` has, over the whole calibration text.
+    model: LoadedModel, encoded: Mapping[str, Encoded], text: Text, schedule: Schedule, folder: Path,
+    progress: Progress, say: Callable[[str], None],
+) -> tuple[LoadedModel, dict[str, Encoded]]:  # fmt: skip
+    """The same formats after the steps of distillation that `schedule` has.
+
+    Args:
+        text: the whole calibration text, in pieces of `piece_tokens`.
 
     Returns:
-        What was prepared, its model's vectors (norms, mixes, biases) as they have been learned; and every layer.
+        The model, its vectors (norms, mixes, biases) as they have been learned; and every layer.
 
     Raises:
         SlmcError: the calibration text is too short, or the loss is not finite.
     """
-    context = prepared.model.forward.context
-    piece = min(LONGEST_PIECE, context) if context else None
-    text = read_calibration(prepared.spec, prepared.model, piece)
     if text.sentences is None:
         passes = schedule.tokens / max(1, len(text.ids))
         each = f"{schedule.tokens // schedule.steps} tokens, {passes:.1f} times the calibration text"
@@ -47,8 +55,8 @@ def tuned(
     say(f"tuning: {schedule.steps} steps of {each}; each costs about four times a forward pass over them")
     dense = {path: _dense(e) for path, e in encoded.items()}
     result = tune(
-        prepared.model, dense, text.reading, schedule, folder / CHECKPOINT,
-        lambda done, total: progress("tuning", done, total), piece=piece,
+        model, dense, text.reading, schedule, folder / CHECKPOINT,
+        lambda done, total: progress("tuning", done, total), piece=piece_tokens(model),
     )  # fmt: skip
     if result.held_out:
         best = min(result.held_out, key=lambda step: result.held_out[step])
@@ -57,7 +65,7 @@ def tuned(
             f"{result.held_out[best]:.4f} after step {best}, which is kept"
         )
     layers = {path: _like(result.encoded[path], encoded[path]) for path in encoded}
-    return dataclasses.replace(prepared, model=with_vectors(prepared.model, result.vectors)), layers
+    return with_vectors(model, result.vectors), layers
 
 
 def _measure(schedule: Schedule) -> str:

@@ -221,7 +221,7 @@ def test_plans_that_are_none(tiny_model: Path, artifact: Path, fails: Fails, tmp
     plan = tmp_path / "plan.json"
     command = ("export", tiny_model, "--plan", plan, "-o", tmp_path / "out")
     good = json.loads((artifact / "plan.json").read_text())
-    recipe = good["recipe"]
+    recipe, options = good["recipe"], good["options"]
     fails(command, 2, plan, "cannot be read", "slmc search")
     for raw, words in (
         ("", ("not JSON",)),
@@ -229,10 +229,11 @@ def test_plans_that_are_none(tiny_model: Path, artifact: Path, fails: Fails, tmp
         ("[]", ("plan_version", "None")),
         (json.dumps(good | {"plan_version": 99}), ("plan_version", "99", "search again")),
         (json.dumps(good | {"model_sha256": "0" * 64}), ("0000", "not for this one")),
-        (json.dumps(good | {"effort": "lazy"}), ("lazy",)),
+        (json.dumps(good | {"options": options | {"effort": "lazy"}}), ("lazy",)),
+        (json.dumps(good | {"options": options | {"unheard": 1}}), ("unheard", plan)),
         (json.dumps(good | {"surprise": 1}), ("surprise",)),
-        (json.dumps(good | {"tune_for": "fame"}), ("fame", "distribution", "best-token")),
-        (json.dumps(good | {"tune": -1}), ("tune", "-1")),
+        (json.dumps(good | {"options": options | {"tune_for": "fame"}}), ("fame", "distribution", "best-token")),
+        (json.dumps(good | {"options": options | {"tune": -1}}), ("tune", "-1")),
         (json.dumps(good | {"recipe": {k: v for k, v in recipe.items() if k != "head"}}), ("head",)),
         (json.dumps(good | {"recipe": recipe | {"head": recipe["head"] | {"format": "int99"}}}), ("int99",)),
         (json.dumps(good | {"recipe": recipe | {"head": recipe["head"] | {"method": "magic"}}}), ("magic",)),

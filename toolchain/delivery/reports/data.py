@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporters.manifest import Manifest, parse
+from toolchain.search.outcome import FamilyResult, LayerLoss, TriedCandidate
 
 
 @dataclass(frozen=True)
@@ -26,62 +27,6 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
-class Point:
-    """One evaluated candidate: bytes as stored, relative drop as judged and its upper bound, who proposed it, why.
-
-    predicted_ms: per generated token on the target, from its measured costs; None without any.
-    """
-
-    bytes: int
-    drop: float
-    upper: float
-    kl_mean: float
-    tier: str
-    why: str
-    on_frontier: bool
-    winner: bool
-    predicted_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class SensitivityRow:
-    """What one layer alone is expected to lose in one format, nats per token (see toolchain/search/sensitivity.py)."""
-
-    layer: str
-    format: str
-    loss: float
-    bytes: int
-
-
-@dataclass(frozen=True)
-class FamilyRow:
-    """What a family of sparse formats gave in the search: its candidate that does best beside dense ones.
-
-    layers: of the winner that are stored so. formats: of this family in the candidate. bytes, drop, upper,
-    predicted_ms: the candidate's. dense_drop: what dense candidates reach in as many bytes, None where none is so
-    small; dense_ms: predicted of the nearest of them.
-    """
-
-    family: str
-    layers: int
-    formats: str
-    bytes: int
-    drop: float
-    upper: float
-    predicted_ms: float | None
-    dense_drop: float | None
-    dense_ms: float | None
-
-    @property
-    def verdict(self) -> str:
-        if self.dense_drop is None:
-            return "smaller than any dense candidate"
-        if self.upper <= self.dense_drop:
-            return "pays"
-        return "about even" if self.drop <= self.dense_drop else "does not pay here"
-
-
-@dataclass(frozen=True)
 class Predicted:
     """Milliseconds per generated token of the artifact's own graph, and whether from measured costs or estimated."""
 
@@ -95,14 +40,14 @@ class Report:
 
     manifest: Manifest
     layers: tuple[LayerRow, ...]
-    points: tuple[Point, ...]
-    sensitivities: tuple[SensitivityRow, ...]
+    points: tuple[TriedCandidate, ...]
+    sensitivities: tuple[LayerLoss, ...]
     max_bytes: int | None
     max_drop: float | None
     objective: str
     sample_prompt: str
     sample_text: str
-    families: tuple[FamilyRow, ...] = ()
+    families: tuple[FamilyResult, ...] = ()
     screening: str = ""
     predicted: Predicted | None = None
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from exporters.manifest import ACCURACY, Measured, Parity, Quality
 from targets import units
-from toolchain.delivery.reports.data import FamilyRow, LayerRow, Point, Predicted, Report
+from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.reports.frontier import fp32_bytes
 from toolchain.delivery.reports.palette import bits_per_weight
+from toolchain.search.outcome import FamilyResult, TriedCandidate
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,12 @@ def layer_cells(layer: LayerRow) -> tuple[str, ...]:
     return layer.path, shape, layer.format, layer.method, layer.activations, f"{bits:.2f}", *sizes
 
 
-def frontier_points(report: Report) -> list[Point]:
+def frontier_points(report: Report) -> list[TriedCandidate]:
     """The candidates on the frontier and the winner, by rising bytes."""
     return sorted((p for p in report.points if p.on_frontier or p.winner), key=lambda p: (p.bytes, p.drop))
 
 
-def point_cells(point: Point, report: Report) -> tuple[str, ...]:
+def point_cells(point: TriedCandidate, report: Report) -> tuple[str, ...]:
     """A row of the table of the frontier: bytes, share, drop, upper bound, KL, predicted time, tier, why."""
     share = units.percent(point.bytes / fp32_bytes(report))
     drops = units.signed_percent(point.drop), units.signed_percent(point.upper)
@@ -162,7 +163,7 @@ FAMILY_HEAD = ("family", "layers chosen", "best candidate", "bytes", "of fp32", 
                "predicted", "dense, predicted", "verdict")  # fmt: skip
 
 
-def family_cells(row: FamilyRow, report: Report) -> tuple[str, ...]:
+def family_cells(row: FamilyResult, report: Report) -> tuple[str, ...]:
     """A row under FAMILY_HEAD."""
     share = units.percent(row.bytes / fp32_bytes(report))
     dense = "" if row.dense_drop is None else units.signed_percent(row.dense_drop)

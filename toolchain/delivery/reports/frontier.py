@@ -9,7 +9,8 @@ from xml.etree import ElementTree as ET
 
 from targets import units
 from toolchain.delivery.reports import labels, svg
-from toolchain.delivery.reports.data import Point, Report
+from toolchain.delivery.reports.data import Report
+from toolchain.search.outcome import TriedCandidate
 
 LINEAR_DROP = 0.01
 """The drop axis is even up to about this share and logarithmic beyond, so that 0 to 5 % take a third of it or more."""
@@ -38,7 +39,7 @@ class Frame:
     x: svg.Scale
     y: svg.Scale
 
-    def place(self, point: Point) -> tuple[float, float]:
+    def place(self, point: TriedCandidate) -> tuple[float, float]:
         """Centre of a candidate's mark."""
         return self.x.clamped(point.bytes), self.y.clamped(point.drop)
 
@@ -146,7 +147,7 @@ def _limits(picture: ET.Element, frame: Frame, report: Report) -> list[labels.Bo
     return boxes
 
 
-def _line(picture: ET.Element, frame: Frame, points: tuple[Point, ...]) -> list[labels.Box]:
+def _line(picture: ET.Element, frame: Frame, points: tuple[TriedCandidate, ...]) -> list[labels.Box]:
     """The frontier as steps, from each point level to the bytes of the next; returns the boxes of the steps."""
     line = sorted((p for p in points if p.on_frontier), key=lambda p: (p.bytes, -p.drop))
     corners = [frame.place(p) for p in line[:1]]
@@ -188,13 +189,13 @@ def _labels(picture: ET.Element, frame: Frame, report: Report, taken: list[label
         svg.add_text(picture, "name chosen" if label.text == "chosen" else "name", label.text, label.x, label.y)
 
 
-def uniform_label(point: Point) -> str:
+def uniform_label(point: TriedCandidate) -> str:
     """The format that a uniform candidate was tried in, as its reason names it; else how the reason begins."""
     found = _FORMAT.search(point.why)
     return found[0] if found else point.why[:16]
 
 
-def describe(point: Point, whole_bytes: int) -> str:
+def describe(point: TriedCandidate, whole_bytes: int) -> str:
     """A candidate in one line, as tooltips say it."""
     size = f"{units.bytes_text(point.bytes)}, {units.percent(point.bytes / whole_bytes)} of fp32"
     drop = f"drop {units.signed_percent(point.drop)}, at most {units.signed_percent(point.upper)}"

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow
+from toolchain.delivery.reports.data import LayerRow, Report
 from toolchain.delivery.reports.palette import bits_per_weight
+from toolchain.search.outcome import LayerLoss
 
 OTHER = "other parameters"
 """What is stored beside the layers: norms, decays, biases."""
@@ -78,7 +79,7 @@ def _block_row(name: str, layers: list[LayerRow]) -> BlockRow:
     )
 
 
-def searched_formats(layers: Sequence[LayerRow], sensitivities: Sequence[SensitivityRow]) -> list[str]:
+def searched_formats(layers: Sequence[LayerRow], sensitivities: Sequence[LayerLoss]) -> list[str]:
     """The formats of the sensitivities, from many bits per weight to few."""
     weights = {layer.path: layer.rows * layer.cols for layer in layers}
     stored: Counter[str] = Counter()

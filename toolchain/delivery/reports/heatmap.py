@@ -9,9 +9,10 @@ from xml.etree import ElementTree as ET
 
 from targets import units
 from toolchain.delivery.reports import svg
-from toolchain.delivery.reports.data import LayerRow, SensitivityRow
+from toolchain.delivery.reports.data import LayerRow
 from toolchain.delivery.reports.grouping import module_of, searched_formats
 from toolchain.delivery.reports.palette import HEAT_CLASSES, Heat, heat_for
+from toolchain.search.outcome import LayerLoss
 
 CELL_WIDTH = 23.0
 CELL_HEIGHT = 15.0
@@ -28,7 +29,7 @@ Row = tuple[str, str, str, str]
 """Block, module, path, chosen format."""
 
 
-def rows_of(layers: Sequence[LayerRow], sensitivities: Sequence[SensitivityRow]) -> list[Row]:
+def rows_of(layers: Sequence[LayerRow], sensitivities: Sequence[LayerLoss]) -> list[Row]:
     """The layers that have sensitivities, in model order; then any that the model does not list."""
     measured = dict.fromkeys(row.layer for row in sensitivities)
     known = {layer.path: layer for layer in layers}
@@ -40,9 +41,9 @@ def _row(layer: LayerRow) -> Row:
     return layer.block, module_of(layer), layer.path, layer.format
 
 
-def best_of(rows: Iterable[SensitivityRow]) -> dict[tuple[str, str], SensitivityRow]:
+def best_of(rows: Iterable[LayerLoss]) -> dict[tuple[str, str], LayerLoss]:
     """One row for every layer and format: where several methods were tried, the one that loses least."""
-    best: dict[tuple[str, str], SensitivityRow] = {}
+    best: dict[tuple[str, str], LayerLoss] = {}
     for row in rows:
         key = (row.layer, row.format)
         if key not in best or row.loss < best[key].loss:
@@ -50,7 +51,7 @@ def best_of(rows: Iterable[SensitivityRow]) -> dict[tuple[str, str], Sensitivity
     return best
 
 
-def draw(layers: Sequence[LayerRow], sensitivities: Sequence[SensitivityRow]) -> ET.Element:
+def draw(layers: Sequence[LayerRow], sensitivities: Sequence[LayerLoss]) -> ET.Element:
     """The picture; one rect of class "cell" for every layer and format that was tried, "mine" where it was chosen."""
     rows, formats = rows_of(layers, sensitivities), searched_formats(layers, sensitivities)
     best = best_of(sensitivities)
@@ -95,7 +96,7 @@ def _draw_row(
     picture: ET.Element,
     row: Row,
     formats: list[str],
-    best: dict[tuple[str, str], SensitivityRow],
+    best: dict[tuple[str, str], LayerLoss],
     heat: Heat,
     left: float,
     y: float,

@@ -13,7 +13,8 @@ import jinja2
 from markupsafe import Markup
 
 from toolchain.delivery.reports import bars, facts, frontier, grouping, heatmap, layermap, summary, svg
-from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow
+from toolchain.delivery.reports.data import LayerRow, Report
+from toolchain.search.outcome import LayerLoss
 
 TEMPLATE, STYLE = "template.html.j2", "style.css"
 
@@ -36,7 +37,7 @@ def render_html(report: Report) -> str:
     return _NOT_FOR_HTML.sub("\ufffd", page)
 
 
-def render_heatmap(layers: Sequence[LayerRow], sensitivities: Sequence[SensitivityRow], title: str) -> str:
+def render_heatmap(layers: Sequence[LayerRow], sensitivities: Sequence[LayerLoss], title: str) -> str:
     """A page with the sensitivity heat map alone."""
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="generator" content="slmc">'

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from exporters.manifest import Constraint, Quality
 from targets import units
-from toolchain.delivery.reports.data import Point, Report
+from toolchain.delivery.reports.data import Report
+from toolchain.search.outcome import TriedCandidate
 
 NOTHING = "\u2013"
 """The value of a tile that has none."""
@@ -34,7 +35,7 @@ class ConstraintRow:
     met: bool
 
 
-def winner_of(report: Report) -> Point | None:
+def winner_of(report: Report) -> TriedCandidate | None:
     return next((point for point in report.points if point.winner), None)
 
 

@@ -24,7 +24,8 @@ from exporters.manifest import (
     Source,
     State,
 )
-from toolchain.delivery.reports.data import LayerRow, Point, Report, SensitivityRow
+from toolchain.delivery.reports.data import LayerRow, Report
+from toolchain.search.outcome import LayerLoss, TriedCandidate
 
 BLOCKS, WIDTH, HIDDEN, VOCABULARY = 6, 256, 1024, 4096
 SHAPES = {
@@ -65,7 +66,9 @@ def drop_at(share: float, dice: random.Random) -> float:
     return 0.00035 * (0.5 / share) ** 3.2 * dice.uniform(0.7, 2.2) - 0.0004
 
 
-def points(rows: tuple[LayerRow, ...], states_bytes: int, weights_bytes: int, dice: random.Random) -> tuple[Point, ...]:
+def points(
+    rows: tuple[LayerRow, ...], states_bytes: int, weights_bytes: int, dice: random.Random
+) -> tuple[TriedCandidate, ...]:
     """60 candidates of three tiers; the frontier is what nothing dominates, the winner the smallest under 1 %."""
     whole = sum(row.bytes_fp32 for row in rows) + OTHER_BYTES + states_bytes
     found: list[tuple[int, float, str, str]] = []
@@ -82,19 +85,21 @@ def points(rows: tuple[LayerRow, ...], states_bytes: int, weights_bytes: int, di
     found.append((weights_bytes + states_bytes, 0.0071, "module", "confirmed with 4 times the text"))
     best = {f for f in found if not any(g[0] <= f[0] and g[1] <= f[1] and g[:2] != f[:2] for g in found)}
     return tuple(
-        Point(b, drop, drop * 1.25 + 0.001, abs(drop) * 0.4, tier, why, (b, drop, tier, why) in best, drop == 0.0071)
+        TriedCandidate(
+            b, drop, drop * 1.25 + 0.001, abs(drop) * 0.4, tier, why, (b, drop, tier, why) in best, drop == 0.0071
+        )
         for b, drop, tier, why in found
     )
 
 
-def sensitivities(rows: tuple[LayerRow, ...], dice: random.Random) -> tuple[SensitivityRow, ...]:
+def sensitivities(rows: tuple[LayerRow, ...], dice: random.Random) -> tuple[LayerLoss, ...]:
     """Every layer in every format: some 3 times as much KL for every bit less."""
     found = []
     for row in rows:
         base = 10 ** dice.uniform(-6.3, -5.0) * (4 if "receptance" not in row.path else 1)
         for i, name in enumerate(FORMATS):
             kl = base * 4.2**i * dice.uniform(0.7, 1.4)
-            found.append(SensitivityRow(row.path, name, kl, size(name, row.rows, row.cols)))
+            found.append(LayerLoss(row.path, name, kl, size(name, row.rows, row.cols)))
     return tuple(found)
 
 
@@ -195,8 +200,8 @@ def edge(report: Report) -> Report:
     return Report(
         manifest=manifest,
         layers=rows,
-        points=(Point(16, 0.0, 0.0, 0.0, "global", HOSTILE, True, True),),
-        sensitivities=(SensitivityRow(HOSTILE, HOSTILE, 0.0, 16), SensitivityRow("gone", "int8", float("nan"), 8)),
+        points=(TriedCandidate(16, 0.0, 0.0, 0.0, "global", HOSTILE, True, True),),
+        sensitivities=(LayerLoss(HOSTILE, HOSTILE, 0.0, 16), LayerLoss("gone", "int8", float("nan"), 8)),
         max_bytes=None,
         max_drop=None,
         objective="",

@@ -9,7 +9,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from toolchain.delivery.reports import frontier
-from toolchain.delivery.reports.data import Point, Report
+from toolchain.delivery.reports.data import Report
+from toolchain.search.outcome import TriedCandidate
 
 
 def classed(picture: ET.Element, kind: str) -> list[ET.Element]:
@@ -20,8 +21,8 @@ def small(report: Report, **changes: object) -> Report:
     """fp32 of 10 MB without states; candidates of 1 MB at 10 % and of 4 MB at 0 %, the latter chosen."""
     sizes = dataclasses.replace(report.manifest.bytes, weights_fp32=10_000_000, states=0)
     points = (
-        Point(1_000_000, 0.10, 0.12, 0.05, "global", "every layer in int2-g64", True, False),
-        Point(4_000_000, 0.0, 0.01, 0.0, "module", "knapsack", True, True),
+        TriedCandidate(1_000_000, 0.10, 0.12, 0.05, "global", "every layer in int2-g64", True, False),
+        TriedCandidate(4_000_000, 0.0, 0.01, 0.0, "module", "knapsack", True, True),
     )
     values = {"manifest": dataclasses.replace(report.manifest, bytes=sizes), "points": points,
               "max_bytes": 2_000_000, "max_drop": 0.01} | changes  # fmt: skip
@@ -90,7 +91,7 @@ def test_uniform_candidates_bear_their_format_and_the_winner_its_name(report: Re
     ],
 )
 def test_the_format_in_a_reason(why: str, label: str) -> None:
-    assert frontier.uniform_label(Point(1, 0.0, 0.0, 0.0, "global", why, False, False)) == label
+    assert frontier.uniform_label(TriedCandidate(1, 0.0, 0.0, 0.0, "global", why, False, False)) == label
 
 
 @pytest.mark.parametrize("drop", [1.5, math.inf, math.nan])

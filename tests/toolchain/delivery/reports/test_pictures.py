@@ -10,8 +10,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from toolchain.delivery.reports import bars, grouping, heatmap, layermap
-from toolchain.delivery.reports.data import LayerRow, Report, SensitivityRow
+from toolchain.delivery.reports.data import LayerRow, Report
 from toolchain.delivery.reports.palette import BIT_LEVELS, HEAT_CLASSES, Heat, bit_level, bits_per_weight, heat_for
+from toolchain.search.outcome import LayerLoss
 
 
 def classed(picture: ET.Element, kind: str) -> list[ET.Element]:
@@ -69,7 +70,7 @@ def test_columns_and_rows_are_evenly_placed(report: Report) -> None:
 
 
 def test_of_several_methods_the_best_is_shown() -> None:
-    rows = [SensitivityRow("a", "int8", kl, 8) for kl in (0.3, 0.1, 0.2)]
+    rows = [LayerLoss("a", "int8", kl, 8) for kl in (0.3, 0.1, 0.2)]
     assert heatmap.best_of(rows)[("a", "int8")].loss == 0.1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,8 @@ from torch import nn
 
 from exporters.errors import NotAvailable
 from exporters.export import ExportedGraph, export_graph
-from exporters.formats.base import Encoded
+from exporters.formats.base import Encoded, bytes_for
+from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload
 from exporters.manifest import (
     MANIFEST_NAME,
@@ -39,7 +40,6 @@ from targets.cpu import named_cpu
 from targets.session import Session
 from toolchain.compress.recipe import ACTIVATION_BITS, Recipe
 from toolchain.delivery import package
-from toolchain.delivery.plan import Plan, recipe_bytes
 from toolchain.delivery.reports.catalog import REPORTS
 from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.validate import (
@@ -56,16 +56,36 @@ from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.classifier import Classifier
 from toolchain.model.family import LanguageModel
+from toolchain.model.text import Text
 from toolchain.model.tree import ModelTree
-from toolchain.prepare import Prepared, Progress
-from toolchain.spec import Spec, to_yaml
+from toolchain.search.plan import Plan, Requirements, recipe_bytes
+
+Progress = Callable[[str, int, int], None]
 
 SAMPLE_PROMPT = "The old bridge over the river was"
 SAMPLE_TOKENS = 80
 STEPS = ("compress", "export", "parity", "quality", "measurement", "report")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """Where an artifact goes and what it is measured for.
+
+    staging: a folder that does not exist yet, on the output's file system. libraries: compiled operators by platform.
+    configuration: the resolved options, as YAML. seed: of the sample of text.
+    """
+
+    staging: Path
+    output: Path
+    force: bool
+    libraries: Mapping[str, Path]
+    configuration: str
+    target: str
+    threads: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Delivered:
     """What stands at the end: the artifact's folder, its manifest, the report, and why to doubt the measured times."""
 
@@ -73,10 +93,6 @@ class Delivered:
     manifest: Manifest
     report: Report
     doubts: tuple[str, ...] = ()
-
-    @property
-    def constraints_met(self) -> bool:
-        return all(c.met for c in self.manifest.constraints)
 
 
 @dataclass(frozen=True)
@@ -87,7 +103,7 @@ class _Sample:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Findings:
     parity: Parity
     quality: Quality
@@ -97,15 +113,15 @@ class _Findings:
 
 
 def deliver(
-    prepared: Prepared, plan: Plan, encoded: Mapping[str, Encoded], reference: AnyReference, staging: Path,
-    *, force: bool, progress: Progress,
+    model: LoadedModel, plan: Plan, encoded: Mapping[str, Encoded], reference: AnyReference, evaluation: Text,
+    destination: Destination, progress: Progress, *, tuned: bool = False,
 ) -> Delivered:  # fmt: skip
     """Carry a plan out.
 
     Args:
         encoded: every layer as the plan stores it.
         reference: the fp32 model's predictions on the evaluation text.
-        staging: a folder that does not exist yet, on the output's file system.
+        tuned: whether linear layers were tuned after they were compressed.
 
     Raises:
         SlmcError: a step failed; nothing is left at the output.
@@ -115,33 +131,34 @@ def deliver(
     def done(step: str) -> None:
         progress(f"delivery: {step}", next(steps), len(STEPS))
 
-    tree, spec = prepared.model.tree, prepared.spec
-    module = stored_model(prepared.model, encoded, plan.recipe)
+    staging, threads = destination.staging, destination.threads
+    module = stored_model(model, encoded, plan.recipe)
     done("compress")
     staging.mkdir(parents=True)
     carried = cast(LanguageModel, module)
-    weight_bytes = recipe_bytes(plan.recipe, tree)
-    graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context, _scores(prepared.model))
-    package.add_companions(staging, prepared.model.tokenizer_path, prepared.libraries)
+    weight_bytes = recipe_bytes(plan.recipe, model.tree)
+    graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context, _scores(model))
+    package.add_companions(staging, model.tokenizer_path, destination.libraries)
     done("export")
-    session = artifact_session(staging, graph.io, threads=spec.threads)
-    agreement = parity(session, carried, prepared.evaluation.reading)
+    session = artifact_session(staging, graph.io, threads=threads)
+    agreement = parity(session, carried, evaluation.reading)
     done("parity")
-    found = quality(session, reference, prepared.evaluation)
-    sample = _sample(session, prepared)
+    found = quality(session, reference, evaluation)
+    sample = _sample(session, model, evaluation, destination.seed)
     vocabulary = session.vocabulary
     del session
     done("quality")
-    result = measurement(staging, graph.io, prepared.evaluation, vocabulary, threads=spec.threads)
-    speed = measured(result, spec.target, bytes_per_token(tree, encoded))
+    result = measurement(staging, graph.io, evaluation, vocabulary, threads=threads)
+    speed = measured(result, destination.target, bytes_per_token(model.tree, encoded))
     done("measurement")
-    findings = _Findings(agreement, found, speed, sample, _predicted(staging, spec))
-    manifest = _manifest(prepared, plan, graph, findings)
-    report = _report(prepared.model, plan, manifest, findings)
-    manifest = _write(staging, prepared, plan, manifest, report)
+    predicted = _predicted(staging, destination.target, threads)
+    findings = _Findings(parity=agreement, quality=found, measured=speed, sample=sample, predicted=predicted)
+    manifest = _manifest(model, plan, graph, findings, tuned=tuned)
+    report = _report(model, plan, manifest, findings)
+    manifest = _write(staging, destination.configuration, plan, manifest, report)
     done("report")
-    package.publish(staging, spec.output, force=force)
-    return Delivered(spec.output, manifest, report, result.doubts)
+    package.publish(staging, destination.output, force=destination.force)
+    return Delivered(folder=destination.output, manifest=manifest, report=report, doubts=result.doubts)
 
 
 def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Recipe) -> nn.Module:
@@ -178,20 +195,20 @@ def bytes_per_token(tree: ModelTree, encoded: Mapping[str, Encoded]) -> int:
     return total
 
 
-def _predicted(staging: Path, spec: Spec) -> Predicted | None:
+def _predicted(staging: Path, target: str, threads: int) -> Predicted | None:
     """Time per token by the target's file, to stand beside the measured one; None where it says too little."""
     try:
-        found = predict(named_cpu(spec.target), read_workload(staging / "model.onnx"), spec.threads)
+        found = predict(named_cpu(target), read_workload(staging / "model.onnx"), threads)
     except NotAvailable:
         return None
     return Predicted(found.decode_ms, found.basis)
 
 
-def _sample(session: Session, prepared: Prepared) -> _Sample:
+def _sample(session: Session, model: LoadedModel, evaluation: Text, seed: int) -> _Sample:
     """Text that goes on from a prompt, or the classes of the first sentence that it was judged on."""
-    tokenizer, seed, sentences = prepared.model.tokenizer, prepared.problem.seed, prepared.evaluation.sentences
+    tokenizer, sentences = model.tokenizer, evaluation.sentences
     if sentences is None:
-        rules = prepared.model.rules or TextRules()
+        rules = model.rules or TextRules()
         read = prompt_ids(tokenizer, rules, SAMPLE_PROMPT)
         text = continuation(session, tokenizer, read, SAMPLE_TOKENS, Sampling(seed=seed), rules)
         return _Sample(SAMPLE_PROMPT, tokenizer.decode(read) + "".join(text))
@@ -199,25 +216,25 @@ def _sample(session: Session, prepared: Prepared) -> _Sample:
     return _Sample(said := tokenizer.decode(ids), f"{said}\n\n{shares_text(classified(session, ids))}")
 
 
-def _constraints(prepared: Prepared, stored_bytes: int, findings: _Findings) -> tuple[Constraint, ...]:
-    limits, speed = prepared.problem.limits, findings.measured
+def _constraints(asked: Requirements, stored_bytes: int, findings: _Findings) -> tuple[Constraint, ...]:
+    speed = findings.measured
     model_rss = speed.rss_peak_bytes - speed.rss_baseline_bytes
     return tuple(
-        constraint("max_memory", limits.max_bytes, stored_bytes, "bytes")
-        + constraint("max_drop", limits.max_drop, findings.quality.relative_drop, "relative")
-        + constraint("max_latency", prepared.max_latency_ms, speed.decode_ms.p50, "ms")
-        + constraint("max_rss", prepared.max_rss_bytes, model_rss, "bytes")
+        constraint("max_memory", asked.max_bytes, stored_bytes, "bytes")
+        + constraint("max_drop", asked.max_drop, findings.quality.relative_drop, "relative")
+        + constraint("max_latency", asked.max_latency_ms, speed.decode_ms.p50, "ms")
+        + constraint("max_rss", asked.max_rss_bytes, model_rss, "bytes")
     )
 
 
-def _manifest(prepared: Prepared, plan: Plan, graph: ExportedGraph, findings: _Findings) -> Manifest:
-    model, tree = prepared.model, prepared.model.tree
+def _manifest(model: LoadedModel, plan: Plan, graph: ExportedGraph, findings: _Findings, *, tuned: bool) -> Manifest:
+    tree = model.tree
     weights, states = recipe_bytes(plan.recipe, tree), tree.stored_state_bytes
     recipe = {}
     for layer in tree.layers:
         choice = plan.recipe[layer.path]
-        size = prepared.problem.layer_bytes(layer, choice)
-        method = f"{choice.method}+tuned" if plan.tune and layer.kind == "linear" else choice.method
+        size = bytes_for(format_named(choice.format), layer.rows, layer.cols)
+        method = f"{choice.method}+tuned" if tuned and layer.kind == "linear" else choice.method
         recipe[layer.path] = RecipeEntry(
             choice.format, method, choice.activations, size, round(8 * size / layer.params, 4)
         )
@@ -238,7 +255,7 @@ def _manifest(prepared: Prepared, plan: Plan, graph: ExportedGraph, findings: _F
         quality=findings.quality,
         parity=findings.parity,
         measured=findings.measured,
-        constraints=_constraints(prepared, weights + states, findings),
+        constraints=_constraints(plan.requirements, weights + states, findings),
         files={},
         text=model.rules,
     )
@@ -247,23 +264,39 @@ def _manifest(prepared: Prepared, plan: Plan, graph: ExportedGraph, findings: _F
 def _report(model: LoadedModel, plan: Plan, manifest: Manifest, findings: _Findings) -> Report:
     rows = tuple(
         LayerRow(
-            layer.path, block.path, layer.rows, layer.cols, plan.recipe[layer.path].format,
-            plan.recipe[layer.path].method, manifest.recipe[layer.path].bytes, layer.bytes_fp32,
-            plan.recipe[layer.path].activations,
+            path=layer.path,
+            block=block.path,
+            rows=layer.rows,
+            cols=layer.cols,
+            format=plan.recipe[layer.path].format,
+            method=plan.recipe[layer.path].method,
+            bytes=manifest.recipe[layer.path].bytes,
+            bytes_fp32=layer.bytes_fp32,
+            activations=plan.recipe[layer.path].activations,
         )
         for block in model.tree.blocks
         for layer in block.layers
-    )  # fmt: skip
+    )
     return Report(
-        manifest, rows, plan.points, plan.sensitivities, plan.max_bytes, plan.max_drop, plan.objective,
-        findings.sample.prompt, findings.sample.text, plan.families, plan.screening, findings.predicted,
-    )  # fmt: skip
+        manifest=manifest,
+        layers=rows,
+        points=plan.candidates,
+        sensitivities=plan.sensitivities,
+        max_bytes=plan.requirements.max_bytes,
+        max_drop=plan.requirements.max_drop,
+        objective=plan.objective,
+        sample_prompt=findings.sample.prompt,
+        sample_text=findings.sample.text,
+        families=plan.families,
+        screening=plan.screening.text() if plan.screening else "",
+        predicted=findings.predicted,
+    )
 
 
-def _write(staging: Path, prepared: Prepared, plan: Plan, manifest: Manifest, report: Report) -> Manifest:
+def _write(staging: Path, configuration: str, plan: Plan, manifest: Manifest, report: Report) -> Manifest:
     """Every text of the artifact; the manifest, which lists the others, comes last."""
     (staging / "plan.json").write_text(plan.to_json(), encoding="utf-8")
-    (staging / "config.resolved.yaml").write_text(to_yaml(prepared.spec), encoding="utf-8")
+    (staging / "config.resolved.yaml").write_text(configuration, encoding="utf-8")
     for kind in ("html", "json"):
         suffix, render = REPORTS[kind]
         (staging / f"report{suffix}").write_text(render(report), encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,6 @@ from targets.cpu import named_cpu
 from toolchain.compress.recipe import ACTIVATION_BITS, Choice
 from toolchain.model.catalog import LoadedModel, stored_states
 from toolchain.model.family import ModelOptions
-from toolchain.prepare import Prepared
 from toolchain.search.problem import Problem
 from toolchain.search.times import Key, Times
 
@@ -73,12 +72,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
-    """The tensors among values and in lists and tuples of them."""
-    flat = [t for value in values for t in (value if isinstance(value, (tuple, list)) else [value])]
-    return [t for t in flat if isinstance(t, torch.Tensor)]
-
-
 def model_workload(model: LoadedModel, formats: Mapping[str, str]) -> Workload:
     """What one token of a model asks for, with every layer in the named format: one forward pass, and the tree."""
     module = model.module
@@ -116,12 +109,14 @@ class LatencyForecast:
         return f"{self.target}: {self.fastest.decode_ms:.3g} ms per token at best, predicted {how}{limit}{verdict}"
 
 
-def forecast_latency(prepared: Prepared) -> LatencyForecast | None:
+def forecast_latency(
+    problem: Problem, model: LoadedModel, target: str, threads: int, limit_ms: float | None
+) -> LatencyForecast | None:
     """The forecast of a build; None where the target says too little for one.
 
     Every layer is priced alone in each of its formats and takes the fastest.
     """
-    cpu, model, options = named_cpu(prepared.spec.target), prepared.model, prepared.problem.options
+    cpu, options = named_cpu(target), problem.options
     smallest = {p: min((c.format for c in o), key=lambda f: format_named(f).bits) for p, o in options.items()}
     try:
         base = model_workload(model, smallest)
@@ -130,39 +125,39 @@ def forecast_latency(prepared: Prepared) -> LatencyForecast | None:
             formats = frozenset(c.format for c in options[layer.path])
             key = (layer.rows, layer.cols, formats)
             if layer.kind == "linear" and key not in fastest:
-                times = {f: predict(cpu, _alone(base, f, *key[:2]), prepared.spec.threads).decode_ms for f in formats}
+                times = {f: predict(cpu, _alone(base, f, *key[:2]), threads).decode_ms for f in formats}
                 fastest[key] = min(sorted(times), key=times.__getitem__)
             if layer.kind == "linear":
                 smallest[layer.path] = fastest[key]
-        found = predict(cpu, model_workload(model, smallest), prepared.spec.threads)
+        found = predict(cpu, model_workload(model, smallest), threads)
     except NotAvailable:
         return None
-    return LatencyForecast(cpu.name, found, prepared.max_latency_ms)
+    return LatencyForecast(cpu.name, found, limit_ms)
 
 
-def with_times(prepared: Prepared) -> Prepared:
-    """What was prepared, its problem with predicted times and the latency limit as one that the search steers by.
+def priced(problem: Problem, model: LoadedModel, target: str, threads: int, limit_ms: float | None) -> Problem:
+    """The problem with predicted times, and the latency limit as one that the search steers by.
 
     As it was where the target has no measured costs: an estimate from bandwidth knows no operator from another.
     """
-    cpu, problem, threads = named_cpu(prepared.spec.target), prepared.problem, prepared.spec.threads
+    cpu = named_cpu(target)
     if not cpu.costs:
-        return prepared
+        return problem
     middle = {path: _nearest(options, _usual_bits(problem)) for path, options in problem.options.items()}
-    base = model_workload(prepared.model, middle)
+    base = model_workload(model, middle)
     whole = predict(cpu, base, threads)
-    priced: dict[tuple[str, int, int, int], float] = {}
+    prices: dict[tuple[str, int, int, int], float] = {}
     layer_ms: dict[Key, float] = {}
     for layer in problem.tree.layers:
         for choice in problem.options[layer.path] if layer.kind == "linear" else ():
             for activations, bits in ACTIVATION_BITS.items():
                 key = (choice.format, layer.rows, layer.cols, bits)
-                if key not in priced:
-                    priced[key] = predict(cpu, _alone(base, *key), threads).matrices_ms
-                layer_ms[layer.path, choice.format, activations] = priced[key]
+                if key not in prices:
+                    prices[key] = predict(cpu, _alone(base, *key), threads).matrices_ms
+                layer_ms[layer.path, choice.format, activations] = prices[key]
     times = Times(whole.others_ms + whole.call_ms, layer_ms)
-    limits = dataclasses.replace(problem.limits, max_ms=prepared.max_latency_ms)
-    return dataclasses.replace(prepared, problem=dataclasses.replace(problem, times=times, limits=limits))
+    limits = dataclasses.replace(problem.limits, max_ms=limit_ms)
+    return dataclasses.replace(problem, times=times, limits=limits)
 
 
 def _usual_bits(problem: Problem) -> float:

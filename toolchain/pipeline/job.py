@@ -1,11 +1,11 @@
-"""From what the user asked to what a search needs: the model, the texts, the limits, the options of every layer."""
+"""From what the user asked to what the stages need: model, texts, requirements, the options of every layer."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,60 +26,54 @@ from toolchain.model.residency import bytes_in_memory
 from toolchain.model.text import Text, read_judged, read_sentences, read_text
 from toolchain.model.tree import ModelTree
 from toolchain.room import check_room
-from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
+from toolchain.search.plan import Plan, PlanSource, Requirements
 from toolchain.search.problem import METHOD_MARK, Limits, Problem, effort_named, layer_options
-from toolchain.search.store import Journal, LayerStore
 from toolchain.shipped import SHIPPED_TEXTS
 from toolchain.shuffle import parse_pattern
-from toolchain.spec import Spec
-
-SEARCH_SHARE = 0.7
-"""Share of --max-time that the search may use; the rest is for export, validation and measurement."""
-
-Progress = Callable[[str, int, int], None]
+from toolchain.spec import Spec, result_options
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that is fixed before any work starts."""
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A build or an export, checked before any work starts.
+
+    calibration, evaluation: the texts, as far as they are read. problem: what the search may choose from; of an export,
+    the plan's recipe alone. method: of rounding to integers.
+    """
 
     spec: Spec
     model: LoadedModel
     calibration: Text
     evaluation: Text
+    requirements: Requirements
     problem: Problem
     method: str
-    max_latency_ms: float | None
-    max_rss_bytes: int | None
-    max_time_s: float | None
     libraries: Mapping[str, Path]
+
+    def plan_source(self) -> PlanSource:
+        return PlanSource(
+            model_sha256=self.model.sha256,
+            calibration_sha256=self.calibration.sha256,
+            calibration_tokens=len(self.calibration.ids),
+            options=result_options(self.spec) | {"context": self.model.forward.context},
+            requirements=self.requirements,
+        )
 
     def inputs(self) -> dict[str, Any]:
         """What the result depends on: a resumed build must have the same."""
-        limits = self.problem.limits
         return {
+            **result_options(self.spec),
+            **dataclasses.asdict(self.requirements),
+            "context": self.model.forward.context,
+            "method": self.method,
             "model": self.model.sha256,
             "calibration": self.calibration.sha256,
             "evaluation": self.evaluation.sha256,
-            "effort": self.problem.effort.name,
-            "method": self.method,
-            "shuffle": self.spec.shuffle,
-            "tune": self.spec.tune,
-            "tune_for": self.spec.tune_for,
-            "layout": self.spec.layout,
-            "activations": self.problem.activations,
-            "seed": self.problem.seed,
-            "context": self.model.forward.context,
-            "kv_cache": self.model.kv_cache,
-            "slmc": version("slmc"),
-            "max_bytes": limits.max_bytes,
-            "max_drop": limits.max_drop,
-            "max_latency_ms": self.max_latency_ms,
-            "target": self.spec.target,
             "options": {
                 path: [f"{c.format}{METHOD_MARK}{c.method}" for c in options]
                 for path, options in self.problem.options.items()
             },
+            "slmc": version("slmc"),
         }
 
 
@@ -116,7 +110,7 @@ def check_metric(metric: str | None, *, classifier: bool) -> None:
         raise SlmcError(f"--metric {metric}: this model is {kind}, and its metric is {own}")
 
 
-def prepare(spec: Spec) -> Prepared:
+def prepare(spec: Spec) -> Job:
     """Read and check everything that the user gave.
 
     Raises:
@@ -128,28 +122,51 @@ def prepare(spec: Spec) -> Prepared:
     named_cpu(spec.target)
     if spec.shuffle is not None:
         parse_pattern(spec.shuffle)
-    latency_ms = parse_seconds(spec.max_latency, "--max-latency") * 1e3 if spec.max_latency is not None else None
-    max_time_s = parse_seconds(spec.max_time, "--max-time") if spec.max_time is not None else None
-    max_drop = parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None
     torch.set_num_threads(spec.threads)
     room = parse_bytes(spec.max_build_memory, "--max-build-memory") if spec.max_build_memory is not None else None
     model = load_model(spec.model, spec.tokenizer, ModelOptions(spec.context, spec.kv_cache, spec.family), room)
     spec = spec.model_copy(update={"family": model.tree.family})
     _refuse_from_disk(spec, model)
     check_metric(spec.metric, classifier=model.classes is not None)
-    calibration, evaluation = read_calibration(spec, model), read_evaluation(spec, model)
-    whole = model.tree.bytes_fp32
-    max_bytes = parse_bytes(spec.max_memory, "--max-memory", whole) if spec.max_memory is not None else None
-    rss = parse_bytes(spec.max_rss, "--max-rss", whole) if spec.max_rss is not None else None
+    requirements = _requirements(spec, model.tree.bytes_fp32)
     pins = pinned_formats(spec.layer, model.tree)
     options = layer_options(model.tree, formats, pins, method)
-    problem = Problem(model.tree, options, Limits(max_bytes, max_drop), effort, spec.seed, spec.activations)
+    limits = Limits(requirements.max_bytes, requirements.max_drop)
+    problem = Problem(model.tree, options, limits, effort, spec.seed, spec.activations)
     every = functools.partial(layer_options, model.tree, formats_matching(("*",)), pins, method)
     check_room(spec.max_memory or "", problem, model, every)
-    return Prepared(
-        spec, model, calibration.head(effort.calibration_tokens), evaluation.head(effort.evaluation_tokens), problem,
-        method, latency_ms, rss, max_time_s, operator_libraries(spec.native),
-    )  # fmt: skip
+    return Job(
+        spec=spec,
+        model=model,
+        calibration=read_calibration(spec, model).head(effort.calibration_tokens),
+        evaluation=read_evaluation(spec, model).head(effort.evaluation_tokens),
+        requirements=requirements,
+        problem=problem,
+        method=method,
+        libraries=operator_libraries(spec.native),
+    )
+
+
+def of_plan(job: Job, plan: Plan) -> Job:
+    """The job that carries a plan out: its texts as the search read them, its requirements, its recipe alone."""
+    limits = Limits(plan.requirements.max_bytes, plan.requirements.max_drop)
+    recipe = {path: (choice,) for path, choice in plan.recipe.items()}
+    return dataclasses.replace(
+        job,
+        calibration=job.calibration.head(plan.calibration_tokens),
+        requirements=plan.requirements,
+        problem=dataclasses.replace(job.problem, limits=limits, options=recipe),
+    )
+
+
+def _requirements(spec: Spec, whole_bytes: int) -> Requirements:
+    """What the finished artifact must hold; whole_bytes: of the fp32 model, which percentages refer to."""
+    return Requirements(
+        max_bytes=parse_bytes(spec.max_memory, "--max-memory", whole_bytes) if spec.max_memory is not None else None,
+        max_drop=parse_share(spec.max_drop, "--max-drop") if spec.max_drop is not None else None,
+        max_latency_ms=parse_seconds(spec.max_latency, "--max-latency") * 1e3 if spec.max_latency is not None else None,
+        max_rss_bytes=parse_bytes(spec.max_rss, "--max-rss", whole_bytes) if spec.max_rss is not None else None,
+    )
 
 
 def _refuse_from_disk(spec: Spec, model: LoadedModel) -> None:
@@ -179,17 +196,3 @@ def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]
             raise SlmcError(f"--layer {pattern!r} matches no layer; there are {some}, ... (see 'slmc inspect')")
         pins |= dict.fromkeys(matching, name)
     return pins
-
-
-def make_evaluator(
-    prepared: Prepared, evidence: Evidence, folder: Path, began: float
-) -> tuple[ModelEvaluator, LayerStore]:
-    """The evaluator over the evaluation text, with its cache of layers; `began` is time.monotonic() at the start."""
-    layers = LayerStore(folder / "layers", layer_maker(prepared.model, evidence))
-
-    def time_left() -> float:
-        limit = prepared.max_time_s
-        return float("inf") if limit is None else SEARCH_SHARE * limit - (time.monotonic() - began)
-
-    journal = Journal(folder / "journal.jsonl")
-    return ModelEvaluator(prepared.model, evidence, prepared.evaluation.reading, layers, journal, time_left), layers

@@ -15,10 +15,11 @@ from exporters.manifest import read_manifest
 from targets.cost import Prediction, predict
 from targets.cpu import named_cpu
 from targets.facts import CostRow, Cpu, to_toml
-from toolchain.delivery.plan import read_plan
-from toolchain.latency import LatencyForecast, model_workload, with_times
+from toolchain.estimate.latency import LatencyForecast, model_workload, priced
 from toolchain.model.catalog import load_model
-from toolchain.prepare import Prepared, prepare
+from toolchain.pipeline.job import Job, prepare
+from toolchain.search.plan import read_plan
+from toolchain.search.problem import Problem
 from toolchain.spec import resolve
 
 TARGET = """name = "slow"
@@ -75,7 +76,7 @@ def test_inspect_predicts(
     fails(("inspect", artifact, "--target", "aarch64-generic"), 5, "no costs and no bandwidth", "slmc targets probe")
 
 
-def priced(operator: str, fmt: str, rate: float, bits: int = 0) -> list[CostRow]:
+def cost_rows(operator: str, fmt: str, rate: float, bits: int = 0) -> list[CostRow]:
     """Rows of a law without constants: `rate` us per weight."""
     shapes = ((64, 64), (128, 64), (256, 256))
     return [CostRow(operator, fmt, r, c, 1, bits, 1 << 16, rate * r * c) for r, c in shapes]
@@ -84,8 +85,9 @@ def priced(operator: str, fmt: str, rate: float, bits: int = 0) -> list[CostRow]
 PLAIN = [CostRow("Add", "", width, 1, 1, 0, 0, 0.5) for width in (64, 256)]
 CALLS = [CostRow("Session", "", states, 1, 1, 0, 0, 10.0) for states in (4, 32)]
 COSTS = (
-    *priced("QLinear", "int8", 1e-2, 32), *priced("QLinear", "int8", 5e-3, 8), *priced("QLinear", "int4-g32", 1e-3, 32),
-    *priced("SparseLinear", "2:4/int4-g64", 2e-3, 32), *PLAIN, *CALLS,
+    *cost_rows("QLinear", "int8", 1e-2, 32), *cost_rows("QLinear", "int8", 5e-3, 8),
+    *cost_rows("QLinear", "int4-g32", 1e-3, 32),
+    *cost_rows("SparseLinear", "2:4/int4-g64", 2e-3, 32), *PLAIN, *CALLS,
 )  # fmt: skip
 """Four bits are ten times as fast as eight, rounded inputs twice."""
 
@@ -97,16 +99,21 @@ def target(tmp_path: Path) -> Path:
     return file
 
 
-def prepared(tiny_model: Path, target: Path | str, *formats: str, limit: str | None = None) -> Prepared:
+def job(tiny_model: Path, target: Path | str, *formats: str, limit: str | None = None) -> Job:
     given = {"model": tiny_model, "output": Path("unused"), "effort": "quick", "formats": formats,
              "target": str(target), "max_latency": limit}  # fmt: skip
     return prepare(resolve(given, None, ()))
 
 
+def priced_problem(made: Job) -> Problem:
+    return priced(made.problem, made.model, made.spec.target, made.spec.threads, made.requirements.max_latency_ms)
+
+
 def test_times_of_layers_add_up_to_the_forecast(tiny_model: Path, target: Path) -> None:
     """By hand: 36,224 weights of products in a tiny SpikeGPT of 2 blocks, width 32 and 300 tokens."""
-    made = with_times(prepared(tiny_model, target, "int8", "2:4/int4-g64", limit="1ms"))
-    times, problem = made.problem.times, made.problem
+    made = job(tiny_model, target, "int8", "2:4/int4-g64", limit="1ms")
+    problem = priced_problem(made)
+    times = problem.times
     assert times is not None and problem.limits.max_ms == 1.0
     recipe = {path: options[0] for path, options in problem.options.items()}
     assert {c.format for c in recipe.values()} == {"sign", "int8"}
@@ -120,15 +127,15 @@ def test_times_of_layers_add_up_to_the_forecast(tiny_model: Path, target: Path) 
 
 
 def test_without_measured_costs_there_are_no_times(tiny_model: Path) -> None:
-    made = prepared(tiny_model, "raspberry-pi-5", "int8", limit="1ms")
-    assert with_times(made) is made and made.problem.limits.max_ms is None
+    made = job(tiny_model, "raspberry-pi-5", "int8", limit="1ms")
+    assert priced_problem(made) is made.problem and made.problem.limits.max_ms is None
 
 
 def test_the_search_steers_by_predicted_time(
     tiny_model: Path, target: Path, slmc: Callable[..., Result], tmp_path: Path
 ) -> None:
-    fastest = with_times(prepared(tiny_model, target, "int4-g32")).problem
-    slowest = with_times(prepared(tiny_model, target, "int8")).problem
+    fastest = priced_problem(job(tiny_model, target, "int4-g32"))
+    slowest = priced_problem(job(tiny_model, target, "int8"))
     ends = [p.predicted_ms({path: o[0] for path, o in p.options.items()}) for p in (fastest, slowest)]
     limit = sum(ends) / 2  # type: ignore[arg-type]
     plan = tmp_path / "plan.json"
@@ -136,11 +143,11 @@ def test_the_search_steers_by_predicted_time(
     result = slmc(*command, "--target", target, "--max-latency", f"{limit}ms")
     assert result.exit_code == 0 and "ms predicted" in result.stderr
     found = read_plan(plan)
-    (winner,) = (p for p in found.points if p.winner)
+    (winner,) = (p for p in found.candidates if p.winner)
     assert winner.predicted_ms is not None
     assert 0.8 * limit < winner.predicted_ms <= limit
     assert {c.format for path, c in found.recipe.items() if path != "emb"} == {"int8", "int4-g32"}
-    least = min(found.points, key=lambda p: p.upper)
+    least = min(found.candidates, key=lambda p: p.upper)
     assert least.predicted_ms == pytest.approx(ends[1])  # it was tried, and takes too long
     assert slmc(*command, "--target", target, "--max-latency", "0.001ms", "--force").exit_code == 4
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.delivery.families import family_rows
-from toolchain.delivery.reports.data import FamilyRow
 from toolchain.evidence.quality import Score
+from toolchain.search.outcome import FamilyResult, family_results
 from toolchain.search.values import Candidate, SearchResult
 
 SCORE = Score(20.0, 20.0, 0.0, 0.01, 0.0, 0.9, 1000)
@@ -27,8 +26,8 @@ BETTER = candidate(160, 0.11, 1.7, "2:4/int4-g64", "int4-g64")
 SMALL = candidate(80, 0.40, 0.5, "4:8x16/int4-g64", "4:8x16/int4-g64")
 
 
-def rows(*trace: Candidate, winner: Candidate) -> tuple[FamilyRow, ...]:
-    return family_rows(SearchResult(winner, True, (), trace, ()))
+def rows(*trace: Candidate, winner: Candidate) -> tuple[FamilyResult, ...]:
+    return family_results(SearchResult(winner, True, (), trace, ()))
 
 
 def test_the_best_candidate_of_each_family_beside_the_dense_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,30 +15,33 @@ from toolchain.evidence.calibration import fill_moments, input_moments, linear_l
 from toolchain.evidence.entropy import channel_entropies
 from toolchain.evidence.fisher import output_fisher
 from toolchain.evidence.moment_file import GrowingFile, StoredTensors
-from toolchain.prepare import Prepared, Progress
+from toolchain.model.catalog import LoadedModel
+from toolchain.model.text import Reading, Text
 from toolchain.search.evaluator import Evidence
 from toolchain.search.problem import Problem
 from toolchain.search.sensitivity import token_frequency
 
+Progress = Callable[[str, int, int], None]
 
-def gather_evidence(prepared: Prepared, folder: Path, progress: Progress) -> Evidence:
+
+def gather_evidence(model: LoadedModel, text: Text, problem: Problem, folder: Path, progress: Progress) -> Evidence:
     """Input moments and output Fisher of every layer, from the calibration text; kept in the work folder.
 
     Those of a model that stays on disk stay there too.
     """
-    model, ids = prepared.model, prepared.calibration.reading
+    ids = text.reading
     file = folder / "evidence.safetensors"
-    frequency = token_frequency(prepared.calibration.ids, model.tree.vocabulary)
+    frequency = token_frequency(text.ids, model.tree.vocabulary)
     if model.residency == "disk":
         if not _readable(file):
-            _gather_on_disk(prepared, file, progress)
+            _gather_on_disk(model, ids, problem, file, progress)
         moment, fisher, entropy = (StoredTensors(file, f"{kind}.") for kind in ("moment", "fisher", "entropy"))
         return Evidence(moment, fisher, frequency, entropy)
     stored = _stored_evidence(file)
     if stored is None:
         moments = input_moments(model, ids, lambda done, total: progress("calibration", done, total))
         progress("calibration", len(ids), len(ids))
-        stored = {f"moment.{p}": t for p, t in moments.items()} | _vectors(prepared, progress)
+        stored = {f"moment.{p}": t for p, t in moments.items()} | _vectors(model, ids, problem, progress)
         partial = file.with_suffix(".partial")
         partial.write_bytes(save(stored))  # its own save_file hides a full disk in an error of another kind
         partial.replace(file)
@@ -54,21 +58,19 @@ def needs_entropy(problem: Problem) -> bool:
     return any(p.needs_entropy for p in PRUNERS if p.name in named)
 
 
-def _vectors(prepared: Prepared, progress: Progress) -> dict[str, torch.Tensor]:
+def _vectors(model: LoadedModel, ids: Reading, problem: Problem, progress: Progress) -> dict[str, torch.Tensor]:
     """The evidence that is small, by its names in the file: output Fisher, and entropies where they are asked for."""
-    model, ids = prepared.model, prepared.calibration.reading
-    fisher = output_fisher(model, ids, prepared.problem.seed, lambda d, t: progress("Fisher information", d, t))
+    fisher = output_fisher(model, ids, problem.seed, lambda d, t: progress("Fisher information", d, t))
     vectors = {f"fisher.{p}": t for p, t in fisher.items()}
-    if needs_entropy(prepared.problem):
+    if needs_entropy(problem):
         entropies = channel_entropies(model, ids, progress=lambda d, t: progress("entropies", d, t))
         vectors |= {f"entropy.{p}": t for p, t in entropies.items()}
     return vectors
 
 
-def _gather_on_disk(prepared: Prepared, file: Path, progress: Progress) -> None:
+def _gather_on_disk(model: LoadedModel, ids: Reading, problem: Problem, file: Path, progress: Progress) -> None:
     """The same file, with one moment in memory at a time."""
-    model, ids = prepared.model, prepared.calibration.reading
-    vectors = _vectors(prepared, progress)
+    vectors = _vectors(model, ids, problem, progress)
     shapes = {f"moment.{layer.path}": (layer.cols, layer.cols) for layer in linear_layers(model)}
     growing = GrowingFile(file.with_suffix(".partial"), shapes | {name: tuple(t.shape) for name, t in vectors.items()})
     for name, tensor in vectors.items():

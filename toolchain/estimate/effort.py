@@ -15,7 +15,6 @@ from toolchain.compress.recipe import Choice
 from toolchain.evidence.quality import KEEP_BYTES
 from toolchain.model.residency import bytes_from_disk, bytes_in_memory, moment_bytes
 from toolchain.model.tree import Layer
-from toolchain.prepare import Prepared
 from toolchain.search.activations import BISECTIONS
 from toolchain.search.problem import Problem
 from toolchain.search.screening import sparse_options
@@ -75,9 +74,15 @@ class Forecast:
         return f" ({self.tuning_seconds / 60:.1f} of them tuning)" if self.tuning_seconds else ""
 
 
-def forecast(prepared: Prepared) -> Forecast:
-    """Estimate a build from the model's size and the speed of one matrix product timed here."""
-    problem, tree = prepared.problem, prepared.model.tree
+def forecast(
+    problem: Problem, calibration_tokens: int, evaluation_tokens: int, tune: int, *, on_disk: bool
+) -> Forecast:
+    """Estimate a build from the model's size and the speed of one matrix product timed here.
+
+    Args:
+        tune: steps of tuning. on_disk: whether the model stays there.
+    """
+    tree = problem.tree
     effort = problem.effort
     flops = _flops_per_second()
     dense, sparse = _pairs(problem)
@@ -87,33 +92,32 @@ def forecast(prepared: Prepared) -> Forecast:
     evaluations = formats + ladders * (effort.budgets + 1) + effort.bisections + rounding
     linear = sum(layer.params for layer in tree.layers if layer.kind == "linear")
     forward = 2 * linear / flops
-    evidence = 4 * forward * len(prepared.calibration.ids)
-    judging = 1.3 * forward * len(prepared.evaluation.ids) * (evaluations + 1)
+    evidence = 4 * forward * calibration_tokens
+    judging = 1.3 * forward * evaluation_tokens * (evaluations + 1)
     weighted = [(layer, 1.0) for layer, _ in dense] + [(layer, FREE_SHARE * JOINT_COST) for layer, _ in sparse]
     compressing = sum(ROUNDING_FLOPS * layer.params * layer.cols / flops * cost for layer, cost in weighted)
-    tuning = 4 * forward * Schedule(prepared.spec.tune).tokens
+    tuning = 4 * forward * Schedule(tune).tokens
     vocabulary = tree.vocabulary
     moments = moment_bytes(tree)
-    logits = 4 * vocabulary * len(prepared.evaluation.ids)
+    logits = 4 * vocabulary * evaluation_tokens
     stored = sum(
         bytes_for(format_named(c.format), layer.rows, layer.cols)
         for layer in tree.layers
         for c in problem.options[layer.path]
     )
-    on_disk = prepared.model.residency == "disk"
     largest = problem.bytes({path: options[0] for path, options in problem.options.items()})
     held = bytes_from_disk(tree, largest) if on_disk else bytes_in_memory(tree)
     return Forecast(
-        evaluations,
-        rounding,
-        len(dense),
-        len(sparse),
-        tuning,
-        evidence + judging + compressing + tuning + EXPORT_S + MEASURE_S,
-        held + min(logits, KEEP_BYTES),
-        stored + moments + tree.bytes_fp32 // 4,
-        problem.smallest_bytes,
-        tree.bytes_fp32,
+        evaluations=evaluations,
+        rounding_evaluations=rounding,
+        dense_pairs=len(dense),
+        sparse_pairs=len(sparse),
+        tuning_seconds=tuning,
+        seconds=evidence + judging + compressing + tuning + EXPORT_S + MEASURE_S,
+        memory_bytes=held + min(logits, KEEP_BYTES),
+        disk_bytes=stored + moments + tree.bytes_fp32 // 4,
+        smallest_bytes=problem.smallest_bytes,
+        fp32_bytes=tree.bytes_fp32,
     )
 
 

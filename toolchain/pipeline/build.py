@@ -1,0 +1,223 @@
+"""The stages in one straight line: calibrate, search, compress, tune, deliver. An export is a build from a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporters.errors import SlmcError
+from exporters.formats.base import Encoded
+from targets.units import parse_seconds
+from toolchain.delivery.deliver import Delivered, Destination, deliver
+from toolchain.estimate.latency import priced
+from toolchain.evidence.classes import AnyReference, reference_for
+from toolchain.evidence.gather import gather_evidence
+from toolchain.evidence.zeros import zero_shares
+from toolchain.model.catalog import LoadedModel
+from toolchain.outputs import check_output
+from toolchain.pipeline.job import Job, of_plan, pinned_formats, read_calibration
+from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
+from toolchain.search.frontier import frontier, select
+from toolchain.search.judge import judged
+from toolchain.search.layout import encoded_layer, with_layouts
+from toolchain.search.plan import Plan, plan_of
+from toolchain.search.problem import Problem
+from toolchain.search.search import OutOfTime, search
+from toolchain.search.store import Journal, LayerStore
+from toolchain.search.values import Candidate, SearchResult
+from toolchain.shuffle import parse_pattern, shuffled
+from toolchain.spec import to_yaml
+from toolchain.tuning.distil import Schedule
+from toolchain.tuning.objective import OBJECTIVES
+from toolchain.tuning.stage import piece_tokens, tuned
+from toolchain.workspace import BEST_PLAN, clear_staging, digest_of, workspace, write_whole
+
+SEARCH_SHARE = 0.7
+"""Share of --max-time that the search may use; the rest is for export, validation and measurement."""
+
+Progress = Callable[[str, int, int], None]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notifier:
+    """How a job tells where it is: progress of a stage (name, done, total), and lines of text."""
+
+    progress: Progress
+    say: Say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """The model as it will be compressed, its channels in another order if that was asked for, and what calibration
+    knows of it; layers: what is compressed once is kept."""
+
+    model: LoadedModel
+    evidence: Evidence
+    layers: LayerStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compressed:
+    """A plan, every layer as the plan stores it, and the fp32 model's predictions on the evaluation text."""
+
+    model: LoadedModel
+    plan: Plan
+    encoded: Mapping[str, Encoded]
+    reference: AnyReference
+
+
+def build(job: Job, *, force: bool, resume: bool, notifier: Notifier) -> Delivered:
+    """Search and deliver. A build that is stopped anywhere leaves its work folder, from which `resume` goes on.
+
+    Raises:
+        SlmcError: what is wrong; nothing stands at the output then.
+    """
+    check_output(job.spec.output, force=force)
+    with workspace(job.spec.output, job.inputs(), resume=resume) as folder:
+        compressed = _searched_and_compressed(job, folder, notifier)
+        return _tuned_and_delivered(job, compressed, folder, notifier, force=force)
+
+
+def export(job: Job, plan: Plan, *, force: bool, resume: bool, notifier: Notifier) -> Delivered:
+    """Carry a plan out: all of `build` that comes after the search.
+
+    Raises:
+        SlmcError: what is wrong; nothing stands at the output then.
+    """
+    check_output(job.spec.output, force=force)
+    job = of_plan(job, plan)
+    if job.calibration.sha256 != plan.calibration_sha256:
+        notifier.say("note: the plan was made with another calibration text; the codes will differ from the search's")
+    with workspace(
+        job.spec.output, job.inputs() | {"plan": digest_of(dataclasses.asdict(plan))}, resume=resume
+    ) as folder:
+        calibrated = calibrate(job, folder, notifier)
+        reference = reference_for(calibrated.model.forward, job.evaluation.reading)
+        compressed = _compressed(calibrated, plan, reference)
+        del calibrated
+        return _tuned_and_delivered(job, compressed, folder, notifier, force=force)
+
+
+def find(job: Job, *, resume: bool, notifier: Notifier) -> tuple[Plan, SearchResult]:
+    """The first half of a build: the plan, and the search behind it."""
+    with workspace(job.spec.output, job.inputs(), resume=resume) as folder:
+        plan, result, _ = _searched(job, calibrate(job, folder, notifier), folder, time.monotonic(), notifier)
+        write_whole(job.spec.output, plan.to_json())
+        return plan, result
+
+
+def calibrate(job: Job, folder: Path, notifier: Notifier) -> Calibrated:
+    """What calibration gathers of the model, kept in the work folder; with --shuffle, channels take their new order."""
+    model = job.model
+    evidence = gather_evidence(model, job.calibration, job.problem, folder, notifier.progress)
+    if job.spec.shuffle is not None:
+        found = shuffled(model, evidence, job.calibration.ids, *parse_pattern(job.spec.shuffle))
+        notifier.say(found.text())
+        model, evidence = found.model, found.evidence
+    layers = LayerStore(folder / "layers", layer_maker(model, evidence))
+    return Calibrated(model=model, evidence=evidence, layers=layers)
+
+
+def evaluator_of(
+    job: Job, calibrated: Calibrated, folder: Path, time_left: Callable[[], float] = lambda: float("inf")
+) -> ModelEvaluator:
+    """The evaluator over the evaluation text; what it has evaluated stands in the journal of the work folder."""
+    journal = Journal(folder / "journal.jsonl")
+    reading = job.evaluation.reading
+    return ModelEvaluator(calibrated.model, calibrated.evidence, reading, calibrated.layers, journal, time_left)
+
+
+def _searched_and_compressed(job: Job, folder: Path, notifier: Notifier) -> Compressed:
+    """Of the search only what delivery needs is kept: its statistics and models are the larger part of the memory."""
+    began = time.monotonic()
+    calibrated = calibrate(job, folder, notifier)
+    plan, _, reference = _searched(job, calibrated, folder, began, notifier)
+    return _compressed(calibrated, plan, reference)
+
+
+def _searched(
+    job: Job, calibrated: Calibrated, folder: Path, began: float, notifier: Notifier
+) -> tuple[Plan, SearchResult, AnyReference]:
+    """began: time.monotonic() at the start of the command, which --max-time counts from."""
+    spec = job.spec
+    limit = parse_seconds(spec.max_time, "--max-time") if spec.max_time is not None else float("inf")
+    problem = priced(job.problem, calibrated.model, spec.target, spec.threads, job.requirements.max_latency_ms)
+    evaluator = evaluator_of(job, calibrated, folder, lambda: SEARCH_SHARE * limit - (time.monotonic() - began))
+    best = _BestSoFar(job, problem, folder, notifier.say)
+    try:
+        result = search(problem, evaluator, best.consider, notifier.progress)
+    except OutOfTime as error:
+        raise SlmcError(
+            f"--max-time {spec.max_time}: over before anything was evaluated; give more, or --effort quick"
+        ) from error
+    plan = _with_layouts(job, calibrated.model, plan_of(result, job.plan_source()))
+    write_whole(folder / BEST_PLAN, plan.to_json())
+    return plan, result, evaluator.reference
+
+
+def _with_layouts(job: Job, model: LoadedModel, plan: Plan) -> Plan:
+    """The plan with layers input-major where calibration finds their inputs mostly zero."""
+    if job.spec.layout == "dense":
+        return plan
+    zeros = zero_shares(model, job.calibration.reading)
+    fixed = pinned_formats(job.spec.layer, model.tree)
+    return dataclasses.replace(plan, recipe=dict(with_layouts(plan.recipe, model.tree, zeros, fixed)))
+
+
+def _compressed(calibrated: Calibrated, plan: Plan, reference: AnyReference) -> Compressed:
+    encoded = {path: encoded_layer(calibrated.layers, path, choice) for path, choice in plan.recipe.items()}
+    return Compressed(model=calibrated.model, plan=plan, encoded=encoded, reference=reference)
+
+
+def _tuned_and_delivered(
+    job: Job, compressed: Compressed, folder: Path, notifier: Notifier, *, force: bool
+) -> Delivered:
+    model, encoded, spec = compressed.model, compressed.encoded, job.spec
+    if spec.tune:
+        schedule = Schedule(spec.tune, objective=OBJECTIVES[spec.tune_for])
+        text = read_calibration(spec, model, piece_tokens(model))
+        model, encoded = tuned(model, encoded, text, schedule, folder, notifier.progress, notifier.say)
+    destination = Destination(
+        staging=clear_staging(folder),
+        output=spec.output,
+        force=force,
+        libraries=job.libraries,
+        configuration=to_yaml(spec),
+        target=spec.target,
+        threads=spec.threads,
+        seed=spec.seed,
+    )
+    return deliver(
+        model, compressed.plan, encoded, compressed.reference, job.evaluation, destination, notifier.progress,
+        tuned=bool(spec.tune),
+    )  # fmt: skip
+
+
+class _BestSoFar:
+    """Says what is found, and keeps the plan of the best candidate on disk."""
+
+    def __init__(self, job: Job, problem: Problem, folder: Path, say: Say) -> None:
+        self._job, self._problem, self._folder, self._say = job, problem, folder, say
+        self._tried: list[Candidate] = []
+        self._best: Candidate | None = None
+
+    def consider(self, candidate: Candidate) -> None:
+        self._tried.append(candidate)
+        share = candidate.bytes / self._problem.tree.bytes_fp32
+        score, ms = candidate.score, candidate.predicted_ms
+        self._say(
+            f"{candidate.tier:7} {candidate.why:30} {candidate.bytes / 1e6:8.2f} MB {share:7.2%}  "
+            f"{score.said()}  KL {score.kl_mean:.4f}" + (f"  {ms:.3g} ms predicted" if ms is not None else "")
+        )
+        candidates = judged(self._tried)
+        winner, feasible = select(candidates, self._problem.limits)
+        if self._best is None or winner.recipe != self._best.recipe:
+            self._best = winner
+            result = SearchResult(
+                winner=winner, feasible=feasible, frontier=frontier(candidates), trace=candidates, sensitivities=()
+            )
+            write_whole(self._folder / BEST_PLAN, plan_of(result, self._job.plan_source()).to_json())
