@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-<<<<<<< HEAD
-import hashlib
 import shlex
-=======
->>>>>>> a29b2aa (One pipeline: stages are functions of what they need, and an export is a build from a plan)
 from pathlib import Path
 from typing import Any
 
