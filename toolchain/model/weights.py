@@ -35,6 +35,8 @@ PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module")
 """Where trainers put a state dict inside a checkpoint of theirs."""
 
+WORTH_MAPPING_BYTES = 2**20
+
 _FOREIGN_CODE = re.compile(r"GLOBAL ([A-Za-z_][\w.]*) (?:was not|whose)")
 """How torch names what a pickle wants to call."""
 
@@ -72,10 +74,25 @@ def read_checkpoint(path: Path) -> Checkpoint:
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     places = {name: StoredTensor(path, name) for name in tensors} if path.suffix == ".safetensors" else {}
     for name, tensor in tensors.items():
-        # A place maps the tensor for the look alone: the pages of a model larger than memory do not pile up.
-        if is_plain(tensor) and (bad := _not_finite(places[name]() if places else tensor)):
+        if not is_plain(tensor):
+            continue
+        _refuse_expanded(path, name, tensor)
+        # A place maps the tensor for the look alone: the pages of a model larger than memory do not pile up. It also
+        # reads the header anew, which small tensors, of which there may be many, are not worth.
+        mapped = places[name]() if places and tensor.nbytes >= WORTH_MAPPING_BYTES else tensor
+        if bad := _not_finite(mapped):
             raise SlmcError(f"{path}: {name} holds {bad} values that are NaN or infinite; train or copy again")
     return Checkpoint(path, tensors, file_sha256(path), places)
+
+
+def _refuse_expanded(path: Path, name: str, tensor: Tensor) -> None:
+    """A tensor may repeat what is stored: four bytes that stand for gigabytes as soon as they are looked at."""
+    stored = tensor.untyped_storage().nbytes()
+    if tensor.nbytes > stored:
+        raise SlmcError(
+            f"{path}: {name} {list(tensor.shape)} stands for {tensor.nbytes} bytes, of which {stored} are stored (it "
+            "was expanded); save it with .contiguous()"
+        )
 
 
 def _not_finite(tensor: Tensor) -> int:

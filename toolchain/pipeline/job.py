@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from targets.cpu import named_cpu
 from targets.units import bytes_text, parse_bytes, parse_seconds, parse_share
 from toolchain.compress.catalog import method_named
 from toolchain.delivery.operators import operator_libraries
+from toolchain.layer_names import layers_named
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
 from toolchain.model.residency import bytes_in_memory
@@ -187,10 +187,7 @@ def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]
         format_named(fmt)
         if mark:
             method_named(own)
-        try:
-            matching = [layer.path for layer in tree.layers if re.search(pattern, layer.path)]
-        except re.error as error:
-            raise SlmcError(f"--layer {pattern!r}: no regular expression ({error})") from error
+        matching = [layer.path for layer in layers_named(pattern, tree.layers, "--layer")]
         if not matching:
             some = ", ".join(layer.path for layer in tree.layers[:4])
             raise SlmcError(f"--layer {pattern!r} matches no layer; there are {some}, ... (see 'slmc inspect')")

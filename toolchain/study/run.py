@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from toolchain.evidence.calibration import input_moments
 from toolchain.evidence.entropy import BINS, channel_entropies
 from toolchain.evidence.quality import Reference, bits_per_byte, stream_logits
 from toolchain.evidence.student import Student
+from toolchain.layer_names import layers_named
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Text
 from toolchain.model.tree import Layer
@@ -78,10 +78,8 @@ class Study:
         Raises:
             SlmcError: there is none.
         """
-        try:
-            found = [x for x in self.model.tree.layers if x.kind == "linear" and re.search(self.layers, x.path)]
-        except re.error as error:
-            raise SlmcError(f"--layers {self.layers!r}: no regular expression ({error})") from error
+        linear = [layer for layer in self.model.tree.layers if layer.kind == "linear"]
+        found = layers_named(self.layers, linear, "--layers")
         if not found:
             raise SlmcError(f"--layers {self.layers!r} matches no linear layer; see 'slmc inspect'")
         return tuple(found)

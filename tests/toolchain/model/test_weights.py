@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from exporters.errors import SlmcError
+from toolchain.model.checkpoint import StoredTensor
 from toolchain.model.weights import WRAPPERS, find_weights, read_checkpoint
 
 Tensors = dict[str, Tensor]
@@ -197,3 +198,31 @@ def test_a_wrapper_in_a_wrapper_is_opened_and_two_beside_each_other_are_not(tmp_
     torch.save({"model": tensors, "net": tensors}, path)
     with pytest.raises(SlmcError, match=r"several state dicts \(model, net\); save the one that you mean"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("shape", [(2**20, 2**16), (2, 1), (1, 3)])
+def test_expanded_tensors_are_judged_by_what_is_stored(tmp_path: Path, shape: tuple[int, int]) -> None:
+    """4 bytes on disk that stood for 256 GiB when they were looked at."""
+    torch.save({"a.weight": torch.zeros(3), "emb.weight": torch.zeros(1).expand(*shape)}, tmp_path / "model.pth")
+    with pytest.raises(SlmcError, match=r"emb\.weight .* of which 4 are stored .*contiguous"):
+        read_checkpoint(tmp_path / "model.pth")
+
+
+def test_parts_of_a_tensor_and_shared_ones_are_no_expansion(tmp_path: Path) -> None:
+    whole = torch.arange(6.0).reshape(2, 3)
+    torch.save({"a": whole, "b": whole, "row": whole[1], "turned": whole.T}, tmp_path / "model.pth")
+    tensors = read_checkpoint(tmp_path / "model.pth").tensors
+    assert torch.equal(tensors["turned"], whole.T) and torch.equal(tensors["row"], whole[1])
+
+
+def test_the_header_is_not_read_anew_for_every_small_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    read = StoredTensor.__call__
+    monkeypatch.setattr(StoredTensor, "__call__", lambda self: opened.append(self.name) or read(self))
+    many = {f"t{i}": torch.ones(1) for i in range(3000)}
+    save_file(
+        many | {"large": torch.zeros(2**18), "bad": torch.tensor([1.0, float("nan")])}, tmp_path / "m.safetensors"
+    )
+    with pytest.raises(SlmcError, match="bad holds 1 values that are NaN"):
+        read_checkpoint(tmp_path / "m.safetensors")
+    assert set(opened) <= {"large"}
