@@ -23,7 +23,9 @@ from toolchain.model.residency import staying_on_disk
 from toolchain.outputs import PLAN, check_output, check_output_file
 from toolchain.pipeline.build import Notifier, build, export, find
 from toolchain.pipeline.job import Job, prepare
+from toolchain.search.nearest import nearest_limits
 from toolchain.search.plan import check_plan, read_plan
+from toolchain.search.problem import Problem
 from toolchain.spec import resolve
 
 RECIPE_OPTIONS = ("formats", "layer", "target")
@@ -70,7 +72,7 @@ def build_command(
         console.note(staying_on_disk(job.model.tree))
     with console.working():
         delivered = build(job, force=force, resume=resume, notifier=_notifier(console))
-    return _announce(console, delivered)
+    return _announce(console, delivered, job.problem)
 
 
 @click.command("search")
@@ -98,7 +100,8 @@ def search_command(
                "feasible": result.feasible, "candidates": len(result.trace)}  # fmt: skip
     console.result(summary, text)
     if not result.feasible:
-        _warn("not every constraint could be met; this is the closest recipe")
+        near = nearest_limits(job.problem, result.trace)
+        _warn("not every constraint could be met; this is the closest recipe" + (near and f"; {near}"))
     return 0 if result.feasible else ConstraintsNotMet.exit_code
 
 
@@ -130,7 +133,7 @@ def export_command(
     check_plan(plan, job.model.tree, job.model.sha256, str(plan_path))
     with console.working():
         delivered = export(job, plan, force=force, resume=resume, notifier=_notifier(console))
-    return _announce(console, delivered)
+    return _announce(console, delivered, job.problem)
 
 
 def _notifier(console: Console) -> Notifier:
@@ -142,7 +145,7 @@ def _latency(job: Job) -> LatencyForecast | None:
     return forecast_latency(job.problem, job.model, job.spec.target, job.spec.threads, limit_ms)
 
 
-def _announce(console: Console, delivered: Delivered) -> int:
+def _announce(console: Console, delivered: Delivered, problem: Problem) -> int:
     """The final table; exit code 4 if a constraint is missed."""
     manifest = delivered.manifest
     quality, speed, parity = manifest.quality, manifest.measured, manifest.parity
@@ -174,7 +177,8 @@ def _announce(console: Console, delivered: Delivered) -> int:
         report, run = (shlex.quote(str(delivered.folder / name)) for name in ("report.html", "run.py"))
         console.result(None, f"report: {report}    text: python {run}")
     if missed:
-        _warn("not every constraint could be met; this is the closest artifact")
+        near = nearest_limits(problem, delivered.report.points)
+        _warn("not every constraint could be met; this is the closest artifact" + (near and f"; {near}"))
     return ConstraintsNotMet.exit_code if missed else 0
 
 

@@ -89,7 +89,7 @@ def forecast(
     rounding = ROUNDING_EVALUATIONS[problem.activations]
     formats = len({c.format for _, c in dense}) + len({family_of(c.format) for _, c in sparse})
     ladders = 3 if sparse else 2
-    evaluations = formats + ladders * (effort.budgets + 1) + effort.bisections + rounding
+    evaluations = formats + ladders * (effort.budgets + 1) + effort.bisections + rounding + len(problem.wider)
     linear = sum(layer.params for layer in tree.layers if layer.kind == "linear")
     forward = 2 * linear / flops
     evidence = 4 * forward * calibration_tokens

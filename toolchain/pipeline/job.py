@@ -14,10 +14,12 @@ import torch
 
 from exporters.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
+from exporters.formats.dense import FP16, FP32
 from exporters.manifest import ACCURACY, PERPLEXITY
 from targets.cpu import named_cpu
 from targets.units import bytes_text, parse_bytes, parse_seconds, parse_share
 from toolchain.compress.catalog import method_named
+from toolchain.compress.recipe import Recipe
 from toolchain.delivery.operators import operator_libraries
 from toolchain.layer_names import layers_named
 from toolchain.model.catalog import LoadedModel, load_model
@@ -27,7 +29,7 @@ from toolchain.model.text import Text, read_judged, read_sentences, read_text
 from toolchain.model.tree import ModelTree
 from toolchain.room import check_room
 from toolchain.search.plan import Plan, PlanSource, Requirements
-from toolchain.search.problem import METHOD_MARK, Limits, Problem, effort_named, layer_options
+from toolchain.search.problem import METHOD_MARK, Effort, Limits, Problem, effort_named, layer_options
 from toolchain.shipped import SHIPPED_TEXTS
 from toolchain.shuffle import parse_pattern
 from toolchain.spec import Spec, result_options
@@ -132,7 +134,8 @@ def prepare(spec: Spec) -> Job:
     pins = pinned_formats(spec.layer, model.tree)
     options = layer_options(model.tree, formats, pins, method)
     limits = Limits(requirements.max_bytes, requirements.max_drop)
-    problem = Problem(model.tree, options, limits, effort, spec.seed, spec.activations)
+    wider = () if spec.formats else _wider(model.tree, effort, pins, method)
+    problem = Problem(model.tree, options, limits, effort, spec.seed, spec.activations, wider=wider)
     every = functools.partial(layer_options, model.tree, formats_matching(("*",)), pins, method)
     check_room(spec.max_memory or "", problem, model, every)
     return Job(
@@ -177,6 +180,13 @@ def _refuse_from_disk(spec: Spec, model: LoadedModel) -> None:
                 f"--{option} needs the whole model in memory, {bytes_text(bytes_in_memory(model.tree))}, which there "
                 "is no room for; leave it out, or give --max-build-memory more where there is more"
             )
+
+
+def _wider(tree: ModelTree, effort: Effort, pins: Mapping[str, str], method: str) -> tuple[tuple[str, Recipe], ...]:
+    """What a search falls back to: everything in fp16, then in fp32, where the effort has them not."""
+    has = {fmt.name for fmt in formats_matching(effort.formats)}
+    options = {f.name: layer_options(tree, (f,), pins, method) for f in (FP16, FP32) if f.name not in has}
+    return tuple((name, {path: own[0] for path, own in found.items()}) for name, found in options.items())
 
 
 def pinned_formats(layers: Mapping[str, str], tree: ModelTree) -> dict[str, str]:

@@ -100,6 +100,7 @@ class Problem:
 
     options: every layer's choices, many bits first; a pinned layer has one. activations: whether products round their
     inputs: fp32, int8, or search (see activations.py). times: predicted on the target, None without measured costs.
+    wider: formats of more bits than the options have, and everything in them: tried if nothing else keeps the limits.
     """
 
     tree: ModelTree
@@ -109,6 +110,7 @@ class Problem:
     seed: int
     activations: str = "fp32"
     times: Times | None = None
+    wider: tuple[tuple[str, Recipe], ...] = ()
 
     def predicted_ms(self, recipe: Recipe) -> float | None:
         """Time per token of a recipe, where the target has measured costs."""

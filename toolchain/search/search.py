@@ -109,6 +109,7 @@ def search(
             progress("global tier", i + 1, len(recipes))
         if any(len(options) > 1 for options in problem.options.values()):
             _local_tiers(trace, progress)
+        _fall_back(trace)
         chosen = _rounded_activations(trace)
     except OutOfTime:
         if not trace.candidates:
@@ -130,6 +131,15 @@ def _rounded_activations(trace: Trace) -> Recipe:
         return trace.judged_as(recipe)
 
     return activation_tier(trace.problem, lambda: trace.judged_as(start), trace.loss, attempt)
+
+
+def _fall_back(trace: Trace) -> None:
+    """Where nothing so far keeps the limits, try more bits, as far as the memory limit allows."""
+    limits = trace.problem.limits
+    for name, recipe in trace.problem.wider:
+        fits = limits.max_bytes is None or trace.problem.bytes(recipe) <= limits.max_bytes
+        if limits.max_drop is not None and fits and not select(trace.judged, limits)[1]:
+            trace.attempt(recipe, "global", name)
 
 
 def _local_tiers(trace: Trace, progress: Progress) -> None:
