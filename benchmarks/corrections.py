@@ -13,7 +13,6 @@ from torch import Tensor
 from exporters.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
-from exporters.formats.families import takes
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice
 from toolchain.evidence.gather import gather_evidence
@@ -63,7 +62,7 @@ def tried(weight: Tensor, moment: Tensor, bits: int) -> Iterator[tuple[str, floa
     for form in BESIDE:
         name = form.format(bits)
         fmt = format_named(name)
-        if takes(fmt, rows, cols):
+        if fmt.takes(rows, cols):
             yield name, 8 * bytes_for(fmt, rows, cols) / weight.numel(), rounded(weight, name, moment)
     each = 8 * bytes_for(format_named(f"int{bits}-g64"), rows, cols) / weight.numel()
     yield f"int{bits}-g64, no feedback", each, rounded(weight, f"int{bits}-g64", moment, "range")

@@ -15,7 +15,8 @@ import click
 import torch
 from torch import Tensor
 
-from exporters.formats.families import DENSE, family_of
+from exporters.formats.catalog import family_of
+from exporters.formats.families import DENSE
 from toolchain.compress.recipe import Recipe
 from toolchain.evidence.quality import Reference, standard_error
 from toolchain.evidence.student import Student

@@ -14,15 +14,9 @@ from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from exporters.errors import SlmcError
-from exporters.formats.base import Array, Encoded, bytes_for
+from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
-from exporters.formats.dense import FloatFormat
-from exporters.formats.float4 import Float4Format
-from exporters.formats.integer import IntegerFormat
-from exporters.formats.nm import NmFormat
-from exporters.formats.sparse_tiles import sparse_tile_of
-from exporters.formats.tiles import tile_of
-from exporters.formats.units import padded_columns
+from exporters.formats.parts import Array, Node
 from exporters.ops.bodies import Bodies
 from exporters.ops.functions import OPSET, plain_functions, qlinear_function
 from exporters.ops.signatures import (
@@ -33,6 +27,7 @@ from exporters.ops.signatures import (
     LIF,
     SHIFT_MIX2,
     SHIFT_MIX3,
+    SIGNATURES,
     SPARSE_LINEAR,
     SPIKE_ADD,
     WKV,
@@ -66,19 +61,16 @@ def matrix_operator(format_name: str) -> str:
     Raises:
         SlmcError: none does.
     """
-    fmt = format_named(format_name)
-    if isinstance(fmt, IntegerFormat):
-        return "QLinear"
-    if isinstance(fmt, NmFormat | Float4Format):
-        return "SparseLinear"
-    if isinstance(fmt, FloatFormat):
-        return "MatMul" if fmt.bits == 32 else "HalfLinear"
-    raise SlmcError(f"format {format_name}: no operator multiplies with it")
+    operator = format_named(format_name).operator
+    if not operator:
+        raise SlmcError(f"format {format_name}: no operator multiplies with it")
+    return operator
 
 
 def activation_widths(format_name: str) -> tuple[int, ...]:
     """The activation_bits that recipes give the operator of a format; 0 where it has no such attribute."""
-    return (32, 8) if matrix_operator(format_name) in ("QLinear", "SparseLinear") else (0,)
+    matrix_operator(format_name)
+    return (32, 8) if format_named(format_name).input_group(1) else (0,)
 
 
 def write_matrix_chain(
@@ -97,72 +89,46 @@ def write_matrix_chain(
     each = sum(bytes_for(fmt, *shape) for shape in shapes)
     different = max(1, working_set_bytes // each)
     count = math.ceil(max(different, 16 // len(shapes)) / different) * different
-    first = [_random_matrix(format_name, *shape) for shape in shapes]
+    first = [_random_node(format_name, *shape) for shape in shapes]
     nodes: list[NodeProto] = []
     constants: dict[str, Array] = {}
     for i in range(count):
-        for j, encoded in enumerate(first):
+        for j, node in enumerate(first):
             own = i % different
-            inputs = [f"{name}_{own}_{j}" if name in encoded.planes else "" for name in _planes(operator)]
+            names = [f"{name}_{own}_{j}" if name in node.planes else "" for name in node.inputs]
             if i < different:
-                constants |= {
-                    f"{name}_{own}_{j}": _moved(plane, own, operator) for name, plane in encoded.planes.items()
-                }
+                constants |= {f"{name}_{own}_{j}": _moved(plane, own, operator) for name, plane in node.planes.items()}
             k = i * len(shapes) + j
-            nodes.append(_matrix_node(operator, encoded, f"x{k}", inputs, f"x{k + 1}", activation_bits))
+            nodes.append(_matrix_node(node, f"x{k}", names, f"x{k + 1}", activation_bits))
     priced = tuple((operator, *shape) for shape in shapes)
     chain = Chain(path, cols, priced, format_name, count, different * each, activation_bits)
     return _write(path, nodes, constants, cols, chain)
 
 
 @functools.lru_cache(maxsize=64)
-def _random_matrix(format_name: str, rows: int, cols: int) -> Encoded:
+def _random_node(format_name: str, rows: int, cols: int) -> Node:
     """Weights that keep the size of x; kept, because a probe asks for the same ones again and again."""
     weight = np.random.default_rng(rows).standard_normal((rows, cols), np.float32) / np.float32(math.sqrt(cols))
-    return format_named(format_name).encode(weight)
-
-
-def _planes(operator: str) -> tuple[str, ...]:
-    own = {"QLinear": ("codes", "scales", "high", "zeros"), "SparseLinear": ("codes", "scales", "high", "patterns")}
-    return own.get(operator, ("weight",))
+    fmt = format_named(format_name)
+    (term,) = fmt.product(fmt.encode(weight)).terms
+    (node,) = term.nodes
+    return node
 
 
 def _moved(plane: Array, by: int, operator: str) -> Array:
-    """Other weights of the same distribution: the rows in another order. ONNX MatMul wants them transposed."""
-    moved = np.roll(plane, by, axis=0)
-    return np.ascontiguousarray(moved.T) if operator == "MatMul" else moved
+    """Other weights of the same distribution: the rows in another order, which are columns where MatMul takes them."""
+    return np.roll(plane, by, axis=1 if operator == "MatMul" else 0)
 
 
-def _matrix_node(operator: str, encoded: Encoded, x: str, planes: list[str], y: str, activation_bits: int) -> NodeProto:
+def _matrix_node(node: Node, x: str, planes: list[str], y: str, activation_bits: int) -> NodeProto:
     while not planes[-1]:
         planes.pop()
-    if operator == "SparseLinear":
-        return _sparse_node(encoded, x, planes, y, activation_bits)
-    if operator != "QLinear":
-        return helper.make_node(operator, [x, *planes], [y], domain="" if operator == "MatMul" else DOMAIN)
-    fmt = format_named(encoded.format)
-    assert isinstance(fmt, IntegerFormat)
-    rows, cols = encoded.shape
-    group = fmt.group_size(cols)
-    tile = tile_of(rows, group)
-    return helper.make_node(
-        operator, [x, *planes], [y], domain=DOMAIN,
-        K=cols, N=rows, bits=fmt.bits, group=group, activation_bits=activation_bits, tile=tile,
-    )  # fmt: skip
-
-
-def _sparse_node(encoded: Encoded, x: str, planes: list[str], y: str, activation_bits: int) -> NodeProto:
-    fmt = format_named(encoded.format)
-    assert isinstance(fmt, NmFormat | Float4Format)
-    values = fmt.values if isinstance(fmt, NmFormat) else fmt
-    rows, cols = encoded.shape
-    kept, period, together = (fmt.kept, fmt.period, fmt.pattern_rows) if isinstance(fmt, NmFormat) else (8, 8, 1)
-    attributes: dict[str, Any] = {
-        "K": cols, "N": rows, "bits": fmt.bits, "group": fmt.group or padded_columns(cols), "kept": kept,
-        "period": period, "pattern_rows": together, "float4": int(isinstance(values, Float4Format)),
-        "activation_bits": activation_bits, "tile": sparse_tile_of(fmt, rows, cols),
-    }  # fmt: skip
-    return helper.make_node(SPARSE_LINEAR.name, [x, *planes], [y], domain=DOMAIN, **attributes)
+    ours = next((s for s in SIGNATURES if s.name == node.operator), None)
+    if ours is None:
+        return helper.make_node(node.operator, [x, *planes], [y])
+    attributes = {**node.attributes, "activation_bits": activation_bits}
+    ints: dict[str, Any] = {name: attributes[name] for name in ours.ints}
+    return helper.make_node(node.operator, [x, *planes], [y], domain=DOMAIN, **ints)
 
 
 def _unary(operator: str) -> Callable[[str, str, int], list[NodeProto]]:

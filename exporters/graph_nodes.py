@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from exporters.errors import SlmcError
+from exporters.formats.catalog import format_of_node
 from exporters.ops.bodies import operator_of
 from exporters.ops.signatures import DOMAIN
 
@@ -114,22 +116,8 @@ def _matrix(operator: str, tensors: list[TensorProto], attributes: dict[str, obj
     return (flat[0].dims[0], flat[0].dims[1]) if operator.endswith("Linear") and flat else None
 
 
-def _format(operator: str, attributes: dict[str, object], cols: int, zeros: bool) -> str:
-    bits, group = attributes.get("bits"), attributes.get("group")
-    if not isinstance(bits, int) or not isinstance(group, int):
-        return {"MatMul": "fp32", "HalfLinear": "fp16"}.get(operator, "")
-    if operator == "SparseLinear":
-        values = f"fp4-g{group}" if attributes["float4"] else _integer(bits, group, cols)
-        if attributes["kept"] == attributes["period"]:
-            return values
-        shared = "" if attributes["pattern_rows"] == 1 else f"x{attributes['pattern_rows']}"
-        return f"{attributes['kept']}:{attributes['period']}{shared}/{values}"
-    layout = "event/" if operator == "EventLinear" else ""
-    return f"{layout}{'u' if zeros else ''}{_integer(bits, group, cols)}"
-
-
-def _integer(bits: int, group: int, cols: int) -> str:
-    return f"int{bits}" + (f"-g{group}" if group < cols else "")
+def _format(operator: str, attributes: Mapping[str, object], cols: int, zeros: bool) -> str:
+    return format_of_node(operator, {n: v for n, v in attributes.items() if isinstance(v, int)}, cols, zeros)
 
 
 def _nbytes(tensor: TensorProto) -> int:

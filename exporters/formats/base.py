@@ -1,17 +1,22 @@
-"""What a weight format is: a name, an exact size law, and the way from planes of bytes back to numbers."""
+"""What a weight format is: all that is asked of one is asked of its object, and answered in plain values."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
-Float32 = NDArray[np.float32]
+from exporters.errors import SlmcError
+from exporters.formats.families import DENSE
+from exporters.formats.parts import Array as Array
+from exporters.formats.parts import Correction, Node, Part, Piece, Product, StoredPart, Work
+from exporters.formats.parts import Float32 as Float32
+from exporters.formats.scales import exponent_of, moved, normalised
 
 
 @dataclass(frozen=True)
@@ -48,46 +53,170 @@ class Encoded:
         return sum(plane.nbytes for plane in self.planes.values())
 
 
-class Format(Protocol):
-    """One way to store a weight matrix [rows, cols]."""
+class Format(ABC):
+    """One way to store a weight matrix [rows, cols]. What is not said otherwise holds for dense values of any kind."""
 
-    @property
-    def name(self) -> str:
-        """As users write it: int4-g64."""
-        ...
+    SPELLING: ClassVar[str] = ""
+    """How its names are written, for people."""
 
-    @property
-    def bits(self) -> int:
-        """Bits of one stored value, without scales and indices."""
-        ...
+    family: str = DENSE
+    """What a search compares and a report calls it (exporters.formats.families)."""
 
+    linear_only: bool = False
+    """Whether only linear layers that share no matrix may have it."""
+
+    input_major: bool = False
+    """Whether the same values may be stored input-major (exporters.formats.event)."""
+
+    operator: str = ""
+    """The operator that multiplies with it, if one does it alone and a chain of nodes can measure it."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def name(self) -> str:
+            """As users write it: int4-g64."""
+
+        @property
+        def bits(self) -> int:
+            """Bits of one stored value, without scales and indices."""
+
+    # --- its name ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:
+        """The format of this name, None for names of another form; others: gives the formats that names contain.
+
+        Raises:
+            SlmcError: the name has this form, but a part of it is not allowed.
+        """
+
+    @classmethod
+    def of_node(cls, operator: str, attributes: Mapping[str, int], cols: int, zeros: bool) -> Format | None:
+        """The format of a matrix that a graph's node multiplies with, None if it is of another kind."""
+        return None
+
+    # --- what is stored ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
     def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
         """The arrays that a matrix of this shape is stored in."""
-        ...
+
+    def takes(self, rows: int, cols: int) -> bool:
+        """Whether a matrix of this shape can be stored."""
+        return True
+
+    @abstractmethod
+    def nearest(self, weight: Float32) -> Encoded:
+        """A normalised matrix [rows, cols] (exporters.formats.scales) rounded to the nearest storable values."""
+
+    @abstractmethod
+    def values_of(self, encoded: Encoded) -> Float32:
+        """What the planes stand for [rows, cols], the exponent left out."""
 
     def encode(self, weight: Float32) -> Encoded:
         """A matrix [rows, cols] rounded to the nearest storable values."""
-        ...
+        return self.normally(weight, self.nearest)
 
     def decode(self, encoded: Encoded) -> Float32:
         """The matrix [rows, cols] that the planes and the exponent stand for."""
-        ...
+        return normalised(self.values_of(encoded), -encoded.exponent)
 
-    def nearest(self, weight: Float32) -> Encoded:
-        """`encode` for a normalised matrix (exporters.formats.scales)."""
-        ...
-
-    def values_of(self, encoded: Encoded) -> Float32:
-        """`decode`, the exponent left out."""
-        ...
+    def exponent_for(self, weight: Float32) -> int:
+        """The power of two that a matrix is encoded without."""
+        return exponent_of(weight)
 
     def normally(self, weight: Float32, encode: Callable[[Float32], Encoded]) -> Encoded:
         """A matrix of any size [rows, cols], by what encodes a normalised one in this format."""
-        ...
+        exponent = self.exponent_for(weight)
+        if not exponent:
+            return encode(weight)
+        return self.settled(encode(normalised(weight, exponent)), exponent)
 
     def settled(self, encoded: Encoded, exponent: int) -> Encoded:
-        """A normalised matrix, encoded, with its power of two back."""
-        ...
+        """A normalised matrix, encoded, with its power of two back: in its planes if they can hold it."""
+        powers = {name: plane.power for name, plane in self.planes_for(*encoded.shape).items() if plane.power}
+        planes = {name: moved(encoded.planes[name], exponent, power) for name, power in powers.items()}
+        held = {name: plane for name, plane in planes.items() if plane is not None}
+        if not planes or len(held) < len(planes):
+            return dataclasses.replace(encoded, exponent=encoded.exponent + exponent)
+        return dataclasses.replace(encoded, planes={**encoded.planes, **held})
+
+    # --- what it is made of ------------------------------------------------------------------------------------------
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The summands of a matrix, the most important weights in the first; none for floats and signs."""
+        return ()
+
+    @property
+    def even(self) -> bool:
+        """Whether it is one part of evenly spaced values that leaves nothing out."""
+        return len(self.parts) == 1 and not self.patterned and self.parts[0].values.table is None
+
+    @property
+    def patterned(self) -> bool:
+        """Whether a part leaves weights out."""
+        return any(part.kept < part.period for part in self.parts)
+
+    def split(self, encoded: Encoded) -> tuple[StoredPart, ...]:
+        """The parts of a stored matrix."""
+        return ()
+
+    def join(self, pieces: Sequence[Piece]) -> Encoded:
+        """A normalised matrix of its parts, each with a mask, codes and a grid."""
+        raise SlmcError(f"format {self.name} has no codes")
+
+    def summands(self, encoded: Encoded) -> tuple[tuple[Format, Encoded], ...]:
+        """A stored matrix as a sum of matrices, each in a format of its own."""
+        return ((self, encoded),)
+
+    @property
+    def plain(self) -> Format:
+        """The format that has the same codes in the usual order: itself, but for other layouts."""
+        return self
+
+    def from_plain(self, encoded: Encoded) -> Encoded:
+        """The same matrix in this layout."""
+        return encoded
+
+    @property
+    def correction(self) -> Correction | None:
+        """Itself, if it is one; then methods find codes for its `values`."""
+        return None
+
+    # --- what a graph computes with it, and what that costs ----------------------------------------------------------
+
+    def input_group(self, cols: int) -> int | None:
+        """The group in whose blocks (ops/activations.py) a product can round its inputs to 8 bits; None: it cannot."""
+        return None
+
+    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+        """y = x W^T; shared: an embedding reads the same planes.
+
+        Raises:
+            SlmcError: no linear layer can have this format.
+        """
+        raise self.cannot_hold("linear")
+
+    def look_up(self, encoded: Encoded, shared: bool = False) -> Node:
+        """Rows of the matrix, float32; shared: a linear layer has the same planes.
+
+        Raises:
+            SlmcError: no embedding can have this format.
+        """
+        raise self.cannot_hold("embedding")
+
+    def cannot_hold(self, kind: str) -> SlmcError:
+        return SlmcError(
+            f"format {self.name} cannot hold a {kind} layer; sign is for binarised embeddings only; sparse, "
+            "four-bit float, corrected and event/ formats are for linear layers only"
+        )
+
+    def work(self, rows: int, cols: int) -> tuple[Work, ...]:
+        """What a cost model prices for one product."""
+        return (Work(self.operator, self.name, rows, cols, bytes_for(self, rows, cols)),)
 
 
 LARGE = 1024

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
-import re
+from collections.abc import Mapping
 
 from exporters.errors import SlmcError
 from exporters.formats.base import Format, stored_bits
-from exporters.formats.corrected import LARGEST_RANK, MARK, CorrectedFormat
-from exporters.formats.dense import FP16, FP32, SIGN
-from exporters.formats.event import PREFIX, EventFormat
-from exporters.formats.integer import PLANE_BITS, IntegerFormat
-from exporters.formats.sparse import sparse_named
+from exporters.formats.corrected import CorrectedFormat
+from exporters.formats.decomposed import DecomposedFormat
+from exporters.formats.dense import FP16, FP32, SIGN, FloatFormat, SignFormat
+from exporters.formats.event import EventFormat
+from exporters.formats.float4 import Float4Format
+from exporters.formats.integer import IntegerFormat
+from exporters.formats.nm import NmFormat
 
-GROUPS = (16, 32, 64, 128, 256)
-"""Group sizes that the kernels and MatMulNBits both know."""
+KINDS: tuple[type[Format], ...] = (
+    FloatFormat, SignFormat, IntegerFormat, EventFormat, CorrectedFormat, Float4Format, NmFormat, DecomposedFormat,
+)  # fmt: skip
+"""All kinds of formats, in the order in which a name is read."""
 
 FIXED: tuple[Format, ...] = (FP32, FP16, SIGN)
 
@@ -41,9 +45,6 @@ SEARCHED: tuple[Format, ...] = (
 )
 """The formats of any matrix that a search may choose from."""
 
-_CORRECTED = re.compile(r"(?:diag|lr([1-9][0-9]*))\+([^+/]+)", re.ASCII)
-_INTEGER = re.compile(r"(u?)int([1-9])(?:-g([1-9][0-9]*))?")
-
 
 def format_named(name: str) -> Format:
     """The format of a name such as fp16, uint2-g32, sign, event/int4-g64, fp4-g16, 2:4/int4-g64, 1:8/int8+6:8/fp4-g16.
@@ -51,34 +52,42 @@ def format_named(name: str) -> Format:
     Raises:
         SlmcError: no such format; the text says what is allowed.
     """
-    for fixed in FIXED:
-        if fixed.name == name:
-            return fixed
-    match = _INTEGER.fullmatch(name.removeprefix(PREFIX))
-    if match and int(match[2]) in PLANE_BITS and (match[3] is None or int(match[3]) in GROUPS):
-        dense = IntegerFormat(int(match[2]), int(match[3]) if match[3] else None, not match[1])
-        return EventFormat(dense) if name.startswith(PREFIX) else dense
-    corrected = _CORRECTED.fullmatch(name)
-    if corrected:
-        return _corrected(format_named(corrected[2]), int(corrected[1] or 0), name)
-    sparse = None if name.startswith(PREFIX) else sparse_named(name, format_named)
-    if sparse:
-        return sparse
-    raise SlmcError(
-        f"unknown format {name!r}; allowed are fp32, fp16, sign, and int or uint with "
-        f"{', '.join(map(str, PLANE_BITS))} bits, per row or per group of {', '.join(map(str, GROUPS))} inputs: "
-        f"int8, int4-g64, uint2-g32; {PREFIX} before one of these stores it for inputs that are mostly zero; sparse, "
-        "decomposed and four-bit float ones: 2:4/int4-g64, 4:8x16/int4-g64, 1:8/int8+6:8/fp4-g16, fp4-g16; integers "
-        f"with a correction beside them: diag{MARK}int4-g64, lr4{MARK}int3-g64"
-    )
+    for kind in KINDS:
+        found = kind.named(name, format_named)
+        if found:
+            return found
+    spelled = "; ".join(kind.SPELLING for kind in KINDS if kind.SPELLING)
+    raise SlmcError(f"unknown format {name!r}; allowed are {spelled}")
 
 
-def _corrected(values: Format, rank: int, name: str) -> Format:
-    if not isinstance(values, IntegerFormat):
-        raise SlmcError(f"unknown format {name!r}; a correction stands before integers: diag{MARK}int4-g64")
-    if rank > LARGEST_RANK:
-        raise SlmcError(f"unknown format {name!r}; the rank of a correction is at most {LARGEST_RANK}")
-    return CorrectedFormat(values, rank)
+def is_format(name: str) -> bool:
+    """Whether a format has this name."""
+    try:
+        format_named(name)
+    except SlmcError:
+        return False
+    return True
+
+
+def format_of_node(operator: str, attributes: Mapping[str, int], cols: int, zeros: bool) -> str:
+    """The name of the format of the matrix that a graph's node multiplies with; '' where it is none of ours.
+
+    cols: inputs of the matrix; zeros: whether the node has zero points.
+    """
+    for kind in KINDS:
+        found = kind.of_node(operator, attributes, cols, zeros)
+        if found:
+            return found.name
+    return ""
+
+
+def family_of(name: str) -> str:
+    """The family (exporters.formats.families) of the format of this name.
+
+    Raises:
+        SlmcError: there is no such format.
+    """
+    return format_named(name).family
 
 
 SEARCHED_SPARSE: tuple[Format, ...] = tuple(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import SlmcError
-from exporters.formats.base import Array, Encoded, Float32, Plane
-from exporters.formats.common import BaseFormat
+from exporters.formats.base import Array, Encoded, Float32, Format, Plane
+from exporters.formats.dense import FP16
+from exporters.formats.families import CORRECTED
 from exporters.formats.integer import IntegerFormat
+from exporters.formats.parts import Node, Part, Product, StoredPart, Term, Work
 from exporters.formats.scales import LARGEST_SCALE
 
 HALF = np.dtype(np.float16)
@@ -20,9 +24,11 @@ MARK = "+"
 
 LARGEST_RANK = 64
 
+_NAME = re.compile(r"(?:diag|lr([1-9][0-9]*))\+([^+/]+)", re.ASCII)
+
 
 @dataclass(frozen=True)
-class CorrectedFormat(BaseFormat):
+class CorrectedFormat(Format):
     """w = values + diag(d), d float32, or w = values + left right with left [rows, rank], right [rank, cols] float16.
 
     A diagonal serves matrices that are near one, as SpikeGPT's first `ffn.receptance` is: its few large values would
@@ -32,6 +38,22 @@ class CorrectedFormat(BaseFormat):
 
     values: IntegerFormat
     rank: int
+
+    family = CORRECTED
+    linear_only = True
+    SPELLING = f"integers with a correction beside them: diag{MARK}int4-g64, lr4{MARK}int3-g64"
+
+    @classmethod
+    def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:
+        match = _NAME.fullmatch(name)
+        if not match:
+            return None
+        values, rank = others(match[2]), int(match[1] or 0)
+        if not isinstance(values, IntegerFormat):
+            raise SlmcError(f"unknown format {name!r}; a correction stands before integers: diag{MARK}int4-g64")
+        if rank > LARGEST_RANK:
+            raise SlmcError(f"unknown format {name!r}; the rank of a correction is at most {LARGEST_RANK}")
+        return cls(values, rank)
 
     @property
     def name(self) -> str:
@@ -75,7 +97,7 @@ class CorrectedFormat(BaseFormat):
         own = {n: p for n, p in encoded.planes.items() if n not in self.planes}
         return Encoded(self.values.name, encoded.shape, own, encoded.exponent)
 
-    def correction(self, encoded: Encoded) -> Float32:
+    def beside(self, encoded: Encoded) -> Float32:
         """What is added to what the integers' planes stand for, [rows, cols]."""
         if not self.rank:
             return np.diag(encoded.planes["diagonal"]).astype(np.float32)
@@ -92,8 +114,32 @@ class CorrectedFormat(BaseFormat):
         return self.store(values, thin(weight - self.values.values_of(values), self.rank))
 
     def values_of(self, encoded: Encoded) -> Float32:
-        weight: Float32 = self.values.values_of(self.integers(encoded)) + self.correction(encoded)
+        weight: Float32 = self.values.values_of(self.integers(encoded)) + self.beside(encoded)
         return weight
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.values.parts
+
+    def split(self, encoded: Encoded) -> tuple[StoredPart, ...]:
+        return self.values.split(self.integers(encoded))
+
+    @property
+    def correction(self) -> CorrectedFormat:
+        return self
+
+    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+        (values,) = self.values.product(self.integers(encoded)).terms
+        names = ("right", "left") if self.rank else ("diagonal",)
+        operator = "HalfLinear" if self.rank else "Mul"
+        beside = tuple(Node(operator, (name,), {name: encoded.planes[name]}, {}) for name in names)
+        return Product((Term("values", values.nodes), Term("", beside)), order=(1, 0))
+
+    def work(self, rows: int, cols: int) -> tuple[Work, ...]:
+        total = Work("Add", "", rows, 1, 0)
+        if not self.rank:
+            return *self.values.work(rows, cols), Work("Mul", "", rows, 1, 4 * rows), total
+        return *self.values.work(rows, cols), *FP16.work(self.rank, cols), *FP16.work(rows, self.rank), total
 
 
 def thin(error: Float32, rank: int) -> dict[str, NDArray[np.float16]]:

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
-from exporters.formats.base import Encoded, Float32, Plane
+from exporters.formats.base import Encoded, Float32, Format, Plane
 from exporters.formats.bits import pack, unpack
-from exporters.formats.common import BaseFormat
+from exporters.formats.parts import Node, Product, Term
 from exporters.formats.scales import LARGEST_SCALE, float_fits
 
 
 @dataclass(frozen=True)
-class FloatFormat(BaseFormat):
-    """fp32 or fp16: one plane, `weight` [rows, cols]."""
+class FloatFormat(Format):
+    """fp32 or fp16: one plane, `weight` [rows, cols]; a product in float32 keeps it transposed, as ONNX wants it."""
+
+    SPELLING = "fp32, fp16"
 
     name: str
     bits: int
+
+    @classmethod
+    def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:
+        return next((cls(f"fp{bits}", bits) for bits in (32, 16) if name == f"fp{bits}"), None)
+
+    @classmethod
+    def of_node(cls, operator: str, attributes: Mapping[str, int], cols: int, zeros: bool) -> Format | None:
+        return next((fmt for fmt in (FP32, FP16) if fmt.operator == operator), None)
+
+    @property
+    def operator(self) -> str:  # type: ignore[override]
+        return "MatMul" if self.bits == 32 else "HalfLinear"
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
@@ -37,13 +53,30 @@ class FloatFormat(BaseFormat):
     def values_of(self, encoded: Encoded) -> Float32:
         return encoded.planes["weight"].astype(np.float32)
 
+    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+        weight = encoded.planes["weight"]
+        stored = np.ascontiguousarray(weight.T) if self.bits == 32 else weight
+        return Product((Term("", (Node(self.operator, ("weight",), {"weight": stored}, {}),)),))
+
+    def look_up(self, encoded: Encoded, shared: bool = False) -> Node:
+        weight = encoded.planes["weight"]
+        if shared and self.bits == 32:
+            return Node("GatherColumns", ("weight",), {"weight": np.ascontiguousarray(weight.T)}, {})
+        return Node("Gather", ("weight",), {"weight": weight}, {})
+
 
 @dataclass(frozen=True)
-class SignFormat(BaseFormat):
+class SignFormat(Format):
     """One bit per weight, +1 where it is >= 0, else -1: exact where only the sign counts. Rows padded to bytes."""
+
+    SPELLING = "sign"
 
     name: str = "sign"
     bits: int = 1
+
+    @classmethod
+    def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:
+        return cls() if name == cls.name else None
 
     def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
         return {"codes": Plane((rows, -(-cols // 8)), np.dtype(np.uint8))}
@@ -60,6 +93,10 @@ class SignFormat(BaseFormat):
     def values_of(self, encoded: Encoded) -> Float32:
         bits = unpack(encoded.planes["codes"].astype(np.uint8), 1)[:, : encoded.shape[1]]
         return np.where(bits == 1, np.float32(1), np.float32(-1))
+
+    def look_up(self, encoded: Encoded, shared: bool = False) -> Node:
+        rows, cols = encoded.shape
+        return Node("SignEmbedding", ("codes",), encoded.planes, {"K": cols, "N": rows})
 
 
 FP32 = FloatFormat("fp32", 32)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.formats.base import Array, Encoded, Float32, Plane
+from exporters.formats.base import Array, Encoded, Float32, Format, Plane
 from exporters.formats.bits import UInt8, pack, unpack
-from exporters.formats.common import BaseFormat
-from exporters.formats.integer import PLANE_BITS, Grid, IntegerFormat
+from exporters.formats.integer import PLANE_BITS, PLANES, IntegerFormat
+from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart, Term
 
 PREFIX = "event/"
 
@@ -43,13 +45,27 @@ def stored_order(rows: int, low_bits: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class EventFormat(BaseFormat):
+class EventFormat(Format):
     """The codes, scales and zeros of a dense integer format, one row per input.
 
     codes, high: uint8 [cols, bytes of a row]; scales, zeros: [groups, rows]. Inputs are not padded.
     """
 
+    SPELLING = f"{PREFIX} before one of these stores it for inputs that are mostly zero"
+
     dense: IntegerFormat
+
+    linear_only = True
+
+    @classmethod
+    def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:
+        dense = IntegerFormat.named(name.removeprefix(PREFIX), others) if name.startswith(PREFIX) else None
+        return cls(dense) if dense else None
+
+    @classmethod
+    def of_node(cls, operator: str, attributes: Mapping[str, int], cols: int, zeros: bool) -> Format | None:
+        dense = IntegerFormat.of_node(IntegerFormat.operator, attributes, cols, zeros)
+        return cls(dense) if operator == "EventLinear" and isinstance(dense, IntegerFormat) else None
 
     @property
     def name(self) -> str:
@@ -115,3 +131,28 @@ class EventFormat(BaseFormat):
 
     def values_of(self, encoded: Encoded) -> Float32:
         return self.dense.values_of(self.to_dense(encoded))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.dense.parts
+
+    def split(self, encoded: Encoded) -> tuple[StoredPart, ...]:
+        return self.dense.split(self.to_dense(encoded))
+
+    def join(self, pieces: Sequence[Piece]) -> Encoded:
+        return self.from_dense(self.dense.join(pieces))
+
+    @property
+    def plain(self) -> Format:
+        return self.dense
+
+    def from_plain(self, encoded: Encoded) -> Encoded:
+        return self.from_dense(encoded)
+
+    def input_group(self, cols: int) -> int | None:
+        return self.dense.input_group(cols)
+
+    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+        rows, cols = encoded.shape
+        attributes = {"K": cols, "N": rows, "bits": self.bits, "group": self.dense.group_size(cols)}
+        return Product((Term("", (Node("EventLinear", PLANES, encoded.planes, attributes),)),))

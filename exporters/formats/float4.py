@@ -2,30 +2,63 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.formats.base import Encoded, Float32, Plane
+from exporters.errors import SlmcError
+from exporters.formats.base import Encoded, Float32, Format, Plane
 from exporters.formats.bits import UInt8
-from exporters.formats.common import BaseFormat
-from exporters.formats.integer import Grid
+from exporters.formats.families import FLOAT4
+from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart, Term
 from exporters.formats.scales import stored_scales
 from exporters.formats.units import pack_units, padded_columns, unit_planes, unpack_units
 
 STEPS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 """What a code stands for, in halves: e2m1 knows 0, 0.5, 1, 1.5, 2, 3, 4, 6."""
 
+FLOAT4_GROUPS = (16, 32)
+
+SPARSE_PLANES = ("codes", "scales", "high", "patterns")
+"""As SparseLinear takes them."""
+
+_NAME = re.compile(r"fp4-g([1-9][0-9]*)", re.ASCII)
 _MIDDLES = (STEPS[1:8] + STEPS[:7]) / 2
 
 
 @dataclass(frozen=True)
-class Float4Format(BaseFormat):
+class Float4Format(Format):
     """w = scale * STEPS[code]; twelve steps reach the group's largest weight."""
 
     group: int
     bits: int = 4
+
+    family = FLOAT4
+    linear_only = True
+    operator = "SparseLinear"
+    symmetric = True
+    levels = len(STEPS)
+    default_zero = 0
+    table = STEPS
+
+    @classmethod
+    def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:
+        match = _NAME.fullmatch(name)
+        if not match:
+            return None
+        if int(match[1]) not in FLOAT4_GROUPS:
+            groups = " and ".join(f"fp4-g{g}" for g in FLOAT4_GROUPS)
+            raise SlmcError(f"unknown format {name!r}; four-bit floats are {groups}")
+        return cls(int(match[1]))
+
+    @classmethod
+    def of_node(cls, operator: str, attributes: Mapping[str, int], cols: int, zeros: bool) -> Format | None:
+        whole = operator == cls.operator and attributes["float4"] and attributes["kept"] == attributes["period"]
+        return cls(attributes["group"]) if whole else None
 
     @property
     def name(self) -> str:
@@ -34,6 +67,9 @@ class Float4Format(BaseFormat):
     @property
     def zero_code(self) -> int:
         return 0
+
+    def group_size(self, cols: int) -> int:
+        return self.group
 
     def groups(self, cols: int) -> int:
         return -(-cols // self.group)
@@ -80,3 +116,25 @@ class Float4Format(BaseFormat):
         codes = unpack_units(encoded.planes, self.bits, 128)[:, :cols]
         scales = np.repeat(encoded.planes["scales"].astype(np.float32), self.group, 1)[:, :cols]
         return self.steps(codes) * scales
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (Part(self),)
+
+    def split(self, encoded: Encoded) -> tuple[StoredPart, ...]:
+        return (StoredPart(self, np.ones(encoded.shape, bool), encoded.planes["scales"].astype(np.float32)),)
+
+    def join(self, pieces: Sequence[Piece]) -> Encoded:
+        ((_, codes, grid),) = pieces
+        return self.store(codes, grid)
+
+    def input_group(self, cols: int) -> int | None:
+        return self.group
+
+    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+        rows, cols = encoded.shape
+        attributes = {
+            "K": cols, "N": rows, "bits": self.bits, "group": self.group, "kept": 8, "period": 8, "pattern_rows": 1,
+            "float4": 1, "tile": 0,
+        }  # fmt: skip
+        return Product((Term("", (Node(self.operator, SPARSE_PLANES, encoded.planes, attributes),)),))

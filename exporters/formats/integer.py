@@ -2,38 +2,65 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.formats.base import Encoded, Float32, Plane
+from exporters.formats.base import Encoded, Float32, Format, Plane
 from exporters.formats.bits import UInt8, pack, unpack
-from exporters.formats.common import BaseFormat
+from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart, Term
 from exporters.formats.scales import stored_scales
+from exporters.formats.tiles import tile_of, tiled_planes
 
 PLANE_BITS = {2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
 """Width -> bits in plane `codes` and in plane `high`; powers of two, so that no code straddles a byte."""
 
+GROUPS = (16, 32, 64, 128, 256)
+"""Group sizes that the kernels and MatMulNBits both know."""
+
+PLANES = ("codes", "scales", "high", "zeros")
+"""As operators take them."""
+
 ROW_PADDING = 32
 """Rows with one scale are padded to a multiple of this many codes."""
 
-
-@dataclass(frozen=True)
-class Grid:
-    """The storable values of every group: scales float32 [rows, groups] (exact in float16), zeros likewise or None."""
-
-    scales: Float32
-    zeros: Float32 | None
+_NAME = re.compile(r"(u?)int([1-9])(?:-g([1-9][0-9]*))?")
 
 
 @dataclass(frozen=True)
-class IntegerFormat(BaseFormat):
+class IntegerFormat(Format):
     """w = scale * (code - zero), code in 0 .. 2^bits - 1; zero is 2^(bits-1) (int) or stored per group (uint)."""
+
+    SPELLING = (
+        f"int or uint with {', '.join(map(str, PLANE_BITS))} bits, per row or per group of "
+        f"{', '.join(map(str, GROUPS))} inputs: int8, int4-g64, uint2-g32"
+    )
 
     bits: int
     group: int | None
     symmetric: bool
+
+    input_major = True
+    operator = "QLinear"
+    table = None
+
+    @classmethod
+    def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:
+        match = _NAME.fullmatch(name)
+        if not match or int(match[2]) not in PLANE_BITS or (match[3] and int(match[3]) not in GROUPS):
+            return None
+        return cls(int(match[2]), int(match[3]) if match[3] else None, not match[1])
+
+    @classmethod
+    def of_node(cls, operator: str, attributes: Mapping[str, int], cols: int, zeros: bool) -> Format | None:
+        if operator != cls.operator:
+            return None
+        group = attributes["group"]
+        return cls(attributes["bits"], group if group < cols else None, not zeros)
 
     @property
     def name(self) -> str:
@@ -138,3 +165,33 @@ class IntegerFormat(BaseFormat):
         rows, cols = encoded.shape
         weight: Float32 = ((codes.astype(np.float32) - zeros) * scales).reshape(rows, -1)[:, :cols]
         return weight
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (Part(self),)
+
+    def split(self, encoded: Encoded) -> tuple[StoredPart, ...]:
+        zeros = encoded.planes["zeros"].astype(np.float32) if "zeros" in encoded.planes else None
+        return (StoredPart(self, np.ones(encoded.shape, bool), encoded.planes["scales"].astype(np.float32), zeros),)
+
+    def join(self, pieces: Sequence[Piece]) -> Encoded:
+        ((_, codes, grid),) = pieces
+        return self.store(codes, grid)
+
+    def input_group(self, cols: int) -> int | None:
+        return self.group_size(cols)
+
+    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+        """Planes in tiles (exporters.formats.tiles), except where an embedding reads them."""
+        rows, cols = encoded.shape
+        tile = 0 if shared else tile_of(rows, self.group_size(cols))
+        planes = tiled_planes(encoded.planes) if tile else encoded.planes
+        node = Node(self.operator, PLANES, planes, self._attributes(encoded) | {"tile": tile})
+        return Product((Term("", (node,)),))
+
+    def look_up(self, encoded: Encoded, shared: bool = False) -> Node:
+        return Node("QEmbedding", PLANES, encoded.planes, self._attributes(encoded))
+
+    def _attributes(self, encoded: Encoded) -> dict[str, int]:
+        rows, cols = encoded.shape
+        return {"K": cols, "N": rows, "bits": self.bits, "group": self.group_size(cols)}

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from exporters.errors import SlmcError
-from exporters.formats.base import Encoded, Float32, Plane
+from exporters.formats.base import Encoded, Float32, Format, Plane
 from exporters.formats.bits import UInt8
-from exporters.formats.common import BaseFormat
-from exporters.formats.float4 import Float4Format
-from exporters.formats.integer import Grid, IntegerFormat
-from exporters.formats.patterns import Bool, Patterns, completed, largest
+from exporters.formats.event import PREFIX
+from exporters.formats.families import OWN_PATTERNS, SHARED_PATTERNS
+from exporters.formats.float4 import SPARSE_PLANES, Float4Format
+from exporters.formats.integer import IntegerFormat
+from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart, Term
+from exporters.formats.patterns import PERIODS, Bool, Patterns, completed, largest
+from exporters.formats.sparse_tiles import in_tiles, sparse_tile_of
 from exporters.formats.tiles import interleaved, separated
 from exporters.formats.units import TILE, UNIT, pack_units, padded_columns, unit_planes, units, unpack_units
 
 SHARED_ROWS = 16
 """Rows of one pattern in the formats that share it."""
 
+_NAME = re.compile(r"([0-9]+):([0-9]+)(?:x([0-9]+))?/(.*)", re.ASCII | re.DOTALL)
+
 
 @dataclass(frozen=True)
-class NmFormat(BaseFormat):
+class NmFormat(Format):
     """`kept` of every `period` inputs in the dense format `values`, whose groups count inputs of the dense row.
 
     planes: codes (and high) of the kept weights as exporters.formats.units lays them out; patterns as
@@ -32,6 +40,54 @@ class NmFormat(BaseFormat):
     period: int
     values: IntegerFormat | Float4Format
     pattern_rows: int = 1
+
+    linear_only = True
+    operator = "SparseLinear"
+
+    @classmethod
+    def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:
+        if "/" not in name or "+" in name or name.startswith(PREFIX):
+            return None
+        return cls.part(name, name, others)
+
+    @classmethod
+    def part(cls, part: str, name: str, others: Callable[[str], Format]) -> Self:
+        """The format of a name, or of a part of one.
+
+        Raises:
+            SlmcError: it is not allowed.
+        """
+        match = _NAME.fullmatch(part)
+        if not match:
+            raise SlmcError(f"unknown format {name!r}; sparse formats are written as 2:4/int4-g64 or 4:8x16/int4-g64")
+        kept, period = int(match[1]), int(match[2])
+        if period not in PERIODS or not 0 < kept < period:
+            allowed = ", ".join(map(str, PERIODS))
+            raise SlmcError(f"unknown format {name!r}: N:M is {kept}:{period}, allowed are M = {allowed} and 0 < N < M")
+        if match[3] and int(match[3]) != SHARED_ROWS:
+            raise SlmcError(
+                f"unknown format {name!r}: a pattern may be shared by {SHARED_ROWS} rows, {kept}:{period}x{SHARED_ROWS}"
+            )
+        values = others(match[4])
+        if not (isinstance(values, Float4Format) or (isinstance(values, IntegerFormat) and values.symmetric)):
+            raise SlmcError(
+                f"unknown format {name!r}: behind the slash stands {match[4]}; N:M keeps symmetric integers and "
+                "four-bit floats, for zero is among their values: 2:4/int4-g64, 6:8/fp4-g16"
+            )
+        return cls(kept, period, values, SHARED_ROWS if match[3] else 1)
+
+    @classmethod
+    def of_node(cls, operator: str, attributes: Mapping[str, int], cols: int, zeros: bool) -> Format | None:
+        if operator != cls.operator or attributes["kept"] == attributes["period"]:
+            return None
+        group, values = attributes["group"], Float4Format(attributes["group"])
+        dense = IntegerFormat(attributes["bits"], group if group < cols else None, True)
+        stored = values if attributes["float4"] else dense
+        return cls(attributes["kept"], attributes["period"], stored, attributes["pattern_rows"])
+
+    @property
+    def family(self) -> str:  # type: ignore[override]
+        return OWN_PATTERNS if self.pattern_rows == 1 else SHARED_PATTERNS
 
     @property
     def name(self) -> str:
@@ -148,3 +204,32 @@ class NmFormat(BaseFormat):
         ).ravel()
         scales = np.repeat(encoded.planes["scales"].astype(np.float32), self.group or codes.shape[1], 1)[:, :cols]
         return self.values.steps(codes[:, :cols]) * scales
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (Part(self.values, self.kept, self.period, self.pattern_rows),)
+
+    def split(self, encoded: Encoded) -> tuple[StoredPart, ...]:
+        return (StoredPart(self.values, self.mask(encoded), encoded.planes["scales"].astype(np.float32)),)
+
+    def join(self, pieces: Sequence[Piece]) -> Encoded:
+        (piece,) = pieces
+        return self.store(*piece)
+
+    def input_group(self, cols: int) -> int | None:
+        return self.group or padded_columns(cols)
+
+    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+        return Product((Term("", (self.node(encoded),)),))
+
+    def node(self, encoded: Encoded) -> Node:
+        """The product as one node."""
+        rows, cols = encoded.shape
+        tile = sparse_tile_of(self, rows, cols)
+        planes = in_tiles(self, encoded.planes) if tile else encoded.planes
+        attributes = {
+            "K": cols, "N": rows, "bits": self.bits, "group": self.group or padded_columns(cols), "kept": self.kept,
+            "period": self.period, "pattern_rows": self.pattern_rows, "float4": int(self.values.table is not None),
+            "tile": tile,
+        }  # fmt: skip
+        return Node(self.operator, SPARSE_PLANES, planes, attributes)

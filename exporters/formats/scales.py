@@ -1,6 +1,6 @@
 """Scales as float16, and the power of two of a matrix whose scales would be too small or too large for one.
 
-Every matrix is encoded at about the same size: `normalised` takes a power of two out of it. `settled` puts that power
+Every matrix is encoded at about the same size: `normalised` takes a power of two out of it. `Format.settled` puts it
 back into the scales, where they stay normal numbers; else `Encoded.exponent` keeps it. So a matrix scaled by 2^k has
 the same codes. What remains: groups more than about 2^18 times smaller than the largest weight of their matrix decode
 to zero, and matrices whose largest weight is below 2^-115 have less of that range.
@@ -8,12 +8,9 @@ to zero, and matrices whose largest weight is below 2^-115 have less of that ran
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-
 import numpy as np
 
-from exporters.formats.base import Array, Encoded, Float32, Plane
+from exporters.formats.parts import Array, Float32
 
 SMALLEST_SCALE = float(np.finfo(np.float16).smallest_normal)
 LARGEST_SCALE = float(np.finfo(np.float16).max)
@@ -52,17 +49,7 @@ def normalised(weight: Float32, exponent: int) -> Float32:
     return scaled
 
 
-def settled(encoded: Encoded, planes: Mapping[str, Plane], exponent: int) -> Encoded:
-    """A normalised matrix with its power of two in its planes if they can hold it, else beside them."""
-    powers = {name: plane.power for name, plane in planes.items() if plane.power}
-    moved = {name: _moved(encoded.planes[name], exponent, power) for name, power in powers.items()}
-    held = {name: plane for name, plane in moved.items() if plane is not None}
-    if not moved or len(held) < len(moved):
-        return dataclasses.replace(encoded, exponent=encoded.exponent + exponent)
-    return dataclasses.replace(encoded, planes={**encoded.planes, **held})
-
-
-def _moved(plane: Array, exponent: int, power: float) -> Array | None:
+def moved(plane: Array, exponent: int, power: float) -> Array | None:
     """A float plane times 2^(exponent * power); None where a value that means something would leave float16.
 
     Scales at the smallest belong to groups of zeros, or to groups that are nothing beside the rest of the matrix.

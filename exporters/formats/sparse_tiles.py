@@ -19,17 +19,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exporters.formats.base import Array
 from exporters.formats.bits import UInt8
-from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import PLANE_BITS
-from exporters.formats.nm import NmFormat
 from exporters.formats.patterns import Patterns
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES, interleaved, separated
 from exporters.formats.units import TILE, UNIT, pack_units, padded_columns, unpack_units
+
+if TYPE_CHECKING:
+    from exporters.formats.nm import NmFormat
 
 RANK_PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
 """Bits of a period's rank -> bits of its planes, the lowest first."""
@@ -44,9 +46,9 @@ LEAST_SHARED_CODES = 32
 """Kept codes of a group, with a shared pattern, fill whole words of every plane."""
 
 
-def sparse_tile_of(fmt: NmFormat | Float4Format, rows: int, cols: int) -> int:
-    """Rows of a tile for a sparse matrix: 16, or 0 where it lies in units (exporters.formats.units)."""
-    if isinstance(fmt, Float4Format) or isinstance(fmt.values, Float4Format) or rows < TILE_ROWS:
+def sparse_tile_of(fmt: NmFormat, rows: int, cols: int) -> int:
+    """Rows of a tile for a matrix: 16, or 0 where it lies in units (exporters.formats.units)."""
+    if fmt.values.table is not None or rows < TILE_ROWS:
         return 0
     group = fmt.group or padded_columns(cols)
     if fmt.pattern_rows == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from exporters.formats.base import Array, Encoded
@@ -39,29 +39,3 @@ def _(
     group: int, activation_bits: int,
 ) -> Tensor:  # fmt: skip
     return x.new_empty(*x.shape[:-1], N)
-
-
-class EventLinear(nn.Module):
-    """y = x W^T with W from input-major planes; inputs that are zero cost nothing in the native kernel.
-
-    activation_bits 8 rounds x first, 32 does not.
-    """
-
-    codes: Tensor
-    scales: Tensor
-    high: Tensor | None
-    zeros: Tensor | None
-
-    def __init__(self, encoded: Encoded, fmt: EventFormat, activation_bits: int = 32) -> None:
-        super().__init__()
-        self.activation_bits = activation_bits
-        self.N, self.K = encoded.shape
-        self.bits, self.group = fmt.bits, fmt.dense.group_size(self.K)
-        for name in ("codes", "scales", "high", "zeros"):
-            plane = encoded.planes.get(name)
-            self.register_buffer(name, None if plane is None else torch.from_numpy(plane.copy()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        planes = (self.codes, self.scales, self.high, self.zeros)
-        y: Tensor = event_linear(x, *planes, self.K, self.N, self.bits, self.group, self.activation_bits)
-        return y

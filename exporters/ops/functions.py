@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from onnx import FunctionProto, parser
 
-from exporters.formats.catalog import GROUPS
-from exporters.formats.integer import PLANE_BITS
+from exporters.formats.integer import GROUPS, PLANE_BITS
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES
 from exporters.ops.activation_functions import ACTIVATION_GROUP, rounding_text
 from exporters.ops.attention_functions import CACHED_ATTENTION, CACHED_ATTENTION_INT8

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
 from torch import Tensor, nn
 
 from exporters.formats.base import Encoded
-from exporters.ops.modules import FloatLinear, Scaled, stored_module
+from exporters.ops.modules import Scaled, stored_module
 
 
 class Biased(nn.Module):
@@ -24,26 +23,12 @@ class Biased(nn.Module):
         return y
 
 
-class _Columns(nn.Module):
-    """Rows of a float32 table [N, K] that is kept transposed, [K, N], for the product."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        columns = torch.index_select(self.get_buffer("weight"), 1, tokens.flatten())
-        return columns.t().reshape(*tokens.shape, -1)
-
-
 def shared_look_up(linear: nn.Module, encoded: Encoded) -> nn.Module:
     """The embedding over the very planes that a stored linear layer holds: one memory, one initializer in the graph."""
     if isinstance(linear, Scaled):
         usual = dataclasses.replace(encoded, exponent=0)
         return Scaled(shared_look_up(linear.stored, usual), linear.exponent)
-    if isinstance(linear, FloatLinear):
-        return _Columns(linear.weight)
-    table = stored_module(encoded, "embedding")
+    table = stored_module(encoded, "embedding", shared=True)
     for name, plane in linear.named_buffers():
         table.register_buffer(name, plane)
     return table

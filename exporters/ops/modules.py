@@ -3,140 +3,110 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
-from exporters.formats.corrected import CorrectedFormat
-from exporters.formats.decomposed import DecomposedFormat
-from exporters.formats.dense import FloatFormat, SignFormat
-from exporters.formats.event import EventFormat
-from exporters.formats.float4 import Float4Format
-from exporters.formats.integer import IntegerFormat
-from exporters.formats.nm import NmFormat
-from exporters.formats.tiles import tile_of, tiled_planes
-from exporters.ops.events import EventLinear
+from exporters.formats.parts import Array, Node, Product
+from exporters.ops.events import event_linear
 from exporters.ops.products import half_linear, qembedding, qlinear, sign_embedding
-from exporters.ops.sparse_modules import DecomposedLinear, SparseLinear
+from exporters.ops.signatures import SIGNATURES
+from exporters.ops.sparse_products import sparse_linear
 
 
-class _Stored(nn.Module):
-    """The planes of one matrix [N, K] as buffers."""
+def _rows(tokens: Tensor, weight: Tensor) -> Tensor:
+    return functional.embedding(tokens, weight).float()
 
-    def __init__(self, encoded: Encoded) -> None:
+
+def _columns(tokens: Tensor, weight: Tensor) -> Tensor:
+    """Rows of a float32 table [N, K] that is kept transposed, [K, N], for a product."""
+    return torch.index_select(weight, 1, tokens.flatten()).t().reshape(*tokens.shape, -1)
+
+
+OPERATORS: dict[str, Callable[..., Tensor]] = {
+    "QLinear": qlinear,
+    "EventLinear": event_linear,
+    "SparseLinear": sparse_linear,
+    "HalfLinear": half_linear,
+    "QEmbedding": qembedding,
+    "SignEmbedding": sign_embedding,
+    "MatMul": lambda x, weight: x @ weight,
+    "Mul": lambda x, factor: x * factor,
+    "Gather": _rows,
+    "GatherColumns": _columns,
+}
+"""What computes a format's node in torch: x, then its planes, then its attributes."""
+
+_INTS = {signature.name: signature.ints for signature in SIGNATURES}
+
+
+class _Call:
+    """A node without its planes, which a module holds by their names."""
+
+    def __init__(self, node: Node, activation_bits: int) -> None:
+        self.operator, self.inputs = OPERATORS[node.operator], node.inputs
+        attributes = {**node.attributes, "activation_bits": activation_bits}
+        self.attributes = {name: attributes[name] for name in _INTS.get(node.operator, ())}
+
+    def __call__(self, holder: nn.Module, x: Tensor) -> Tensor:
+        planes = (getattr(holder, name) for name in self.inputs)
+        return self.operator(x, *planes, *self.attributes.values())
+
+
+def _tensor(plane: Array | None) -> Tensor | None:
+    return None if plane is None else torch.from_numpy(plane.copy())
+
+
+class Stored(nn.Module):
+    """One node over the planes of a matrix."""
+
+    def __init__(self, node: Node, activation_bits: int) -> None:
         super().__init__()
-        self.N, self.K = encoded.shape
-        for name, plane in encoded.planes.items():
-            self.register_buffer(name, torch.from_numpy(plane.copy()))
+        self.call = _Call(node, activation_bits)
+        for name in node.inputs:
+            self.register_buffer(name, _tensor(node.planes.get(name)))
 
-
-class FloatLinear(_Stored):
-    """y = x W^T with W float32, kept transposed [K, N] as ONNX MatMul wants it."""
-
-    weight: Tensor
-
-    def __init__(self, encoded: Encoded) -> None:
-        super().__init__(encoded)
-        self.weight = self.weight.t().contiguous()
+    @property
+    def tile(self) -> int:
+        """Rows of a tile that the planes lie in, 0 where they lie row by row."""
+        return self.call.attributes.get("tile", 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight
+        return self.call(self, x)
 
 
-class HalfLinear(_Stored):
-    """y = x W^T with W float16 [N, K]."""
+class Sum(nn.Module):
+    """The sum of a product's terms. Planes of a term without a name of its own lie in this very module."""
 
-    weight: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = half_linear(x, self.weight)
-        return y
-
-
-class FloatEmbedding(_Stored):
-    """Rows of a float16 or float32 table [N, K], as float32."""
-
-    weight: Tensor
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return functional.embedding(tokens, self.weight).float()
-
-
-class SignEmbedding(_Stored):
-    """Rows of +1 and -1."""
-
-    codes: Tensor
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        y: Tensor = sign_embedding(tokens, self.codes, self.K, self.N)
-        return y
-
-
-class _Integer(_Stored):
-    codes: Tensor
-    scales: Tensor
-    high: Tensor | None
-    zeros: Tensor | None
-
-    def __init__(self, encoded: Encoded, fmt: IntegerFormat) -> None:
-        super().__init__(encoded)
-        self.bits, self.group = fmt.bits, fmt.group_size(self.K)
-        for name in ("high", "zeros"):
-            if name not in encoded.planes:
-                self.register_buffer(name, None)
-
-
-class IntegerLinear(_Integer):
-    """y = x W^T with W from integer planes; activation_bits 8 rounds x first, 32 does not.
-
-    Planes are put in tiles (exporters.formats.tiles), except where an embedding shares them.
-    """
-
-    def __init__(self, encoded: Encoded, fmt: IntegerFormat, activation_bits: int, shared: bool = False) -> None:
-        tile = 0 if shared else tile_of(encoded.shape[0], fmt.group_size(encoded.shape[1]))
-        if tile:
-            encoded = dataclasses.replace(encoded, planes=tiled_planes(encoded.planes))
-        super().__init__(encoded, fmt)
-        self.activation_bits, self.tile = activation_bits, tile
-
-    def forward(self, x: Tensor) -> Tensor:
-        planes = (self.codes, self.scales, self.high, self.zeros)
-        y: Tensor = qlinear(x, *planes, self.K, self.N, self.bits, self.group, self.activation_bits, self.tile)
-        return y
-
-
-class CorrectedLinear(nn.Module):
-    """y = x W^T + d x, or y = x W^T + (x right^T) left^T, with W from integer planes."""
-
-    diagonal: Tensor
-    left: Tensor
-    right: Tensor
-
-    def __init__(self, encoded: Encoded, fmt: CorrectedFormat, activation_bits: int) -> None:
+    def __init__(self, product: Product, activation_bits: int) -> None:
         super().__init__()
-        self.values = IntegerLinear(fmt.integers(encoded), fmt.values, activation_bits)
-        self.rank = fmt.rank
-        for name in fmt.planes:
-            self.register_buffer(name, torch.from_numpy(encoded.planes[name].copy()))
+        self.order, self.places = product.order, [term.at for term in product.terms]
+        own = [node for term in product.terms if not term.at for node in term.nodes]
+        for name, plane in sorted((name, plane) for node in own for name, plane in node.planes.items()):
+            self.register_buffer(name, _tensor(plane))
+        self.calls = [[_Call(n, activation_bits) for n in t.nodes if not t.at] for t in product.terms]
+        for term in product.terms:
+            if term.at:
+                self.add_module(term.at, Stored(term.nodes[0], activation_bits))
 
     def forward(self, x: Tensor) -> Tensor:
-        beside = half_linear(half_linear(x, self.right), self.left) if self.rank else x * self.diagonal
-        y: Tensor = self.values(x) + beside
-        return y
+        found = {number: self._term(number, x) for number in self.order}
+        first, *others = (found[number] for number in range(len(found)))
+        for other in others:
+            first = first + other
+        return first
 
-
-class IntegerEmbedding(_Integer):
-    """Rows of a table stored as integer planes."""
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        y: Tensor = qembedding(
-            tokens, self.codes, self.scales, self.high, self.zeros, self.K, self.N, self.bits, self.group
-        )
-        return y
+    def _term(self, number: int, x: Tensor) -> Tensor:
+        if self.places[number]:
+            y: Tensor = self.get_submodule(self.places[number])(x)
+            return y
+        for call in self.calls[number]:
+            x = call(self, x)
+        return x
 
 
 class Scaled(nn.Module):
@@ -164,28 +134,11 @@ def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32, shared
         usual = dataclasses.replace(encoded, exponent=0)
         return Scaled(stored_module(usual, kind, activation_bits, shared), encoded.exponent)
     fmt = format_named(encoded.format)
-    match fmt, kind:
-        case IntegerFormat(), "linear":
-            return IntegerLinear(encoded, fmt, activation_bits, shared)
-        case EventFormat(), "linear":
-            return EventLinear(encoded, fmt, activation_bits)
-        case IntegerFormat(), "embedding":
-            return IntegerEmbedding(encoded, fmt)
-        case FloatFormat(bits=32), "linear":
-            return FloatLinear(encoded)
-        case FloatFormat(), "linear":
-            return HalfLinear(encoded)
-        case FloatFormat(), "embedding":
-            return FloatEmbedding(encoded)
-        case SignFormat(), "embedding":
-            return SignEmbedding(encoded)
-        case NmFormat() | Float4Format(), "linear":
-            return SparseLinear(encoded, fmt, activation_bits)
-        case DecomposedFormat(), "linear":
-            return DecomposedLinear(encoded, fmt)
-        case CorrectedFormat(), "linear":
-            return CorrectedLinear(encoded, fmt, activation_bits)
-    raise SlmcError(
-        f"format {encoded.format} cannot hold a {kind} layer; sign is for binarised embeddings only; sparse, "
-        "four-bit float, corrected and event/ formats are for linear layers only"
-    )
+    if kind == "embedding":
+        return Stored(fmt.look_up(encoded, shared), activation_bits)
+    if kind != "linear":
+        raise fmt.cannot_hold(kind)
+    product = fmt.product(encoded, shared)
+    rounded = activation_bits if fmt.input_group(encoded.shape[1]) is not None else 32
+    (first, *others) = product.terms
+    return Sum(product, rounded) if others else Stored(first.nodes[0], rounded)

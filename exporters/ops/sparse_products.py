@@ -18,10 +18,10 @@ def _decoded(planes: dict[str, Array], K: int, N: int, group: int, bits: int, pa
              float4: bool, tile: int) -> Tensor:  # fmt: skip
     values = Float4Format(group) if float4 else IntegerFormat(bits, group, True)
     kept, period, pattern_rows = pattern
-    fmt = values if kept == period else NmFormat(kept, period, values, pattern_rows)
-    if tile:
-        assert isinstance(fmt, NmFormat)
-        planes = out_of_tiles(fmt, planes)
+    if kept == period:
+        return torch.from_numpy(values.decode(Encoded(values.name, (N, K), planes)))
+    fmt = NmFormat(kept, period, values, pattern_rows)
+    planes = out_of_tiles(fmt, planes) if tile else planes
     return torch.from_numpy(fmt.decode(Encoded(fmt.name, (N, K), planes)))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.formats.families import SPARSE, family_of
+from exporters.formats.catalog import family_of
+from exporters.formats.families import SPARSE
 from exporters.manifest import read_manifest
 from exporters.native_library import library_path
 from targets.session import open_session

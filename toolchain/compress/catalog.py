@@ -10,15 +10,13 @@ from torch import Tensor
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded, Float32, Format
 from exporters.formats.catalog import format_named
-from exporters.formats.corrected import CorrectedFormat
-from exporters.formats.event import EventFormat
-from exporters.formats.integer import IntegerFormat
+from exporters.formats.parts import Values
 from toolchain.compress.corrected import correct
 from toolchain.compress.descent import Descent, descend_jointly
 from toolchain.compress.gptq import Gptq
-from toolchain.compress.joint import JointFormat, compress_jointly
+from toolchain.compress.joint import compress_jointly
 from toolchain.compress.method import Method
-from toolchain.compress.pruners import PRUNERS, PatternFormat, Pruner, Seen
+from toolchain.compress.pruners import PRUNERS, Pruner, Seen
 from toolchain.compress.recipe import Choice
 from toolchain.compress.rounding import Nearest, RangeSearch
 
@@ -27,7 +25,7 @@ INTEGER_METHODS: tuple[Method, ...] = (Nearest(), RangeSearch(), Gptq(), Descent
 METHODS: tuple[Method | Pruner, ...] = (*INTEGER_METHODS, *PRUNERS)
 """Integer methods come first, which all formats know; then pruners, which N:M and decomposed ones know."""
 
-JOINTLY: dict[str, Callable[[Tensor, JointFormat, Tensor], Encoded]] = {
+JOINTLY: dict[str, Callable[[Tensor, Format, Tensor], Encoded]] = {
     Gptq.name: compress_jointly,
     Descent.name: descend_jointly,
 }
@@ -61,14 +59,10 @@ def pruner_named(name: str) -> Pruner:
 def method_takes(name: str, fmt: Format) -> bool:
     """Whether a method can bring a matrix into a format, whatever else stands in for it where it cannot."""
     method = method_named(name)
-    if isinstance(fmt, EventFormat):
-        return method_takes(name, fmt.dense)
-    if isinstance(fmt, CorrectedFormat):
-        return method_takes(name, fmt.values)
-    if isinstance(fmt, IntegerFormat):
+    if fmt.even:
         return any(name == m.name for m in INTEGER_METHODS)
     if name in JOINTLY:
-        return isinstance(fmt, JointFormat)
+        return bool(fmt.parts)
     return name == "nearest" or any(p.name == method.name and p.takes(fmt) for p in PRUNERS)
 
 
@@ -79,11 +73,11 @@ def method_for(name: str, fmt: Format, *, linear: bool) -> str:
     give way to GPTQ in integer formats, `range` to nearest in sparse ones.
     """
     method = method_named(name)
-    if isinstance(fmt, IntegerFormat | EventFormat | CorrectedFormat):
+    if fmt.even:
         if not linear and method.needs_hessian:
             return RangeSearch.name
         return name if method_takes(name, fmt) else Gptq.name if linear else RangeSearch.name
-    if not isinstance(fmt, JointFormat) or not linear:
+    if not fmt.parts or not linear:
         return Nearest.name
     return name if method_takes(name, fmt) else Gptq.name if method.needs_hessian else Nearest.name
 
@@ -109,20 +103,19 @@ def compress(weight: Tensor, choice: Choice, hessian: Tensor | None, entropy: Te
 def _compressed(w: Tensor, fmt: Format, choice: Choice, seen: Seen) -> Encoded:
     """The same for a normalised matrix (exporters.formats.scales)."""
     method, hessian = method_named(choice.method), seen.moment
-    if isinstance(fmt, EventFormat):
-        return fmt.from_dense(_compressed(w, fmt.dense, choice, seen))
-    if isinstance(fmt, CorrectedFormat):
-        return correct(w, fmt, _integer(method.name, fmt.values), hessian)
-    if isinstance(fmt, PatternFormat) and any(p.name == choice.method for p in PRUNERS):
+    if fmt.correction:
+        return correct(w, fmt.correction, _integer(method.name, fmt.correction.values), hessian)
+    if fmt.patterned and any(p.name == choice.method for p in PRUNERS):
         return pruner_named(choice.method).compress(w, fmt, seen)
-    if isinstance(fmt, IntegerFormat):
-        return _integer(method.name, fmt).compress(w, fmt, hessian)
-    if isinstance(fmt, JointFormat) and method.name in JOINTLY and hessian is not None:
+    if fmt.even:
+        (part,) = fmt.parts
+        return fmt.from_plain(_integer(method.name, part.values).compress(w, part.values, hessian))
+    if fmt.parts and method.name in JOINTLY and hessian is not None:
         return JOINTLY[method.name](w, fmt, hessian)
     return fmt.nearest(w.numpy())
 
 
-def _integer(name: str, fmt: IntegerFormat) -> Method:
+def _integer(name: str, fmt: Values) -> Method:
     for method in INTEGER_METHODS:
         if method.name == name:
             return method

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from exporters.formats.base import Encoded
-from exporters.formats.corrected import CorrectedFormat, half
+from exporters.formats.corrected import half
+from exporters.formats.parts import Correction
 from toolchain.compress.alps import damped
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.method import Method
@@ -15,7 +16,7 @@ ROUNDS = 3
 """Integers and a thin product are found in turn so often; each costs a pass of the method."""
 
 
-def correct(weight: Tensor, fmt: CorrectedFormat, method: Method, hessian: Tensor | None) -> Encoded:
+def correct(weight: Tensor, fmt: Correction, method: Method, hessian: Tensor | None) -> Encoded:
     """A matrix [rows, cols] float32 as integers by a method and what corrects them.
 
     hessian: mean of x x^T [cols, cols], or None: then all inputs count alike, and the correction is the plain one.
@@ -24,7 +25,7 @@ def correct(weight: Tensor, fmt: CorrectedFormat, method: Method, hessian: Tenso
     return _thin(weight, fmt, method, hessian, h) if fmt.rank else _diagonal(weight, fmt, method, hessian, h)
 
 
-def _diagonal(weight: Tensor, fmt: CorrectedFormat, method: Method, hessian: Tensor | None, h: Tensor) -> Encoded:
+def _diagonal(weight: Tensor, fmt: Correction, method: Method, hessian: Tensor | None, h: Tensor) -> Encoded:
     """The weight's own diagonal is taken out; then, integers given, the one with the least error tr(E H E^T):
     d_i + (E H)_ii / H_ii."""
     diagonal = weight.diagonal()
@@ -34,7 +35,7 @@ def _diagonal(weight: Tensor, fmt: CorrectedFormat, method: Method, hessian: Ten
     return fmt.store(values, {"diagonal": better.numpy()})
 
 
-def _thin(weight: Tensor, fmt: CorrectedFormat, method: Method, hessian: Tensor | None, h: Tensor) -> Encoded:
+def _thin(weight: Tensor, fmt: Correction, method: Method, hessian: Tensor | None, h: Tensor) -> Encoded:
     """Integers of what the product leaves, then the product closest to what they leave, in turn: that of the largest
     singular values of E H^1/2, after SLiM, which takes the diagonal of H and one round."""
     values, vectors = torch.linalg.eigh(h.double())
@@ -47,7 +48,7 @@ def _thin(weight: Tensor, fmt: CorrectedFormat, method: Method, hessian: Tensor 
         even = s[: fmt.rank].sqrt()
         left, right = u[:, : fmt.rank] * even, (even[:, None] * v[: fmt.rank] / root) @ vectors.T
         stored = fmt.store(integers, {"left": half(left.numpy()), "right": half(right.numpy())})
-        product = torch.from_numpy(fmt.correction(stored))
+        product = torch.from_numpy(fmt.beside(stored))
         rest = error - product
         lost = float(((rest @ h) * rest).sum())
         if lost < least:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from exporters.errors import SlmcError
-from exporters.formats.base import Encoded
-from exporters.formats.integer import IntegerFormat
+from exporters.formats.base import Encoded, Format
+from exporters.formats.parts import Values
 from toolchain.compress.alps import Alps, damped, solve_masked
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.grids import as_grid, round_to_grid, storable
-from toolchain.compress.joint import JointFormat, JointPass, layout_of
+from toolchain.compress.joint import JointPass, layout_of
 
 BLOCK = 128
 """Columns whose updates are kept apart before the rest of the residual follows in one product."""
@@ -85,7 +85,7 @@ class Descent:
     name: str = "descent"
     needs_hessian: bool = True
 
-    def compress(self, weight: Tensor, fmt: IntegerFormat, hessian: Tensor | None) -> Encoded:
+    def compress(self, weight: Tensor, fmt: Values, hessian: Tensor | None) -> Encoded:
         if hessian is None:
             raise SlmcError("descent needs calibration; choose method nearest or range where there is none")
         codes, scales, zeros = Gptq(self.damping).rounded(weight, fmt, hessian)
@@ -107,7 +107,7 @@ class Descent:
         return fmt.store(codes.to(torch.uint8).numpy(), as_grid(scales, zeros))
 
 
-def descend_jointly(weight: Tensor, fmt: JointFormat, hessian: Tensor, sweeps: int = SWEEPS) -> Encoded:
+def descend_jointly(weight: Tensor, fmt: Format, hessian: Tensor, sweeps: int = SWEEPS) -> Encoded:
     """A matrix [rows, cols] float32 in a sparse, decomposed or four-bit float format: the strongest that we know
     without gradients.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
-from exporters.formats.integer import IntegerFormat
+from exporters.formats.parts import Values
 from toolchain.compress.grids import as_grid, grouped, round_to_grid, search_grid
 
 BLOCK = 128
@@ -45,13 +45,13 @@ class Gptq:
     name: str = "gptq"
     needs_hessian: bool = True
 
-    def compress(self, weight: Tensor, fmt: IntegerFormat, hessian: Tensor | None) -> Encoded:
+    def compress(self, weight: Tensor, fmt: Values, hessian: Tensor | None) -> Encoded:
         if hessian is None:
             raise SlmcError("gptq needs calibration; choose method nearest or range where there is none")
         codes, scales, zeros = self.rounded(weight, fmt, hessian)
         return fmt.store(codes.to(torch.uint8).numpy(), as_grid(scales, zeros))
 
-    def rounded(self, weight: Tensor, fmt: IntegerFormat, hessian: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def rounded(self, weight: Tensor, fmt: Values, hessian: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Codes [rows, cols], scales [rows, groups] and zeros likewise (None: the format's own), all float32."""
         factor = inverse_factor(hessian, self.damping)
         w, codes = weight.clone(), torch.empty_like(weight)
@@ -78,7 +78,7 @@ class Gptq:
 
 
 def _round_block(
-    block: Tensor, factor: Tensor, scales: Tensor, zeros: Tensor | float, fmt: IntegerFormat
+    block: Tensor, factor: Tensor, scales: Tensor, zeros: Tensor | float, fmt: Values
 ) -> tuple[Tensor, Tensor]:
     """Codes and scaled errors [rows, n] of one block [rows, n], its own updates included."""
     columns = block.t().contiguous()  # [n, rows]: a column is contiguous

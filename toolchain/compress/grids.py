@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from exporters.formats.integer import Grid, IntegerFormat
+from exporters.formats.parts import Grid, Values
 from exporters.formats.scales import stored_scales
 from exporters.native_library import library
 
@@ -30,16 +30,16 @@ def round_to_grid(weight: Tensor, scales: Tensor, zeros: Tensor | float, levels:
     return (torch.round(weight / scales) + zeros).clamp_(0, levels - 1)
 
 
-def _candidates(grouped: Tensor, fmt: IntegerFormat) -> tuple[Tensor, Tensor | None]:
+def _candidates(grouped: Tensor, fmt: Values) -> tuple[Tensor, Tensor | None]:
     """Scales and zeros (None: the format's own) to try, each [candidate, groups], for weights [groups, group].
 
     A symmetric grid may have a negative scale, which puts its longer side on the positive weights. The covering grid
     comes first: where no input matters every error is zero, and the first is taken.
     """
     if fmt.symmetric:
-        half = fmt.default_zero
-        shares = torch.cat([torch.ones(1), torch.linspace(SMALLEST_SHARE, half / (half - 1), STEPS)])
-        reach = grouped.abs().amax(-1) / half
+        below, above = fmt.default_zero, fmt.levels - 1 - fmt.default_zero
+        shares = torch.cat([torch.ones(1), torch.linspace(SMALLEST_SHARE, below / above, STEPS)])
+        reach = grouped.abs().amax(-1) / below
         return storable(torch.cat([shares, -shares])[:, None] * reach), None
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
     shares = torch.linspace(1.0, SMALLEST_SHARE, STEPS)[:, None]
@@ -47,7 +47,7 @@ def _candidates(grouped: Tensor, fmt: IntegerFormat) -> tuple[Tensor, Tensor | N
     return scales, (-shares * low / scales).round().clamp(0, fmt.levels - 1)
 
 
-def search_grid(grouped: Tensor, fmt: IntegerFormat, importance: Tensor) -> tuple[Tensor, Tensor | None]:
+def search_grid(grouped: Tensor, fmt: Values, importance: Tensor) -> tuple[Tensor, Tensor | None]:
     """The best scales and zeros [rows, groups] for weights [rows, groups, group], importance [1, groups, group].
 
     Minimises sum_k importance_k (w_k - scale (code_k - zero))^2 over a fixed list of ranges.
@@ -65,7 +65,7 @@ def search_grid(grouped: Tensor, fmt: IntegerFormat, importance: Tensor) -> tupl
     return scales, zeros
 
 
-def _best(weights: Tensor, importance: Tensor, scales: Tensor, zeros: Tensor | None, fmt: IntegerFormat) -> Tensor:
+def _best(weights: Tensor, importance: Tensor, scales: Tensor, zeros: Tensor | None, fmt: Values) -> Tensor:
     """Index of the best candidate of every group, int64 [1, groups]."""
     groups, size = weights.shape
     best = torch.empty(groups, dtype=torch.int32)
@@ -79,7 +79,7 @@ def _best(weights: Tensor, importance: Tensor, scales: Tensor, zeros: Tensor | N
     return best.long()[None]
 
 
-def grouped(x: Tensor, fmt: IntegerFormat) -> Tensor:
+def grouped(x: Tensor, fmt: Values) -> Tensor:
     """[rows, cols] as [rows, groups, group], zeros after the last column."""
     size, groups = fmt.group_size(x.shape[1]), fmt.groups(x.shape[1])
     return torch.nn.functional.pad(x, (0, size * groups - x.shape[1])).view(x.shape[0], groups, size)

@@ -13,20 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exporters.formats.base import Encoded
-from exporters.formats.decomposed import DecomposedFormat
-from exporters.formats.float4 import Float4Format
-from exporters.formats.integer import Grid, IntegerFormat
-from exporters.formats.nm import NmFormat
+from exporters.formats.base import Encoded, Format
+from exporters.formats.parts import Grid, Values
 from toolchain.compress.gptq import Gptq, inverse_factor
 from toolchain.compress.grids import grouped, search_grid
 from toolchain.compress.masks import in_groups, per_pattern
-from toolchain.compress.values import decoded_steps, fit_float4, round_values
+from toolchain.compress.values import decoded_steps, fit_table, round_values
 
 BLOCK = 128
 """Columns whose updates are kept apart before the rest of the matrix follows; a multiple of every period."""
-
-JointFormat = NmFormat | DecomposedFormat | Float4Format
 
 PRUNED = 0
 """In an array of kinds; 1 is the first part of a format, 2 the second."""
@@ -37,7 +32,7 @@ class Part:
     """One set of stored values: their format (None: any number, so that only pruning is left), and how many of every
     period it keeps."""
 
-    values: IntegerFormat | Float4Format | None
+    values: Values | None
     kept: int
 
 
@@ -62,13 +57,10 @@ class Layout:
         return kinds.flatten(1)[:, :cols].repeat_interleave(self.pattern_rows, 0)[:rows]
 
 
-def layout_of(fmt: JointFormat) -> Layout:
-    if isinstance(fmt, NmFormat):
-        return Layout((Part(fmt.values, fmt.kept),), fmt.period, fmt.pattern_rows)
-    if isinstance(fmt, DecomposedFormat):
-        outliers, inliers = fmt.outliers, fmt.inliers
-        return Layout((Part(outliers.values, outliers.kept), Part(inliers.values, inliers.kept)), outliers.period)
-    return Layout((Part(fmt, 1),), 1)
+def layout_of(fmt: Format) -> Layout:
+    """Of a format that has parts; they have one period."""
+    first = fmt.parts[0]
+    return Layout(tuple(Part(part.values, part.kept) for part in fmt.parts), first.period, first.pattern_rows)
 
 
 def prune(weight: Tensor, layout: Layout, hessian: Tensor, kinds: Tensor | None = None) -> Tensor:
@@ -78,7 +70,7 @@ def prune(weight: Tensor, layout: Layout, hessian: Tensor, kinds: Tensor | None 
     return run.values
 
 
-def compress_jointly(weight: Tensor, fmt: JointFormat, hessian: Tensor, kinds: Tensor | None = None) -> Encoded:
+def compress_jointly(weight: Tensor, fmt: Format, hessian: Tensor, kinds: Tensor | None = None) -> Encoded:
     """A matrix [rows, cols] float32 in a sparse, decomposed or four-bit float format.
 
     Args:
@@ -148,10 +140,10 @@ class JointPass:
         values = self.layout.parts[number].values
         if values is None:
             return
-        if isinstance(values, IntegerFormat):
+        if values.table is None:
             scales = search_grid(grouped(own, values), values, grouped(importance[None], values))[0][:, 0]
         else:
-            scales = fit_float4(own, importance)
+            scales = fit_table(own, importance, values)
         self.scales[number][:, at // self.sizes[number]] = scales
 
     def fixed(self, at: int, column: Tensor) -> Tensor:
@@ -172,12 +164,7 @@ class JointPass:
             return torch.where(self.kinds == number + 1, self.values, 0.0)
         return torch.where(self.kinds == number + 1, decoded_steps(self.codes, values), 0.0)
 
-    def stored(self, fmt: JointFormat) -> Encoded:
+    def stored(self, fmt: Format) -> Encoded:
         """The matrix in the format whose layout this is."""
         codes, grids = self.codes.to(torch.uint8).numpy(), [Grid(s.numpy(), None) for s in self.scales]
-        masks = [(self.kinds == i + 1).numpy() for i in range(len(grids))]
-        if isinstance(fmt, NmFormat):
-            return fmt.store(masks[0], codes, grids[0])
-        if isinstance(fmt, DecomposedFormat):
-            return fmt.store((masks[0], codes, grids[0]), (masks[1], codes, grids[1]))
-        return fmt.store(codes, grids[0])
+        return fmt.join([((self.kinds == i + 1).numpy(), codes, grid) for i, grid in enumerate(grids)])

@@ -7,11 +7,11 @@ from typing import Protocol
 from torch import Tensor
 
 from exporters.formats.base import Encoded
-from exporters.formats.integer import IntegerFormat
+from exporters.formats.parts import Values
 
 
 class Method(Protocol):
-    """One way to choose codes and scales for an integer format."""
+    """One way to choose codes and scales for evenly spaced values."""
 
     @property
     def name(self) -> str: ...
@@ -21,7 +21,7 @@ class Method(Protocol):
         """Whether the second moment of the layer's inputs must be given."""
         ...
 
-    def compress(self, weight: Tensor, fmt: IntegerFormat, hessian: Tensor | None) -> Encoded:
+    def compress(self, weight: Tensor, fmt: Values, hessian: Tensor | None) -> Encoded:
         """weight [rows, cols] float32, normalised (exporters.formats.scales);
         hessian [cols, cols] = mean of x x^T over calibration tokens, or None."""
         ...

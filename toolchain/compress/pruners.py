@@ -10,16 +10,11 @@ from torch import Tensor
 
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded, Format
-from exporters.formats.decomposed import DecomposedFormat
-from exporters.formats.integer import Grid
-from exporters.formats.nm import NmFormat
 from toolchain.compress.alps import Alps, damped, solve_masked
 from toolchain.compress.descent import descend_jointly
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import Layout, Part, compress_jointly, layout_of, prune
 from toolchain.compress.scores import Channels, ESparse, Magnitude, Ria, Score, Wanda
-
-PatternFormat = NmFormat | DecomposedFormat
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Pruner(Protocol):
         """weight [rows, cols] float32 with `keep` of every `of` inputs, the others zero; nothing is rounded."""
         ...
 
-    def compress(self, weight: Tensor, fmt: PatternFormat, seen: Seen) -> Encoded:
+    def compress(self, weight: Tensor, fmt: Format, seen: Seen) -> Encoded:
         """weight [rows, cols] float32 as the format stores it."""
         ...
 
@@ -82,15 +77,15 @@ def moment_of(name: str, seen: Seen) -> Tensor:
     return seen.moment
 
 
-def stored_nearest(weight: Tensor, fmt: PatternFormat, kinds: Tensor) -> Encoded:
+def stored_nearest(weight: Tensor, fmt: Format, kinds: Tensor) -> Encoded:
     """Every weight [rows, cols] to the nearest value of its part's covering grid; kinds as in `Layout.kinds`."""
     parts = []
-    for number, part in enumerate((fmt,) if isinstance(fmt, NmFormat) else (fmt.outliers, fmt.inliers), 1):
+    for number, part in enumerate(fmt.parts, 1):
         mask = (kinds == number).numpy()
         own = torch.where(kinds == number, weight, 0.0).numpy()
-        grid: Grid = part.nearest_grid(own)
-        parts.append((mask, part.codes(own, grid), grid))
-    return fmt.store(*parts[0]) if isinstance(fmt, NmFormat) else fmt.store(parts[0], parts[1])
+        grid = part.values.nearest_grid(own)
+        parts.append((mask, part.values.codes(own, grid), grid))
+    return fmt.join(parts)
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,7 @@ class Scored:
         return isinstance(self.score, ESparse)
 
     def takes(self, fmt: Format) -> bool:
-        return isinstance(fmt, PatternFormat)
+        return fmt.patterned
 
     def scores(self, weight: Tensor, seen: Seen) -> Tensor:
         if self.needs_hessian:
@@ -126,7 +121,7 @@ class Scored:
     def prune(self, weight: Tensor, keep: int, of: int, seen: Seen) -> Tensor:
         return weight * (_pattern(keep, of).kinds(self.scores(weight, seen)) > 0)
 
-    def compress(self, weight: Tensor, fmt: PatternFormat, seen: Seen) -> Encoded:
+    def compress(self, weight: Tensor, fmt: Format, seen: Seen) -> Encoded:
         return stored_nearest(weight, fmt, layout_of(fmt).kinds(self.scores(weight, seen)))
 
 
@@ -139,12 +134,12 @@ class SparseGpt:
     needs_entropy: bool = False
 
     def takes(self, fmt: Format) -> bool:
-        return isinstance(fmt, PatternFormat)
+        return fmt.patterned
 
     def prune(self, weight: Tensor, keep: int, of: int, seen: Seen) -> Tensor:
         return prune(weight, _pattern(keep, of), moment_of(self.name, seen))
 
-    def compress(self, weight: Tensor, fmt: PatternFormat, seen: Seen) -> Encoded:
+    def compress(self, weight: Tensor, fmt: Format, seen: Seen) -> Encoded:
         return compress_jointly(weight, fmt, moment_of(self.name, seen))
 
 
@@ -160,14 +155,14 @@ class AlpsPruner:
     needs_entropy: bool = False
 
     def takes(self, fmt: Format) -> bool:
-        return isinstance(fmt, PatternFormat)
+        return fmt.patterned
 
     def prune(self, weight: Tensor, keep: int, of: int, seen: Seen) -> Tensor:
         moment = moment_of(self.name, seen)
         mask = Alps(Gptq.damping).mask(weight, moment, keep, of)
         return solve_masked(weight, mask, damped(moment, Gptq.damping))
 
-    def compress(self, weight: Tensor, fmt: PatternFormat, seen: Seen) -> Encoded:
+    def compress(self, weight: Tensor, fmt: Format, seen: Seen) -> Encoded:
         return descend_jointly(weight, fmt, moment_of(self.name, seen), sweeps=0)
 
 

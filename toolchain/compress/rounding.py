@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from exporters.formats.base import Encoded
-from exporters.formats.integer import IntegerFormat
+from exporters.formats.parts import Values
 from toolchain.compress.grids import as_grid, grouped, search_grid
 
 
@@ -18,7 +18,7 @@ class Nearest:
     name: str = "nearest"
     needs_hessian: bool = False
 
-    def compress(self, weight: Tensor, fmt: IntegerFormat, hessian: Tensor | None) -> Encoded:
+    def compress(self, weight: Tensor, fmt: Values, hessian: Tensor | None) -> Encoded:
         return fmt.nearest(weight.numpy())
 
 
@@ -29,7 +29,7 @@ class RangeSearch:
     name: str = "range"
     needs_hessian: bool = False
 
-    def compress(self, weight: Tensor, fmt: IntegerFormat, hessian: Tensor | None) -> Encoded:
+    def compress(self, weight: Tensor, fmt: Values, hessian: Tensor | None) -> Encoded:
         importance = weight.new_ones(1, weight.shape[1]) if hessian is None else hessian.diagonal()[None]
         grid = as_grid(*search_grid(grouped(weight, fmt), fmt, grouped(importance, fmt)))
         return fmt.store(fmt.codes(weight.numpy(), grid), grid)

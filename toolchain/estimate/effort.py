@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from exporters.formats.base import bytes_for
-from exporters.formats.catalog import format_named
-from exporters.formats.families import family_of
+from exporters.formats.catalog import family_of, format_named
 from targets import units
 from toolchain.compress.recipe import Choice
 from toolchain.evidence.quality import KEEP_BYTES

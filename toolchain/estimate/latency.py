@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from exporters.chains import activation_widths, matrix_operator
-from exporters.errors import NotAvailable, SlmcError
+from exporters.chains import activation_widths
+from exporters.errors import NotAvailable
 from exporters.formats.base import bytes_for, stored_bits
 from exporters.formats.catalog import format_named
-from exporters.formats.corrected import CorrectedFormat
-from exporters.formats.decomposed import DecomposedFormat
-from exporters.formats.dense import FP16
+from exporters.formats.parts import Work
 from exporters.graph_nodes import GraphNode, Workload
 from targets.cost import Prediction, predict
 from targets.cpu import named_cpu
@@ -180,25 +178,13 @@ def _matrices(
     format_name: str, rows: int, cols: int, layer: str = "", activation_bits: int = 32
 ) -> tuple[GraphNode, ...]:
     """The products of one layer: two where its format is decomposed, thin ones or a diagonal where it is corrected."""
-    fmt = format_named(format_name)
-    if isinstance(fmt, DecomposedFormat):
-        return tuple(_matrix(part.name, rows, cols, layer, activation_bits) for _, part in fmt.parts)
-    if not isinstance(fmt, CorrectedFormat):
-        return (_matrix(format_name, rows, cols, layer, activation_bits),)
-    values = _matrix(fmt.values.name, rows, cols, layer, activation_bits)
-    total = GraphNode("Add", "", rows, 1, 0, 0, layer)
-    if not fmt.rank:
-        return values, GraphNode("Mul", "", rows, 1, 4 * rows, 0, layer), total
-    thin = (_matrix(FP16.name, *shape, layer, 0) for shape in ((fmt.rank, cols), (rows, fmt.rank)))
-    return values, *thin, total
+    return tuple(_priced(work, layer, activation_bits) for work in format_named(format_name).work(rows, cols))
 
 
-def _matrix(format_name: str, rows: int, cols: int, layer: str, activation_bits: int) -> GraphNode:
-    """A matrix in a format; one that no chain can measure yet is priced by its bits."""
-    try:
-        widths = activation_widths(format_name)
-        operator, bits = matrix_operator(format_name), activation_bits if activation_bits in widths else widths[0]
-    except SlmcError:
-        operator, bits = "Linear", 0
-    size = bytes_for(format_named(format_name), rows, cols)
-    return GraphNode(operator, format_name, rows, cols, size, bits, layer)
+def _priced(work: Work, layer: str, activation_bits: int) -> GraphNode:
+    """A matrix that no chain of nodes can measure yet is priced by its bits."""
+    bits = 0
+    if work.format and work.operator:
+        widths = activation_widths(work.format)
+        bits = activation_bits if activation_bits in widths else widths[0]
+    return GraphNode(work.operator or "Linear", work.format, work.rows, work.cols, work.nbytes, bits, layer)

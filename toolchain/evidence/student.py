@@ -12,7 +12,6 @@ from torch.utils.hooks import RemovableHandle
 
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
-from exporters.formats.families import input_group
 from exporters.ops.activations import rounded_activations
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.model.cache import CachedModel
@@ -71,7 +70,7 @@ class Student:
 
     def _round_inputs(self, path: str, choice: Choice) -> None:
         self._take_as_they_are(path)
-        group = input_group(format_named(choice.format), self._inputs[path])
+        group = format_named(choice.format).input_group(self._inputs[path])
         if choice.activations == "int8" and group is not None:
             self._hooks[path] = self.module.get_submodule(path).register_forward_pre_hook(
                 lambda _module, arguments: (rounded_activations(arguments[0], group),)

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from exporters.formats.catalog import format_named
-from exporters.formats.families import input_group
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.search.frontier import meets
 from toolchain.search.problem import Problem
@@ -33,7 +32,7 @@ def rounded(recipe: Recipe, paths: Sequence[str]) -> Recipe:
 def products(problem: Problem, recipe: Recipe) -> list[str]:
     """The layers whose product can take rounded inputs."""
     linear = (layer for layer in problem.tree.layers if layer.kind == "linear")
-    return [x.path for x in linear if input_group(format_named(recipe[x.path].format), x.cols) is not None]
+    return [x.path for x in linear if format_named(recipe[x.path].format).input_group(x.cols) is not None]
 
 
 def activation_tier(

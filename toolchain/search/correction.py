@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from exporters.formats.families import DENSE, family_of
+from exporters.formats.catalog import family_of
+from exporters.formats.families import DENSE
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.search.judge import FLOOR, MODEL_ERROR
 from toolchain.search.values import Candidate

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
-from exporters.formats.families import input_group
 from toolchain.compress.catalog import compress
 from toolchain.compress.gptq import Gptq, inverse_factor
 from toolchain.compress.recipe import Choice, Recipe
@@ -73,7 +72,7 @@ class ModelEvaluator:
         if layer.kind == "linear":
             moment, fisher = self._evidence.moments[path], self._evidence.fisher[path]
             loss, fmt = expected_loss(error, moment, fisher), format_named(encoded.format)
-            group = input_group(fmt, layer.cols)
+            group = fmt.input_group(layer.cols)
             if choice.activations == "int8" and group is not None:
                 loss += activation_loss(self._model.weight(path), moment, fisher, group)
         looked_up = path if layer.kind != "linear" else layer.table

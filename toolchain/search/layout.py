@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 
-from exporters.formats.base import Encoded, bytes_for
+from exporters.formats.base import Encoded, Format, bytes_for
 from exporters.formats.catalog import format_named
-from exporters.formats.event import EventFormat
-from exporters.formats.integer import IntegerFormat
+from exporters.formats.event import PREFIX
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.model.tree import Layer, ModelTree
 from toolchain.search.store import LayerStore
@@ -36,12 +35,12 @@ def with_layouts(recipe: Recipe, tree: ModelTree, zeros: Mapping[str, float], fi
     }
 
 
-def _twins(layer: Layer, choice: Choice) -> list[EventFormat]:
+def _twins(layer: Layer, choice: Choice) -> list[Format]:
     """The input-major format that holds the same matrix in no more bytes, or none."""
     fmt = format_named(choice.format)
-    if not isinstance(fmt, IntegerFormat):
+    if not fmt.input_major:
         return []
-    twin = EventFormat(fmt)
+    twin = format_named(PREFIX + fmt.name)
     fits = bytes_for(twin, layer.rows, layer.cols) <= bytes_for(fmt, layer.rows, layer.cols)
     return [twin] if fits else []
 
@@ -49,6 +48,4 @@ def _twins(layer: Layer, choice: Choice) -> list[EventFormat]:
 def encoded_layer(layers: LayerStore, path: str, choice: Choice) -> Encoded:
     """A layer as its choice stores it; an event layout is made of the dense codes that the search has paid for."""
     fmt = format_named(choice.format)
-    if isinstance(fmt, EventFormat):
-        return fmt.from_dense(layers.encoded(path, dataclasses.replace(choice, format=fmt.dense.name)))
-    return layers.encoded(path, choice)
+    return fmt.from_plain(layers.encoded(path, dataclasses.replace(choice, format=fmt.plain.name)))

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporters.formats.families import DENSE, SPARSE, family_of
+from exporters.formats.catalog import family_of
+from exporters.formats.families import DENSE, SPARSE
 from toolchain.compress.recipe import Recipe
 from toolchain.search.screening import hull_at
 from toolchain.search.values import Candidate, SearchResult

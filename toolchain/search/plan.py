@@ -11,7 +11,6 @@ from typing import Any
 from exporters.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
-from exporters.formats.families import input_group
 from exporters.manifest import parse
 from exporters.opening import read_json
 from toolchain.compress.catalog import method_named
@@ -148,7 +147,7 @@ def check_recipe(recipe: Recipe, tree: ModelTree, where: str) -> None:
         if choice.activations not in ACTIVATION_BITS:
             allowed = ", ".join(ACTIVATION_BITS)
             raise SlmcError(f"{where}: unknown activations {choice.activations!r}; allowed are {allowed}")
-        if choice.activations != "fp32" and input_group(fmt, 1) is None:
+        if choice.activations != "fp32" and fmt.input_group(1) is None:
             raise SlmcError(
                 f"{where}: layer {path} cannot have {choice.activations} activations, because its format "
                 f"{choice.format} has no product of rounded inputs; give it fp32"

@@ -10,8 +10,6 @@ from exporters.errors import SlmcError
 from exporters.formats.base import Format, bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP32, SIGN
-from exporters.formats.event import EventFormat
-from exporters.formats.families import DENSE, family_of, takes
 from toolchain.compress.catalog import method_for
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.evidence.quality import Score
@@ -148,8 +146,8 @@ def layer_options(
             options[layer.path] = (_choice(SIGN, layer, method),)
         else:
             able = layer.kind == "linear" and not layer.table
-            allowed = (f for f in formats if f.name != SIGN.name and (able or family_of(f.name) == DENSE))
-            options[layer.path] = tuple(_choice(f, layer, method) for f in allowed if takes(f, layer.rows, layer.cols))
+            allowed = (f for f in formats if f.name != SIGN.name and (able or not f.linear_only))
+            options[layer.path] = tuple(_choice(f, layer, method) for f in allowed if f.takes(layer.rows, layer.cols))
         if not options[layer.path]:
             raise SlmcError(
                 f"no format is left for layer {layer.path}; allow one with --formats, for example {FP32.name}"
@@ -161,13 +159,12 @@ def _choice(fmt: Format, layer: Layer, method: str, own: str = "") -> Choice:
     """A layer in a format by the method of the whole model, or by its own, if it has one."""
     if fmt.name == SIGN.name and not layer.sign_only:
         raise SlmcError(f"layer {layer.path}: format sign keeps only signs, and this layer needs more; choose another")
-    sparse = family_of(fmt.name) != DENSE
-    if (isinstance(fmt, EventFormat) or sparse) and (layer.kind != "linear" or layer.table):
-        instead = fmt.dense.name if isinstance(fmt, EventFormat) else "int4-g64"
+    if fmt.linear_only and (layer.kind != "linear" or layer.table):
+        instead = "int4-g64" if fmt.plain.linear_only else fmt.plain.name
         raise SlmcError(
             f"layer {layer.path}: format {fmt.name} is for linear layers that share no matrix; choose {instead}"
         )
-    if not takes(fmt, layer.rows, layer.cols):
+    if not fmt.takes(layer.rows, layer.cols):
         raise SlmcError(
             f"layer {layer.path}: format {fmt.name} cannot store {layer.rows} x {layer.cols}; a diagonal needs a "
             "square matrix, low rank a larger one; choose another"

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from exporters.formats.families import DENSE, SPARSE, family_of
+from exporters.formats.catalog import family_of
+from exporters.formats.families import DENSE, SPARSE
 from toolchain.compress.recipe import Choice
 from toolchain.model.tree import Layer
 from toolchain.search.problem import Evaluator, Problem

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
-from exporters.formats.decomposed import INLIERS, OUTLIERS, DecomposedFormat
 from exporters.formats.float4 import STEPS, Float4Format
 from exporters.formats.scales import SMALLEST_SCALE
 from exporters.ops.activations import rounded_activations
@@ -36,12 +35,8 @@ def float4_activations(x: Tensor) -> Tensor:
 
 def dual_product(encoded: Encoded) -> Callable[[Tensor], Tensor]:
     """x -> O int8(x) + I fp4(x), for a matrix [rows, cols] in a decomposed format, outliers O and inliers I."""
-    fmt = format_named(encoded.format)
-    assert isinstance(fmt, DecomposedFormat)
-    outliers, inliers = (
-        torch.from_numpy(part.decode(fmt.part(encoded, prefix)))
-        for prefix, part in ((OUTLIERS, fmt.outliers), (INLIERS, fmt.inliers))
-    )
+    summands = format_named(encoded.format).summands(encoded)
+    outliers, inliers = (torch.from_numpy(fmt.decode(part)) for fmt, part in summands)
 
     def product(x: Tensor) -> Tensor:
         rounded = functional.linear(rounded_activations(x, VECTOR), outliers)

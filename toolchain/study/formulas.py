@@ -7,11 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exporters.formats.catalog import format_named
-from exporters.formats.decomposed import DecomposedFormat
-from exporters.formats.dense import FloatFormat
-from exporters.formats.float4 import Float4Format
-from exporters.formats.integer import IntegerFormat
-from exporters.formats.nm import NmFormat
 from exporters.formats.patterns import Patterns
 from toolchain.study.cells import PRUNED
 
@@ -39,14 +34,8 @@ def terms(fmt: str, cols: int) -> tuple[Term, ...]:
     if fmt.endswith(f"/{PRUNED}"):
         return (Term(*pattern_of(fmt), 16, None),)
     named = format_named(fmt)
-    if isinstance(named, DecomposedFormat):
-        return tuple(Term(p.kept, p.period, p.bits, p.group or cols) for _, p in named.parts)
-    if isinstance(named, NmFormat):
-        return (Term(named.kept, named.period, named.bits, named.group or cols),)
-    if isinstance(named, FloatFormat):
-        return (Term(1, 1, named.bits, None),)
-    assert isinstance(named, IntegerFormat | Float4Format)
-    return (Term(1, 1, named.bits, named.group or cols),)
+    parts = tuple(Term(p.kept, p.period, p.values.bits, p.values.group or cols) for p in named.parts)
+    return parts or (Term(1, 1, named.bits, None),)
 
 
 def throughput(fmt: str) -> float:

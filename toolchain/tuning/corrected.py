@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
-from exporters.formats.corrected import CorrectedFormat, half
+from exporters.formats.corrected import half
+from exporters.formats.parts import Correction
 from exporters.formats.scales import exponent_of
 from toolchain.tuning.learner import Learner
 from toolchain.tuning.rounded import Rounded, shift_of
@@ -16,13 +17,11 @@ from toolchain.tuning.rounded import Rounded, shift_of
 class Corrected(Learner):
     """w = rounded integers + diag(d), or + left right; what corrects learns at the rate of scales, unrounded."""
 
-    def __init__(self, encoded: Encoded, weight: Tensor) -> None:
-        """encoded: in a corrected format; weight: what it stands for, float32 [rows, cols]."""
+    def __init__(self, fmt: Correction, encoded: Encoded, weight: Tensor) -> None:
+        """encoded: in the corrected format; weight: what it stands for, float32 [rows, cols]."""
         super().__init__()
-        fmt = format_named(encoded.format)
-        assert isinstance(fmt, CorrectedFormat)
         self.fmt = fmt
-        beside = torch.from_numpy(fmt.correction(encoded)) * 2.0**encoded.exponent
+        beside = torch.from_numpy(fmt.beside(encoded)) * 2.0**encoded.exponent
         self.integers = Rounded(fmt.integers(encoded), weight - beside)
         self.latent = self.integers.latent
         self.shift = shift_of(encoded)
@@ -49,5 +48,5 @@ class Corrected(Learner):
 
 def learner_for(encoded: Encoded, weight: Tensor) -> Learner:
     """What learns in place of a stored matrix [rows, cols] whose format can learn."""
-    corrected = isinstance(format_named(encoded.format), CorrectedFormat)
-    return Corrected(encoded, weight) if corrected else Rounded(encoded, weight)
+    correction = format_named(encoded.format).correction
+    return Corrected(correction, encoded, weight) if correction else Rounded(encoded, weight)

@@ -25,7 +25,6 @@ from toolchain.tuning.held_out import HeldOut
 from toolchain.tuning.learner import Learner
 from toolchain.tuning.objective import DISTRIBUTION, Objective
 from toolchain.tuning.reading import Batches, Feed, Pieces, Streams, held_out_tokens
-from toolchain.tuning.rounded import stored_parts
 
 Progress = Callable[[int, int], None]
 
@@ -146,7 +145,8 @@ def _feed(ids: Reading, piece: int, schedule: Schedule) -> tuple[Feed, Tensor, i
 def rounded_layers(model: LoadedModel, encoded: Mapping[str, Encoded]) -> dict[str, Learner]:
     """A learner for every linear layer that is stored in a format that can learn."""
     linear = [layer.path for layer in model.tree.layers if layer.kind == "linear"]
-    return {path: learner_for(encoded[path], model.weight(path)) for path in linear if stored_parts(encoded[path])}
+    able = [path for path in linear if format_named(encoded[path].format).parts]
+    return {path: learner_for(encoded[path], model.weight(path)) for path in able}
 
 
 class _Student:

@@ -10,8 +10,6 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from exporters.formats.base import Encoded
-from exporters.formats.catalog import format_named
-from exporters.formats.event import EventFormat
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Text
 from toolchain.tuning.distil import SENTENCES, Schedule, tune
@@ -53,9 +51,8 @@ def tuned(
         passes = schedule.steps / len(text.sentences.batches(SENTENCES))
         each = f"up to {SENTENCES} sentences, {passes:.1f} times the calibration file"
     say(f"tuning: {schedule.steps} steps of {each}; each costs about four times a forward pass over them")
-    dense = {path: _dense(e) for path, e in encoded.items()}
     result = tune(
-        model, dense, text.reading, schedule, folder / CHECKPOINT,
+        model, encoded, text.reading, schedule, folder / CHECKPOINT,
         lambda done, total: progress("tuning", done, total), piece=piece_tokens(model),
     )  # fmt: skip
     if result.held_out:
@@ -64,23 +61,12 @@ def tuned(
             f"tuning: {_measure(schedule)} on held-out text {result.held_out[0]:.4f} before, "
             f"{result.held_out[best]:.4f} after step {best}, which is kept"
         )
-    layers = {path: _like(result.encoded[path], encoded[path]) for path in encoded}
-    return with_vectors(model, result.vectors), layers
+    return with_vectors(model, result.vectors), result.encoded
 
 
 def _measure(schedule: Schedule) -> str:
     share = schedule.objective.best_tokens
     return f"KL to fp32 + {share:g} x surprise at its best tokens" if share else "KL to fp32"
-
-
-def _dense(encoded: Encoded) -> Encoded:
-    fmt = format_named(encoded.format)
-    return fmt.to_dense(encoded) if isinstance(fmt, EventFormat) else encoded
-
-
-def _like(encoded: Encoded, before: Encoded) -> Encoded:
-    fmt = format_named(before.format)
-    return fmt.from_dense(encoded) if isinstance(fmt, EventFormat) else encoded
 
 
 def with_vectors(model: LoadedModel, vectors: Mapping[str, Tensor]) -> LoadedModel:

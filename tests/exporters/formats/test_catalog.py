@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from exporters.errors import SlmcError
-from exporters.formats.catalog import FIXED, GROUPS, SEARCHED, SEARCHED_SPARSE, format_named, formats_matching
-from exporters.formats.integer import PLANE_BITS
+from exporters.formats.catalog import FIXED, SEARCHED, SEARCHED_SPARSE, format_named, formats_matching
+from exporters.formats.integer import GROUPS, PLANE_BITS
 
 ALL_NAMES = [f.name for f in FIXED] + [
     f"{kind}{bits}{group}"
@@ -46,7 +46,7 @@ def test_unknown_names_are_refused_with_what_is_allowed(name):
     with pytest.raises(SlmcError) as refusal:
         format_named(name)
     text = str(refusal.value)
-    assert text.startswith(f"unknown format {name!r}; allowed are fp32, fp16, sign, and int or uint with")
+    assert text.startswith(f"unknown format {name!r}; allowed are fp32, fp16; sign; int or uint with")
     assert "2, 3, 4, 5, 6, 8 bits" in text and "16, 32, 64, 128, 256" in text and "int4-g64" in text
 
 

@@ -64,7 +64,7 @@ def test_integers_and_correction_add_up():
         n: (p.shape, p.dtype) for n, p in fmt.planes_for(40, 70).items()
     }
     plain = fmt.values.decode(fmt.integers(encoded))
-    assert np.array_equal(fmt.decode(encoded), plain + fmt.correction(encoded))
+    assert np.array_equal(fmt.decode(encoded), plain + fmt.beside(encoded))
     assert np.linalg.norm(fmt.decode(encoded) - weight) < 0.95 * np.linalg.norm(plain - weight)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from exporters.formats.catalog import format_named
-from exporters.formats.families import input_group
 
 
 @pytest.mark.parametrize(
@@ -15,4 +14,4 @@ from exporters.formats.families import input_group
 )  # fmt: skip
 def test_inputs_are_rounded_in_the_blocks_of_one_group(name, group):
     """Of 70 inputs: rows with one scale are padded to 96 codes, sparse ones to 128."""
-    assert input_group(format_named(name), 70) == group
+    assert format_named(name).input_group(70) == group

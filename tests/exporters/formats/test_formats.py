@@ -9,7 +9,8 @@ import pytest
 
 from exporters.formats.base import Encoded, Format, bytes_for
 from exporters.formats.catalog import FIXED, SEARCHED, format_named
-from exporters.formats.integer import PLANE_BITS, Grid, IntegerFormat
+from exporters.formats.integer import PLANE_BITS, IntegerFormat
+from exporters.formats.parts import Grid
 
 NAMED = ("int2", "int3", "int4", "int5", "int6", "int8", "int4-g16", "int8-g32", "int2-g256", "uint2", "uint3-g16",
          "uint4-g128", "uint5-g32", "uint6", "uint8", "uint8-g64")  # fmt: skip

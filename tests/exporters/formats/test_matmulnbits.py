@@ -7,7 +7,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.formats.catalog import GROUPS, format_named
+from exporters.formats.catalog import format_named
+from exporters.formats.integer import GROUPS
 
 
 def read_by_runtime(codes: np.ndarray, scales: np.ndarray, K: int, bits: int, group: int) -> np.ndarray:

@@ -13,8 +13,8 @@ from exporters.formats.base import Encoded, bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.decomposed import INLIERS, OUTLIERS, DecomposedFormat
 from exporters.formats.float4 import STEPS, Float4Format
-from exporters.formats.integer import Grid
 from exporters.formats.nm import NmFormat
+from exporters.formats.parts import Grid
 from exporters.formats.patterns import PERIODS, Patterns
 from exporters.formats.tiles import interleaved, separated
 
@@ -182,7 +182,7 @@ def test_parts_of_a_decomposed_matrix_are_disjoint():
     assert isinstance(fmt, DecomposedFormat)
     weight = random_weight((5, 72))
     encoded = fmt.encode(weight)
-    outliers, inliers = (part.decode(fmt.part(encoded, prefix)) for prefix, part in fmt.parts)
+    outliers, inliers = (part.decode(own) for part, own in fmt.summands(encoded))
     assert not (outliers.astype(bool) & inliers.astype(bool)).any()
     least = np.where(outliers, np.abs(weight), np.inf).reshape(5, -1, 8).min(-1)
     most = np.where(inliers, np.abs(weight), 0).reshape(5, -1, 8).max(-1)

@@ -10,7 +10,6 @@ from exporters.formats.catalog import format_named
 from exporters.formats.decomposed import DecomposedFormat
 from exporters.formats.nm import NmFormat
 from exporters.ops.modules import stored_module
-from exporters.ops.sparse_modules import SparseLinear
 
 NAMES = ("2:4/int4-g64", "1:4/int8", "3:4/int6-g32", "4:8/int4-g128", "6:8/int4-g64", "1:8/int8", "7:8/int3-g256",
          "5:8/int2-g16", "2:8/int5", "4:8x16/int4-g64", "2:4x16/int8", "1:16/int4", "3:16/int4-g32", "8:16/int4-g64",
@@ -35,11 +34,9 @@ def case(name: str, rows: int, cols: int, seed: int = 0) -> tuple[dict[str, np.n
     rng = np.random.default_rng(seed)
     fmt = format_named(name)
     encoded = fmt.encode(rng.standard_normal((rows, cols)).astype(np.float32))
-    module = stored_module(encoded, "linear")
-    assert isinstance(module, SparseLinear)
-    attributes = {n: getattr(module, n) for n in ATTRIBUTES}
-    planes = {n: p.numpy() for n in ("codes", "scales", "high", "patterns") if (p := getattr(module, n)) is not None}
-    return planes, attributes, fmt.decode(encoded).astype(np.float64)
+    (node,) = fmt.product(encoded).terms[0].nodes
+    assert node.operator == "SparseLinear"
+    return dict(node.planes), dict(node.attributes), fmt.decode(encoded).astype(np.float64)
 
 
 @pytest.mark.parametrize("activation_bits", [32, 8])

@@ -17,7 +17,7 @@ from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
 from toolchain.compress.catalog import compress
 from toolchain.compress.gptq import Gptq
-from toolchain.compress.joint import JointFormat, Layout, Part, compress_jointly, layout_of, prune
+from toolchain.compress.joint import Layout, Part, compress_jointly, layout_of, prune
 from toolchain.compress.masks import best_mask
 from toolchain.compress.recipe import Choice
 
@@ -28,7 +28,7 @@ JOINT = [
 ]  # fmt: skip
 
 
-def named(name: str) -> JointFormat:
+def named(name: str) -> Format:
     fmt = format_named(name)
     assert isinstance(fmt, NmFormat | DecomposedFormat | Float4Format)
     return fmt
@@ -74,7 +74,7 @@ def nearest(weights: Float64, scales: Float64, values: IntegerFormat | Float4For
     return best
 
 
-def slow(weight: Float64, hessian: Float64, fmt: JointFormat, encoded: Encoded) -> Float64:
+def slow(weight: Float64, hessian: Float64, fmt: Format, encoded: Encoded) -> Float64:
     """Column by column on the stored grids; with Q fixed on S, the free columns are W_F - (Q - W)_S H_SF H_FF^-1."""
     cols = weight.shape[1]
     layout = layout_of(fmt)

@@ -106,7 +106,7 @@ def test_every_pattern_is_kept_and_feedback_pays(pruner: Pruner, fmt: str) -> No
     assert seen.moment is not None
     values, named = decoded(weight, fmt, pruner.name, seen), format_named(fmt)
     assert isinstance(named, NmFormat | DecomposedFormat)
-    parts = [named] if isinstance(named, NmFormat) else [p for _, p in named.parts]
+    parts = named.parts
     kept = (values != 0).view(32, -1, parts[0].period).sum(-1)
     assert int(kept.max()) <= sum(p.kept for p in parts)
     error = values - weight

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from exporters.formats.families import DENSE, family_of
+from exporters.formats.catalog import family_of
+from exporters.formats.families import DENSE
 from toolchain.compress.recipe import Choice
 from toolchain.evidence.quality import Score
 from toolchain.search.correction import MOST, corrected, sparse_factor

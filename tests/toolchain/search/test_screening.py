@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from exporters.formats.catalog import SEARCHED_SPARSE
-from exporters.formats.families import DENSE, SPARSE, family_of
+from exporters.formats.catalog import SEARCHED_SPARSE, family_of
+from exporters.formats.families import DENSE, SPARSE
 from toolchain.compress.recipe import Choice
 from toolchain.search.screening import MARGIN, hull_at, screened
 from toolchain.search.search import dense_alone, search

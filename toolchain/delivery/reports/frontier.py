@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
+from exporters.formats.catalog import is_format
 from targets import units
 from toolchain.delivery.reports import labels, svg
 from toolchain.delivery.reports.data import Report
@@ -24,8 +24,6 @@ LEAST_SPAN = 0.005
 UNIFORM_TIER = "global"
 MARK = 4.6
 FONT = 12.0
-
-_FORMAT = re.compile(r"(?:\d+:\d+(?:x\d+)?/)?\b(?:u?int\d+|fp\d+|sign|ternary)(?:-g\d+)?(?:\+\S+)?")
 
 
 @dataclass(frozen=True)
@@ -191,8 +189,7 @@ def _labels(picture: ET.Element, frame: Frame, report: Report, taken: list[label
 
 def uniform_label(point: TriedCandidate) -> str:
     """The format that a uniform candidate was tried in, as its reason names it; else how the reason begins."""
-    found = _FORMAT.search(point.why)
-    return found[0] if found else point.why[:16]
+    return next(filter(is_format, point.why.replace(",", " ").split()), point.why[:16])
 
 
 def describe(point: TriedCandidate, whole_bytes: int) -> str:
