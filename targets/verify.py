@@ -12,7 +12,7 @@ from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME, FileEntry, Manifest, confined, read_manifest
 from exporters.opening import MIB, open_file, read_text
 
-SUMS_NAME = "SHA256SUMS"
+SUMS_NAME, SIGNATURE_NAME = "SHA256SUMS", "SHA256SUMS.sig"
 SUMS_BYTES = 4 * MIB
 _SHA256_DIGITS = 64
 NEIGHBOURS = (".DS_Store", "desktop.ini", "Thumbs.db", "__pycache__")
@@ -94,7 +94,7 @@ def read_sums(path: Path) -> dict[str, str]:
 
 def _verify_names(artifact: Path, manifest: Manifest) -> None:
     """Refuse what no line lists: code beside the model, links that lead out, devices."""
-    allowed = {MANIFEST_NAME, SUMS_NAME, *manifest.files}
+    allowed = {MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME, *manifest.files}
     for name, mode in sorted(_walk(artifact, "")):
         if stat.S_ISLNK(mode) and name in allowed:
             continue  # as a hub's cache makes them; what it leads to has the right bytes

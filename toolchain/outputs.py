@@ -12,7 +12,7 @@ from typing import Final
 
 from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME, read_manifest
-from targets.verify import SUMS_NAME, verify_files
+from targets.verify import SIGNATURE_NAME, SUMS_NAME, verify_files
 
 NAMED = 3
 """Foreign files that a refusal names."""
@@ -71,7 +71,7 @@ def _check_own_artifact(output: Path) -> None:
             f"{output}: a folder that is no artifact of this slmc ({error}); it will not be replaced, choose another "
             "output or move it away"
         ) from error
-    own = [MANIFEST_NAME, SUMS_NAME, *manifest.files]
+    own = [MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME, *manifest.files]
     refuse_foreign(output, [name for name in own if not (output / name).is_symlink()])
     present = {name: entry for name, entry in manifest.files.items() if (output / name).exists()}
     try:
@@ -97,7 +97,7 @@ def refuse_foreign(folder: Path, own: Iterable[str]) -> None:
 
 def remove_artifact(folder: Path) -> None:
     """Remove the files that an artifact's manifest lists, it itself last, and the folders that are empty then."""
-    own = [*read_manifest(folder).files, SUMS_NAME, MANIFEST_NAME]
+    own = [*read_manifest(folder).files, SIGNATURE_NAME, SUMS_NAME, MANIFEST_NAME]
     remove_files(folder, own)
 
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from exporters.errors import NotAvailable, SlmcError
 from exporters.manifest import MANIFEST_NAME
-from targets.verify import SUMS_NAME
+from targets.verify import SIGNATURE_NAME, SUMS_NAME
 from toolchain.outputs import is_plain, refuse_foreign, remove_files
 
 _INPUTS = "inputs.json"
@@ -34,7 +34,7 @@ WRITTEN = (
 
 ARTIFACT = (
     "model.onnx", "model.onnx.data", "tokenizer.json", "run.py", "native/*/libslmc_ops.so", "plan.json",
-    "config.resolved.yaml", "report.html", "report.json", MANIFEST_NAME, SUMS_NAME,
+    "config.resolved.yaml", "report.html", "report.json", MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME,
 )  # fmt: skip
 """Patterns of the files of an artifact."""
 

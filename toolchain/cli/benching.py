@@ -28,7 +28,7 @@ from targets.rounds import measure_in_turn, merged
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
-from toolchain.cli.options import PATH, command
+from toolchain.cli.options import PATH, command, signature_option
 from toolchain.delivery.validate import artifact_session
 from toolchain.model.text import read_text
 from toolchain.model.text_rules import artifact_tokenizer
@@ -62,6 +62,7 @@ class _Subject:
 @click.option("-o", "--output", "kind", type=click.Choice(KINDS), default="md")
 @click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
 @elsewhere_options
+@signature_option
 @command
 def bench_command(
     console: Console, artifacts: tuple[Path, ...], models: tuple[Path, ...], n_prompt: str, n_gen: str,

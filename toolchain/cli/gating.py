@@ -19,7 +19,7 @@ from targets.measurement import Measurement
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
-from toolchain.cli.options import PATH, THREADS, command, text_field_option
+from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
 from toolchain.cli.validating import artifact_text, predictions, reference_model
 from toolchain.delivery.package import now
 from toolchain.delivery.validate import artifact_session
@@ -51,6 +51,7 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 @click.option("--annotations", "annotate", is_flag=True, help="Print GitHub's ::error lines, ten at most.")
 @click.option("--benchmark-json", "chart_path", type=PATH, help="Write github-action-benchmark's JSON to this file.")
 @elsewhere_options
+@signature_option
 @command
 def gate_command(
     console: Console, artifact: Path, baseline_path: Path, update_baseline: bool, reference: Path | None,

@@ -16,7 +16,7 @@ from targets.session import Session
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import artifact_native, say_whose_operators
-from toolchain.cli.options import PATH, THREADS, command
+from toolchain.cli.options import PATH, THREADS, command, signature_option
 from toolchain.delivery.continuation import ArtifactError, Continuation, ending_note
 from toolchain.delivery.validate import artifact_session
 from toolchain.generate import Ending, Sampling, chat_ids, continuation, prompt_ids
@@ -44,6 +44,7 @@ from toolchain.model.text_rules import artifact_tokenizer
 @click.option("--no-stop", is_flag=True, help="Go on behind the model's own end tokens and stop strings.")
 @click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
 @artifact_native
+@signature_option
 @command
 def generate_command(
     console: Console, artifact: Path, prompt: str, tokens: int, temperature: float, top_k: int, seed: int,

@@ -22,7 +22,7 @@ from targets.energy import Activity, estimate_energy
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.opening import opened, tell
-from toolchain.cli.options import PATH, command, model_options, pins, search_options
+from toolchain.cli.options import PATH, command, model_options, pins, search_options, signature_option
 from toolchain.delivery.package import read_report
 from toolchain.delivery.reports.catalog import REPORTS, render
 from toolchain.delivery.reports.data import LayerRow, Report, report_from_json
@@ -52,6 +52,7 @@ SCHEMAS: dict[str, Any] = {"manifest": Manifest, "plan": Plan, "config": Spec, "
 @click.command("inspect")
 @model_options
 @click.option("--target", help="Also predict time and energy per token there; see 'slmc targets ls'.")
+@signature_option
 @command
 def inspect_command(
     console: Console, model: Path, tokenizer: Path | None, family: str | None, target: str | None
@@ -170,6 +171,7 @@ def sensitivity_command(
 @click.argument("artifact", type=PATH)
 @click.option("--format", "kind", default="md", help=f"One of {', '.join(REPORTS)}.")
 @click.option("-o", "--output", type=PATH, help="File to write; stdout if not given.")
+@signature_option
 @command
 def report_command(console: Console, artifact: Path, kind: str, output: Path | None) -> int:
     """Show an ARTIFACT's report again."""

@@ -31,6 +31,7 @@ COMMANDS = {
     "eval": ("running", "eval_command", "Perplexity and bits per byte of a model or artifact on a text."),
     "bench": ("benching", "bench_command", "Speed and memory, with llama-bench's flags and columns."),
     "generate": ("generating", "generate_command", "Write text with an artifact, token by token."),
+    "sign": ("signing", "sign_command", "Sign an artifact with a key of yours."),
     "write": ("writing", "write_command", "Let the fp32 model write text for calibration and evaluation."),
     "gate": ("gating", "gate_command", "Has an artifact become worse than a baseline in git? For CI."),
     "doctor": ("doctor", "doctor_command", "What is installed and what is missing."),

@@ -7,13 +7,14 @@ import errno
 import functools
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from exporters.errors import NotAvailable, SlmcError
+from exporters.manifest import MANIFEST_NAME
 from toolchain.cli.console import Console, plain
 from toolchain.cli.main import INTERRUPTED, give_up_streams
 from toolchain.spec import Spec
@@ -34,6 +35,7 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
     def run(*args: Any, as_json: bool, quiet: bool, verbose: bool, **kwargs: Any) -> None:
         console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
         try:
+            _check_signatures(kwargs.pop("require_signature", None), kwargs.values())
             code = function(console, *args, **kwargs) or 0
             sys.stdout.flush()
         except SlmcError as error:
@@ -53,6 +55,20 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         sys.exit(code)
 
     return run
+
+
+def _check_signatures(key: Path | None, values: Iterable[Any]) -> None:
+    """Every artifact among a command's arguments must be signed, if a key is given, before anything opens it."""
+    if key is None:
+        return
+    from toolchain.delivery.signing import check_signature
+
+    given = [item for value in values for item in (value if isinstance(value, tuple) else (value,))]
+    artifacts = [item for item in given if isinstance(item, Path) and (item / MANIFEST_NAME).is_file()]
+    if not artifacts:
+        raise SlmcError("--require-signature: no artifact is given that could be signed")
+    for artifact in artifacts:
+        check_signature(artifact, key)
 
 
 def _fail(text: str, code: int) -> int:
@@ -105,6 +121,12 @@ def spec_options(*names: str) -> Callable[[F], F]:
 
 
 family_option = spec_option("family")
+
+signature_option = click.option(
+    "--require-signature",
+    type=PATH,
+    help="Public key, Ed25519: refuse artifacts not signed with its private half.",
+)
 
 model_options = stack(click.argument("model", type=PATH), spec_option("tokenizer"), family_option)
 

@@ -15,7 +15,7 @@ from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import artifact_native, say_whose_operators
 from toolchain.cli.opening import opened
-from toolchain.cli.options import PATH, command, family_option, text_field_option
+from toolchain.cli.options import PATH, command, family_option, signature_option, text_field_option
 from toolchain.cli.validating import artifact_text
 from toolchain.delivery.validate import accuracy_drop, artifact_session
 from toolchain.evidence.classes import AnyReference, ClassReference, reference_for
@@ -100,6 +100,7 @@ def _own_rows(own: AnyReference, text: Text) -> dict[str, Any]:
 @click.option("--metric", help="perplexity, or accuracy of a classifier; the subject's own if not given.")
 @click.option("--no-native", is_flag=True, help="An artifact on plain ONNX Runtime.")
 @artifact_native
+@signature_option
 @command
 def eval_command(
     console: Console, subject: Path, data: Path, text_field: str | None, reference: Path | None,

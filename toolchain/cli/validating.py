@@ -19,7 +19,7 @@ from targets.transport import EMULATED
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
-from toolchain.cli.options import PATH, THREADS, command, text_field_option
+from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
 from toolchain.delivery.validate import artifact_session, evaluation_request, session_logits
 from toolchain.evidence.classes import ClassReference, reference_for
 from toolchain.evidence.quality import bits_per_byte, standard_error, stream_logits
@@ -47,6 +47,7 @@ EMULATED_TOKENS = 256
 @click.option("--threads", type=THREADS, default=1)
 @click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
 @elsewhere_options
+@signature_option
 @command
 def validate_command(
     console: Console, artifact: Path, reference: Path | None, tokenizer: Path | None, data: Path | None,
