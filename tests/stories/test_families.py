@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import nn
@@ -24,6 +25,7 @@ from exporters.graph_nodes import read_workload
 from exporters.manifest import read_manifest
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice
+from toolchain.delivery.plan import read_plan
 from toolchain.delivery.validate import artifact_session
 from toolchain.estimate.latency import model_workload
 from toolchain.evidence.activity import input_activity
@@ -31,7 +33,7 @@ from toolchain.evidence.quality import Reference
 from toolchain.evidence.zeros import zero_shares
 from toolchain.model.catalog import load_model
 from toolchain.model.family import ModelOptions
-from toolchain.model.llama import Llama, LlamaConfig
+from toolchain.model.llama import Llama, LlamaConfig, LlamaFamily
 from toolchain.model.opt import Opt, OptConfig
 from toolchain.model.rwkv4 import Rwkv4
 from toolchain.model.spikegpt import SpikeGptConfig
@@ -53,6 +55,23 @@ def llama() -> tuple[nn.Module, dict[str, Any]]:
     }  # fmt: skip
 
 
+def llama3() -> tuple[nn.Module, dict[str, Any]]:
+    """Scaled rotary positions, as Llama 3.2 has them."""
+    scaling = {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    }  # fmt: skip
+    config = {
+        "model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+        "tie_word_embeddings": False, "rope_scaling": scaling,
+    }  # fmt: skip
+    plain = Llama(LlamaConfig(1, 32, 48, VOCABULARY, heads=4, groups=2, head_width=8, context=64))
+    shapes = {name: tuple(t.shape) for name, t in plain.state_dict().items()}
+    sizes = LlamaFamily().config(shapes, config, ModelOptions())
+    assert sizes.scaling is not None
+    return Llama(sizes), config
+
+
 def opt() -> tuple[nn.Module, dict[str, Any]]:
     """Biases, learned positions, a narrow embedding."""
     config = OptConfig(1, 32, 48, VOCABULARY, embedding=16, heads=4, positions=64, context=64, tied=False)
@@ -65,6 +84,7 @@ def rwkv() -> tuple[nn.Module, dict[str, Any]]:
 
 CASES = {
     "llama": (llama, ("--context", CONTEXT, "--kv-cache", "int8", "--layer", "lm_head=int4-g32")),
+    "llama3": (llama3, ("--context", CONTEXT)),
     "opt": (opt, ("--context", CONTEXT)),
     "rwkv": (rwkv, ()),
 }
@@ -90,6 +110,12 @@ def built(
     result = slmc("build", source, "-o", folder / "out", *options, *QUICK)
     assert result.exit_code == 0, result.stderr
     return source, folder / "out"
+
+
+def test_the_family_is_written_down(built: tuple[Path, Path]) -> None:
+    source, out = built
+    assert read_plan(out / "plan.json").family == load_model(source).tree.family
+    assert yaml.safe_load((out / "config.resolved.yaml").read_text())["family"] == load_model(source).tree.family
 
 
 def test_parity_and_sizes(built: tuple[Path, Path]) -> None:

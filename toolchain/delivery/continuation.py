@@ -70,7 +70,7 @@ class Continuation:
         seed: int, end: Sequence[int] = (), stop: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """model: `prefill` and `step` give logits [V], `room` the tokens that still fit, None without a limit."""
-        self._model, self._prompt, self._asked = model, prompt, tokens
+        self._model, self._prompt, self._asked, self._tokenizer = model, prompt, tokens, tokenizer
         self._decoder = Decoder(tokenizer, prompt)
         self._random, self._temperature, self._top_k = np.random.default_rng(seed), temperature, top_k
         self._end, self._stop = frozenset(end), tuple(stop)
@@ -105,13 +105,14 @@ class Continuation:
 
     def _pieces(self) -> Iterator[str]:
         began = time.perf_counter()
-        logits = self._model.prefill(np.array([self._prompt], np.int64)) if self._asked else None
+        logits: Any = self._model.prefill(np.array([self._prompt], np.int64)) if self._asked else None
         self.prompt_seconds = time.perf_counter() - began
         room = self._model.room
         limit = self._asked if room is None else min(self._asked, room)
+        rows = 0 if logits is None else rows_in_use(self._tokenizer, len(logits))
         while self.tokens < limit:
             began = time.perf_counter()
-            token = pick(logits, self._temperature, self._top_k, self._random)
+            token = pick(logits[:rows], self._temperature, self._top_k, self._random)
             if token in self._end:
                 self.ended = "end"
                 return
@@ -128,6 +129,11 @@ class Continuation:
 def _begun(text: str, stop: str) -> int:
     """How many characters at the end of the text may be the beginning of a stop string."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def rows_in_use(tokenizer: Any, rows: int) -> int:
+    """How many of the model's rows have a token; a vocabulary that was rounded up has more, which are never written."""
+    return next((n for n in range(rows, 0, -1) if tokenizer.id_to_token(n - 1) is not None), rows)
 
 
 def pick(logits: Any, temperature: float, top_k: int, random: np.random.Generator) -> int:

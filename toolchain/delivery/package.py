@@ -6,7 +6,7 @@ import ast
 import datetime
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from exporters.errors import SlmcError
@@ -14,6 +14,7 @@ from exporters.manifest import MANIFEST_NAME, FileEntry
 from exporters.opening import read_json
 from targets.native import LIBRARY_NAME
 from targets.verify import SUMS_NAME, file_sha256
+from toolchain.model.tokenizer import without_tokens
 from toolchain.outputs import check_output, remove_artifact, remove_files
 from toolchain.workspace import REPLACED
 
@@ -22,9 +23,15 @@ _HERE = Path(__file__).parent
 _RUNNER, _PART = "run_artifact.py", "continuation"
 
 
-def add_companions(staging: Path, tokenizer: Path, libraries: Mapping[str, Path]) -> None:
-    """The tokenizer, run.py, and the compiled operators by platform."""
-    shutil.copyfile(tokenizer, staging / "tokenizer.json")
+def add_companions(
+    staging: Path, tokenizer: Path, libraries: Mapping[str, Path], left_out: Collection[str] = ()
+) -> None:
+    """The tokenizer without tokens that are left out, run.py, and the compiled operators by platform."""
+    if left_out:
+        text = tokenizer.read_text(encoding="utf-8-sig")
+        (staging / "tokenizer.json").write_text(without_tokens(text, left_out), encoding="utf-8")
+    else:
+        shutil.copyfile(tokenizer, staging / "tokenizer.json")
     (staging / "run.py").write_text(runner(), encoding="utf-8")
     for platform, library in libraries.items():
         native = staging / "native" / platform

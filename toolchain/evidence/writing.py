@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from exporters.errors import SlmcError
 from exporters.states import StateSpec
+from toolchain.delivery.continuation import rows_in_use
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
 
@@ -48,6 +49,7 @@ def written(
     rows = min(ROWS, -(-tokens // length))
     batches = -(-tokens // (rows * length))
     texts: list[str] = []
+    vocabulary = rows_in_use(model.tokenizer, model.tree.vocabulary)
     for batch in range(batches):
         generator = torch.Generator().manual_seed(seed + batch)
         first = torch.full((rows, 1), begin[0]) if begin else _any_tokens(model, rows, generator)
@@ -56,8 +58,8 @@ def written(
             progress((batch * length + done) * rows, batches * length * rows)
 
         if opening:
-            first = continued(model.forward, first, min(1 + opening, length), 1.0, generator)
-        ids = continued(model.forward, first, length, temperature, generator, say)
+            first = continued(model.forward, first, min(1 + opening, length), 1.0, generator, vocabulary=vocabulary)
+        ids = continued(model.forward, first, length, temperature, generator, say, vocabulary)
         texts += [text for row in ids.tolist() for text in _texts(model, row, ends)]
     between = str(model.tokenizer.id_to_token(begin[0])) if begin else "\n"
     return between.join(texts) + "\n"
@@ -81,9 +83,10 @@ def _texts(model: LoadedModel, row: Sequence[int], ends: Container[int]) -> list
 
 def continued(
     model: LanguageModel, first: Tensor, length: int, temperature: float, generator: torch.Generator,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda done: None, vocabulary: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """Token ids int64 [rows, length]: `first` [rows, given] and what the model goes on with."""
+    """Token ids int64 [rows, length]: `first` [rows, given] and what the model goes on with, of the first `vocabulary`
+    tokens if that is given."""
     specs = model.state_specs()
     state = [
         s[:, :, :0] if spec.in_place else s for spec, s in zip(specs, model.initial_state(len(first)), strict=True)
@@ -94,7 +97,7 @@ def continued(
             state = _grown(state, specs, ids.shape[1])
             logits, state = model(ids[:, read:], state)
             read = ids.shape[1]
-            ids = torch.cat([ids, _drawn(logits[:, -1], temperature, generator)], 1)
+            ids = torch.cat([ids, _drawn(logits[:, -1, :vocabulary], temperature, generator)], 1)
             progress(read)
     return ids.clone()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,9 @@ def read_tokenizer(path: Path, vocabulary: int) -> ReadTokenizer:
     beyond = sorted((i, token) for token, i in tokenizer.get_vocab(with_added_tokens=True).items() if i >= vocabulary)
     left_out = tuple(token for _, token in beyond)
     if left_out:
-        content = json.loads(text)
-        if not _never_needed(content, left_out):
+        if not _never_needed(json.loads(text), left_out):
             raise SlmcError(_too_many(path, vocabulary, left_out, tokenizer))
-        content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] not in left_out]
-        tokenizer = _opened(path, json.dumps(content | {"padding": None}))
+        tokenizer = _opened(path, without_tokens(text, left_out))
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     allowed = min(UNUSED_ROWS, vocabulary // 2)
     if size < vocabulary - allowed:
@@ -75,6 +74,13 @@ def read_tokenizer(path: Path, vocabulary: int) -> ReadTokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return ReadTokenizer(tokenizer, left_out)
+
+
+def without_tokens(text: str, left_out: Collection[str]) -> str:
+    """A tokenizer.json without these added tokens, and without padding, which may need them."""
+    content = json.loads(text)
+    added = [t for t in content["added_tokens"] if t["content"] not in left_out]
+    return json.dumps(content | {"added_tokens": added, "padding": None}, ensure_ascii=False)
 
 
 def _opened(path: Path, text: str) -> Tokenizer:

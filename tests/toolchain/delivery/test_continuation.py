@@ -122,6 +122,17 @@ class Scripted:
         return self._next()
 
 
+def test_rows_without_a_token_are_never_written() -> None:
+    tokenizer = byte_level()
+    for temperature in (0.0, 5.0):
+        model = Scripted([290, 5], vocabulary=300)
+        found = Continuation(model, tokenizer, [1], tokens=40, temperature=temperature, top_k=300, seed=1)
+        seen: list[int] = []
+        model.step = lambda token, seen=seen, model=model: (seen.append(token), model._next())[1]  # type: ignore
+        "".join(found)
+        assert len(seen) == 39 and all(token <= EOS for token in seen)
+
+
 def told(
     script: str, *, tokens: int = 1000, room: int | None = None, end: Sequence[int] = (), stop: Sequence[str] = ()
 ) -> tuple[str, Continuation, list[str]]:

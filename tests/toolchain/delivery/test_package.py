@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from exporters.errors import SlmcError
-from toolchain.delivery.package import publish, write_sums
+from toolchain.delivery.package import add_companions, publish, write_sums
 from toolchain.outputs import PLAN, check_output, check_output_file
 
 
@@ -55,3 +57,16 @@ def test_places_without_a_name(name: str) -> None:
         check_output(Path(name), force=True)
     with pytest.raises(SlmcError, match="give a name"):
         check_output_file(Path(name), PLAN, force=True)
+
+
+def test_tokens_that_were_left_out_are_not_in_the_artifact(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    tokenizer.add_special_tokens(["<s>", "<pad>"])
+    tokenizer.enable_padding(pad_id=3, pad_token="<pad>")
+    tokenizer.save(str(tmp_path / "own.json"))
+    (tmp_path / "out").mkdir()
+    add_companions(tmp_path / "out", tmp_path / "own.json", {}, ("<pad>",))
+    found = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    assert found.get_vocab() == {"a": 0, "b": 1, "<s>": 2} and found.padding is None
+    add_companions(tmp_path / "out", tmp_path / "own.json", {})
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (tmp_path / "own.json").read_bytes()

@@ -58,6 +58,13 @@ def test_tokens_are_drawn_as_often_as_the_model_says() -> None:
     assert torch.allclose(shares, wanted, atol=0.035)
 
 
+def test_rows_beyond_the_vocabulary_are_never_drawn() -> None:
+    model, first = llama(), torch.full((2000, 1), 7)
+    for temperature in (0.0, 9.0):
+        ids = continued(model, first, 3, temperature, torch.Generator().manual_seed(0), vocabulary=4)
+        assert int(ids[:, 1:].max()) == 3 if temperature else int(ids[:, 1:].max()) < 4
+
+
 def test_texts_are_separated_by_what_begins_them() -> None:
     text = written(loaded(begins=True), 200, 1.0, 5)
     assert "<s>" in text and "<s><s>" not in text and not text.startswith("<s>")
