@@ -25,7 +25,6 @@ from exporters.graph_nodes import read_workload
 from exporters.manifest import read_manifest
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice
-from toolchain.delivery.plan import read_plan
 from toolchain.delivery.validate import artifact_session
 from toolchain.estimate.latency import model_workload
 from toolchain.evidence.activity import input_activity
@@ -37,6 +36,7 @@ from toolchain.model.llama import Llama, LlamaConfig, LlamaFamily
 from toolchain.model.opt import Opt, OptConfig
 from toolchain.model.rwkv4 import Rwkv4
 from toolchain.model.spikegpt import SpikeGptConfig
+from toolchain.search.plan import read_plan
 from toolchain.shipped import SHIPPED_TEXTS
 from toolchain.tuning.distil import Schedule, tune
 
@@ -114,7 +114,7 @@ def built(
 
 def test_the_family_is_written_down(built: tuple[Path, Path]) -> None:
     source, out = built
-    assert read_plan(out / "plan.json").family == load_model(source).tree.family
+    assert read_plan(out / "plan.json").options["family"] == load_model(source).tree.family
     assert yaml.safe_load((out / "config.resolved.yaml").read_text())["family"] == load_model(source).tree.family
 
 
