@@ -125,6 +125,20 @@ def summed_again(artifact: Path) -> None:
     write_sums(artifact)
 
 
+@pytest.fixture
+def altered(tmp_path: Path) -> Callable[..., Path]:
+    """A copy of an artifact that was changed by a function, its sums made again."""
+
+    def call(artifact: Path, change: Callable[[Path], object]) -> Path:
+        copy = tmp_path / "altered"
+        shutil.copytree(artifact, copy)
+        change(copy)
+        summed_again(copy)
+        return copy
+
+    return call
+
+
 @dataclasses.dataclass(frozen=True)
 class Running:
     """slmc in a process of its own, with its output in files."""

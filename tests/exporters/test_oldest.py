@@ -36,4 +36,4 @@ def test_all_bodies_on_the_oldest_runtime(oldest_python):
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None and int(passed[1]) > 1000, done.stdout[-500:]
+    assert passed is not None and int(passed[1]) > 900, done.stdout[-500:]

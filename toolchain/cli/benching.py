@@ -28,7 +28,9 @@ from targets.rounds import measure_in_turn, merged
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
+from toolchain.cli.judging import exit_code
 from toolchain.cli.options import PATH, command, signature_option
+from toolchain.delivery.promises import BROKEN, Found, verdict
 from toolchain.delivery.validate import artifact_session
 from toolchain.model.text import read_text
 from toolchain.model.text_rules import artifact_tokenizer
@@ -70,20 +72,23 @@ def bench_command(
 ) -> int:  # fmt: skip
     """Speed and memory of ARTIFACTS, here or --on another machine, with llama-bench's flags and columns.
 
-    Several are measured in turn, a process each time, and compared with the first.
+    Several are measured in turn, a process each time, and compared with the first. Exit code 3 if an artifact has
+    another size, or needs more memory, than its manifest promises.
     """
     folders = (*artifacts, *models)
     if not folders:
         raise SlmcError("no artifact is given; name one or more, as 'slmc bench OUT' or 'slmc bench -m OUT -m OTHER'")
     counts, tests = _numbers(threads, "-t", 1, 256), _tests(n_prompt, n_gen, prompt_and_gen)
-    rows = []
+    rows, code = [], 0
     with contextlib.ExitStack() as stack:
         subjects = [_subject(folder, console, stack, Elsewhere(**place), no_native=no_native) for folder in folders]
         for count in counts:
             for prompt, generated in tests:
-                rows += _test_rows(console, subjects, prompt, generated, repetitions, count, native=not no_native)
+                taken = _measured(subjects, prompt, generated, repetitions, count, native=not no_native)
+                rows += _rows(console, subjects, taken)
+                code = max(code, _judged(console, subjects, taken))
     click.echo(_rendered(rows, "json" if console.as_json else kind))
-    return 0
+    return code
 
 
 def _tests(n_prompt: str, n_gen: str, pairs: Sequence[str]) -> list[tuple[int, int]]:
@@ -120,10 +125,9 @@ def _subject(
     return _Subject(folder, manifest, where, tokens, vocabulary, read_workload(folder / "model.onnx").weight_bytes)
 
 
-def _test_rows(
-    console: Console, subjects: Sequence[_Subject], prompt: int, generated: int, repetitions: int, threads: int,
-    *, native: bool,
-) -> list[dict[str, Any]]:  # fmt: skip
+def _measured(
+    subjects: Sequence[_Subject], prompt: int, generated: int, repetitions: int, threads: int, *, native: bool
+) -> tuple[tuple[Measurement, ...], ...]:
     """One test of all artifacts, in turn."""
     request = MeasureRequest(prompt, generated, repetitions, threads, native)
 
@@ -136,12 +140,31 @@ def _test_rows(
             dataclasses.replace(asked, **(own | {"bandwidth": own["bandwidth"] and asked.bandwidth}))
         )
 
-    taken = measure_in_turn([measure_of(subject) for subject in subjects], request)
+    return measure_in_turn([measure_of(subject) for subject in subjects], request)
+
+
+def _judged(console: Console, subjects: Sequence[_Subject], taken: Sequence[Sequence[Measurement]]) -> int:
+    """The exit code that the artifacts' promises ask for; names the broken ones."""
+    code = 0
+    for subject, rounds in zip(subjects, taken, strict=True):
+        promises = verdict(subject.manifest, Found(memory=merged(rounds)))
+        for promise in (p for p in promises if p.status == BROKEN):
+            console.note(
+                f"{subject.folder.name}: broken promise: {promise.name} is {promise.found}, promised "
+                f"{promise.promised} within {promise.tolerance}"
+            )
+        code = max(code, exit_code(promises))
+    return code
+
+
+def _rows(
+    console: Console, subjects: Sequence[_Subject], taken: Sequence[Sequence[Measurement]]
+) -> list[dict[str, Any]]:
     rows = []
     for subject, rounds in zip(subjects, taken, strict=True):
         whole = merged(rounds)
         row = _row(subject, whole)
-        if len(subjects) > 1 and repetitions > 1:
+        if len(subjects) > 1 and len(rounds) > 1:
             row |= _compared(compare_paired([_quiet_ms(m) for m in rounds], [_quiet_ms(m) for m in taken[0]]))
         rows.append(row)
         for doubt in whole.doubts:

@@ -19,11 +19,21 @@ from targets.measurement import Measurement
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
+from toolchain.cli.judging import found_by
 from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
 from toolchain.cli.validating import artifact_text, predictions, reference_model
 from toolchain.delivery.package import now
+from toolchain.delivery.promises import KEPT, NOT_COMPARED, Promise, verdict
 from toolchain.delivery.validate import artifact_session
-from toolchain.gate.checks import FAILED, PASSED, Check, Compared, Tolerances, parse_tolerances, run_checks
+from toolchain.gate.checks import (
+    FAILED,
+    PASSED,
+    Check,
+    Compared,
+    Tolerances,
+    parse_tolerances,
+    run_checks,
+)
 from toolchain.gate.observe import TEXT_TOKENS, figures, measure_speed, read, speed
 from toolchain.gate.render import annotation_lines, benchmark_json, junit, markdown
 from toolchain.gate.values import ARTIFACT, MODEL, SCHEMA_VERSION, Baseline, packed, read_baseline, unpacked
@@ -146,7 +156,20 @@ def _checks(run: _Run, baseline: Baseline, path: Path, allowed: Tolerances) -> t
             run.measure(there, text, manifest.io.context),
         )
         compared = Compared(before, found, allowed, again=lambda: speed(run.measure(there, text, manifest.io.context)))
-        return (Check("files", PASSED, "", "", "all listed, unaltered, and no others"), *run_checks(compared))
+        promised = verdict(manifest, found_by(text, own, stock))
+        promises = [_promise_check(promise) for promise in promised if promise.status != NOT_COMPARED]
+        return (
+            Check("files", PASSED, "", "", "all listed, unaltered, and no others"),
+            *run_checks(compared),
+            *promises,
+        )
+
+
+def _promise_check(promise: Promise) -> Check:
+    """One promise of the artifact's own manifest as a check."""
+    status = PASSED if promise.status == KEPT else FAILED
+    why = f"as the manifest says, within {promise.tolerance}; margin {promise.margin}"
+    return Check(f"promised {promise.name}", status, promise.promised, promise.found, why)
 
 
 def _say(console: Console, artifact: Path, baseline: Path, checks: Sequence[Check], *, annotate: bool) -> int:

@@ -21,9 +21,11 @@ from targets.cpu import named_cpu
 from targets.energy import Activity, estimate_energy
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
+from toolchain.cli.judging import exit_code
 from toolchain.cli.opening import opened, tell
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, signature_option
 from toolchain.delivery.package import read_report
+from toolchain.delivery.promises import Found, broken, verdict
 from toolchain.delivery.reports.catalog import REPORTS, render
 from toolchain.delivery.reports.data import LayerRow, Report, report_from_json
 from toolchain.delivery.reports.html import render_heatmap
@@ -177,14 +179,17 @@ def report_command(console: Console, artifact: Path, kind: str, output: Path | N
     """Show an ARTIFACT's report again."""
     if output is not None:
         check_output_file(output, REPORT_FILES.get("json" if console.as_json else kind, REPORT_FILES["md"]), force=True)
-    open_artifact(artifact)
+    promises = verdict(open_artifact(artifact), Found())
     report = report_from_json(read_report(artifact))
     text = render(report, "json" if console.as_json else kind)
     if output is None:
         click.echo(text)
     else:
         write_whole(output, text)
-    return 0
+    for name in broken(promises):
+        console.note(f"{artifact}: broken promise: {name}")
+    console.detail("these figures were measured at the build; 'slmc validate' compares them with today's")
+    return exit_code(promises)
 
 
 @click.command("schema")

@@ -10,13 +10,15 @@ from typing import Any
 import click
 
 from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME
+from exporters.manifest import MANIFEST_NAME, read_manifest
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import artifact_native, say_whose_operators
+from toolchain.cli.judging import found_in, say_verdict, verdict_document
 from toolchain.cli.opening import opened
 from toolchain.cli.options import PATH, command, family_option, signature_option, text_field_option
-from toolchain.cli.validating import artifact_text
+from toolchain.cli.validating import artifact_text, predictions
+from toolchain.delivery.promises import Promise, verdict
 from toolchain.delivery.validate import accuracy_drop, artifact_session
 from toolchain.evidence.classes import AnyReference, ClassReference, reference_for
 from toolchain.evidence.quality import Score, bits_per_byte, stream_logits
@@ -107,15 +109,18 @@ def eval_command(
     tokenizer: Path | None, family: str | None, tokens: int | None, metric: str | None, no_native: bool,
     artifact_native: bool,
 ) -> int:  # fmt: skip
-    """Perplexity and bits per byte of a model or artifact SUBJECT on a text, or accuracy on labelled sentences."""
+    """Perplexity and bits per byte of a model or artifact SUBJECT on a text, or accuracy on labelled sentences.
+
+    Of an artifact, what its manifest promises of this is compared; exit code 3 if a promise is broken.
+    """
     reader = partial(_reader, console, data, text_field, tokenizer, family, native=not no_native, own=artifact_native)
-    model, text = reader(subject)
+    model, text, _ = reader(subject)
     check_metric(metric, classifier=text.sentences is not None)
-    text = text.head(tokens) if tokens else text
+    text, other, source = text.head(tokens) if tokens else text, None, None
     if reference is None:
         document = _own_rows(reference_for(model, text.reading), text)
     else:
-        other, same = reader(reference, context=model.context)
+        other, same, source = reader(reference, context=model.context)
         if other.context != model.context:
             raise SlmcError(
                 f"{reference}: its context is {other.context}, that of {subject} {model.context}; they read {data} in "
@@ -128,23 +133,38 @@ def eval_command(
         document = _score_rows(reference_for(other, text.reading).score(stream_logits(model, text.reading)), text)
     rows = [(k, f"{v:.6g}" if isinstance(v, float) else str(v)) for k, v in document.items()]
     console.table(str(subject), ("measured", "value"), rows)
+    code = 0
+    if (subject / MANIFEST_NAME).is_file():
+        promises = _promises(subject, model, text, other, source)
+        code = say_verdict(console, promises)
+        document |= verdict_document(promises)
     if console.as_json:
         console.result(document, "")
-    return 0
+    return code
+
+
+def _promises(artifact: Path, model: Any, text: Text, reference: Any, source: str | None) -> tuple[Promise, ...]:
+    """What the artifact's manifest promises beside what it reads here; source: SHA-256 of the reference's weights."""
+    manifest = read_manifest(artifact)
+    expected = predictions(reference, text.reading) if source == manifest.source.sha256 else None
+    return verdict(manifest, found_in(text, *predictions(model, text.reading), reference=expected))
 
 
 def _reader(
     console: Console, data: Path, field: str | None, tokenizer: Path | None, family: str | None, path: Path, *,
     native: bool, own: bool, context: int | None = None,
-) -> tuple[Any, Text]:  # fmt: skip
-    """A model (with a context of that size) or artifact as a language model, and the text as it reads it."""
+) -> tuple[Any, Text, str | None]:  # fmt: skip
+    """A model (with a context of that size) or artifact as a language model, the text as it reads it, and the SHA-256
+    of a model's weights."""
     if (path / MANIFEST_NAME).is_file():
         manifest = open_artifact(path)
         say_whose_operators(console, path, native=native, trusted=own)
         session = artifact_session(path, manifest.io, native=native, own=own)
-        return _AsModel(session), artifact_text(path, manifest, data, session.vocabulary, field)
+        return _AsModel(session), artifact_text(path, manifest, data, session.vocabulary, field), None
     loaded = opened(console, path, tokenizer, family, context)
     if loaded.classes:
         labels = loaded.classes.labels
-        return loaded.forward, read_judged(data, loaded.tokenizer, labels, loaded.forward.context, "--data", field)
-    return loaded.forward, read_text(data, loaded.tokenizer, loaded.forward.context, field)
+        text = read_judged(data, loaded.tokenizer, labels, loaded.forward.context, "--data", field)
+    else:
+        text = read_text(data, loaded.tokenizer, loaded.forward.context, field)
+    return loaded.forward, text, loaded.sha256

@@ -19,7 +19,9 @@ from targets.transport import EMULATED
 from targets.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
+from toolchain.cli.judging import found_by, promised_text, say_verdict, verdict_document
 from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
+from toolchain.delivery.promises import Found, summary, verdict
 from toolchain.delivery.validate import artifact_session, evaluation_request, session_logits
 from toolchain.evidence.classes import ClassReference, reference_for
 from toolchain.evidence.quality import bits_per_byte, standard_error, stream_logits
@@ -53,22 +55,31 @@ def validate_command(
     console: Console, artifact: Path, reference: Path | None, tokenizer: Path | None, data: Path | None,
     text_field: str | None, tokens: int | None, threads: int, no_native: bool, **place: Any,
 ) -> int:  # fmt: skip
-    """Check an ARTIFACT, here or --on another machine: files, both ways to run it, quality, speed and memory."""
+    """Check an ARTIFACT, here or --on another machine: files, both ways to run it, quality, speed and memory.
+
+    What its manifest promises is compared with what is measured; exit code 3 if a promise is broken.
+    """
     manifest = open_artifact(artifact)
-    count = tokens or (EMULATED_TOKENS if place["on"] == EMULATED else TEXT_TOKENS)
     vocabulary = artifact_session(artifact, manifest.io, native=not no_native).vocabulary
-    text = artifact_text(artifact, manifest, data, vocabulary, text_field).head(count)
+    text = artifact_text(artifact, manifest, data, vocabulary, text_field)
+    if tokens or place["on"] == EMULATED:
+        text = text.head(tokens or EMULATED_TOKENS)
+    else:
+        text = promised_text(text, manifest, TEXT_TOKENS)
     model = reference_model(reference, tokenizer, artifact, manifest) if reference else None
     with site(Elsewhere(**place), console, artifact, manifest, native=not no_native, speed=False) as where:
         document: dict[str, Any] = {} if where.name is None else {"on": where.name}
-        document |= {"files": "ok"} | _predictions(where, text, threads, native=not no_native, model=model)
+        said, found = _predictions(where, text, threads, native=not no_native, model=model)
+        document |= {"files": "ok"} | said
         if where.speed_counts:
             read, chunk = tuple(int(t) for t in text.ids[:1024]), chunk_for(vocabulary)
             lengths = fitting_lengths(MeasureRequest.prompt_tokens, MeasureRequest.generate_tokens, manifest.io.context)
             request = MeasureRequest(
                 *lengths, tokens=read, threads=threads, native=not no_native, chunk_tokens=chunk, bandwidth=False
             )
-            document |= _speed(where.measure(request))
+            measured = where.measure(request)
+            document |= _speed(measured)
+            found = dataclasses.replace(found, memory=measured)
         else:
             document["speed"] = "not reported: emulated"
         if where.limit is not None:
@@ -84,8 +95,10 @@ def validate_command(
         document["kl_mean"] = reference_for(model.forward, text.reading).score(logits).kl_mean
     rows = [(k, f"{v:.6g}" if isinstance(v, float) else str(v)) for k, v in document.items()]
     console.table(str(artifact), (f"measured {'here' if where.name is None else 'there'}", "value"), rows)
-    console.result(document, "valid")
-    return 0
+    promises = verdict(manifest, found)
+    code = say_verdict(console, promises)
+    console.result(document | verdict_document(promises), summary(promises))
+    return code
 
 
 def artifact_text(artifact: Path, manifest: Manifest, data: Path | None, vocabulary: int, field: str | None) -> Text:
@@ -109,12 +122,14 @@ def reference_model(path: Path, tokenizer: Path | None, artifact: Path, manifest
     return model
 
 
-def _predictions(where: Site, text: Text, threads: int, *, native: bool, model: LoadedModel | None) -> dict[str, Any]:
+def _predictions(
+    where: Site, text: Text, threads: int, *, native: bool, model: LoadedModel | None
+) -> tuple[dict[str, Any], Found]:
     """Quality of the artifact as it runs there, and whether its ways to run agree."""
     read = where.evaluate(evaluation_request(text, SINGLE_TOKENS, native=native, threads=threads))
     short = evaluation_request(text.head(STOCK_TOKENS), 0, native=False, threads=threads)
     count = len(short.labels or short.tokens)
-    stock = where.evaluate(short) if native else read.head(count)
+    stock = where.evaluate(short) if read.native_library else None
     document: dict[str, Any] = {"dataset": text.name, "tokens": len(read.losses), "perplexity": read.perplexity}
     if read.accuracy is None:
         document["bits_per_byte"] = bits_per_byte(read.perplexity, len(read.losses), text.n_bytes)
@@ -125,15 +140,18 @@ def _predictions(where: Site, text: Text, threads: int, *, native: bool, model: 
         }  # fmt: skip
     document |= {
         "token_by_token_top1": read.token_by_token_top1,
-        "stock_runtime_top1": stock.agreement(read.best),
-        "stock_runtime_perplexity_ratio": stock.perplexity / read.head(count).perplexity,
+        "stock_runtime_top1": stock.agreement(read.best) if stock else None,
+        "stock_runtime_perplexity_ratio": stock.perplexity / read.head(count).perplexity if stock else None,
     }
-    return document if model is None else document | _beside(model, read, text)
+    if model is None:
+        return document, found_by(text, read, stock)
+    reference = predictions(model.forward, text.reading)
+    return document | _beside(reference, read, text), found_by(text, read, stock, reference)
 
 
-def _beside(model: LoadedModel, read: Evaluation, text: Text) -> dict[str, Any]:
+def _beside(reference: tuple[Tensor, Tensor], read: Evaluation, text: Text) -> dict[str, Any]:
     """The artifact's losses and best tokens beside the fp32 model's."""
-    losses, best = predictions(model.forward, text.reading)
+    losses, best = reference
     labels = text.sentences.labels if text.sentences else None
     if read.accuracy is not None and labels is not None:
         accuracy = float(torch.eq(best, labels).double().mean())

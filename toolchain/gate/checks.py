@@ -129,9 +129,10 @@ def check_single(c: Compared) -> Check:
 
 def check_stock(c: Compared) -> Check:
     """The compiled operators, and the functions on plain ONNX Runtime."""
-    return _agreement(
-        c, "parity with plain runtime", c.before.predictions.stock_runtime_top1, c.now.predictions.stock_runtime_top1
-    )
+    name, before, now = "parity with plain runtime", c.before.predictions, c.now.predictions
+    if before.stock_runtime_top1 is None or now.stock_runtime_top1 is None:
+        return _incomparable(name, "no compiled operators ran, with which it could be compared")
+    return _agreement(c, name, before.stock_runtime_top1, now.stock_runtime_top1)
 
 
 def _agreement(c: Compared, name: str, before: float, now: float) -> Check:

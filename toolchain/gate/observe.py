@@ -37,11 +37,11 @@ class Site(Protocol):
         """Speed and memory, in a process of its own."""
 
 
-def read(site: Site, text: Text, *, threads: int, native: bool) -> tuple[Evaluation, Evaluation]:
-    """The text as the artifact reads it, and its beginning on plain ONNX Runtime."""
+def read(site: Site, text: Text, *, threads: int, native: bool) -> tuple[Evaluation, Evaluation | None]:
+    """The text as the artifact reads it, and its beginning on plain ONNX Runtime; None if the first ran on that."""
     own = site.evaluate(evaluation_request(text, SINGLE_TOKENS, native=native, threads=threads))
     short = evaluation_request(text.head(STOCK_TOKENS), 0, native=False, threads=threads)
-    return own, site.evaluate(short) if native else own.head(len(short.labels or short.tokens))
+    return own, site.evaluate(short) if own.native_library else None
 
 
 def measure_speed(
@@ -80,7 +80,7 @@ def token_cpu_ms(measurement: Measurement) -> float:
 
 
 def figures(
-    manifest: Manifest, text: Text, own: Evaluation, stock: Evaluation, reference_tokens: tuple[int, ...],
+    manifest: Manifest, text: Text, own: Evaluation, stock: Evaluation | None, reference_tokens: tuple[int, ...],
     measurements: Sequence[Measurement],
 ) -> Figures:  # fmt: skip
     """All that the gate compares."""
@@ -103,7 +103,7 @@ def figures(
             own.perplexity,
             own.agreement(reference_tokens),
             own.token_by_token_top1,
-            stock.agreement(own.best),
+            stock.agreement(own.best) if stock else None,
             own.accuracy,
         ),
         model_memory_bytes=tuple(m.ended.peak_bytes - m.baseline.rss_bytes for m in measurements),

@@ -62,14 +62,15 @@ class Machine:
 class Predictions:
     """perplexity on the text; top1_agreement with the reference tokens; the other two: the ways to run it agree.
 
-    token_by_token_top1: None where a text must come in one call. accuracy: of a classifier, whose perplexity is that of
+    token_by_token_top1: None where a text must come in one call. stock_runtime_top1: None where no operators ran, since
+    the plain runtime is not compared with itself. accuracy: of a classifier, whose perplexity is that of
     its labels, and whose reference tokens are classes.
     """
 
     perplexity: float
     top1_agreement: float
     token_by_token_top1: float | None
-    stock_runtime_top1: float
+    stock_runtime_top1: float | None
     accuracy: float | None = None
 
 

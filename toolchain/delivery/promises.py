@@ -1,0 +1,259 @@
+"""What an artifact's manifest promises beside what is measured: one table, for all commands that judge an artifact.
+
+A tolerance is an allowance for what differs between equal artifacts (another instruction set, another text) and
+DEVIATIONS standard errors of the measurement: of block means of paired differences of losses, or of a share of tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from exporters.manifest import ACCURACY, Manifest
+from targets import units
+from targets.measurement import Measurement
+
+KEPT, BROKEN, NOT_COMPARED = "kept", "broken", "not compared"
+BROKEN_EXIT_CODE: Final = 3
+DEVIATIONS: Final = 4.0
+"""Standard errors: chance alone goes further once in 30,000 measurements."""
+BLOCK: Final = 32
+"""Neighbouring tokens are averaged before their spread is taken: they are not independent."""
+SAME_TEXT, OTHER_TEXT = 0.005, 0.10
+"""Shares by which figures of equal artifacts may differ: reading the same tokens, and tokens of another text."""
+MEMORY_SHARE, MEMORY_BYTES = 0.10, 4 * 2**20
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The beginning of the text on the functions of plain ONNX Runtime, and with compiled operators: losses in nats of
+    both [n], and the share of equal best tokens."""
+
+    losses: Array
+    operators: Array
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured of an artifact; None where it was not.
+
+    losses: nats of every prediction [n]; of a classifier, of every sentence, and right: whether its class was found.
+    reference, reference_right: the fp32 model's on the same text. agreement: share of its best tokens.
+    """
+
+    dataset_sha256: str | None = None
+    losses: Array | None = None
+    right: Array | None = None
+    reference: Array | None = None
+    reference_right: Array | None = None
+    agreement: float | None = None
+    plain: Plain | None = None
+    single: float | None = None
+    memory: Measurement | None = None
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One line of the verdict. margin: how much worse it might be, negative by how much it is too bad."""
+
+    name: str
+    status: str
+    promised: str
+    found: str
+    tolerance: str
+    margin: str
+    why: str = ""
+
+
+def verdict(manifest: Manifest, found: Found) -> tuple[Promise, ...]:
+    """Every promise of the table."""
+    return tuple(judge(manifest, found) for judge in PROMISES)
+
+
+def broken(promises: Sequence[Promise]) -> tuple[str, ...]:
+    """Names of the promises that do not hold."""
+    return tuple(promise.name for promise in promises if promise.status == BROKEN)
+
+
+def summary(promises: Sequence[Promise]) -> str:
+    """The verdict in one line."""
+    kept = sum(promise.status == KEPT for promise in promises)
+    failed = broken(promises)
+    if failed:
+        return f"broken: {', '.join(failed)} (of {kept + len(failed)} promises that were compared)"
+    return (
+        f"valid: {kept} of {len(promises)} promises were compared, and hold"
+        if kept
+        else "valid files; no promise was compared"
+    )
+
+
+def size(manifest: Manifest, found: Found) -> Promise:
+    """The two model files, to the byte."""
+    actual = sum(entry.bytes for name, entry in manifest.files.items() if name in ("model.onnx", "model.onnx.data"))
+    return _bounded("size", manifest.bytes.file, actual, 0, lambda value: f"{value:.0f} bytes")
+
+
+def metric(manifest: Manifest, found: Found) -> Promise:
+    """Perplexity, or accuracy, of the very tokens that the figure was taken of."""
+    promised = manifest.quality
+    name = "perplexity" if promised is None else promised.metric
+    if promised is None:
+        return _open(name, "the manifest has no figure")
+    if found.losses is None:
+        return _open(name, "no text was read")
+    if found.dataset_sha256 != promised.dataset_sha256 or len(found.losses) != promised.tokens:
+        return _open(name, f"promised of {promised.tokens} predictions in {promised.dataset}; this is other text")
+    if promised.metric == ACCURACY and found.right is not None:
+        room = SAME_TEXT + 2 / len(found.right)
+        return _bounded(name, promised.compressed, float(found.right.mean()), room, _percent, more_is_better=True)
+    room = promised.compressed * math.expm1(SAME_TEXT + DEVIATIONS * _implementations(found))
+    return _bounded(name, promised.compressed, _perplexity(found.losses), room, lambda value: f"{value:.4f}")
+
+
+def drop(manifest: Manifest, found: Found) -> Promise:
+    """The share by which perplexity rises or accuracy falls against the fp32 model on the same text."""
+    promised = manifest.quality
+    if promised is None or found.losses is None or found.reference is None:
+        return _open(
+            "drop", "no fp32 model to compare with: give --reference" if promised else "no figure in the manifest"
+        )
+    own_error = max(promised.relative_drop_upper - promised.relative_drop, 0.0) / 1.645
+    if found.right is not None and found.reference_right is not None:
+        whole = max(float(found.reference_right.mean()), 1 / len(found.right))
+        change = (found.reference_right - found.right) / whole
+        error = math.sqrt((float(change.var()) + 1 / len(change)) / len(change))
+        actual = float(change.mean())
+    else:
+        actual = _change(found.losses, found.reference)
+        error = _standard_error(found.losses - found.reference)
+    same = found.dataset_sha256 == promised.dataset_sha256
+    room = (SAME_TEXT if same else OTHER_TEXT) + DEVIATIONS * math.hypot(error, own_error)
+    return _bounded("drop", promised.relative_drop, actual, room, _percent)
+
+
+def agreement(manifest: Manifest, found: Found) -> Promise:
+    """Best tokens, or classes, that are the fp32 model's."""
+    promised = manifest.quality
+    if promised is None or found.agreement is None or found.losses is None:
+        return _open(
+            "agreement", "no fp32 model to compare with: give --reference" if promised else "no figure in the manifest"
+        )
+    same = found.dataset_sha256 == promised.dataset_sha256
+    room = (SAME_TEXT if same else OTHER_TEXT) + _share_error(
+        promised.top1_agreement, len(found.losses), promised.tokens
+    )
+    return _bounded("agreement", promised.top1_agreement, found.agreement, room, _percent, more_is_better=True)
+
+
+def parity(manifest: Manifest, found: Found) -> Promise:
+    """Best tokens on plain ONNX Runtime that are those of the compiled operators."""
+    return _parity(manifest, "parity with plain runtime", found.plain.agreement if found.plain else None, found)
+
+
+def single(manifest: Manifest, found: Found) -> Promise:
+    """Best tokens read one by one that are those of one call."""
+    return _parity(manifest, "parity token by token", found.single, found)
+
+
+def _parity(manifest: Manifest, name: str, actual: float | None, found: Found) -> Promise:
+    promised = manifest.parity
+    if promised is None:
+        return _open(name, "the manifest has no figure")
+    if actual is None:
+        return _open(name, "only one way to run it was tried")
+    read = len(found.plain.losses) if found.plain else len(found.losses if found.losses is not None else ())
+    room = 2 * SAME_TEXT + _share_error(promised.top1_agreement, max(read, 1), promised.tokens)
+    return _bounded(name, promised.top1_agreement, actual, room, _percent, more_is_better=True)
+
+
+def parity_of_losses(manifest: Manifest, found: Found) -> Promise:
+    """Perplexity on plain ONNX Runtime over that of the compiled operators."""
+    name, promised = "perplexity on plain runtime", manifest.parity
+    if promised is None or found.plain is None:
+        return _open(name, "only one way to run it was tried" if promised else "the manifest has no figure")
+    away = abs(_change(found.plain.losses, found.plain.operators))
+    room = SAME_TEXT + DEVIATIONS * _implementations(found)
+    return _bounded(name, abs(promised.perplexity_ratio - 1), away, room, _percent)
+
+
+def memory(manifest: Manifest, found: Found) -> Promise:
+    """Peak memory less that of the empty runtime, on the machine and in the way that it was promised of."""
+    promised, now = manifest.measured, found.memory
+    if promised is None or now is None:
+        return _open("memory", "the manifest has no figure" if promised is None else "no memory was measured")
+    facts = (
+        ("cpu", promised.cpu, now.cpu), ("isa", promised.isa, now.isa), ("threads", promised.threads, now.threads),
+        ("onnxruntime", promised.ort_version, now.ort_version),
+        ("operators", promised.native, now.native_library is not None),
+    )  # fmt: skip
+    for name, before, today in facts:
+        if before != today:
+            return _open("memory", f"{name} was {before}, is {today}")
+    if now.prompt_tokens > promised.prompt_tokens:
+        return _open(
+            "memory", f"promised of a prompt of {promised.prompt_tokens} tokens, this one has {now.prompt_tokens}"
+        )
+    before_bytes = promised.rss_peak_bytes - promised.rss_baseline_bytes
+    room = max(MEMORY_SHARE * before_bytes, MEMORY_BYTES)
+    return _bounded("memory", before_bytes, now.ended.peak_bytes - now.baseline.rss_bytes, room, units.bytes_text)
+
+
+PROMISES: Final = (size, metric, drop, agreement, parity, parity_of_losses, single, memory)
+
+
+def _bounded(
+    name: str, promised: float, found: float, room: float, said: Callable[[Any], str], *, more_is_better: bool = False
+) -> Promise:
+    margin = found - promised + room if more_is_better else promised - found + room
+    status = KEPT if margin >= 0 else BROKEN  # a figure that is no number breaks it
+    sign = "" if not margin < 0 else "-"
+    return Promise(name, status, said(promised), said(found), said(room), sign + said(abs(margin)))
+
+
+def _open(name: str, why: str) -> Promise:
+    return Promise(name, NOT_COMPARED, "", "", "", "", why)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}"
+
+
+def _perplexity(losses: Array) -> float:
+    return math.exp(min(float(losses.mean()), 700.0))
+
+
+def _change(losses: Array, reference: Array) -> float:
+    return math.expm1(min(float((losses - reference).mean()), 700.0))
+
+
+def _standard_error(difference: Array) -> float:
+    """Of the mean of a correlated series [n], by the spread of block means; by its own where that is too short."""
+    blocks = difference[: len(difference) // BLOCK * BLOCK].reshape(-1, BLOCK).mean(1)
+    values = blocks if len(blocks) > 3 else difference
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 1.0
+
+
+def _implementations(found: Found) -> float:
+    """Standard error of what the ways to run an artifact differ by: rounding, and the spikes that it flips.
+
+    The differences are cut to a tenth of a nat: what is larger is a fault, and no reason to allow for one.
+    """
+    if found.plain is None:
+        return 0.0
+    return _standard_error(np.clip(found.plain.losses - found.plain.operators, -0.1, 0.1))
+
+
+def _share_error(share: float, tokens: int, promised_tokens: int) -> float:
+    """DEVIATIONS standard errors of a difference of shares; twice the variance, because tokens depend on another."""
+    least = 3 / max(promised_tokens, 1)  # none of n seen: up to 3 / n are believable
+    spread = max(share * (1 - share), min(least, 0.25))
+    return DEVIATIONS * math.sqrt(2 * spread * (1 / tokens + 1 / max(promised_tokens, 1)))
