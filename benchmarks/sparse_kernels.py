@@ -18,13 +18,9 @@ import numpy as np
 from kernels import ours
 from timing import PLACES, Contestant, Planes, Setting, entered, measure, table
 
-from exporters.formats.base import Encoded
+from exporters.formats.base import Encoded, Format
 from exporters.formats.catalog import format_named
-from exporters.formats.decomposed import DecomposedFormat
-from exporters.formats.float4 import Float4Format
-from exporters.formats.nm import NmFormat
-from exporters.formats.sparse_tiles import in_tiles, sparse_tile_of
-from exporters.formats.units import padded_columns
+from exporters.formats.parts import Node
 from exporters.native_library import library
 from exporters.ops.signatures import DOMAIN
 
@@ -32,21 +28,24 @@ FORMATS = ("2:4/int4-g128", "2:4/int4-g64", "4:8/int4-g128", "6:8/int4-g128", "4
            "2:8x16/int4-g128", "1:8/int8", "6:8/fp4-g16", "fp4-g16", "fp4-g32")  # fmt: skip
 
 
-def random_planes(fmt: NmFormat | Float4Format, rng: np.random.Generator, size: int) -> Encoded:
+def example(fmt: Format, rng: np.random.Generator, size: int) -> Node:
+    """The product of a few rows."""
+    (term,) = fmt.product(fmt.encode(rng.standard_normal((64, size)).astype(np.float32))).terms
+    return term.nodes[0]
+
+
+def random_planes(fmt: Format, rng: np.random.Generator, size: int) -> Encoded:
     """Random codes behind a few encoded rows' patterns, repeated."""
-    values = fmt.values if isinstance(fmt, NmFormat) else fmt
-    steps = values.steps(np.arange(2**fmt.bits))
-    kept = size * fmt.kept / fmt.period if isinstance(fmt, NmFormat) else size
+    (part,) = fmt.parts
+    steps = part.values.steps(np.arange(2**fmt.bits))
+    kept = size * part.kept / part.period
     scale = 1 / np.sqrt(np.square(steps).mean() * kept)  # so that a product keeps the size of x
     planes = {}
     for name, plane in fmt.planes_for(size, size).items():
         if name == "scales":
             planes[name] = (rng.choice([-1, 1], plane.shape) * scale).astype(np.float16)
         elif name == "patterns":
-            example = fmt.encode(rng.standard_normal((64, size)).astype(np.float32)).planes
-            if isinstance(fmt, NmFormat) and sparse_tile_of(fmt, size, size):
-                example = in_tiles(fmt, example)
-            planes[name] = np.resize(example[name], plane.shape)
+            planes[name] = np.resize(example(fmt, rng, size).planes[name], plane.shape)
         else:
             planes[name] = rng.integers(0, 256, plane.shape, dtype=np.uint8)
     return Encoded(fmt.name, (size, size), planes)
@@ -54,9 +53,6 @@ def random_planes(fmt: NmFormat | Float4Format, rng: np.random.Generator, size: 
 
 def sparse(name: str, activation_bits: int) -> Contestant:
     fmt = format_named(name)
-    assert isinstance(fmt, NmFormat | Float4Format)
-    pattern = (fmt.kept, fmt.period, fmt.pattern_rows) if isinstance(fmt, NmFormat) else (8, 8, 1)
-    values = fmt.values if isinstance(fmt, NmFormat) else fmt
 
     def weights(rng: np.random.Generator, size: int, _: int) -> Planes:
         planes = random_planes(fmt, rng, size).planes
@@ -67,11 +63,8 @@ def sparse(name: str, activation_bits: int) -> Contestant:
         return ordered
 
     def attributes(size: int, _: int) -> dict[str, int]:
-        return {
-            "K": size, "N": size, "bits": fmt.bits, "group": fmt.group or padded_columns(size), "kept": pattern[0],
-            "period": pattern[1], "pattern_rows": pattern[2], "float4": int(isinstance(values, Float4Format)),
-            "activation_bits": activation_bits, "tile": sparse_tile_of(fmt, size, size),
-        }  # fmt: skip
+        node = example(fmt, np.random.default_rng(0), size)
+        return {**node.attributes, "N": size, "activation_bits": activation_bits}
 
     return Contestant(name, "SparseLinear", DOMAIN, weights, attributes)
 
@@ -115,7 +108,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     library().slmc_force_isa(arguments.isa)
-    if any(isinstance(format_named(n), DecomposedFormat) for n in arguments.formats):
+    if any(len(format_named(n).parts) != 1 for n in arguments.formats):
         parser.error("a decomposed format is two products; name its parts")
     a = arguments
     for size, place, tokens, threads in itertools.product(a.size, a.place, a.tokens, a.threads):

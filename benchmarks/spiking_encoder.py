@@ -21,7 +21,6 @@ from torch import nn
 from exporters.export import export_graph
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
-from exporters.formats.event import EventFormat
 from exporters.manifest import ClassScores
 from exporters.native_library import library_path
 from targets.session import Session, open_session
@@ -61,9 +60,8 @@ def opened(model: LoadedModel, recipe: Recipe, folder: Path) -> Session:
     encoded: dict[str, Encoded] = {}
     for path, choice in recipe.items():
         fmt = format_named(choice.format)
-        dense = fmt.dense.name if isinstance(fmt, EventFormat) else choice.format
-        found = compress(model.weight(path), dataclasses.replace(choice, format=dense), None)
-        encoded[path] = fmt.from_dense(found) if isinstance(fmt, EventFormat) else found
+        found = compress(model.weight(path), dataclasses.replace(choice, format=fmt.plain.name), None)
+        encoded[path] = fmt.from_plain(found)
     folder.mkdir()
     module = stored_model(model, encoded, recipe)
     assert model.classes is not None

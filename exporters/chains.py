@@ -18,7 +18,8 @@ from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.parts import Array, Node
 from exporters.ops.bodies import Bodies
-from exporters.ops.functions import OPSET, plain_functions, qlinear_function
+from exporters.ops.body_table import body_of
+from exporters.ops.functions import OPSET
 from exporters.ops.signatures import (
     DOMAIN,
     GATED_SPIKE_ADD,
@@ -28,11 +29,9 @@ from exporters.ops.signatures import (
     SHIFT_MIX2,
     SHIFT_MIX3,
     SIGNATURES,
-    SPARSE_LINEAR,
     SPIKE_ADD,
     WKV,
 )
-from exporters.ops.sparse_functions import sparse_linear_function
 
 PAGE_BYTES = 4096
 IR_VERSION = 10
@@ -274,19 +273,11 @@ def _write(path: Path, nodes: Sequence[NodeProto], constants: dict[str, Array], 
 
 def _functions(nodes: Sequence[NodeProto]) -> list[FunctionProto]:
     """Bodies of our operators, for a runtime without the library; renames the nodes after them."""
-    plain, bodies = plain_functions(), Bodies()
+    bodies = Bodies()
     for node in nodes:
-        if node.domain != DOMAIN:
-            continue
-        values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        if node.op_type == SPARSE_LINEAR.name:
-            body = sparse_linear_function(values)
-        elif node.op_type in plain:
-            body = plain[node.op_type]
-        else:
-            how = (values["bits"], values["group"], len(node.input) > 4, values["activation_bits"], values["tile"])
-            body = qlinear_function(*how)
-        node.op_type = bodies.name(body)
+        if node.domain == DOMAIN:
+            values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            node.op_type = bodies.name(body_of(node.op_type, values, zeros=len(node.input) > 4 and bool(node.input[4])))
     return bodies.functions
 
 

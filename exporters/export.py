@@ -22,10 +22,9 @@ from torch import Tensor, nn
 from exporters.errors import SlmcError
 from exporters.manifest import ClassScores, Io, State
 from exporters.ops.bodies import Bodies
-from exporters.ops.event_functions import event_function
-from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
-from exporters.ops.signatures import DOMAIN, EVENT_LINEAR, QLINEAR, SPARSE_LINEAR, VERSION
-from exporters.ops.sparse_functions import sparse_linear_function
+from exporters.ops.body_table import body_of
+from exporters.ops.functions import OPSET
+from exporters.ops.signatures import DOMAIN, VERSION
 from exporters.ops.translate import translation_table
 from exporters.states import StateSpec
 
@@ -130,10 +129,10 @@ def _quiet(logger: str) -> Iterator[None]:
 
 def _attach_functions(model: onnx_ir.Model) -> int:
     """Give every node of our domain the function body that fits its attributes; returns the most of one operator."""
-    plain, bodies = plain_functions(), Bodies()
+    bodies = Bodies()
     for node in model.graph:
         if node.domain == DOMAIN:
-            node.op_type = bodies.name(plain.get(node.op_type) or _made_body(node))
+            node.op_type = bodies.name(_body(node))
     for body in bodies.functions:
         function = onnx_ir.serde.deserialize_function(body)
         model.functions[function.identifier()] = function
@@ -143,18 +142,9 @@ def _attach_functions(model: onnx_ir.Model) -> int:
     return bodies.most
 
 
-def _made_body(node: onnx_ir.Node) -> FunctionProto:
-    """The body of an operator that has several."""
-    if node.op_type == SPARSE_LINEAR.name:
-        return sparse_linear_function({n: node.attributes[n].as_int() for n in SPARSE_LINEAR.ints})
-    bits, group = node.attributes["bits"].as_int(), node.attributes["group"].as_int()
-    zeros = len(node.inputs) > 4 and node.inputs[4] is not None
-    if node.op_type == EVENT_LINEAR.name:
-        return event_function(bits, group, zeros, node.attributes["activation_bits"].as_int())
-    if node.op_type == QLINEAR.name:
-        how = (node.attributes[name].as_int() for name in ("activation_bits", "tile"))
-        return qlinear_function(bits, group, zeros, *how)
-    return qembedding_function(bits, group, zeros)
+def _body(node: onnx_ir.Node) -> FunctionProto:
+    ints = {name: a.as_int() for name, a in node.attributes.items() if a.type == onnx_ir.AttributeType.INT}
+    return body_of(node.op_type, ints, zeros=len(node.inputs) > 4 and node.inputs[4] is not None)
 
 
 def _tidy(model: onnx_ir.Model) -> None:

@@ -44,6 +44,7 @@ class Float4Format(Format):
     levels = len(STEPS)
     default_zero = 0
     table = STEPS
+    least_share = 0.6
 
     @classmethod
     def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:

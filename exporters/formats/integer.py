@@ -47,6 +47,7 @@ class IntegerFormat(Format):
     input_major = True
     operator = "QLinear"
     table = None
+    least_share = 0.3
 
     @classmethod
     def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:

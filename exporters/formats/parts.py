@@ -61,6 +61,11 @@ class Values(Protocol):
         """The step of every code, those without a sign first, in order; None where steps are even."""
         ...
 
+    @property
+    def least_share(self) -> float:
+        """Range search tries ranges from this share of a group's largest weight upwards."""
+        ...
+
     def group_size(self, cols: int) -> int:
         """Codes per group, padding included."""
         ...

@@ -11,9 +11,6 @@ from exporters.formats.parts import Grid, Values
 from exporters.formats.scales import stored_scales
 from exporters.native_library import library
 
-SMALLEST_SHARE = 0.3
-"""Ranges are tried from this share of the largest weight upwards."""
-
 STEPS = 32
 
 CHUNK_GROUPS = 2**16
@@ -38,11 +35,11 @@ def _candidates(grouped: Tensor, fmt: Values) -> tuple[Tensor, Tensor | None]:
     """
     if fmt.symmetric:
         below, above = fmt.default_zero, fmt.levels - 1 - fmt.default_zero
-        shares = torch.cat([torch.ones(1), torch.linspace(SMALLEST_SHARE, below / above, STEPS)])
+        shares = torch.cat([torch.ones(1), torch.linspace(fmt.least_share, below / above, STEPS)])
         reach = grouped.abs().amax(-1) / below
         return storable(torch.cat([shares, -shares])[:, None] * reach), None
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
-    shares = torch.linspace(1.0, SMALLEST_SHARE, STEPS)[:, None]
+    shares = torch.linspace(1.0, fmt.least_share, STEPS)[:, None]
     scales = storable(shares * (high - low) / (fmt.levels - 1))
     return scales, (-shares * low / scales).round().clamp(0, fmt.levels - 1)
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from exporters.formats.parts import Values
 from toolchain.compress.grids import round_to_grid, storable
 
-SHARES = torch.linspace(1.0, 0.6, 17)
-"""Ranges of a four-bit float group that are tried, as shares of its largest weight."""
+TRIED = 17
+"""Ranges of a group whose steps are not even that are tried."""
 
 
 def round_values(weights: Tensor, scales: Tensor, values: Values) -> tuple[Tensor, Tensor]:
@@ -38,10 +38,10 @@ def magnitudes_of(values: Values) -> Tensor | None:
 
 
 def fit_table(weights: Tensor, importance: Tensor, values: Values) -> Tensor:
-    """The scales [rows] with the least sum_k importance_k (w_k - rounded_k)^2 over SHARES; weights [rows, n]."""
+    """The scales [rows] with the least sum_k importance_k (w_k - rounded_k)^2 over some ranges; weights [rows, n]."""
     assert values.table is not None
     reach = weights.abs().amax(1) / float(values.table.max())
-    tried = storable(SHARES[:, None] * reach)  # [shares, rows]
+    tried = storable(torch.linspace(1.0, values.least_share, TRIED)[:, None] * reach)  # [shares, rows]
     rounded = round_values(weights, tried[:, :, None], values)[1]
     errors = ((rounded - weights).square() * importance).sum(-1)
     return tried.gather(0, errors.argmin(0)[None])[0]
