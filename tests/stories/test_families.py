@@ -238,7 +238,7 @@ def test_a_story_goes_on_until_the_context_is_full(built: tuple[Path, Path], doc
             *flags,
         ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-        assert done.stdout.rstrip("\n") == story.rstrip("\n\ufffd")
+        assert done.stdout == story + "\n"
         full = context is not None
         assert (f"the context of {context} tokens is full: the text ends here" in done.stderr) == full
         assert f"{context - prompt if full else asked} tokens written" in done.stderr
