@@ -55,7 +55,7 @@ def llama() -> tuple[nn.Module, dict[str, Any]]:
     }  # fmt: skip
 
 
-def llama3() -> tuple[nn.Module, dict[str, Any]]:
+def scaled() -> tuple[nn.Module, dict[str, Any]]:
     """Scaled rotary positions, as Llama 3.2 has them."""
     scaling = {
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -84,7 +84,7 @@ def rwkv() -> tuple[nn.Module, dict[str, Any]]:
 
 CASES = {
     "llama": (llama, ("--context", CONTEXT, "--kv-cache", "int8", "--layer", "lm_head=int4-g32")),
-    "llama3": (llama3, ("--context", CONTEXT)),
+    "scaled": (scaled, ("--context", CONTEXT)),
     "opt": (opt, ("--context", CONTEXT)),
     "rwkv": (rwkv, ()),
 }
