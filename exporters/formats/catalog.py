@@ -14,9 +14,11 @@ from exporters.formats.event import EventFormat
 from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
+from exporters.formats.ternary import TernaryFormat
 
 KINDS: tuple[type[Format], ...] = (
     FloatFormat, SignFormat, IntegerFormat, EventFormat, CorrectedFormat, Float4Format, NmFormat, DecomposedFormat,
+    TernaryFormat,
 )  # fmt: skip
 """All kinds of formats, in the order in which a name is read."""
 

@@ -28,7 +28,7 @@ from toolchain.tuning.corrected import learner_for
 
 EXAMPLES = ("fp32", "fp16", "sign", "int8", "int4-g64", "int3-g64", "uint4-g64", "int5", "event/int4-g64",
             "event/uint3-g64", "diag+int4-g64", "lr4+int3-g64", "fp4-g16", "2:4/int4-g64", "4:8x16/int4-g64",
-            "6:8/fp4-g16", "1:8/int8+6:8/fp4-g16")  # fmt: skip
+            "6:8/fp4-g16", "1:8/int8+6:8/fp4-g16", "ternary-g64")  # fmt: skip
 """Of every kind one at least."""
 
 SIZE = 64
@@ -117,12 +117,12 @@ def test_a_step_of_training_brings_it_nearer(name: str) -> None:
     if not fmt.parts:
         assert fmt.split(encoded) == ()
         return
-    wanted = matrix() + 0.02
+    wanted = 1.3 * matrix()
     learner = learner_for(encoded, matrix())
     np.testing.assert_allclose(learner().detach().numpy(), fmt.decode(encoded), atol=1e-5)
     before = float((learner().detach() - wanted).square().sum())
     optimiser = torch.optim.Adam([learner.latent, *learner.scales], lr=2e-3)
-    for _ in range(5):
+    for _ in range(15):
         optimiser.zero_grad()
         (learner() - wanted).square().sum().backward()
         optimiser.step()
