@@ -21,8 +21,7 @@ MOST_TOKENS = 32768
 
 
 def promised_text(text: Text, manifest: Manifest, otherwise: int) -> Text:
-    """The tokens that the manifest's figure was taken of, if this is their text and not too long; else the first so
-    many."""
+    """The first so many tokens; more if the manifest's figure was taken of more of this text, and not of too many."""
     quality = manifest.quality
     if quality is None or quality.dataset_sha256 != text.sha256:
         return text.head(otherwise)
@@ -35,7 +34,7 @@ def promised_text(text: Text, manifest: Manifest, otherwise: int) -> Text:
             whole += 1
         if context and predicted(whole + 1, context) == quality.tokens:
             whole += 1  # a token that begins a context is not predicted, but was read
-    return text.head(whole if whole <= MOST_TOKENS else otherwise)
+    return text.head(max(whole, otherwise) if whole <= MOST_TOKENS else otherwise)
 
 
 def found_by(

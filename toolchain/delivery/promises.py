@@ -110,13 +110,17 @@ def metric(manifest: Manifest, found: Found) -> Promise:
         return _open(name, "the manifest has no figure")
     if found.losses is None:
         return _open(name, "no text was read")
-    if found.dataset_sha256 != promised.dataset_sha256 or len(found.losses) != promised.tokens:
+    if found.dataset_sha256 != promised.dataset_sha256 or len(found.losses) < promised.tokens:
         return _open(name, f"promised of {promised.tokens} predictions in {promised.dataset}; this is other text")
     if promised.metric == ACCURACY and found.right is not None:
-        room = SAME_TEXT + 2 / len(found.right)
-        return _bounded(name, promised.compressed, float(found.right.mean()), room, _percent, more_is_better=True)
+        room = SAME_TEXT + 2 / promised.tokens
+        return _bounded(
+            name, promised.compressed, float(found.right[: promised.tokens].mean()), room, _percent, more_is_better=True
+        )
     room = promised.compressed * math.expm1(SAME_TEXT + DEVIATIONS * _implementations(found))
-    return _bounded(name, promised.compressed, _perplexity(found.losses), room, lambda value: f"{value:.4f}")
+    return _bounded(
+        name, promised.compressed, _perplexity(found.losses[: promised.tokens]), room, lambda value: f"{value:.4f}"
+    )
 
 
 def drop(manifest: Manifest, found: Found) -> Promise:
