@@ -14,7 +14,7 @@ namespace slmc {
 constexpr const char* kDomain = "ai.slmc";
 
 // Numbered as in ONNX.
-enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt64 = 7, kFloat16 = 10 };
+enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt64 = 7, kBool = 9, kFloat16 = 10 };
 enum Presence : int { kRequired = 0, kOptional = 1 };
 
 // A node or call that cannot be served; the text reaches the user.

@@ -1,8 +1,9 @@
-"""The readings of an operator, each as one callable: torch, the ONNX function body, the native kernel."""
+"""The readings of an operator, each as one callable: torch, the ONNX function body, the native kernel in ONNX Runtime
+and in our own runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from driven import Driver, built
 from onnx import helper, numpy_helper
 
 import exporters.ops.attention
@@ -131,11 +133,33 @@ def torch_reading(operator: str, inputs: Arrays, attributes: Mapping[str, float]
     return [t.numpy() for t in (result if isinstance(result, tuple) else (result,))]
 
 
-@pytest.fixture(params=["torch", "function", "kernel"])
+@pytest.fixture(scope="session")
+def driver() -> Iterator[Driver]:
+    """Our own runtime in a child process; the test is skipped where it was not compiled."""
+    program = built("slmc-run-driver")
+    if program is None:
+        pytest.skip("slmc-run-driver is not there; 'pip install --editable .' compiles it")
+    driver = Driver([str(program)])
+    yield driver
+    driver.close()
+
+
+def driver_reading(driver: Driver) -> Reading:
+    def read(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> list[np.ndarray]:
+        model = one_node(operator, inputs, attributes)
+        fed = {i.name: inputs[i.name] for i in model.graph.input}
+        return driver.run(model.SerializeToString(), fed, [o.name for o in model.graph.output])
+
+    return read
+
+
+@pytest.fixture(params=["torch", "function", "kernel", "runtime"])
 def reading(request: pytest.FixtureRequest) -> Reading:
     """Runs a test once per reading."""
     if request.param == "torch":
         return torch_reading
+    if request.param == "runtime":
+        return driver_reading(request.getfixturevalue("driver"))
     return runtime_reading(request.getfixturevalue("native_path") if request.param == "kernel" else None)
 
 

@@ -1,0 +1,80 @@
+#include "artifact.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace slmc::run {
+namespace {
+
+constexpr size_t kMostGraphBytes = size_t{1} << 30, kMostDataBytes = size_t{1} << 40, kMostTokenizerBytes = 1 << 27;
+constexpr const char *kGraph = "model.onnx", *kData = "model.onnx.data", *kTokenizer = "tokenizer.json";
+
+}  // namespace
+
+Artifact::Artifact(const std::string& folder, int threads) : folder_(folder), manifest_(read_manifest(folder)) {
+  const bool has_data = manifest_.files.count(kData);
+  check_file(folder, manifest_, kGraph, true);
+  if (has_data) check_file(folder, manifest_, kData, false);
+  graph_ = MappedFile(folder + "/" + kGraph, kMostGraphBytes);
+  if (has_data) data_ = MappedFile(folder + "/" + kData, kMostDataBytes);
+  record_ = read_model({graph_.data(), graph_.size()}, {data_.data(), data_.size()}, kData);
+  graph_ = MappedFile();  // what is needed of it was copied
+  network_ = std::make_unique<Network>(record_, manifest_.io, threads);
+  record_.nodes.clear();
+  record_.nodes.shrink_to_fit();
+}
+
+const Tokenizer& Artifact::tokenizer() {
+  if (!tokenizer_) {
+    check_file(folder_, manifest_, kTokenizer, true);
+    const MappedFile file(folder_ + "/" + kTokenizer, kMostTokenizerBytes);
+    tokenizer_ = std::make_unique<Tokenizer>(file.text());
+  }
+  return *tokenizer_;
+}
+
+void Artifact::reset() {
+  network_->reset();
+  fed_ = 0;
+}
+
+int64_t Artifact::room() const { return manifest_.context < 0 ? INT64_MAX : manifest_.context - fed_; }
+
+void Artifact::feed(const int32_t* ids, size_t count, const Every& every) {
+  if (static_cast<uint64_t>(count) > static_cast<uint64_t>(room()))
+    throw Refusal(std::to_string(fed_) + " tokens were read and " + std::to_string(count) +
+                  " more do not fit into the context of " + std::to_string(manifest_.context) + "; shorten the text");
+  if (manifest_.whole_texts && fed_) throw Refusal("this model reads a text in one call; reset it before the next text");
+  const size_t most = manifest_.whole_texts ? count : kCallTokens;
+  for (size_t at = 0; at < count; at += most) {
+    call_.assign(ids + at, ids + std::min(count, at + most));
+    network_->run(call_.data(), call_.size(), !every);
+    fed_ += static_cast<int64_t>(call_.size());
+    if (every) every(network_->logits(), at);
+  }
+}
+
+size_t Artifact::logit_count() const {
+  const Tensor& logits = network_->logits();
+  return fed_ ? static_cast<size_t>(logits.shape.last()) : 0;
+}
+
+const float* Artifact::logits() const {
+  const Tensor& logits = network_->logits();
+  return logits.as<float>() + (logits.shape.count() - logits.shape.last());
+}
+
+void Artifact::save(uint8_t* memory) const {
+  std::memcpy(memory, &fed_, sizeof fed_);
+  network_->save(memory + sizeof fed_);
+}
+
+void Artifact::restore(const uint8_t* memory) {
+  int64_t fed = 0;
+  std::memcpy(&fed, memory, sizeof fed);
+  if (fed < 0 || (manifest_.context >= 0 && fed > manifest_.context)) throw Refusal("this is no saved state of this model");
+  fed_ = fed;
+  network_->restore(memory + sizeof fed_);
+}
+
+}  // namespace slmc::run

@@ -1,0 +1,60 @@
+# The runtime: the kernels as they are compiled for the operators, and the host in this folder.
+set(run_sources
+  run/api.cc
+  run/artifact.cc
+  run/blocks.cc
+  run/elementwise.cc
+  run/execution.cc
+  run/file.cc
+  run/generation.cc
+  run/json.cc
+  run/manifest.cc
+  run/network.cc
+  run/normalizers.cc
+  run/numeric.cc
+  run/onnx_file.cc
+  run/pool.cc
+  run/pre_tokenizers.cc
+  run/selections.cc
+  run/sha256.cc
+  run/shapes.cc
+  run/standard.cc
+  run/sums.cc
+  run/token_models.cc
+  run/tokenizer.cc
+  run/unicode.cc
+  run/vocabulary.cc)
+set(kernel_objects "$<FILTER:$<TARGET_OBJECTS:slmc_ops>,EXCLUDE,(host_ort|library)\\.cc>")
+
+find_package(Threads REQUIRED)
+function(slmc_run_options target)
+  target_compile_features(${target} PRIVATE cxx_std_17)
+  target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+  target_compile_options(${target} PRIVATE -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-trapping-math
+    -ffunction-sections -fdata-sections)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON)
+endfunction()
+
+add_library(slmc_run STATIC ${run_sources} ${kernel_objects})
+slmc_run_options(slmc_run)
+target_link_libraries(slmc_run PUBLIC Threads::Threads)
+
+# Reads models and inputs from stdin, for the tests.
+add_executable(slmc-run-driver run/driver.cc)
+slmc_run_options(slmc-run-driver)
+target_link_libraries(slmc-run-driver PRIVATE slmc_run)
+
+# One file that needs nothing on its device, where there are static libraries to link it with.
+include(CheckCXXSourceCompiles)
+set(CMAKE_REQUIRED_LINK_OPTIONS -static)
+check_cxx_source_compiles("#include <string>\nint main() { return static_cast<int>(std::string().size()); }" SLMC_RUN_STATIC)
+unset(CMAKE_REQUIRED_LINK_OPTIONS)
+add_executable(slmc-run run/main.cc run/commands.cc run/options.cc)
+slmc_run_options(slmc-run)
+target_link_libraries(slmc-run PRIVATE slmc_run)
+target_link_options(slmc-run PRIVATE -Wl,--gc-sections $<$<CONFIG:Release>:-s>)
+if(SLMC_RUN_STATIC)
+  set_target_properties(slmc-run PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  target_link_options(slmc-run PRIVATE -static)
+endif()
+install(TARGETS slmc-run RUNTIME DESTINATION slmc_native)
