@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,16 @@ def stored(name: str) -> tuple[Format, Encoded]:
 
 def test_there_is_an_example_of_every_kind() -> None:
     assert {type(format_named(name)) for name in EXAMPLES} == set(KINDS)
+
+
+def test_nobody_decides_by_the_class_of_a_format() -> None:
+    names = "|".join(kind.__name__ for kind in KINDS)
+    decides = re.compile(rf"isinstance\([^)]*\b({names})\b|\bcase ({names})\b")
+    root = Path(__file__).parents[2]
+    files = [f for floor in ("exporters", "targets", "toolchain", "benchmarks") for f in (root / floor).rglob("*.py")]
+    assert len(files) > 200
+    found = [f.name for f in files if "formats" not in f.parts and decides.search(f.read_text(encoding="utf-8"))]
+    assert found == []
 
 
 @pytest.mark.parametrize("name", dict.fromkeys((*EXAMPLES, *(f.name for f in (*SEARCHED, *SEARCHED_SPARSE)))))
