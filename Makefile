@@ -70,7 +70,7 @@ $(AARCH64): $(SOURCES) exporters/native/aarch64-linux-gnu.cmake | $(INSTALLED)
 
 $(SYSROOT): targets/sysroot-wheels.txt | $(INSTALLED)
 	rm -rf $@
-	$(BIN)/python -m targets.sysroot $@
+	$(BIN)/python -m targets.remote.sysroot $@
 
 # The oldest releases that a device may have: artifacts and function bodies are tried on them too.
 $(OLDEST): constraints-oldest.txt

@@ -13,11 +13,11 @@ from torch import Tensor
 from exporters.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
+from toolchain.calibration.statistics import gather_evidence
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice
-from toolchain.evidence.gather import gather_evidence
 from toolchain.pipeline.job import prepare
-from toolchain.spec import resolve
+from toolchain.pipeline.spec import resolve
 
 BESIDE = ("int{}-g128", "int{}-g64", "int{}-g32", "diag+int{}-g64", "lr2+int{}-g64", "lr4+int{}-g64", "lr8+int{}-g64")
 """In the catalogue."""
@@ -82,7 +82,12 @@ def main(model: Path, calibration: Path | None, bits: tuple[int, ...]) -> None:
     job = prepare(resolve({"model": model, "output": Path("unused"), "calibration": calibration}, None, ()))
     with tempfile.TemporaryDirectory() as folder:
         evidence = gather_evidence(
-            job.model, job.calibration, job.problem, Path(folder), lambda stage, done, total: None
+            job.model,
+            job.calibration,
+            Path(folder),
+            lambda stage, done, total: None,
+            seed=0,
+            entropy=False,
         )
         layers = [x for x in job.model.tree.layers if x.kind == "linear" and not x.sign_only]
         found: dict[tuple[str, str], list[tuple[float, float]]] = {}

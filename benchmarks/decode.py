@@ -19,9 +19,9 @@ from toolchain.delivery.plan import recipe_bytes
 from exporters.export import GRAPH_NAME, export_graph
 from exporters.manifest import Io
 from exporters.native_library import library_path
-from targets.measure import measure
-from targets.measurement import MeasureRequest, chunk_for
-from targets.session import Session, open_session
+from targets.device.measurement import MeasureRequest, chunk_for
+from targets.device.session import Session, open_session
+from targets.measure.child import measure
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice
 from toolchain.delivery.deliver import stored_model

@@ -17,19 +17,19 @@ from torch import Tensor
 
 from exporters.formats.catalog import family_of
 from exporters.formats.families import DENSE
+from toolchain.compress.quantized_model import Student
 from toolchain.compress.recipe import Recipe
-from toolchain.evidence.quality import Reference, standard_error
-from toolchain.evidence.student import Student
 from toolchain.model.family import LanguageModel
 from toolchain.model.text import read_text
 from toolchain.pipeline.build import Notifier, calibrate, evaluator_of
 from toolchain.pipeline.job import Job, prepare, read_calibration
+from toolchain.pipeline.spec import resolve
+from toolchain.quality.reference import Reference, standard_error
 from toolchain.search.screening import screened
 from toolchain.search.search import dense_alone
 from toolchain.search.sensitivity import sensitivities
 from toolchain.search.store import recipe_key
 from toolchain.search.tiers import global_tier, module_tier
-from toolchain.spec import resolve
 from toolchain.tuning.distil import Schedule
 from toolchain.tuning.stage import piece_tokens, tuned
 

@@ -22,15 +22,15 @@ import onnx
 from click.testing import CliRunner
 
 from exporters.manifest import MANIFEST_NAME, Io, read_manifest
-from targets.evaluation import EvaluationRequest, evaluate
-from targets.measure import measure
-from targets.measurement import Measurement, MeasureRequest
+from targets.device.evaluation import EvaluationRequest, evaluate
+from targets.device.measurement import Measurement, MeasureRequest
+from targets.measure.child import measure
 from toolchain.cli.main import main as slmc
 from toolchain.delivery.package import write_sums
+from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.gate.values import read_baseline, unpacked
 from toolchain.model.text import read_text
 from toolchain.model.tokenizer import read_tokenizer
-from toolchain.shipped import SHIPPED_TEXTS
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "samples" / "spikegpt-6m"
@@ -42,7 +42,7 @@ FALL = (0.0100, 0.0115)
 
 _CHILD = """
 import sys, time
-from targets import worker
+from targets.device import worker
 {hook}
 worker.main()
 """

@@ -25,12 +25,12 @@ from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload
 from exporters.manifest import Io, parse
-from targets.cost import predict
-from targets.facts import read_cpu
-from targets.latency import low_decile, median
-from targets.measure import measure
-from targets.measurement import MeasureRequest
-from targets.probe import quiet_reference_us
+from targets.cpus.cost import predict
+from targets.cpus.probe import quiet_reference_us
+from targets.cpus.spec import read_cpu
+from targets.device.clock import low_decile, median
+from targets.device.measurement import MeasureRequest
+from targets.measure.child import measure
 from toolchain.compress.recipe import Choice
 from toolchain.delivery.deliver import stored_model
 from toolchain.model.catalog import LoadedModel, load_model

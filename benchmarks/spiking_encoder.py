@@ -23,11 +23,11 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.manifest import ClassScores
 from exporters.native_library import library_path
-from targets.session import Session, open_session
+from targets.device.session import Session, open_session
+from toolchain.calibration.zeros import zero_shares
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.delivery.deliver import stored_model
-from toolchain.evidence.zeros import zero_shares
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.classifier import Classes
 from toolchain.model.sentences import Sentences

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from targets.session import Session
-from targets.verify import open_artifact
+from targets.device.session import Session
+from targets.device.verify import open_artifact
 from toolchain.delivery.validate import artifact_session
-from toolchain.evidence.writing import continued
 from toolchain.model.catalog import LoadedModel, load_model
+from toolchain.model.self_generated import continued
 
 OPENING = 8
 """Tokens that are drawn before a story is told."""

@@ -9,8 +9,8 @@ import time
 
 import click
 
-from targets.limits import Watched
-from targets.units import parse_bytes
+from targets.device.limits import Watched
+from targets.device.units import parse_bytes
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

@@ -1,7 +1,7 @@
 """Function bodies of one graph, each under a name of its own: ONNX Runtime below 1.27 takes one body per name.
 
 The first body of an operator has the operator's name, the next ones "QLinear_2", "QLinear_3". The compiled library
-registers its kernels under as many names as a session asks for (`targets.session.BODIES_OPTION`).
+registers its kernels under as many names as a session asks for (`targets.device.session.BODIES_OPTION`).
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from train_spikegpt import bits_per_byte, encode, firing_rates
 
-from toolchain.evidence.quality import Reference
+from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.text import read_text
-from toolchain.shipped import SHIPPED_TEXTS
+from toolchain.quality.reference import Reference
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "samples" / "spikegpt-6m"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.evidence.classes import ClassReference
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.classifier import Classes
 from toolchain.model.text import read_sentences
+from toolchain.quality.accuracy import ClassReference
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "samples" / "spikegpt-6m-sst2"

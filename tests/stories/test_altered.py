@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from targets.verify import SUMS_NAME, file_sha256
+from targets.device.verify import SUMS_NAME, file_sha256
 
 Fails = Callable[..., None]
 

@@ -20,17 +20,18 @@ from tokenizers import Tokenizer
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.manifest import Manifest, read_manifest
-from targets.native import platform_name
-from targets.session import open_session
+from targets.device.native import platform_name
+from targets.device.session import open_session
+from toolchain.calibration.hessian import input_moments
+from toolchain.calibration.statistics import Evidence
 from toolchain.compress.recipe import Choice
 from toolchain.delivery.deliver import stored_model
 from toolchain.delivery.validate import artifact_session
-from toolchain.evidence.calibration import input_moments
+from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.text import read_text
-from toolchain.search.evaluator import Evidence, layer_maker
+from toolchain.search.evaluator import layer_maker
 from toolchain.search.plan import read_plan
-from toolchain.shipped import SHIPPED_TEXTS
 
 PROMPT = "The old bridge over the river was"
 FILES = {

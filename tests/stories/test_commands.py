@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from exporters.manifest import read_manifest
-from targets.measure import measure
+from targets.measure.child import measure
 
 Document = Callable[..., Any]
 Slmc = Callable[..., Any]

@@ -23,21 +23,21 @@ from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload
 from exporters.manifest import read_manifest
+from toolchain.calibration.activity import input_activity
+from toolchain.calibration.zeros import zero_shares
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice
 from toolchain.delivery.validate import artifact_session
 from toolchain.estimate.latency import model_workload
-from toolchain.evidence.activity import input_activity
-from toolchain.evidence.quality import Reference
-from toolchain.evidence.zeros import zero_shares
+from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.catalog import load_model
 from toolchain.model.family import ModelOptions
 from toolchain.model.llama import Llama, LlamaConfig, LlamaFamily
 from toolchain.model.opt import Opt, OptConfig
 from toolchain.model.rwkv4 import Rwkv4
 from toolchain.model.spikegpt import SpikeGptConfig
+from toolchain.quality.reference import Reference
 from toolchain.search.plan import read_plan
-from toolchain.shipped import SHIPPED_TEXTS
 from toolchain.tuning.distil import Schedule, tune
 
 VOCABULARY, CONTEXT = 300, 48

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from targets.verify import open_artifact
+from targets.device.verify import open_artifact
 
 THESIS = "years of work\n"
 
@@ -137,7 +137,7 @@ def test_killed_with_a_foreign_tree_all_around(
 
 def test_an_artifact_holds_nothing_that_a_work_folder_would_not_know(artifact: Path) -> None:
     """A new file of artifacts needs a line in the workspace's table: an interrupted build would be refused else."""
-    from toolchain.workspace import ARTIFACT
+    from toolchain.files.workspace import ARTIFACT
 
     known = {path for pattern in ARTIFACT for path in artifact.glob(pattern)}
     assert {path for path in artifact.rglob("*") if path.is_file()} == known

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from exporters.manifest import read_manifest
-from targets.verify import open_artifact
+from targets.device.verify import open_artifact
 
 COMMAND = (sys.executable, "-c", "from toolchain.cli.main import main; main(prog_name='slmc')")
 

@@ -12,7 +12,7 @@ import pytest
 
 from exporters.errors import SlmcError
 from exporters.manifest import read_manifest
-from targets.facts import read_cpu
+from targets.cpus.spec import read_cpu
 from toolchain.search.plan import read_plan
 
 ROOT = Path(__file__).parents[2]

@@ -244,7 +244,7 @@ def test_the_connection_is_cut_while_it_measures(artifact: Path, server: Server,
     fails((*long, *server.options()), 5, "the connection was cut")
     hunter.join()
     assert server.left() == []
-    assert not any(b"targets.worker" in line for line in command_lines(server.account.user))
+    assert not any(b"targets.device.worker" in line for line in command_lines(server.account.user))
 
 
 def command_lines(user: str) -> list[bytes]:
@@ -260,7 +260,7 @@ def command_lines(user: str) -> list[bytes]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("{python} -m targets.worker", "the measured process was killed by SIGKILL"),
+        ("{python} -m targets.device.worker", "the measured process was killed by SIGKILL"),
         ("{python} -c import sys", "our process there was killed by SIGKILL"),
         ("sh -c", "our process there was killed"),
     ],

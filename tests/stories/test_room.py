@@ -12,7 +12,7 @@ import pytest
 
 from toolchain.model.catalog import load_model
 from toolchain.model.family import ModelOptions
-from toolchain.room import most_tokens
+from toolchain.pipeline.room import most_tokens
 
 
 @pytest.fixture(scope="module")

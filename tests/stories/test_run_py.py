@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from exporters.manifest import read_manifest
-from targets.native import platform_name
-from targets.verify import SUMS_NAME, file_sha256
-from toolchain.delivery import run_artifact
+from targets.device import run_artifact
+from targets.device.native import platform_name
+from targets.device.verify import SUMS_NAME, file_sha256
 from toolchain.delivery.validate import artifact_session
 from toolchain.model.llama import Llama, LlamaConfig
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from targets.verify import SIGNATURE_NAME, open_artifact
+from targets.device.verify import SIGNATURE_NAME, open_artifact
 
 pytest.importorskip("cryptography")
 from cryptography.hazmat.primitives import serialization

@@ -14,7 +14,7 @@ from exporters.formats.catalog import family_of
 from exporters.formats.families import SPARSE
 from exporters.manifest import read_manifest
 from exporters.native_library import library_path
-from targets.session import open_session
+from targets.device.session import open_session
 from toolchain.search.plan import read_plan
 
 QUICK = ("--effort", "quick", "--formats", "int4-g32", "--formats", "int8")

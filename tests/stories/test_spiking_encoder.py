@@ -16,9 +16,9 @@ import torch
 
 from exporters.errors import SlmcError
 from exporters.manifest import read_manifest
+from toolchain.calibration.activity import input_activity
+from toolchain.calibration.zeros import zero_shares
 from toolchain.delivery.validate import artifact_session
-from toolchain.evidence.activity import input_activity
-from toolchain.evidence.zeros import zero_shares
 from toolchain.model.catalog import load_model
 from toolchain.model.text import read_sentences
 from toolchain.search.layout import LEAST_ZEROS

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from targets.verify import SUMS_NAME, file_sha256
+from targets.device.verify import SUMS_NAME, file_sha256
 from toolchain.cli.console import Console, plain
 
 COMMAND = f"{sys.executable} -c \"from toolchain.cli.main import main; main(prog_name='slmc')\""

@@ -12,9 +12,9 @@ import pytest
 
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
+from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.text import read_text
-from toolchain.shipped import SHIPPED_TEXTS
 from toolchain.study import run as running
 from toolchain.study.cells import Cell, chosen
 from toolchain.study.results import Result

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from targets.cpu import probe_cpu
-from targets.facts import Bandwidth, CostRow, Cpu, read_cpu
+from targets.cpus.catalog import probe_cpu
+from targets.cpus.spec import Bandwidth, CostRow, Cpu, read_cpu
 from toolchain.cli import targeting
 
 Slmc = Callable[..., Result]

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from toolchain.cli.main import main
-from toolchain.shipped import SHIPPED_TEXTS
+from toolchain.files.shipped import SHIPPED_TEXTS
 
 LINES = (SHIPPED_TEXTS / "evaluation.txt").read_text(encoding="utf-8").splitlines(keepends=True)[:60]
 RAW = "".join(LINES).encode()

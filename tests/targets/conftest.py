@@ -14,8 +14,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.manifest import Bytes, ClassScores, FileEntry, Io, Manifest, Producer, Source, State
-from targets.measurement import Measurement
-from targets.memory import Memory
+from targets.device.measurement import Measurement
+from targets.device.memory import Memory
 
 
 class Toy(NamedTuple):

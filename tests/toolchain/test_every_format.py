@@ -21,7 +21,7 @@ from exporters.graph_nodes import read_workload
 from exporters.native_library import library_path
 from exporters.ops.modules import stored_module
 from exporters.states import StateSpec
-from targets.session import session_options
+from targets.device.session import session_options
 from toolchain.compress.catalog import METHODS, compress, method_for, method_takes
 from toolchain.compress.recipe import Choice
 from toolchain.study.formulas import terms

@@ -20,21 +20,21 @@ import click
 from exporters.errors import SlmcError
 from exporters.graph_nodes import read_workload
 from exporters.manifest import Manifest
-from targets import units
-from targets.latency import low_decile
-from targets.measurement import Measurement, MeasureRequest, chunk_for
-from targets.paired import Comparison, compare_paired
-from targets.rounds import measure_in_turn, merged
-from targets.verify import open_artifact
+from targets.device import units
+from targets.device.clock import low_decile
+from targets.device.measurement import Measurement, MeasureRequest, chunk_for
+from targets.device.verify import open_artifact
+from targets.measure.paired import Comparison, compare_paired
+from targets.measure.rounds import measure_in_turn, merged
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
 from toolchain.cli.judging import exit_code
 from toolchain.cli.options import PATH, command, signature_option
 from toolchain.delivery.promises import BROKEN, Found, verdict
 from toolchain.delivery.validate import artifact_session
+from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.text import read_text
 from toolchain.model.text_rules import artifact_tokenizer
-from toolchain.shipped import SHIPPED_TEXTS
 
 KINDS = ("md", "csv", "json", "jsonl", "sql")
 TABLE = "llama_bench"

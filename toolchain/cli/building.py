@@ -12,21 +12,21 @@ import click
 from exporters.errors import ConstraintsNotMet, SlmcError
 from exporters.manifest import ACCURACY, Quality
 from exporters.native_library import library_path
-from targets import units
+from targets.device import units
 from toolchain.cli.console import Console
 from toolchain.cli.opening import tell
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, text_options
 from toolchain.delivery.deliver import Delivered
 from toolchain.estimate.effort import forecast
 from toolchain.estimate.latency import LatencyForecast, forecast_latency
+from toolchain.files.outputs import PLAN, check_output, check_output_file
 from toolchain.model.residency import staying_on_disk
-from toolchain.outputs import PLAN, check_output, check_output_file
 from toolchain.pipeline.build import Notifier, build, export, find
 from toolchain.pipeline.job import Job, prepare
+from toolchain.pipeline.spec import resolve
 from toolchain.search.nearest import nearest_limits
 from toolchain.search.plan import check_plan, read_plan
 from toolchain.search.problem import Problem
-from toolchain.spec import resolve
 
 RECIPE_OPTIONS = ("formats", "layer", "target")
 """Options of a plan that an export does not repeat: the recipe stands for them, and it is measured here."""

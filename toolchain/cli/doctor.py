@@ -10,9 +10,9 @@ import click
 
 from exporters.errors import NotAvailable
 from exporters.native_library import library_path
-from targets.cpu import named_cpu
-from targets.device import advice, device_facts
-from targets.native import LIBRARY_NAME, isa_name
+from targets.cpus.catalog import named_cpu
+from targets.device.machine import advice, device_facts
+from targets.device.native import LIBRARY_NAME, isa_name
 from toolchain.cli.console import Console
 from toolchain.cli.options import command
 

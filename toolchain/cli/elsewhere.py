@@ -13,20 +13,20 @@ import click
 
 from exporters.errors import SlmcError
 from exporters.manifest import Io, Manifest
-from targets.emulation import emulated_python
-from targets.evaluation import Evaluation, EvaluationRequest, evaluate
-from targets.limits import refuse_by_forecast
-from targets.measure import measure
-from targets.measurement import Measurement, MeasureRequest
-from targets.native import foreign_library
-from targets.remote import MODEL, Device, LimitFound, Limits
-from targets.transport import ALLOWED, LOCAL, parse_transport
-from targets.units import parse_bytes
+from targets.device.evaluation import Evaluation, EvaluationRequest, evaluate
+from targets.device.limits import refuse_by_forecast
+from targets.device.measurement import Measurement, MeasureRequest
+from targets.device.native import foreign_library
+from targets.device.units import parse_bytes
+from targets.measure.child import measure
+from targets.remote.device import MODEL, Device, LimitFound, Limits
+from targets.remote.emulation import emulated_python
+from targets.remote.transport import ALLOWED, LOCAL, parse_transport
 from toolchain.cli.console import Console
 from toolchain.cli.options import stack
 
 SYSROOT = Path.home() / ".cache" / "slmc" / "aarch64"
-"""Where `python -m targets.sysroot` puts the emulated Python that `--on qemu-aarch64` starts."""
+"""Where `python -m targets.remote.sysroot` puts the emulated Python that `--on qemu-aarch64` starts."""
 
 artifact_native = click.option(
     "--artifact-native", is_flag=True, help="Trust the artifact: run the operators that it brings, which are code."

@@ -15,8 +15,8 @@ import click
 
 from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME, Manifest, Producer
-from targets.measurement import Measurement
-from targets.verify import open_artifact
+from targets.device.measurement import Measurement
+from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
 from toolchain.cli.judging import found_by
@@ -25,6 +25,8 @@ from toolchain.cli.validating import artifact_text, predictions, reference_model
 from toolchain.delivery.package import now
 from toolchain.delivery.promises import KEPT, NOT_COMPARED, Promise, verdict
 from toolchain.delivery.validate import artifact_session
+from toolchain.files.outputs import BASELINE, CHART, JUNIT, check_output_file
+from toolchain.files.workspace import write_whole
 from toolchain.gate.checks import (
     FAILED,
     PASSED,
@@ -38,8 +40,6 @@ from toolchain.gate.observe import TEXT_TOKENS, figures, measure_speed, read, sp
 from toolchain.gate.render import annotation_lines, benchmark_json, junit, markdown
 from toolchain.gate.values import ARTIFACT, MODEL, SCHEMA_VERSION, Baseline, packed, read_baseline, unpacked
 from toolchain.model.text import Text
-from toolchain.outputs import BASELINE, CHART, JUNIT, check_output_file
-from toolchain.workspace import write_whole
 
 GATE_FAILED = 3
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"

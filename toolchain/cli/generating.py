@@ -12,14 +12,14 @@ import click
 from exporters.errors import SlmcError
 from exporters.manifest import Manifest
 from exporters.text_rules import TextRules
-from targets.session import Session
-from targets.verify import open_artifact
+from targets.device.continuation import ArtifactError, Continuation, ending_note
+from targets.device.session import Session
+from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import artifact_native, say_whose_operators
 from toolchain.cli.options import PATH, THREADS, command, signature_option
-from toolchain.delivery.continuation import ArtifactError, Continuation, ending_note
+from toolchain.delivery.generation import Ending, Sampling, chat_ids, continuation, prompt_ids
 from toolchain.delivery.validate import artifact_session
-from toolchain.generate import Ending, Sampling, chat_ids, continuation, prompt_ids
 from toolchain.model.text_rules import artifact_tokenizer
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from exporters.manifest import Manifest
-from targets.evaluation import WORST_LOSS, Evaluation, predicted
+from targets.device.evaluation import WORST_LOSS, Evaluation, predicted
 from toolchain.cli.console import Console
 from toolchain.delivery.promises import BROKEN_EXIT_CODE, Array, Found, Plain, Promise, broken, summary
 from toolchain.model.text import Text

@@ -15,11 +15,12 @@ from pydantic import TypeAdapter
 from exporters.errors import SlmcError
 from exporters.graph_nodes import Workload, read_workload
 from exporters.manifest import MANIFEST_NAME, Manifest
-from targets import units
-from targets.cost import predict
-from targets.cpu import named_cpu
-from targets.energy import Activity, estimate_energy
-from targets.verify import open_artifact
+from targets.cpus.catalog import named_cpu
+from targets.cpus.cost import predict
+from targets.cpus.energy import Activity, estimate_energy
+from targets.device import units
+from targets.device.verify import open_artifact
+from toolchain.calibration.activity import input_activity
 from toolchain.cli.console import Console
 from toolchain.cli.judging import exit_code
 from toolchain.cli.opening import opened, tell
@@ -30,20 +31,19 @@ from toolchain.delivery.reports.catalog import REPORTS, render
 from toolchain.delivery.reports.data import LayerRow, Report, report_from_json
 from toolchain.delivery.reports.html import render_heatmap
 from toolchain.estimate.latency import model_workload
-from toolchain.evidence.activity import input_activity
+from toolchain.files.outputs import HEAT_MAP, check_output_file
+from toolchain.files.outputs import REPORTS as REPORT_FILES
+from toolchain.files.shipped import SHIPPED_TEXTS
+from toolchain.files.workspace import write_whole
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.recognition import UnknownFamily, found_tensors
 from toolchain.model.text import read_text
-from toolchain.outputs import HEAT_MAP, check_output_file
-from toolchain.outputs import REPORTS as REPORT_FILES
 from toolchain.pipeline.build import Notifier, calibrate, evaluator_of
 from toolchain.pipeline.job import prepare
+from toolchain.pipeline.spec import Spec, resolve
 from toolchain.search.outcome import LayerLoss
 from toolchain.search.plan import Plan
 from toolchain.search.sensitivity import sensitivities
-from toolchain.shipped import SHIPPED_TEXTS
-from toolchain.spec import Spec, resolve
-from toolchain.workspace import write_whole
 
 ACTIVITY_TOKENS = 512
 """Tokens of our own text on which the inputs' activity is counted."""

@@ -17,7 +17,7 @@ from exporters.errors import NotAvailable, SlmcError
 from exporters.manifest import MANIFEST_NAME
 from toolchain.cli.console import Console, plain
 from toolchain.cli.main import INTERRUPTED, give_up_streams
-from toolchain.spec import Spec
+from toolchain.pipeline.spec import Spec
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)

@@ -11,7 +11,7 @@ import click
 
 from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME, read_manifest
-from targets.verify import open_artifact
+from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import artifact_native, say_whose_operators
 from toolchain.cli.judging import found_in, say_verdict, verdict_document
@@ -20,10 +20,10 @@ from toolchain.cli.options import PATH, command, family_option, signature_option
 from toolchain.cli.validating import artifact_text, predictions
 from toolchain.delivery.promises import Promise, verdict
 from toolchain.delivery.validate import accuracy_drop, artifact_session
-from toolchain.evidence.classes import AnyReference, ClassReference, reference_for
-from toolchain.evidence.quality import Score, bits_per_byte, stream_logits
 from toolchain.model.text import Text, read_judged, read_text
 from toolchain.pipeline.job import check_metric
+from toolchain.quality.accuracy import AnyReference, ClassReference, reference_for
+from toolchain.quality.reference import Score, bits_per_byte, stream_logits
 
 
 class _AsModel:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from targets.verify import SIGNATURE_NAME
+from targets.device.verify import SIGNATURE_NAME
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command
 from toolchain.delivery.signing import sign

@@ -11,21 +11,21 @@ import click
 import torch
 
 from exporters.errors import SlmcError
-from targets import units
+from targets.device import units
+from toolchain.calibration.entropy import BINS
 from toolchain.cli.console import Console, strict
 from toolchain.cli.opening import opened
 from toolchain.cli.options import PATH, THREADS, command, model_options, text_options
 from toolchain.compress.scores import ESparse
-from toolchain.evidence.entropy import BINS
+from toolchain.files.outputs import claim_folder
+from toolchain.files.shipped import SHIPPED_TEXTS
+from toolchain.files.workspace import write_whole
 from toolchain.model.text import read_text
-from toolchain.outputs import claim_folder
-from toolchain.shipped import SHIPPED_TEXTS
 from toolchain.study.cells import Cell, chosen
 from toolchain.study.picture import draw
 from toolchain.study.results import Result
 from toolchain.study.run import Study, run_study, tuning_piece
 from toolchain.study.table import COLUMNS, SHORT, cells, render, verdicts
-from toolchain.workspace import write_whole
 
 
 @click.command("study")

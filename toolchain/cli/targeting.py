@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from targets.bandwidth import read_bandwidth_gbs
-from targets.cpu import HOST, cpu_names, named_cpu
-from targets.facts import Cpu, to_toml
-from targets.probe import probe
+from targets.cpus.catalog import HOST, cpu_names, named_cpu
+from targets.cpus.probe import probe
+from targets.cpus.spec import Cpu, to_toml
+from targets.device.bandwidth import read_bandwidth_gbs
 from toolchain.cli.console import Console
 from toolchain.cli.options import PATH, command
-from toolchain.outputs import TARGET, check_output_file
-from toolchain.workspace import write_whole
+from toolchain.files.outputs import TARGET, check_output_file
+from toolchain.files.workspace import write_whole
 
 _TABLES = {"bandwidths", "costs", "sources"}
 

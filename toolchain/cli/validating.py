@@ -13,24 +13,24 @@ from torch import Tensor
 
 from exporters.errors import SlmcError
 from exporters.manifest import Manifest
-from targets.evaluation import WORST_LOSS, Evaluation
-from targets.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths
-from targets.transport import EMULATED
-from targets.verify import open_artifact
+from targets.device.evaluation import WORST_LOSS, Evaluation
+from targets.device.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths
+from targets.device.verify import open_artifact
+from targets.remote.transport import EMULATED
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
 from toolchain.cli.judging import found_by, promised_text, say_verdict, verdict_document
 from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
 from toolchain.delivery.promises import Found, summary, verdict
 from toolchain.delivery.validate import artifact_session, evaluation_request, session_logits
-from toolchain.evidence.classes import ClassReference, reference_for
-from toolchain.evidence.quality import bits_per_byte, standard_error, stream_logits
+from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import LanguageModel, ModelOptions
 from toolchain.model.sentences import Sentences
 from toolchain.model.text import Reading, Text, read_judged, read_text
 from toolchain.model.text_rules import artifact_tokenizer
-from toolchain.shipped import SHIPPED_TEXTS
+from toolchain.quality.accuracy import ClassReference, reference_for
+from toolchain.quality.reference import bits_per_byte, standard_error, stream_logits
 
 TEXT_TOKENS, STOCK_TOKENS, SINGLE_TOKENS = 8192, 2048, 256
 """Tokens that are read for quality, on plain ONNX Runtime, and one by one, unless --tokens says less."""

@@ -12,9 +12,9 @@ from exporters.errors import SlmcError
 from toolchain.cli.console import Console
 from toolchain.cli.opening import opened
 from toolchain.cli.options import PATH, THREADS, command, model_options
-from toolchain.evidence.writing import written
-from toolchain.outputs import TEXT, check_output_file, put_aside
-from toolchain.workspace import write_whole
+from toolchain.files.outputs import TEXT, check_output_file, put_aside
+from toolchain.files.workspace import write_whole
+from toolchain.model.self_generated import written
 
 
 @click.command("write")

@@ -22,7 +22,7 @@ class Seen:
     """What calibration saw of a layer's inputs.
 
     moment: mean of x x^T, float32 [cols, cols]; entropy: of every channel in nats, float32 [cols]
-    (toolchain.evidence.entropy). None where it was not collected.
+    (toolchain.calibration.entropy). None where it was not collected.
     """
 
     moment: Tensor | None = None

@@ -35,11 +35,12 @@ from exporters.manifest import (
 from exporters.ops.layers import Biased, shared_look_up
 from exporters.ops.modules import stored_module
 from exporters.text_rules import TextRules
-from targets.cost import predict
-from targets.cpu import named_cpu
-from targets.session import Session
+from targets.cpus.catalog import named_cpu
+from targets.cpus.cost import predict
+from targets.device.session import Session
 from toolchain.compress.recipe import ACTIVATION_BITS, Recipe
 from toolchain.delivery import package
+from toolchain.delivery.generation import Sampling, classified, continuation, prompt_ids, shares_text
 from toolchain.delivery.reports.catalog import REPORTS
 from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.validate import (
@@ -50,14 +51,13 @@ from toolchain.delivery.validate import (
     parity,
     quality,
 )
-from toolchain.evidence.classes import AnyReference
-from toolchain.generate import Sampling, classified, continuation, prompt_ids, shares_text
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.classifier import Classifier
 from toolchain.model.family import LanguageModel
 from toolchain.model.text import Text
 from toolchain.model.tree import ModelTree
+from toolchain.quality.accuracy import AnyReference
 from toolchain.search.plan import Plan, Requirements, recipe_bytes
 
 Progress = Callable[[str, int, int], None]

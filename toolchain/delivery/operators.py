@@ -8,7 +8,7 @@ from pathlib import Path
 from exporters.errors import SlmcError
 from exporters.native_library import library_path
 from exporters.opening import open_file
-from targets.native import platform_name
+from targets.device.native import platform_name
 
 ELF_MACHINES = {0x3E: "linux-x86_64", 0xB7: "linux-aarch64"}
 """e_machine of an ELF header -> the platform as artifacts spell it."""

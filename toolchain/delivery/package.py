@@ -12,14 +12,15 @@ from pathlib import Path
 from exporters.errors import SlmcError
 from exporters.manifest import MANIFEST_NAME, FileEntry
 from exporters.opening import read_json
-from targets.native import LIBRARY_NAME
-from targets.verify import SUMS_NAME, file_sha256
+from targets.device import continuation
+from targets.device.native import LIBRARY_NAME
+from targets.device.verify import SUMS_NAME, file_sha256
+from toolchain.files.outputs import check_output, remove_artifact, remove_files
+from toolchain.files.workspace import REPLACED
 from toolchain.model.tokenizer import without_tokens
-from toolchain.outputs import check_output, remove_artifact, remove_files
-from toolchain.workspace import REPLACED
 
 REPORT_NAME = "report.json"
-_HERE = Path(__file__).parent
+_DEVICE = Path(continuation.__file__).parent
 _RUNNER, _PART = "run_artifact.py", "continuation"
 
 
@@ -41,9 +42,9 @@ def add_companions(
 
 def runner() -> str:
     """run.py in one file: the program, with the module that it shares with slmc in the place of its import."""
-    program = (_HERE / _RUNNER).read_text(encoding="utf-8")
-    part = (_HERE / f"{_PART}.py").read_text(encoding="utf-8")
-    statement = _import_of(program, f"toolchain.delivery.{_PART}")
+    program = (_DEVICE / _RUNNER).read_text(encoding="utf-8")
+    part = (_DEVICE / f"{_PART}.py").read_text(encoding="utf-8")
+    statement = _import_of(program, f"targets.device.{_PART}")
     lines, future = program.splitlines(), _import_of(part, "__future__")
     lines[statement.lineno - 1 : statement.end_lineno] = part.splitlines()[future.end_lineno :]
     return "\n".join(lines) + "\n"

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from exporters.manifest import ACCURACY, Manifest
-from targets import units
-from targets.measurement import Measurement
+from targets.device import units
+from targets.device.measurement import Measurement
 
 KEPT, BROKEN, NOT_COMPARED = "kept", "broken", "not compared"
 BROKEN_EXIT_CODE: Final = 3

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from exporters.errors import NotAvailable, SlmcError
 from exporters.opening import read_bytes
-from targets.verify import SIGNATURE_NAME, SUMS_BYTES, SUMS_NAME, open_artifact
-from toolchain.outputs import is_plain
-from toolchain.workspace import write_whole
+from targets.device.verify import SIGNATURE_NAME, SUMS_BYTES, SUMS_NAME, open_artifact
+from toolchain.files.outputs import is_plain
+from toolchain.files.workspace import write_whole
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

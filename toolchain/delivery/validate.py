@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from exporters.manifest import ACCURACY, PERPLEXITY, Constraint, Io, Measured, Parity, Quality
-from targets.cpu import named_cpu
-from targets.evaluation import EvaluationRequest
-from targets.measure import measure
-from targets.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths, pieces, to_measured
-from targets.native import serving_library
-from targets.session import Session, open_session
-from toolchain.evidence.classes import AnyReference, reference_for
-from toolchain.evidence.quality import CHUNK, Score, bits_per_byte, stream_logits
+from targets.cpus.catalog import named_cpu
+from targets.device.evaluation import EvaluationRequest
+from targets.device.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths, pieces, to_measured
+from targets.device.native import serving_library
+from targets.device.session import Session, open_session
+from targets.measure.child import measure
 from toolchain.model.family import LanguageModel
 from toolchain.model.sentences import Sentences
 from toolchain.model.text import Reading, Text, first
+from toolchain.quality.accuracy import AnyReference, reference_for
+from toolchain.quality.reference import CHUNK, Score, bits_per_byte, stream_logits
 
 PARITY_LOGITS = 2**22
 """Parity compares about this many logits: 2,048 tokens of a vocabulary of 2,048."""
@@ -37,7 +37,7 @@ def artifact_session(folder: Path, io: Io, *, native: bool = True, own: bool = F
 
 
 def session_logits(session: Session, ids: Reading, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
-    """(position, logits [t, V]) over token ids [n], as toolchain.evidence.quality.stream_logits gives them."""
+    """(position, logits [t, V]) over token ids [n], as toolchain.quality.reference.stream_logits gives them."""
     if isinstance(ids, Sentences):
         yield from _session_scores(session, ids)
         return

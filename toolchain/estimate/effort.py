@@ -9,11 +9,11 @@ import torch
 
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import family_of, format_named
-from targets import units
+from targets.device import units
 from toolchain.compress.recipe import Choice
-from toolchain.evidence.quality import KEEP_BYTES
 from toolchain.model.residency import bytes_from_disk, bytes_in_memory, moment_bytes
 from toolchain.model.tree import Layer
+from toolchain.quality.reference import KEEP_BYTES
 from toolchain.search.activations import BISECTIONS
 from toolchain.search.problem import Problem
 from toolchain.search.screening import sparse_options

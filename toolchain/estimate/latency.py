@@ -16,8 +16,8 @@ from exporters.formats.base import bytes_for, stored_bits
 from exporters.formats.catalog import format_named
 from exporters.formats.parts import Work
 from exporters.graph_nodes import GraphNode, Workload
-from targets.cost import Prediction, predict
-from targets.cpu import named_cpu
+from targets.cpus.catalog import named_cpu
+from targets.cpus.cost import Prediction, predict
 from toolchain.compress.recipe import ACTIVATION_BITS, Choice
 from toolchain.model.catalog import LoadedModel, stored_states
 from toolchain.model.family import ModelOptions

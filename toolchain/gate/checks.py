@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from exporters.errors import SlmcError
-from targets import units
-from targets.latency import median
-from targets.paired import compare
+from targets.device import units
+from targets.device.clock import median
+from targets.measure.paired import compare
 from toolchain.gate.values import Figures, Machine, Speed
 
 PASSED, FAILED, NOT_COMPARABLE = "passed", "failed", "not comparable"

@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from exporters.manifest import Manifest
-from targets import reference
-from targets.evaluation import Evaluation, EvaluationRequest
-from targets.measurement import Measurement, MeasureRequest, fitting_lengths
-from targets.verify import file_sha256
+from targets.device import reference
+from targets.device.evaluation import Evaluation, EvaluationRequest
+from targets.device.measurement import Measurement, MeasureRequest, fitting_lengths
+from targets.device.verify import file_sha256
 from toolchain.delivery.validate import evaluation_request
 from toolchain.gate.values import Figures, LayerSize, Machine, Predictions, Sizes, Speed, TextRead
 from toolchain.model.text import Text

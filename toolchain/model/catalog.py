@@ -19,7 +19,8 @@ from exporters.errors import SlmcError
 from exporters.opening import read_json
 from exporters.states import StateSpec
 from exporters.text_rules import TextRules
-from targets.memory import available_bytes
+from targets.device.memory import available_bytes
+from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.cache import CachedModel
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.classifier import WEIGHT, Classes, Classifier
@@ -32,7 +33,6 @@ from toolchain.model.text_rules import begin_with, read_text_rules
 from toolchain.model.tokenizer import read_tokenizer
 from toolchain.model.tree import ModelTree
 from toolchain.model.weights import find_weights, is_plain, read_checkpoint
-from toolchain.shipped import SHIPPED_TEXTS
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from exporters.errors import SlmcError
 from exporters.text_rules import Chat
-from toolchain.delivery.continuation import chat_text
+from targets.device.continuation import chat_text
 
 Messages = Sequence[Mapping[str, str]]
 

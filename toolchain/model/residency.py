@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from targets.units import bytes_text
+from targets.device.units import bytes_text
 from toolchain.model.tree import ModelTree
 
 Residency = Literal["memory", "disk"]

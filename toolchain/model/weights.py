@@ -14,7 +14,7 @@ from torch import Tensor
 
 from exporters.errors import SlmcError
 from exporters.opening import file_size
-from targets.verify import file_sha256
+from targets.device.verify import file_sha256
 from toolchain.model.checkpoint import Checkpoint, StoredTensor
 from toolchain.model.foreign import foreign_file, foreign_folder
 from toolchain.model.shards import read_shards

@@ -10,30 +10,30 @@ from pathlib import Path
 
 from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
-from targets.units import parse_seconds
+from targets.device.units import parse_seconds
+from toolchain.calibration.statistics import Evidence, gather_evidence
+from toolchain.calibration.zeros import zero_shares
 from toolchain.delivery.deliver import Delivered, Destination, deliver
 from toolchain.estimate.latency import priced
-from toolchain.evidence.classes import AnyReference, reference_for
-from toolchain.evidence.gather import gather_evidence
-from toolchain.evidence.zeros import zero_shares
+from toolchain.files.outputs import check_output
+from toolchain.files.workspace import BEST_PLAN, clear_staging, digest_of, workspace, write_whole
 from toolchain.model.catalog import LoadedModel
-from toolchain.outputs import check_output
 from toolchain.pipeline.job import Job, of_plan, pinned_formats, read_calibration
-from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
+from toolchain.pipeline.spec import to_yaml
+from toolchain.quality.accuracy import AnyReference, reference_for
+from toolchain.search.evaluator import ModelEvaluator, layer_maker
 from toolchain.search.frontier import frontier, select
 from toolchain.search.judge import judged
 from toolchain.search.layout import encoded_layer, with_layouts
 from toolchain.search.plan import Plan, plan_of
-from toolchain.search.problem import Problem
+from toolchain.search.problem import Problem, needs_entropy
 from toolchain.search.search import OutOfTime, search
 from toolchain.search.store import Journal, LayerStore
 from toolchain.search.values import Candidate, SearchResult
-from toolchain.shuffle import parse_pattern, shuffled
-from toolchain.spec import to_yaml
+from toolchain.transform.shuffle import parse_pattern, shuffled
 from toolchain.tuning.distil import Schedule
 from toolchain.tuning.objective import OBJECTIVES
 from toolchain.tuning.stage import piece_tokens, tuned
-from toolchain.workspace import BEST_PLAN, clear_staging, digest_of, workspace, write_whole
 
 SEARCH_SHARE = 0.7
 """Share of --max-time that the search may use; the rest is for export, validation and measurement."""
@@ -113,7 +113,9 @@ def find(job: Job, *, resume: bool, notifier: Notifier) -> tuple[Plan, SearchRes
 def calibrate(job: Job, folder: Path, notifier: Notifier) -> Calibrated:
     """What calibration gathers of the model, kept in the work folder; with --shuffle, channels take their new order."""
     model = job.model
-    evidence = gather_evidence(model, job.calibration, job.problem, folder, notifier.progress)
+    evidence = gather_evidence(
+        model, job.calibration, folder, notifier.progress, seed=job.problem.seed, entropy=needs_entropy(job.problem)
+    )
     if job.spec.shuffle is not None:
         found = shuffled(model, evidence, job.calibration.ids, *parse_pattern(job.spec.shuffle))
         notifier.say(found.text())

@@ -16,23 +16,23 @@ from exporters.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
 from exporters.formats.dense import FP16, FP32
 from exporters.manifest import ACCURACY, PERPLEXITY
-from targets.cpu import named_cpu
-from targets.units import bytes_text, parse_bytes, parse_seconds, parse_share
+from targets.cpus.catalog import named_cpu
+from targets.device.units import bytes_text, parse_bytes, parse_seconds, parse_share
 from toolchain.compress.catalog import method_named
 from toolchain.compress.recipe import Recipe
 from toolchain.delivery.operators import operator_libraries
-from toolchain.layer_names import layers_named
+from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
+from toolchain.model.layer_names import layers_named
 from toolchain.model.residency import bytes_in_memory
 from toolchain.model.text import Text, read_judged, read_sentences, read_text
 from toolchain.model.tree import ModelTree
-from toolchain.room import check_room
+from toolchain.pipeline.room import check_room
+from toolchain.pipeline.spec import Spec, result_options
 from toolchain.search.plan import Plan, PlanSource, Requirements
 from toolchain.search.problem import METHOD_MARK, Effort, Limits, Problem, effort_named, layer_options
-from toolchain.shipped import SHIPPED_TEXTS
-from toolchain.shuffle import parse_pattern
-from toolchain.spec import Spec, result_options
+from toolchain.transform.shuffle import parse_pattern
 
 
 @dataclass(frozen=True, kw_only=True)

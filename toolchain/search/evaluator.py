@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
+from toolchain.calibration.statistics import Evidence
 from toolchain.compress.catalog import compress
 from toolchain.compress.gptq import Gptq, inverse_factor
+from toolchain.compress.quantized_model import Student
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.evidence.classes import AnyReference, reference_for
-from toolchain.evidence.quality import Score, stream_logits
-from toolchain.evidence.student import Student
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Reading
+from toolchain.quality.accuracy import AnyReference, reference_for
+from toolchain.quality.reference import Score, stream_logits
 from toolchain.search.search import OutOfTime
 from toolchain.search.sensitivity import activation_loss, embedding_loss, expected_loss, feedback_loss
 from toolchain.search.store import Journal, LayerStore
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What calibration gave, by layer path: input moments [cols, cols] and output Fisher [rows] of linear layers,
-    [cols] of embeddings; the frequency of every token [vocabulary]; entropies of input channels [cols] if a method
-    asks for them."""
-
-    moments: Mapping[str, Tensor]
-    fisher: Mapping[str, Tensor]
-    frequency: Tensor
-    entropies: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class ModelEvaluator:

@@ -11,9 +11,10 @@ from exporters.formats.base import Format, bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP32, SIGN
 from toolchain.compress.catalog import method_for
+from toolchain.compress.pruners import PRUNERS
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.evidence.quality import Score
 from toolchain.model.tree import Layer, ModelTree
+from toolchain.quality.reference import Score
 from toolchain.search.times import Times
 
 
@@ -175,3 +176,9 @@ def _choice(fmt: Format, layer: Layer, method: str, own: str = "") -> Choice:
             f"layer {layer.path}: method {own} cannot bring it into format {fmt.name}; {chosen} can, see --method"
         )
     return Choice(fmt.name, chosen)
+
+
+def needs_entropy(problem: Problem) -> bool:
+    """Whether any layer may be pruned by a method that looks at the entropy of its inputs."""
+    named = {choice.method for options in problem.options.values() for choice in options}
+    return any(p.needs_entropy for p in PRUNERS if p.name in named)

@@ -65,9 +65,3 @@ def sensitivities(
 def embedding_loss(error: Tensor, frequency: Tensor, fisher: Tensor) -> float:
     """The same for an embedding: 1/2 sum_t p_t sum_c F_c E_tc^2, with p [rows] the frequency of each token."""
     return 0.5 * float((error.square() @ fisher * frequency).sum())
-
-
-def token_frequency(ids: Tensor, vocabulary: int) -> Tensor:
-    """Share of every token in a text, one added to each count so that no token is free, float32 [vocabulary]."""
-    counts = torch.bincount(ids, minlength=vocabulary).float() + 1
-    return counts / counts.sum()

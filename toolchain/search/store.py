@@ -17,7 +17,7 @@ import numpy as np
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.evidence.quality import Score
+from toolchain.quality.reference import Score
 
 KEEP_BYTES = 2**29
 """Compressed layers stay in memory up to this size; beyond it they are read again from disk."""

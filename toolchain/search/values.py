@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.evidence.quality import Score
+from toolchain.quality.reference import Score
 from toolchain.search.screening import Screening
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from targets import units
+from targets.device import units
 from toolchain.delivery.reports import svg
 from toolchain.study.results import Result
 

@@ -18,19 +18,20 @@ from exporters.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP16, FP32
+from toolchain.calibration.entropy import BINS, channel_entropies
+from toolchain.calibration.hessian import input_moments
 from toolchain.compress.catalog import compress, pruner_named
 from toolchain.compress.ordered import ORDERED, Ordered, ordered_named
 from toolchain.compress.pruners import Pruner, Scored, Seen
+from toolchain.compress.quantized_model import Student
 from toolchain.compress.recipe import Choice
 from toolchain.compress.scores import ESparse
-from toolchain.evidence.calibration import input_moments
-from toolchain.evidence.entropy import BINS, channel_entropies
-from toolchain.evidence.quality import Reference, bits_per_byte, stream_logits
-from toolchain.evidence.student import Student
-from toolchain.layer_names import layers_named
+from toolchain.files.workspace import digest_of
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.layer_names import layers_named
 from toolchain.model.text import Text
 from toolchain.model.tree import Layer
+from toolchain.quality.reference import Reference, bits_per_byte, stream_logits
 from toolchain.study.cells import BARS, DISTIL, DUAL, PRUNED, Cell
 from toolchain.study.dual import dual_inputs
 from toolchain.study.formulas import ideal_bits, pattern_of, pruned_bits, throughput
@@ -38,7 +39,6 @@ from toolchain.study.results import Result, Results
 from toolchain.tuning.distil import Schedule, rounded_layers, tune
 from toolchain.tuning.learner import Learner, Masked
 from toolchain.tuning.stage import LONGEST_PIECE, with_vectors
-from toolchain.workspace import digest_of
 
 Progress = Callable[[str, int, int], None]
 

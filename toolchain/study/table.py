@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from targets import units
+from targets.device import units
 from toolchain.delivery.reports.markdown import table
 from toolchain.study.cells import BARS, PRUNED
 from toolchain.study.results import Result

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporters.errors import NotAvailable
-from targets.emulation import emulated_python
+from targets.remote.emulation import emulated_python
 
 ROOT = Path(__file__).parents[3]
 LIBRARY = ROOT / "build" / "native" / "linux-aarch64" / "libslmc_ops.so"

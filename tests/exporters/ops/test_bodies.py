@@ -11,7 +11,7 @@ from exporters.ops.bodies import Bodies, operator_of
 from exporters.ops.functions import OPSET, plain_functions, qlinear_function
 from exporters.ops.signatures import DOMAIN, VERSION
 from exporters.ranges import MOST_BODIES
-from targets.session import BODIES_OPTION
+from targets.device.session import BODIES_OPTION
 
 
 def test_bodies_are_numbered_and_equal_ones_kept_once():

@@ -11,10 +11,10 @@ import torch
 
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import compress, method_for
+from toolchain.compress.quantized_model import Student
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.evidence.quality import Reference, stream_logits
-from toolchain.evidence.student import Student
 from toolchain.model.catalog import LoadedModel, load_model
+from toolchain.quality.reference import Reference, stream_logits
 
 STORIES = next(
     (p / "shared/models/stories260k-llama" for p in Path(__file__).parents if (p / "shared/models").is_dir()), None

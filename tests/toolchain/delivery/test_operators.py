@@ -8,7 +8,7 @@ import pytest
 
 from exporters.errors import SlmcError
 from exporters.native_library import library_path
-from targets.native import platform_name
+from targets.device.native import platform_name
 from toolchain.delivery.operators import elf_platform, operator_libraries
 
 

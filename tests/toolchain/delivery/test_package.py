@@ -12,7 +12,7 @@ from tokenizers.models import WordLevel
 
 from exporters.errors import SlmcError
 from toolchain.delivery.package import add_companions, publish, write_sums
-from toolchain.outputs import PLAN, check_output, check_output_file
+from toolchain.files.outputs import PLAN, check_output, check_output_file
 
 
 @pytest.fixture

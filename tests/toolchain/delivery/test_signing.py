@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from exporters.errors import NotAvailable, SlmcError
-from targets.verify import SIGNATURE_NAME
+from targets.device.verify import SIGNATURE_NAME
 
 pytest.importorskip("cryptography")
 from cryptography.hazmat.primitives import serialization

@@ -12,15 +12,15 @@ from click.testing import Result
 
 from exporters.graph_nodes import read_workload
 from exporters.manifest import read_manifest
-from targets.cost import Prediction, predict
-from targets.cpu import named_cpu
-from targets.facts import CostRow, Cpu, to_toml
+from targets.cpus.catalog import named_cpu
+from targets.cpus.cost import Prediction, predict
+from targets.cpus.spec import CostRow, Cpu, to_toml
 from toolchain.estimate.latency import LatencyForecast, model_workload, priced
 from toolchain.model.catalog import load_model
 from toolchain.pipeline.job import Job, prepare
+from toolchain.pipeline.spec import resolve
 from toolchain.search.plan import read_plan
 from toolchain.search.problem import Problem
-from toolchain.spec import resolve
 
 TARGET = """name = "slow"
 architecture = "aarch64"

@@ -9,7 +9,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from exporters.errors import SlmcError
 from exporters.text_rules import Chat
-from toolchain.delivery.continuation import ArtifactError
+from targets.device.continuation import ArtifactError
 from toolchain.model.chat import Template, chat_rules, conversation, pieced, prompt_text
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}

@@ -15,18 +15,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from exporters.errors import SlmcError
+from toolchain.calibration.fisher import output_fisher
+from toolchain.calibration.hessian import fill_moments, input_moments
+from toolchain.calibration.hessian_file import GrowingFile, StoredTensors
 from toolchain.compress.catalog import compress
+from toolchain.compress.quantized_model import Student
 from toolchain.compress.recipe import Choice
-from toolchain.evidence.calibration import fill_moments, input_moments
-from toolchain.evidence.fisher import output_fisher
-from toolchain.evidence.moment_file import GrowingFile, StoredTensors
-from toolchain.evidence.quality import stream_logits
-from toolchain.evidence.student import Student
 from toolchain.model import streamed
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.llama import Llama, LlamaConfig, LlamaFamily
 from toolchain.model.residency import bytes_from_disk, bytes_in_memory, residency
 from toolchain.model.streamed import Streamed, StreamedLinear
+from toolchain.quality.reference import stream_logits
 
 VOCABULARY, WIDTH, LAYERS = 40, 16, 3
 IDS = torch.arange(96) * 7 % VOCABULARY

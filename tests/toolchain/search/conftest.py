@@ -10,8 +10,8 @@ import pytest
 
 from exporters.formats.catalog import format_named, formats_matching
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.evidence.quality import Score
 from toolchain.model.tree import Block, Layer, ModelTree
+from toolchain.quality.reference import Score
 from toolchain.search.problem import Effort, Limits, Problem, layer_options
 from toolchain.search.search import OutOfTime
 from toolchain.search.store import Journal

@@ -10,7 +10,7 @@ import pytest
 from exporters.formats.catalog import family_of
 from exporters.formats.families import DENSE
 from toolchain.compress.recipe import Choice
-from toolchain.evidence.quality import Score
+from toolchain.quality.reference import Score
 from toolchain.search.correction import MOST, corrected, sparse_factor
 from toolchain.search.search import dense_alone, search
 from toolchain.search.values import Candidate

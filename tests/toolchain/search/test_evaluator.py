@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from exporters.formats.catalog import format_named
 from exporters.states import StateSpec
+from toolchain.calibration.statistics import Evidence
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.evidence.quality import Reference, stream_logits
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.tree import Block, Layer, ModelTree
-from toolchain.search.evaluator import Evidence, ModelEvaluator, layer_maker
+from toolchain.quality.reference import Reference, stream_logits
+from toolchain.search.evaluator import ModelEvaluator, layer_maker
 from toolchain.search.search import OutOfTime
 from toolchain.search.store import Journal, LayerStore
 

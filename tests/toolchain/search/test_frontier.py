@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from toolchain.evidence.quality import Score
+from toolchain.quality.reference import Score
 from toolchain.search.frontier import excess, frontier, meets, objective, select
 from toolchain.search.problem import Limits
 from toolchain.search.values import Candidate

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from toolchain.evidence.quality import Score
+from toolchain.quality.reference import Score
 from toolchain.search.judge import LUCK, fit, judged
 from toolchain.search.values import Candidate
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.evidence.quality import Score
+from toolchain.quality.reference import Score
 from toolchain.search.outcome import FamilyResult, family_results
 from toolchain.search.values import Candidate, SearchResult
 

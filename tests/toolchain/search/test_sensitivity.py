@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from toolchain.search.sensitivity import embedding_loss, expected_loss, token_frequency
+from toolchain.calibration.statistics import token_frequency
+from toolchain.search.sensitivity import embedding_loss, expected_loss
 
 
 def test_expected_loss_by_hand() -> None:

@@ -13,7 +13,7 @@ import pytest
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import SEARCHED, format_named
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.evidence.quality import Score
+from toolchain.quality.reference import Score
 from toolchain.search import store
 from toolchain.search.store import Journal, LayerStore, recipe_key
 

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 import torch
 
-from toolchain.spec import Spec
+from toolchain.pipeline.spec import Spec
 from toolchain.tuning.objective import OBJECTIVES, Objective, divergence
 
 WANTED, GIVEN = torch.tensor([[[math.log(3.0), 0.0]] * 5] * 2), torch.zeros(2, 5, 2)

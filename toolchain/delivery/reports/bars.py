@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from targets import units
+from targets.device import units
 from toolchain.delivery.reports import svg
 from toolchain.delivery.reports.data import Report
 from toolchain.delivery.reports.grouping import BlockRow, block_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporters.manifest import ACCURACY, Measured, Parity, Quality
-from targets import units
+from targets.device import units
 from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.reports.frontier import fp32_bytes
 from toolchain.delivery.reports.palette import bits_per_weight

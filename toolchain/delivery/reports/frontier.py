@@ -7,7 +7,7 @@ from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 from exporters.formats.catalog import is_format
-from targets import units
+from targets.device import units
 from toolchain.delivery.reports import labels, svg
 from toolchain.delivery.reports.data import Report
 from toolchain.search.outcome import TriedCandidate

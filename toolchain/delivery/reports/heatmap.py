@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from xml.etree import ElementTree as ET
 
-from targets import units
+from targets.device import units
 from toolchain.delivery.reports import svg
 from toolchain.delivery.reports.data import LayerRow
 from toolchain.delivery.reports.grouping import module_of, searched_formats

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from targets import units
+from targets.device import units
 from toolchain.delivery.reports.data import LayerRow, Report
 from toolchain.delivery.reports.grouping import by_block, module_of
 from toolchain.delivery.reports.palette import bit_level, bits_per_weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from targets import units
+from targets.device import units
 from toolchain.delivery.reports import facts, grouping, summary
 from toolchain.delivery.reports.data import Report
 

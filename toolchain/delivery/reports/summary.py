@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from exporters.manifest import Constraint, Quality
-from targets import units
+from targets.device import units
 from toolchain.delivery.reports.data import Report
 from toolchain.search.outcome import TriedCandidate
 

@@ -1,0 +1,93 @@
+"""Which compiled operator library serves an artifact on this machine, and which instructions it uses."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import filecmp
+import platform
+from pathlib import Path
+
+from exporters.errors import NotAvailable
+from exporters.native_library import library_path
+from targets.device.host import host_isa
+
+LIBRARY_NAME = "libslmc_ops.so"
+_ENTRY_POINT = "RegisterCustomOps"
+_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def platform_name() -> str:
+    """This machine as artifacts spell it, e.g. 'linux-x86_64', 'linux-aarch64'."""
+    return machine_platform(platform.system(), platform.machine())
+
+
+def machine_platform(system: str, machine: str) -> str:
+    """The same from what a machine calls itself, as `uname -s` and `uname -m`."""
+    return f"{system.lower()}-{_ARCHITECTURES.get(machine.lower(), machine.lower())}"
+
+
+def serving_library(artifact: Path, *, own: bool = False) -> Path | None:
+    """The operator library that serves an artifact here; None for plain ONNX Runtime.
+
+    A library is code. An artifact's own is loaded only where `own` says so: on a device, or because the user trusts
+    whom the artifact is from. Else the installed one serves, if the artifact brings the very same bytes for this
+    platform, or none at all.
+    """
+    brought = artifact_library(artifact)
+    if own and _serves(brought):
+        return brought.resolve()
+    installed = installed_library()
+    if installed is None or (not own and foreign_library(artifact)):
+        return None
+    return installed
+
+
+def installed_library() -> Path | None:
+    """The library that came with this package, if it loads."""
+    # A device without the compiled package is an ordinary device: ONNX Runtime inlines the functions there.
+    with contextlib.suppress(NotAvailable):
+        if _serves(library := library_path()):
+            return library.resolve()
+    return None
+
+
+def artifact_library(artifact: Path) -> Path:
+    """Where an artifact keeps the library for this platform, if it brings one."""
+    return artifact / "native" / platform_name() / LIBRARY_NAME
+
+
+def foreign_library(artifact: Path) -> bool:
+    """Whether an artifact brings a library for this platform that is not the installed one, byte for byte."""
+    brought = artifact_library(artifact)
+    if not brought.is_file():
+        return False
+    try:
+        return not filecmp.cmp(brought, library_path(), shallow=False)
+    except NotAvailable:
+        return True
+
+
+def isa_name(library: Path | None) -> str:
+    """The instruction set that the library chose on this machine, e.g. 'avx2'; without one, what the CPU offers."""
+    loaded = _load(library) if library is not None else None
+    said = getattr(loaded, "slmc_isa_name", None)
+    if said is None:
+        return host_isa()
+    said.restype = ctypes.c_char_p
+    said.argtypes = []
+    name = said()
+    return name.decode("ascii", "replace") if name else host_isa()
+
+
+def _serves(library: Path) -> bool:
+    return hasattr(_load(library), _ENTRY_POINT)
+
+
+def _load(library: Path) -> ctypes.CDLL | None:
+    if not library.is_file():
+        return None
+    try:
+        return ctypes.CDLL(str(library.resolve()))
+    except OSError:
+        return None

@@ -1,0 +1,346 @@
+"""An artifact's graph opened on ONNX Runtime: tokens in, logits out, the recurrent states kept and fed back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from exporters.errors import NotAvailable, SlmcError
+from exporters.manifest import Io, State
+from targets.device.older_graphs import refuse_shared_names
+
+Tokens = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.float32]
+
+BODIES_OPTION: Final = "ai.slmc.bodies"
+"""The session option that tells the operator library for how many bodies of one operator it registers names."""
+
+_ALIGNMENT_BYTES: Final = 64
+_ONNX_TYPES: Final = {
+    "float32": "tensor(float)",
+    "float64": "tensor(double)",
+    "float16": "tensor(float16)",
+    "int64": "tensor(int64)",
+    "int32": "tensor(int32)",
+    "int8": "tensor(int8)",
+    "uint8": "tensor(uint8)",
+    "bool": "tensor(bool)",
+}
+_ERROR_CODE: Final = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_DATA_FILE_WORDS: Final = ("External data path", "External initializer", "No such file")
+# ONNX Runtime's exceptions share no base of their own; IO binding raises plain RuntimeError and ValueError.
+_ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
+    *(kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    RuntimeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class _StateMemory:
+    """States in one block of bytes, and views of each, NumPy's and ONNX Runtime's; nothing is copied between them."""
+
+    states: tuple[State, ...]
+    views: tuple[npt.NDArray[Any], ...]
+    values: tuple[Any, ...]
+
+    def refill(self) -> None:
+        """Every entry of every state at its fill value."""
+        for state, view in zip(self.states, self.views, strict=True):
+            view.fill(state.fill)
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Buffers of one call: tokens int64 [1, T], logits float32 [1, T or 1, V], and ONNX Runtime's view of both."""
+
+    tokens: Tokens
+    logits: Logits
+    tokens_value: Any
+    logits_value: Any
+
+
+class Session:
+    """One model in one place of a text. Not for use by two threads at once.
+
+    States that a call may overwrite (caches) are input and output at once. The others live in two blocks of memory:
+    of two IO bindings, made once, one reads block 0 and writes block 1, the other the reverse. A call takes them in
+    turn, so that no state is ever copied or bound again. (With 42 states of 256 floats, binding them anew costs
+    45-80 us per token more than this, feeding numpy arrays 55-105 us.)
+    """
+
+    def __init__(self, inference: Any, io: Io, width: int, graph: Path) -> None:
+        """width: of the logits, which is the vocabulary, or the number of classes."""
+        self.io = io
+        self.width = width
+        self.vocabulary = io.classes.vocabulary if io.classes else width
+        self.state_bytes = sum(_state_bytes(state) for state in io.states)
+        self._graph = graph
+        self._inference = inference
+        moving = [s for s in io.states if not s.in_place]
+        self._memories = (_state_memory(moving), _state_memory(moving))
+        self._held = _state_memory([s for s in io.states if s.in_place])
+        self._step_slot = self._slot(1)
+        self._bindings = tuple(self._bind_states(self._memories[now], self._memories[1 - now]) for now in (0, 1))
+        for binding in self._bindings:
+            self._bind_slot(binding, self._step_slot)
+        self._now, self._read = 0, 0
+
+    @property
+    def room(self) -> int | None:
+        """How many more tokens of this text the states have room for; None without a limit."""
+        return None if self.io.context is None else self.io.context - self._read
+
+    def reset(self) -> None:
+        """Sets every entry of every state to its fill value: the beginning of a text."""
+        self._memories[self._now].refill()
+        self._held.refill()
+        self._read = 0
+
+    def step(self, token: int) -> Logits:
+        """The next token's logits [V], as an array of the caller's own, after `token`."""
+        if not 0 <= token < self.vocabulary:
+            raise self._bad_token(token)
+        self._check_room(1)
+        self._step_slot.tokens[0, 0] = token
+        self._call()
+        self._read += 1
+        logits: Logits = self._step_slot.logits[0, 0].copy()
+        return logits
+
+    def run(self, tokens: Tokens) -> Logits:
+        """Logits float32 [1, T, V] for tokens int64 [1, T], T of 1 and more; of a classifier [1, 1, classes].
+
+        Raises:
+            SlmcError: shape, type or range of the tokens; the states are then as before the call.
+        """
+        self._check(tokens)
+        slot = self._slot(tokens.shape[1])
+        self._run_slot(slot, tokens)
+        return slot.logits
+
+    def prefill(self, tokens: Tokens, chunk_tokens: int = 64) -> Logits:
+        """The logits [V] after the last of tokens int64 [1, T], read in chunks: memory for chunk_tokens x V logits."""
+        self._check(tokens)
+        if chunk_tokens < 1:
+            raise SlmcError(f"chunk_tokens is {chunk_tokens}; it must be 1 or more")
+        if self.io.classes and self.io.classes.whole_texts:
+            chunk_tokens = tokens.shape[1]
+        slot = self._slot(min(chunk_tokens, tokens.shape[1]))
+        for start in range(0, tokens.shape[1], chunk_tokens):
+            part = tokens[:, start : start + chunk_tokens]
+            if part.shape[1] != slot.tokens.shape[1]:
+                slot = self._slot(part.shape[1])
+            self._run_slot(slot, part)
+        logits: Logits = slot.logits[0, -1].copy()
+        return logits
+
+    def _slot(self, count: int) -> _Slot:
+        tokens = np.zeros((1, count), np.int64)
+        logits = np.empty((1, 1 if self.io.classes else count, self.width), np.float32)
+        return _Slot(tokens, logits, ort.OrtValue.ortvalue_from_numpy(tokens), ort.OrtValue.ortvalue_from_numpy(logits))
+
+    def _run_slot(self, slot: _Slot, tokens: Tokens) -> None:
+        slot.tokens[:] = tokens
+        binding = self._bindings[self._now]
+        self._bind_slot(binding, slot)
+        try:
+            self._call()
+            self._read += slot.tokens.shape[1]
+        finally:
+            # A binding owns what is bound to it: without this a long prompt's logits would stay in memory.
+            self._bind_slot(binding, self._step_slot)
+
+    def _call(self) -> None:
+        try:
+            self._inference.run_with_iobinding(self._bindings[self._now])
+        except _ORT_ERRORS as error:
+            raise SlmcError(f"{self._graph}: ONNX Runtime stopped: {_one_line(error)}") from error
+        self._now = 1 - self._now
+
+    def _bind_states(self, read: _StateMemory, write: _StateMemory) -> Any:
+        binding = self._inference.io_binding()
+        pairs = [*zip(read.states, read.values, write.values, strict=True),
+                 *zip(self._held.states, self._held.values, self._held.values, strict=True)]  # fmt: skip
+        for state, before, after in pairs:
+            binding.bind_ortvalue_input(state.input, before)
+            binding.bind_ortvalue_output(state.output, after)
+        return binding
+
+    def _bind_slot(self, binding: Any, slot: _Slot) -> None:
+        binding.bind_ortvalue_input(self.io.tokens, slot.tokens_value)
+        binding.bind_ortvalue_output(self.io.logits, slot.logits_value)
+
+    def _check(self, tokens: Tokens) -> None:
+        if tokens.ndim != 2 or tokens.shape[0] != 1 or tokens.shape[1] < 1 or tokens.dtype != np.int64:
+            raise SlmcError(
+                f"tokens are {tokens.dtype} {list(tokens.shape)}; int64 [1, T] with T of 1 or more is needed"
+            )
+        # Gather takes negative numbers from the end, so that a wrong token would pass without a word.
+        for token in (int(tokens.min()), int(tokens.max())):
+            if not 0 <= token < self.vocabulary:
+                raise self._bad_token(token)
+        self._check_room(tokens.shape[1])
+
+    def _check_room(self, tokens: int) -> None:
+        if self._read and self.io.classes and self.io.classes.whole_texts:
+            raise SlmcError(
+                f"{self._graph}: it reads a whole text in one call, and {self._read} tokens of this one are read; "
+                "begin a new text"
+            )
+        if self.room is not None and tokens > self.room:
+            raise SlmcError(
+                f"{self._graph}: {self._read + tokens} tokens do not fit into its context of {self.io.context}; begin "
+                "a new text, or build it with a larger --context"
+            )
+
+    def _bad_token(self, token: int) -> SlmcError:
+        return SlmcError(
+            f"token {token} is not in the vocabulary of {self._graph} (0 to {self.vocabulary - 1}); "
+            "use the tokenizer that lies beside it"
+        )
+
+
+def open_session(graph: Path, io: Io, *, native: Path | None, threads: int = 1) -> Session:
+    """Opens `graph` on the CPU, with the operator library `native` registered if one is given; states at their fill.
+
+    Raises:
+        SlmcError: the file is missing or damaged, or does not have the inputs and outputs that `io` names.
+        NotAvailable: this ONNX Runtime lacks an operator of the graph, or cannot load the library.
+    """
+    if not graph.is_file():
+        raise SlmcError(f"{graph}: no such file; make an artifact with 'slmc build'")
+    if threads < 1:
+        raise SlmcError(f"threads is {threads}; it must be 1 or more")
+    if native is None and io.bodies is None:
+        refuse_shared_names(graph, ort.__version__)
+    options = session_options(native, threads, io.bodies)
+    try:
+        inference = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except _ORT_ERRORS as error:
+        raise _load_error(graph, native, error) from error
+    return Session(inference, io, _check_io(graph, inference, io), graph)
+
+
+def session_options(native: Path | None, threads: int, bodies: int | None = None) -> Any:
+    """ONNX Runtime's options for an artifact, its operator library registered under the names of so many bodies.
+
+    Raises:
+        NotAvailable: this ONNX Runtime cannot load the library.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Every error comes back as an exception; ONNX Runtime's own coloured line on stderr would only repeat it.
+    options.log_severity_level = 4
+    if threads > 1:
+        # Beside one busy foreign process, six 1536x1536 layers on 2 threads: spinning p99 18-26 ms and 4.0 ms of CPU
+        # per call, without p99 10-12 ms and 2.0 ms of CPU, at the same median.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if bodies is not None:
+        options.add_session_config_entry(BODIES_OPTION, str(bodies))
+    if native is not None:
+        try:
+            options.register_custom_ops_library(str(native))
+        except _ORT_ERRORS as error:
+            raise NotAvailable(
+                f"{native}: ONNX Runtime {ort.__version__} cannot load this operator library: {_one_line(error)}; "
+                "run without it, or install slmc on this machine"
+            ) from error
+    return options
+
+
+def _check_io(graph: Path, inference: Any, io: Io) -> int:
+    """The width of the logits, after the graph's names, types and fixed dimensions were compared with `io`."""
+    inputs = {value.name: value for value in inference.get_inputs()}
+    outputs = {value.name: value for value in inference.get_outputs()}
+    _check_value(graph, "input", inputs, io.tokens, "int64", (1, None))
+    for state in io.states:
+        if any(dim < 1 for dim in state.shape):
+            raise SlmcError(
+                f"{graph}: state {state.input!r} has shape {list(state.shape)}; every dimension must be 1 or more"
+            )
+        _check_value(graph, "input", inputs, state.input, state.dtype, state.shape)
+        _check_value(graph, "output", outputs, state.output, state.dtype, state.shape)
+    _check_value(graph, "output", outputs, io.logits, "float32", (1, 1 if io.classes else None, None))
+    unnamed = sorted(inputs.keys() - {io.tokens, *(state.input for state in io.states)})
+    if unnamed:
+        raise SlmcError(f"{graph}: input {unnamed[0]!r} is not in the manifest's io; write the artifact again")
+    width = outputs[io.logits].shape[2]
+    if not isinstance(width, int) or (io.classes and width != len(io.classes.labels)):
+        wanted = f"{len(io.classes.labels)}, a score per class" if io.classes else "a fixed number"
+        raise SlmcError(f"{graph}: the last dimension of {io.logits!r} is {width!r}; it must be {wanted}")
+    return width
+
+
+def _check_value(
+    graph: Path, side: str, values: dict[str, Any], name: str, dtype: str, shape: Sequence[int | None]
+) -> None:
+    if dtype not in _ONNX_TYPES:
+        raise SlmcError(f"{graph}: {side} {name!r} has dtype {dtype!r}; allowed are {', '.join(_ONNX_TYPES)}")
+    if name not in values:
+        raise SlmcError(f"{graph}: no {side} {name!r}, which the manifest names; found {', '.join(sorted(values))}")
+    found = values[name]
+    dims = list(found.shape)
+    same = len(dims) == len(shape) and all(
+        a == b for a, b in zip(dims, shape, strict=True) if isinstance(a, int) and b is not None
+    )
+    if found.type != _ONNX_TYPES[dtype] or not same:
+        wanted = f"{_ONNX_TYPES[dtype]} {['?' if d is None else d for d in shape]}"
+        raise SlmcError(f"{graph}: {side} {name!r} is {found.type} {dims}, the manifest says {wanted}")
+
+
+def _state_memory(states: Sequence[State]) -> _StateMemory:
+    """Memory for all states, each aligned to 64 bytes and holding its fill value."""
+    sizes = [-(-_state_bytes(state) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES for state in states]
+    raw = np.zeros(sum(sizes) + _ALIGNMENT_BYTES, np.uint8)
+    first = -raw.ctypes.data % _ALIGNMENT_BYTES
+    block = raw[first : first + sum(sizes)]
+    views, values, offset = [], [], 0
+    for state, size in zip(states, sizes, strict=True):
+        view = block[offset : offset + _state_bytes(state)].view(state.dtype).reshape(state.shape)
+        view.fill(state.fill)
+        views.append(view)
+        values.append(ort.OrtValue.ortvalue_from_numpy(view))
+        offset += size
+    return _StateMemory(tuple(states), tuple(views), tuple(values))
+
+
+def _state_bytes(state: State) -> int:
+    return int(np.prod(state.shape, dtype=np.int64)) * np.dtype(state.dtype).itemsize
+
+
+def _load_error(graph: Path, native: Path | None, error: Exception) -> SlmcError:
+    said = _one_line(error)
+    if isinstance(error, (ort_errors.InvalidProtobuf, ort_errors.InvalidArgument)):
+        return SlmcError(f"{graph}: no ONNX model, or a damaged one ({said}); copy or build the artifact again")
+    if isinstance(error, ort_errors.NoSuchFile) or any(words in said for words in _DATA_FILE_WORDS):
+        return SlmcError(
+            f"{graph}: its data file is missing or too short ({said}); "
+            f"keep {graph.name}.data beside {graph.name}, or copy the artifact again"
+        )
+    if (
+        isinstance(error, ort_errors.NotImplemented)
+        or "not a registered function/op" in said
+        or "max supported" in said
+    ):
+        library = f"operator library {native}" if native else "no operator library"
+        return NotAvailable(
+            f"{graph}: ONNX Runtime {ort.__version__} with {library} cannot run it ({said}); "
+            "use a newer onnxruntime, or install slmc with its compiled operators"
+        )
+    return SlmcError(f"{graph}: ONNX Runtime {ort.__version__} does not open it: {said}")
+
+
+def _one_line(error: Exception) -> str:
+    """What ONNX Runtime said, without its codes; errors come wrapped in each other and the innermost says why."""
+    text = _ERROR_CODE.split(" ".join(str(error).split()))[-1].strip()
+    return text if len(text) <= 300 else text[:297] + "..."

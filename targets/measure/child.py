@@ -1,0 +1,113 @@
+"""Measures an artifact in a clean child process, whose memory and time are those of the model and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from exporters.errors import NotAvailable, SlmcError
+from exporters.manifest import Io, parse
+from targets.device.measurement import Job, Measurement, MeasureRequest
+from targets.device.memory import Memory
+
+_PACKAGES = Path(__file__).resolve().parents[2]
+_ERRORS: dict[str, type[SlmcError]] = {"SlmcError": SlmcError, "NotAvailable": NotAvailable}
+
+
+def worker_command() -> tuple[str, ...]:
+    """The child process; another command that speaks the same (ssh, an emulator) may stand in its place."""
+    return (sys.executable, "-m", "targets.device.worker")
+
+
+def measure(
+    artifact: Path,
+    io: Io,
+    request: MeasureRequest,
+    *,
+    graph: str = "model.onnx",
+    command: Sequence[str] | None = None,
+) -> Measurement:
+    """Speed and memory of an artifact on this machine.
+
+    Raises:
+        SlmcError: the artifact does not open or run, or the child failed; its last line of stderr is in the text.
+        NotAvailable: something is missing here, the child was killed by a signal, or the time was over.
+    """
+    job = Job(str(artifact.resolve()), graph, io, request)
+    result: Measurement = parse(Measurement, _ask(job, "measurement", command or worker_command()), "measurement")
+    return result
+
+
+def measure_baseline(*, timeout_s: float = 60.0, command: Sequence[str] | None = None) -> Memory:
+    """Memory of the runtime with no model in it.
+
+    Raises:
+        SlmcError, NotAvailable: as `measure`.
+    """
+    job = Job("", "", None, MeasureRequest(timeout_s=timeout_s))
+    result: Memory = parse(Memory, _ask(job, "baseline", command or worker_command()), "baseline")
+    return result
+
+
+def _ask(job: Job, wanted: str, command: Sequence[str]) -> Any:
+    what = job.artifact or "the empty runtime"
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(dataclasses.asdict(job)),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=job.request.timeout_s,
+            # Python puts the working directory on the module path: the child finds this very copy of the packages.
+            cwd=_PACKAGES,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotAvailable(
+            f"{what}: the measured process did not end within {job.request.timeout_s:g} s and was stopped; "
+            "ask for fewer tokens or repetitions, or give it more time"
+        ) from error
+    except OSError as error:
+        raise NotAvailable(f"{what}: cannot start {command[0]}: {error}") from error
+    if done.returncode < 0:
+        raise NotAvailable(_killed(what, -done.returncode, done.stderr))
+    document = _document(done.stdout)
+    if "error" in document:
+        kind, text = document["error"]["kind"], document["error"]["text"]
+        raise _ERRORS.get(kind, SlmcError)(text)
+    if done.returncode != 0 or wanted not in document:
+        raise SlmcError(
+            f"{what}: the measured process failed with exit code {done.returncode}: {_last_line(done.stderr)}"
+        )
+    return document[wanted]
+
+
+def _killed(what: str, number: int, stderr: str) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    hint = (
+        "; the system does this when memory runs out: use a smaller model or free memory" if name == "SIGKILL" else ""
+    )
+    return f"{what}: the measured process was killed by {name}{hint} (it last said: {_last_line(stderr)})"
+
+
+def _document(stdout: str) -> dict[str, Any]:
+    try:
+        document = json.loads(stdout)
+    except json.JSONDecodeError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _last_line(stderr: str) -> str:
+    return next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "nothing on stderr")

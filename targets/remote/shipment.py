@@ -1,0 +1,77 @@
+"""What a device is sent: the model, the operators for its platform, and our packages without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporters.errors import NotAvailable
+from exporters.manifest import MANIFEST_NAME, Manifest
+from exporters.native_library import library_path
+from targets.device.native import LIBRARY_NAME, platform_name
+from targets.device.verify import file_sha256
+
+ARTIFACT, PACKAGES = "artifact", "packages"
+MODEL_FILES = ("model.onnx", "model.onnx.data")
+EXPORTERS = ("__init__", "errors", "manifest", "native_library", "opening", "ranges", "text_rules")
+"""Modules of the ground floor that `targets.device` uses; a test follows the imports."""
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One file: where it lies here, its name in the folder there, its size and SHA-256 as they must arrive."""
+
+    path: Path
+    name: str
+    bytes: int
+    sha256: str
+
+
+def shipment(artifact: Path, manifest: Manifest, platform: str, *, native: bool) -> tuple[Parcel, ...]:
+    """All that a device of this platform ('linux-aarch64') needs to run an artifact whose files have been checked.
+
+    Args:
+        native: whether the compiled operators are wanted.
+
+    Raises:
+        NotAvailable: they are wanted, and neither the artifact nor this installation has them for the platform.
+    """
+    names = [name for name in MODEL_FILES if name in manifest.files]
+    own = f"native/{platform}/{LIBRARY_NAME}"
+    parcels = []
+    if native and own in manifest.files:
+        names.append(own)
+    elif native:
+        parcels.append(
+            _parcel(_installed_library(artifact, manifest, platform), f"{PACKAGES}/slmc_native/{LIBRARY_NAME}")
+        )
+    parcels += [
+        Parcel(artifact / name, f"{ARTIFACT}/{name}", manifest.files[name].bytes, manifest.files[name].sha256)
+        for name in names
+    ]
+    parcels.append(_parcel(artifact / MANIFEST_NAME, f"{ARTIFACT}/{MANIFEST_NAME}"))
+    return (*parcels, *packages())
+
+
+def packages() -> tuple[Parcel, ...]:
+    """The Python files that a device runs."""
+    paths = [_ROOT / "exporters" / f"{name}.py" for name in EXPORTERS]
+    paths += [_ROOT / "targets" / "__init__.py", *sorted((_ROOT / "targets" / "device").glob("*.py"))]
+    return tuple(_parcel(path, f"{PACKAGES}/{path.relative_to(_ROOT)}") for path in paths)
+
+
+def _installed_library(artifact: Path, manifest: Manifest, platform: str) -> Path:
+    if platform == platform_name():
+        return library_path()
+    there = sorted(name.split("/")[1] for name in manifest.files if name.startswith("native/"))
+    raise NotAvailable(
+        f"{artifact}: no compiled operators for {platform}, which that machine is (the artifact has "
+        f"{', '.join(there) or 'none'}, this installation {platform_name()}); "
+        "build for it, or run on plain ONNX Runtime with --no-native"
+    )
+
+
+def _parcel(path: Path, name: str) -> Parcel:
+    return Parcel(path, name, path.stat().st_size, file_sha256(path))

@@ -1,0 +1,77 @@
+"""Free shuffling: the model and its evidence in another order, more of the score kept, and equality checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from exporters.errors import SlmcError
+from toolchain.calibration.entropy import channel_entropies
+from toolchain.calibration.fisher import output_fisher
+from toolchain.calibration.hessian import input_moments
+from toolchain.calibration.statistics import Evidence
+from toolchain.compress.permutation import kept_score
+from toolchain.model.catalog import LoadedModel, load_model
+from toolchain.model.couplings import couplings
+from toolchain.transform import shuffle
+from toolchain.transform.shuffle import Shuffled, logit_difference, parse_pattern, shuffled
+
+IDS = torch.randint(0, 300, (600,), generator=torch.Generator().manual_seed(2))
+
+
+def evidence_of(model: LoadedModel) -> Evidence:
+    fisher = output_fisher(model, IDS[:256], 0)
+    return Evidence(input_moments(model, IDS), fisher, torch.ones(300), channel_entropies(model, IDS))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> LoadedModel:
+    return load_model(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def found(model: LoadedModel) -> Shuffled:
+    return shuffled(model, evidence_of(model), IDS, 2, 4)
+
+
+def test_the_model_stays_and_more_of_the_score_is_kept(model: LoadedModel, found: Shuffled) -> None:
+    assert logit_difference(model, found.model, IDS[:200]) == pytest.approx(0, abs=1e-9)
+    consumers = [c.consumer for c in couplings(model)]
+    assert list(found.gains) == consumers
+    assert len(consumers) == 4
+    before = evidence_of(model)
+    for path in consumers:
+        scores = [
+            m.weight(path).square() * e.moments[path].diagonal()
+            for m, e in ((model, before), (found.model, found.evidence))
+        ]
+        gain = kept_score(scores[1], 2, 4) / kept_score(scores[0], 2, 4)
+        assert gain == pytest.approx(found.gains[path], rel=1e-5)
+        assert gain > 1.005
+    assert "4 layers in a new order" in found.text()
+
+
+def test_the_evidence_is_that_of_the_reordered_model(found: Shuffled) -> None:
+    """Calibrated anew on the reordered model it comes out the same."""
+    moments, entropies = input_moments(found.model, IDS), channel_entropies(found.model, IDS)
+    for path, moment in found.evidence.moments.items():
+        assert torch.allclose(moments[path], moment, rtol=1e-3, atol=1e-3 * float(moment.diagonal().max()))
+        assert torch.allclose(entropies[path], found.evidence.entropies[path], atol=0.02)
+    for coupling in couplings(found.model):
+        for path in coupling.producers:
+            own = output_fisher(found.model, IDS[:256], 0)[path]
+            assert torch.corrcoef(torch.stack([own, found.evidence.fisher[path]]))[0, 1] > 0.99
+
+
+def test_a_model_that_says_something_else_is_refused(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shuffle, "logit_difference", lambda *_: 1e-3)
+    with pytest.raises(SlmcError, match=r"logits differ by 0\.001.*leave --shuffle away"):
+        shuffled(model, evidence_of(model), IDS, 2, 4)
+
+
+@pytest.mark.parametrize("text", ["", "2", "4:4", "0:4", "2:5", "2:4/int4", "-1:4"])
+def test_what_is_no_pattern(text: str) -> None:
+    with pytest.raises(SlmcError, match=f"--shuffle '{text}': expected the pattern to make room for, N:M with M = 4"):
+        parse_pattern(text)

@@ -1,0 +1,96 @@
+"""How well a compressed classifier still tells classes apart, beside the fp32 model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from exporters.errors import SlmcError
+from toolchain.model.family import LanguageModel
+from toolchain.model.sentences import Sentences
+from toolchain.model.text import Reading
+from toolchain.quality.reference import WORST_LOSS, Reference, Score, stream_logits
+
+ONE_MORE = 0.25
+"""Spreads allow for one more sentence whose answer changes, of which the model is as sure as this."""
+
+
+class ClassReference:
+    """The fp32 model's class probabilities of labelled sentences: what every candidate is compared with.
+
+    A candidate is judged by the accuracy that the fp32 model expects of it, as if labels were drawn from its own
+    predictions:
+
+        drop = mean_i (p_i[best_i] - p_i[candidate's best_i]) / mean_i p_i[best_i]
+
+    It needs no more sentences than accuracy itself, but an answer that changes counts by how sure the model was, and
+    not as a whole right or wrong one, half of which cancel by chance. It is never below 0.
+    """
+
+    def __init__(self, model: LanguageModel, sentences: Sentences) -> None:
+        if sentences.labels is None:
+            raise SlmcError(
+                "the sentences have no labels, and a classifier is judged by them; give a table with labels"
+            )
+        self.model, self.sentences = model, sentences
+        self.labels = sentences.labels[torch.cat(sentences.batches())]
+        self.log_probs = _log_probs(stream_logits(model, sentences))
+        if not torch.isfinite(self.log_probs).all():
+            raise SlmcError("the fp32 model gives no finite scores for some sentence; it overflows")
+        self.losses = self._losses(self.log_probs)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean cross-entropy of the labels: 1 is certainty, the number of classes is ignorance."""
+        return _exp(self.losses)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of sentences whose best class is their label."""
+        return float((self.log_probs.argmax(-1) == self.labels).double().mean())
+
+    def _losses(self, log_probs: Tensor) -> Tensor:
+        return torch.nan_to_num(-log_probs.gather(1, self.labels[:, None])[:, 0], nan=WORST_LOSS)
+
+    def score(self, chunks: Iterable[tuple[int, Tensor]]) -> Score:
+        """The score of a classifier whose scores come in the batches of `stream_logits`."""
+        found = _log_probs(chunks)
+        best, own = found.argmax(-1), self.log_probs.argmax(-1)
+        probs = self.log_probs.double().exp()
+        expected = probs.gather(1, own[:, None])[:, 0]
+        fall = expected - probs.gather(1, best[:, None])[:, 0]
+        right, own_right = (best == self.labels).double(), (own == self.labels).double()
+        kl = float((probs * (self.log_probs - found)).sum(1).mean())
+        count, whole = len(own), float(expected.mean())
+        return Score(
+            perplexity=_exp(self._losses(found)),
+            reference=self.perplexity,
+            relative_drop=float(fall.mean()) / whole,
+            standard_error=math.sqrt(float(fall.square().sum()) + ONE_MORE**2) / count / whole,
+            kl_mean=WORST_LOSS if math.isnan(kl) else max(kl, 0.0),
+            top1_agreement=float((best == own).double().mean()),
+            tokens=count,
+            accuracy=float(right.mean()),
+            reference_accuracy=float(own_right.mean()),
+            accuracy_error=math.sqrt(float((right - own_right).var(correction=0)) * count + 1) / count,
+        )
+
+
+def _log_probs(chunks: Iterable[tuple[int, Tensor]]) -> Tensor:
+    """Log-probabilities [sentences, classes] in the order of the batches."""
+    return torch.cat([torch.log_softmax(scores, -1) for _, scores in chunks])
+
+
+def _exp(losses: Tensor) -> float:
+    return math.exp(min(float(losses.double().mean()), WORST_LOSS))
+
+
+AnyReference = Reference | ClassReference
+
+
+def reference_for(model: LanguageModel, reading: Reading) -> AnyReference:
+    """The fp32 model's predictions on what it reads: of the next token, or of classes."""
+    return ClassReference(model, reading) if isinstance(reading, Sentences) else Reference(model, reading)
