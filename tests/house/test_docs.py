@@ -122,7 +122,7 @@ def files() -> set[str]:
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_named_files_exist(page: Path, files: set[str]) -> None:
-    """Names that begin with a folder of ours are whole paths; others with a folder in them are ends of paths."""
+    """Names that begin with a folder of ours are whole paths, others with a folder in them ends of paths; x is any."""
     for span in SPAN.findall(prose(page)):
         for name in FILE.findall(span) if " " not in span else ():
             if "*" in name or name != span or name in WRITTEN:
