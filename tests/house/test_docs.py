@@ -125,7 +125,7 @@ def test_named_files_exist(page: Path, files: set[str]) -> None:
     """Names that begin with a folder of ours are whole paths, others with a folder in them ends of paths; x is any."""
     for span in SPAN.findall(prose(page)):
         for name in FILE.findall(span) if " " not in span else ():
-            if "*" in name or name != span or name in WRITTEN:
+            if "*" in name or name != span or name in WRITTEN or Path(name).stem == "x":
                 continue
             if name.split("/")[0] in FOLDERS:
                 assert name in files, name
