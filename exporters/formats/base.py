@@ -68,6 +68,12 @@ class Format(ABC):
     input_major: bool = False
     """Whether the same values may be stored input-major (exporters.formats.event)."""
 
+    signs_only: bool = False
+    """Whether it keeps nothing but signs."""
+
+    operand_bits: int = 8
+    """Bits of a product's operands where energy is estimated; inputs are taken to be as wide as the weights."""
+
     operator: str = ""
     """The operator that multiplies with it, if one does it alone and a chain of nodes can measure it."""
 

@@ -32,6 +32,10 @@ class FloatFormat(Format):
         return next((fmt for fmt in (FP32, FP16) if fmt.operator == operator), None)
 
     @property
+    def operand_bits(self) -> int:  # type: ignore[override]
+        return self.bits
+
+    @property
     def operator(self) -> str:  # type: ignore[override]
         return "MatMul" if self.bits == 32 else "HalfLinear"
 
@@ -73,6 +77,8 @@ class SignFormat(Format):
 
     name: str = "sign"
     bits: int = 1
+
+    signs_only = True
 
     @classmethod
     def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from exporters.formats.catalog import format_named
 from exporters.graph_nodes import Workload
 
 SOURCE: Final = "M. Horowitz, Computing's energy problem (and what we can do about it), ISSCC 2014, 45 nm at 0.9 V"
@@ -70,7 +71,7 @@ def estimate_energy(work: Workload, cache_bytes: int, activity: Mapping[str, Act
         seen = (activity or {}).get(node.layer, Activity(1.0, False))
         done = round(seen.nonzero * node.weights)
         skipped += node.weights - done
-        bits = {"fp32": 32, "fp16": 16}.get(node.format, 8)
+        bits = format_named(node.format).operand_bits if node.format else 8
         if seen.spikes:
             accumulates += done
             compute_pj += done * ACCUMULATE_PJ[bits]

@@ -147,7 +147,7 @@ def layer_options(
             options[layer.path] = (_choice(SIGN, layer, method),)
         else:
             able = layer.kind == "linear" and not layer.table
-            allowed = (f for f in formats if f.name != SIGN.name and (able or not f.linear_only))
+            allowed = (f for f in formats if not f.signs_only and (able or not f.linear_only))
             options[layer.path] = tuple(_choice(f, layer, method) for f in allowed if f.takes(layer.rows, layer.cols))
         if not options[layer.path]:
             raise SlmcError(
@@ -158,8 +158,10 @@ def layer_options(
 
 def _choice(fmt: Format, layer: Layer, method: str, own: str = "") -> Choice:
     """A layer in a format by the method of the whole model, or by its own, if it has one."""
-    if fmt.name == SIGN.name and not layer.sign_only:
-        raise SlmcError(f"layer {layer.path}: format sign keeps only signs, and this layer needs more; choose another")
+    if fmt.signs_only and not layer.sign_only:
+        raise SlmcError(
+            f"layer {layer.path}: format {fmt.name} keeps only signs, and this layer needs more; choose another"
+        )
     if fmt.linear_only and (layer.kind != "linear" or layer.table):
         instead = "int4-g64" if fmt.plain.linear_only else fmt.plain.name
         raise SlmcError(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from exporters.formats.catalog import format_named
 from exporters.ops.activation_functions import ACTIVATION_GROUP
 from toolchain.search.problem import Evaluator, Problem
 from toolchain.search.values import Sensitivity
@@ -55,7 +56,7 @@ def sensitivities(
     total = sum(len(options) for options in problem.options.values())
     for layer in problem.tree.layers:
         for choice in problem.options[layer.path]:
-            exact = layer.sign_only and choice.format == "sign"
+            exact = layer.sign_only and format_named(choice.format).signs_only
             loss = 0.0 if exact else evaluator.loss(layer.path, choice)
             results.append(Sensitivity(layer.path, choice, loss, problem.layer_bytes(layer, choice)))
             progress(len(results), total)
