@@ -10,7 +10,7 @@ import click
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from toolchain.calibration.statistics import gather_evidence

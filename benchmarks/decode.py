@@ -16,9 +16,9 @@ import torch
 from stock import VARIANTS, write_stock
 from toolchain.delivery.plan import recipe_bytes
 
+from exporters.artifact.manifest import Io
+from exporters.artifact.native_library import library_path
 from exporters.export import GRAPH_NAME, export_graph
-from exporters.manifest import Io
-from exporters.native_library import library_path
 from targets.device.measurement import MeasureRequest, chunk_for
 from targets.device.session import Session, open_session
 from targets.measure.child import measure

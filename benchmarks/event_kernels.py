@@ -23,8 +23,8 @@ from kernels import PLANE_BITS, ours, size_of_codes
 from onnx import ModelProto, helper
 from timing import PLACES, Contestant, Entry, Planes, Reads, Setting, clock_ns, model_of, opened, table
 
+from exporters.artifact.native_library import library
 from exporters.formats.event import row_words
-from exporters.native_library import library
 from exporters.ops.signatures import DOMAIN
 
 KINDS = ("spikes", "real")

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from click.testing import CliRunner
 
-from exporters.manifest import MANIFEST_NAME, Io, read_manifest
+from exporters.artifact.manifest import MANIFEST_NAME, Io, read_manifest
 from targets.device.evaluation import EvaluationRequest, evaluate
 from targets.device.measurement import Measurement, MeasureRequest
 from targets.measure.child import measure

@@ -21,8 +21,8 @@ from collections.abc import Callable
 import numpy as np
 from timing import PLACES, Contestant, Entry, Planes, Reads, Setting, entered, measure, table
 
+from exporters.artifact.native_library import library
 from exporters.formats.tiles import TILE_ROWS
-from exporters.native_library import library
 from exporters.ops.signatures import DOMAIN
 
 PLANE_BITS = {1: (1, 0), 2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}

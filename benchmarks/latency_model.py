@@ -20,11 +20,11 @@ from pathlib import Path
 import click
 import torch
 
+from exporters.artifact.manifest import Io, parse
 from exporters.export import export_graph
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload
-from exporters.manifest import Io, parse
 from targets.cpus.cost import predict
 from targets.cpus.probe import quiet_reference_us
 from targets.cpus.spec import read_cpu

@@ -18,10 +18,10 @@ import numpy as np
 from kernels import ours
 from timing import PLACES, Contestant, Planes, Setting, entered, measure, table
 
+from exporters.artifact.native_library import library
 from exporters.formats.base import Encoded, Format
 from exporters.formats.catalog import format_named
 from exporters.formats.parts import Node
-from exporters.native_library import library
 from exporters.ops.signatures import DOMAIN
 
 FORMATS = ("2:4/int4-g128", "2:4/int4-g64", "4:8/int4-g128", "6:8/int4-g128", "4:8x16/int4-g128", "4:8x16/int4-g64",

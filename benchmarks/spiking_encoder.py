@@ -18,11 +18,11 @@ from tokenizers import Tokenizer, models
 from toolchain.delivery.plan import recipe_bytes
 from torch import nn
 
+from exporters.artifact.manifest import ClassScores
+from exporters.artifact.native_library import library_path
 from exporters.export import export_graph
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
-from exporters.manifest import ClassScores
-from exporters.native_library import library_path
 from targets.device.session import Session, open_session
 from toolchain.calibration.zeros import zero_shares
 from toolchain.compress.catalog import compress

@@ -21,7 +21,7 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from exporters.native_library import library_path
+from exporters.artifact.native_library import library_path
 from exporters.ops.signatures import DOMAIN
 
 PLACES = ("l2", "l3", "dram")

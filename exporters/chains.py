@@ -13,7 +13,7 @@ import numpy as np
 from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.parts import Array, Node

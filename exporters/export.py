@@ -19,8 +19,8 @@ from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
-from exporters.errors import SlmcError
-from exporters.manifest import ClassScores, Io, State
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import ClassScores, Io, State
 from exporters.ops.bodies import Bodies
 from exporters.ops.body_table import body_of
 from exporters.ops.functions import OPSET

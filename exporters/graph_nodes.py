@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.catalog import format_of_node
 from exporters.ops.bodies import operator_of
 from exporters.ops.signatures import DOMAIN

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.families import DENSE
 from exporters.formats.parts import Array as Array
 from exporters.formats.parts import Correction, Node, Part, Piece, Product, StoredPart, Work

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Format, stored_bits
 from exporters.formats.corrected import CorrectedFormat
 from exporters.formats.decomposed import DecomposedFormat

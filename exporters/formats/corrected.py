@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Array, Encoded, Float32, Format, Plane
 from exporters.formats.dense import FP16
 from exporters.formats.families import CORRECTED

@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Array, Encoded, Float32, Format, Plane
 from exporters.formats.bits import UInt8
 from exporters.formats.event import PREFIX

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded, Float32, Format, Plane
 from exporters.formats.bits import UInt8
 from exporters.formats.families import FLOAT4

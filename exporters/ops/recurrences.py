@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exporters.native_library import library
+from exporters.artifact.native_library import library
 
 SURROGATE_ALPHA = 2.0
 """Slope of the ATan surrogate with which spikes are differentiated (SpikingJelly's default, SpikeGPT's choice)."""

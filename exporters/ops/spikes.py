@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.ops.recurrences import SURROGATE_ALPHA, call_native, spike
 
 LEVELS = {2: "binary, {0, 1}", 3: "ternary, {-1, 0, 1}"}

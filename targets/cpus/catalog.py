@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Final
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from targets.cpus.spec import Cpu, read_cpu
 from targets.device.host import host_cpu
 

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
 from exporters.graph_nodes import GraphNode, Workload
 from targets.cpus.spec import CostRow, Cpu
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import Io, State
 from exporters.chains import PLAIN_NODES, Chain, activation_widths, states_model, write_matrix_chain, write_plain_chain
-from exporters.errors import SlmcError
 from exporters.formats.catalog import formats_matching
-from exporters.manifest import Io, State
 from targets.cpus.catalog import probe_cpu
 from targets.cpus.spec import Bandwidth, CostRow, Cpu
 from targets.device.clock import SystemClock, low_decile, timed

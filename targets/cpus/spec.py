@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from exporters.errors import SlmcError
-from exporters.manifest import parse
-from exporters.opening import bounded, read_text
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import parse
+from exporters.artifact.opening import bounded, read_text
 
 _REQUIRED = {"name", "architecture", "model", "isa"}
 _TABLES = {"bandwidths", "costs"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
 from targets.device.clock import Clock, SystemClock, median
 from targets.device.memory import available_bytes
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from exporters.errors import SlmcError
-from exporters.manifest import Percentiles
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import Percentiles
 
 _NS_PER_MS = 1e6
 

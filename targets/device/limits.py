@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from exporters.errors import ConstraintsNotMet
-from exporters.manifest import Manifest
+from exporters.artifact.errors import ConstraintsNotMet
+from exporters.artifact.manifest import Manifest
 from targets.device.memory import kib_lines
 from targets.device.units import bytes_text
 

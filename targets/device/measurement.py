@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from exporters.errors import NotAvailable, SlmcError
-from exporters.manifest import Io, Measured, Percentiles
+from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.manifest import Io, Measured, Percentiles
 from targets.device.clock import median, percentiles, relative_spread
 from targets.device.conditions import Conditions, doubts
 from targets.device.memory import Memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
 
 _KIB = 1024
 _PROC = Path("/proc")

@@ -8,8 +8,8 @@ import filecmp
 import platform
 from pathlib import Path
 
-from exporters.errors import NotAvailable
-from exporters.native_library import library_path
+from exporters.artifact.errors import NotAvailable
+from exporters.artifact.native_library import library_path
 from targets.device.host import host_isa
 
 LIBRARY_NAME = "libslmc_ops.so"

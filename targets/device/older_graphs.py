@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
 
 FIRST_RIGHT: Final = (1, 27)
 """The first ONNX Runtime that tells bodies of one name apart."""

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from exporters.errors import NotAvailable, SlmcError
-from exporters.manifest import Io, State
+from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.manifest import Io, State
 from targets.device.older_graphs import refuse_shared_names
 
 Tokens = npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 
 NOT_MEASURED = "not measured"
 

@@ -8,9 +8,9 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME, FileEntry, Manifest, confined, read_manifest
-from exporters.opening import MIB, open_file, read_text
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import MANIFEST_NAME, FileEntry, Manifest, confined, read_manifest
+from exporters.artifact.opening import MIB, open_file, read_text
 
 SUMS_NAME, SIGNATURE_NAME = "SHA256SUMS", "SHA256SUMS.sig"
 SUMS_BYTES = 4 * MIB

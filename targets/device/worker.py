@@ -20,8 +20,8 @@ from typing import Any, TextIO
 import numpy as np
 import onnxruntime as ort
 
-from exporters.errors import NotAvailable, SlmcError
-from exporters.manifest import Io, parse
+from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.manifest import Io, parse
 from targets.device.bandwidth import read_bandwidth_gbs
 from targets.device.clock import Clock, SystemClock, Timed, timed
 from targets.device.conditions import conditions

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exporters.errors import NotAvailable, SlmcError
-from exporters.manifest import Io, parse
+from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.manifest import Io, parse
 from targets.device.measurement import Job, Measurement, MeasureRequest
 from targets.device.memory import Memory
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from targets.device.measurement import Measurement, MeasureRequest
 
 Measure = Callable[[MeasureRequest], Measurement]

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from exporters.errors import ConstraintsNotMet, NotAvailable, SlmcError
-from exporters.manifest import Io, Manifest, parse
+from exporters.artifact.errors import ConstraintsNotMet, NotAvailable, SlmcError
+from exporters.artifact.manifest import Io, Manifest, parse
 from targets.device.evaluation import Evaluation, EvaluationJob, EvaluationRequest
 from targets.device.measurement import Job, Measurement, MeasureRequest
 from targets.device.native import machine_platform

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from exporters.errors import NotAvailable, SlmcError
+from exporters.artifact.errors import NotAvailable, SlmcError
 
 QEMU = "qemu-aarch64"
 _ARMV8_0 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporters.errors import NotAvailable
-from exporters.manifest import MANIFEST_NAME, Manifest
-from exporters.native_library import library_path
+from exporters.artifact.errors import NotAvailable
+from exporters.artifact.manifest import MANIFEST_NAME, Manifest
+from exporters.artifact.native_library import library_path
 from targets.device.native import LIBRARY_NAME, platform_name
 from targets.device.verify import file_sha256
 
 ARTIFACT, PACKAGES = "artifact", "packages"
 MODEL_FILES = ("model.onnx", "model.onnx.data")
-EXPORTERS = ("__init__", "errors", "manifest", "native_library", "opening", "ranges", "text_rules")
-"""Modules of the ground floor that `targets.device` uses; a test follows the imports."""
+DEVICE_PACKAGES = ("exporters/artifact", "targets/device")
+"""All of our Python that a device runs; they import nothing of ours but each other (see pyproject.toml)."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,8 +57,8 @@ def shipment(artifact: Path, manifest: Manifest, platform: str, *, native: bool)
 
 def packages() -> tuple[Parcel, ...]:
     """The Python files that a device runs."""
-    paths = [_ROOT / "exporters" / f"{name}.py" for name in EXPORTERS]
-    paths += [_ROOT / "targets" / "__init__.py", *sorted((_ROOT / "targets" / "device").glob("*.py"))]
+    paths = [_ROOT / "exporters" / "__init__.py", _ROOT / "targets" / "__init__.py"]
+    paths += [path for folder in DEVICE_PACKAGES for path in sorted((_ROOT / folder).glob("*.py"))]
     return tuple(_parcel(path, f"{PACKAGES}/{path.relative_to(_ROOT)}") for path in paths)
 
 

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporters.errors import NotAvailable, SlmcError
+from exporters.artifact.errors import NotAvailable, SlmcError
 from targets.remote.emulation import write_cpus
 
 _WHEELS = Path(__file__).parent / "sysroot-wheels.txt"

@@ -27,7 +27,7 @@ import onnxruntime
 import pytest
 from child import Method, Reference, receive, send
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
 
 ANSWER_WITHIN_S = 120.0
 
@@ -188,7 +188,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Before any conftest takes the functions that are replaced here."""
-    from exporters import native_library
+    from exporters.artifact import native_library
 
     chosen = early_config.known_args_namespace
     path = Path(chosen.operators).absolute()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnxruntime as ort
 import pytest
 
-from exporters.errors import NotAvailable
-from exporters.native_library import library_path
+from exporters.artifact.errors import NotAvailable
+from exporters.artifact.native_library import library_path
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import State
 from exporters.export import INLINE_BYTES, ExportedGraph, export_graph, graph_io
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
-from exporters.manifest import State
 from exporters.ops.modules import stored_module
 from exporters.ops.signatures import DOMAIN
 from exporters.states import StateSpec

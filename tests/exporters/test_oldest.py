@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from exporters.native_library import library_path
+from exporters.artifact.native_library import library_path
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from exporters.artifact.manifest import ClassScores
 from exporters.export import export_graph, graph_io
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
-from exporters.manifest import ClassScores
 from exporters.ops.layers import Biased
 from exporters.ops.modules import stored_module
 from toolchain.model.classifier import Classes

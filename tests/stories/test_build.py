@@ -17,9 +17,9 @@ import torch
 import yaml
 from tokenizers import Tokenizer
 
+from exporters.artifact.manifest import Manifest, read_manifest
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
-from exporters.manifest import Manifest, read_manifest
 from targets.device.native import platform_name
 from targets.device.session import open_session
 from toolchain.calibration.hessian import input_moments

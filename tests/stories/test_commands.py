@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from exporters.manifest import read_manifest
+from exporters.artifact.manifest import read_manifest
 from targets.measure.child import measure
 
 Document = Callable[..., Any]

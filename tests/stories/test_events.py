@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import toolchain.search.layout
-from exporters.manifest import read_manifest
+from exporters.artifact.manifest import read_manifest
 
 QUICK = ("--effort", "quick", "--formats", "int4-g32")
 VALUES = {"blocks.0.ffn.value", "blocks.1.ffn.value"}

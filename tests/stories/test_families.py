@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import nn
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import read_manifest
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload
-from exporters.manifest import read_manifest
 from toolchain.calibration.activity import input_activity
 from toolchain.calibration.zeros import zero_shares
 from toolchain.compress.catalog import compress

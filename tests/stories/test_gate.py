@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from exporters.manifest import MANIFEST_NAME, read_manifest
+from exporters.artifact.manifest import MANIFEST_NAME, read_manifest
 from toolchain.delivery.package import write_sums
 from toolchain.gate.values import read_baseline
 

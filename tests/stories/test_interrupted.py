@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from exporters.manifest import read_manifest
+from exporters.artifact.manifest import read_manifest
 from targets.device.verify import open_artifact
 
 COMMAND = (sys.executable, "-c", "from toolchain.cli.main import main; main(prog_name='slmc')")
@@ -165,7 +165,7 @@ def test_a_fault_is_one_line_too(
 def test_an_artifact_is_not_made_without_the_operator_library(
     tiny_model: Path, fails: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from exporters.errors import NotAvailable
+    from exporters.artifact.errors import NotAvailable
 
     def missing() -> Path:
         raise NotAvailable("libslmc_ops.so is not installed; install with 'pip install .'")

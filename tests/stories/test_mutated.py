@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from exporters.errors import SlmcError
-from exporters.manifest import read_manifest
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import read_manifest
 from targets.cpus.spec import read_cpu
 from toolchain.search.plan import read_plan
 

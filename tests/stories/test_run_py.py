@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from exporters.manifest import read_manifest
+from exporters.artifact.manifest import read_manifest
 from targets.device import run_artifact
 from targets.device.native import platform_name
 from targets.device.verify import SUMS_NAME, file_sha256

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.calibration.statistics import Evidence, gather_evidence
 from toolchain.model.llama import Llama, LlamaConfig
 from toolchain.pipeline.job import Job, prepare

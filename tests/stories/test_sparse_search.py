@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exporters.artifact.manifest import read_manifest
+from exporters.artifact.native_library import library_path
 from exporters.formats.catalog import family_of
 from exporters.formats.families import SPARSE
-from exporters.manifest import read_manifest
-from exporters.native_library import library_path
 from targets.device.session import open_session
 from toolchain.search.plan import read_plan
 

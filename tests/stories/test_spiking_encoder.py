@@ -14,8 +14,8 @@ import onnx
 import pytest
 import torch
 
-from exporters.errors import SlmcError
-from exporters.manifest import read_manifest
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import read_manifest
 from toolchain.calibration.activity import input_activity
 from toolchain.calibration.zeros import zero_shares
 from toolchain.delivery.validate import artifact_session

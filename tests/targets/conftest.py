@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.manifest import Bytes, ClassScores, FileEntry, Io, Manifest, Producer, Source, State
+from exporters.artifact.manifest import Bytes, ClassScores, FileEntry, Io, Manifest, Producer, Source, State
 from targets.device.measurement import Measurement
 from targets.device.memory import Memory
 

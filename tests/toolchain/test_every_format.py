@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporters.errors import NotAvailable, SlmcError
+from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.native_library import library_path
 from exporters.export import export_graph
 from exporters.formats.base import Encoded, Format, bytes_for
 from exporters.formats.catalog import KINDS, SEARCHED, SEARCHED_SPARSE, SIGN, format_named, is_format
 from exporters.formats.families import DENSE, SPARSE
 from exporters.graph_nodes import read_workload
-from exporters.native_library import library_path
 from exporters.ops.modules import stored_module
 from exporters.states import StateSpec
 from targets.device.session import session_options

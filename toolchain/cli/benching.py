@@ -17,9 +17,9 @@ from typing import Any
 
 import click
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import Manifest
 from exporters.graph_nodes import read_workload
-from exporters.manifest import Manifest
 from targets.device import units
 from targets.device.clock import low_decile
 from targets.device.measurement import Measurement, MeasureRequest, chunk_for

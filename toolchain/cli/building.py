@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from exporters.errors import ConstraintsNotMet, SlmcError
-from exporters.manifest import ACCURACY, Quality
-from exporters.native_library import library_path
+from exporters.artifact.errors import ConstraintsNotMet, SlmcError
+from exporters.artifact.manifest import ACCURACY, Quality
+from exporters.artifact.native_library import library_path
 from targets.device import units
 from toolchain.cli.console import Console
 from toolchain.cli.opening import tell

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from exporters.errors import NotAvailable
-from exporters.native_library import library_path
+from exporters.artifact.errors import NotAvailable
+from exporters.artifact.native_library import library_path
 from targets.cpus.catalog import named_cpu
 from targets.device.machine import advice, device_facts
 from targets.device.native import LIBRARY_NAME, isa_name

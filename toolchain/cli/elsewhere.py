@@ -11,8 +11,8 @@ from typing import Protocol
 
 import click
 
-from exporters.errors import SlmcError
-from exporters.manifest import Io, Manifest
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import Io, Manifest
 from targets.device.evaluation import Evaluation, EvaluationRequest, evaluate
 from targets.device.limits import refuse_by_forecast
 from targets.device.measurement import Measurement, MeasureRequest

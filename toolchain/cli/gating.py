@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME, Manifest, Producer
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import MANIFEST_NAME, Manifest, Producer
 from targets.device.measurement import Measurement
 from targets.device.verify import open_artifact
 from toolchain.cli.console import Console

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from exporters.errors import SlmcError
-from exporters.manifest import Manifest
-from exporters.text_rules import TextRules
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import Manifest
+from exporters.artifact.text_rules import TextRules
 from targets.device.continuation import ArtifactError, Continuation, ending_note
 from targets.device.session import Session
 from targets.device.verify import open_artifact

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exporters.manifest import Manifest
+from exporters.artifact.manifest import Manifest
 from targets.device.evaluation import WORST_LOSS, Evaluation, predicted
 from toolchain.cli.console import Console
 from toolchain.delivery.promises import BROKEN_EXIT_CODE, Array, Found, Plain, Promise, broken, summary

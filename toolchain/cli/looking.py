@@ -12,9 +12,9 @@ from typing import Any
 import click
 from pydantic import TypeAdapter
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import MANIFEST_NAME, Manifest
 from exporters.graph_nodes import Workload, read_workload
-from exporters.manifest import MANIFEST_NAME, Manifest
 from targets.cpus.catalog import named_cpu
 from targets.cpus.cost import predict
 from targets.cpus.energy import Activity, estimate_energy

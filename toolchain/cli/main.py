@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
 
 COMMANDS = {
     "build": ("building", "build_command", "Compress a model under constraints into a deployable artifact."),

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import click
 
-from exporters.errors import NotAvailable, SlmcError
-from exporters.manifest import MANIFEST_NAME
+from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.manifest import MANIFEST_NAME
 from toolchain.cli.console import Console, plain
 from toolchain.cli.main import INTERRUPTED, give_up_streams
 from toolchain.pipeline.spec import Spec

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME, read_manifest
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import MANIFEST_NAME, read_manifest
 from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.elsewhere import artifact_native, say_whose_operators

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import torch
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from targets.device import units
 from toolchain.calibration.entropy import BINS
 from toolchain.cli.console import Console, strict

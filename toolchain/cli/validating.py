@@ -11,8 +11,8 @@ import click
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
-from exporters.manifest import Manifest
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import Manifest
 from targets.device.evaluation import WORST_LOSS, Evaluation
 from targets.device.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths
 from targets.device.verify import open_artifact

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import torch
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.cli.console import Console
 from toolchain.cli.opening import opened
 from toolchain.cli.options import PATH, THREADS, command, model_options

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded, Format
 from exporters.formats.parts import Values
 from toolchain.compress.alps import Alps, damped, solve_masked

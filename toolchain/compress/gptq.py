@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.parts import Values
 from toolchain.compress.grids import as_grid, grouped, round_to_grid, search_grid

@@ -7,9 +7,9 @@ import ctypes
 import torch
 from torch import Tensor
 
+from exporters.artifact.native_library import library
 from exporters.formats.parts import Grid, Values
 from exporters.formats.scales import stored_scales
-from exporters.native_library import library
 
 STEPS = 32
 

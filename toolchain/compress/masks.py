@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 
 SHARED_ROWS = 16
 """Rows that use one pattern together in a format such as 4:8x16."""

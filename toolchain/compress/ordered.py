@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.compress.permutation import assigned, block_swaps, serpentine
 from toolchain.compress.pruners import Scored, Seen
 from toolchain.compress.scores import ESparse, Ria

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded, Format
 from toolchain.compress.alps import Alps, damped, solve_masked
 from toolchain.compress.descent import descend_jointly

@@ -13,12 +13,8 @@ from typing import cast
 
 from torch import nn
 
-from exporters.errors import NotAvailable
-from exporters.export import ExportedGraph, export_graph
-from exporters.formats.base import Encoded, bytes_for
-from exporters.formats.catalog import format_named
-from exporters.graph_nodes import read_workload
-from exporters.manifest import (
+from exporters.artifact.errors import NotAvailable
+from exporters.artifact.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
     Bytes,
@@ -32,9 +28,13 @@ from exporters.manifest import (
     RecipeEntry,
     Source,
 )
+from exporters.artifact.text_rules import TextRules
+from exporters.export import ExportedGraph, export_graph
+from exporters.formats.base import Encoded, bytes_for
+from exporters.formats.catalog import format_named
+from exporters.graph_nodes import read_workload
 from exporters.ops.layers import Biased, shared_look_up
 from exporters.ops.modules import stored_module
-from exporters.text_rules import TextRules
 from targets.cpus.catalog import named_cpu
 from targets.cpus.cost import predict
 from targets.device.session import Session

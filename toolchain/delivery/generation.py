@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from exporters.errors import SlmcError
-from exporters.text_rules import Chat, TextRules
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.text_rules import Chat, TextRules
 from targets.device.continuation import ArtifactError, Continuation, check_prompt, softmax
 from targets.device.session import Session
 from toolchain.model.chat import prompt_text

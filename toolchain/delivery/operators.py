@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporters.errors import SlmcError
-from exporters.native_library import library_path
-from exporters.opening import open_file
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.native_library import library_path
+from exporters.artifact.opening import open_file
 from targets.device.native import platform_name
 
 ELF_MACHINES = {0x3E: "linux-x86_64", 0xB7: "linux-aarch64"}

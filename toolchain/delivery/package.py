@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME, FileEntry
-from exporters.opening import read_json
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import MANIFEST_NAME, FileEntry
+from exporters.artifact.opening import read_json
 from targets.device import continuation
 from targets.device.native import LIBRARY_NAME
 from targets.device.verify import SUMS_NAME, file_sha256

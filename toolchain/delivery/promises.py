@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from exporters.manifest import ACCURACY, Manifest
+from exporters.artifact.manifest import ACCURACY, Manifest
 from targets.device import units
 from targets.device.measurement import Measurement
 

@@ -8,8 +8,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from exporters.errors import NotAvailable, SlmcError
-from exporters.opening import read_bytes
+from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.opening import read_bytes
 from targets.device.verify import SIGNATURE_NAME, SUMS_BYTES, SUMS_NAME, open_artifact
 from toolchain.files.outputs import is_plain
 from toolchain.files.workspace import write_whole

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exporters.manifest import ACCURACY, PERPLEXITY, Constraint, Io, Measured, Parity, Quality
+from exporters.artifact.manifest import ACCURACY, PERPLEXITY, Constraint, Io, Measured, Parity, Quality
 from targets.cpus.catalog import named_cpu
 from targets.device.evaluation import EvaluationRequest
 from targets.device.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths, pieces, to_measured

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from exporters.artifact.errors import NotAvailable
 from exporters.chains import activation_widths
-from exporters.errors import NotAvailable
 from exporters.formats.base import bytes_for, stored_bits
 from exporters.formats.catalog import format_named
 from exporters.formats.parts import Work

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME, read_manifest
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import MANIFEST_NAME, read_manifest
 from targets.device.verify import SIGNATURE_NAME, SUMS_NAME, verify_files
 
 NAMED = 3

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from exporters.errors import NotAvailable, SlmcError
-from exporters.manifest import MANIFEST_NAME
+from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.manifest import MANIFEST_NAME
 from targets.device.verify import SIGNATURE_NAME, SUMS_NAME
 from toolchain.files.outputs import is_plain, refuse_foreign, remove_files
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from targets.device import units
 from targets.device.clock import median
 from targets.measure.paired import compare

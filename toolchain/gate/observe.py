@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from exporters.manifest import Manifest
+from exporters.artifact.manifest import Manifest
 from targets.device import reference
 from targets.device.evaluation import Evaluation, EvaluationRequest
 from targets.device.measurement import Measurement, MeasureRequest, fitting_lengths

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.errors import SlmcError
-from exporters.manifest import Producer, parse
-from exporters.opening import read_json
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import Producer, parse
+from exporters.artifact.opening import read_json
 
 SCHEMA_VERSION = 1
 MODEL, ARTIFACT = "fp32 model", "artifact itself"

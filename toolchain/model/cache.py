@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.ops.attention import cached_attention, cached_attention_int8
 from exporters.states import StateSpec
 from toolchain.model.family import ModelOptions

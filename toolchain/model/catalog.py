@@ -15,10 +15,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from exporters.errors import SlmcError
-from exporters.opening import read_json
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.opening import read_json
+from exporters.artifact.text_rules import TextRules
 from exporters.states import StateSpec
-from exporters.text_rules import TextRules
 from targets.device.memory import available_bytes
 from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.cache import CachedModel

@@ -13,8 +13,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from exporters.errors import SlmcError
-from exporters.text_rules import Chat
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.text_rules import Chat
 from targets.device.continuation import chat_text
 
 Messages = Sequence[Mapping[str, str]]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.states import StateSpec
 
 POOLINGS = ("mean", "last", "first")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.family import Shapes
 
 _WRAPPERS = re.compile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from exporters.opening import open_file, read_json
+from exporters.artifact.opening import open_file, read_json
 
 _ADVICE = "give a weights file, or a folder that holds one"
 _LOOK_BYTES = 512

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.cache import CachedModel, CacheShape, Rotation, attend, context_for
 from toolchain.model.classifier import Classes, Classifier, classes_of
 from toolchain.model.config import count_layers, matrix, without_wrappers

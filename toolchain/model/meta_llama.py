@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.config import matrix, without_wrappers
 from toolchain.model.options import whole

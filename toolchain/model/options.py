@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 
 Config = Mapping[str, Any]
 Check = Callable[[str, Any], Any]

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any, Final
 
-from exporters.errors import NotAvailable, SlmcError
+from exporters.artifact.errors import NotAvailable, SlmcError
 from toolchain.model.records import Record
 
 PARQUET_MAGIC: Final = b"PAR1"

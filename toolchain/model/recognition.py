@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.classifier import WEIGHT
 from toolchain.model.families import FAMILIES

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 
 TEXT_FIELD: Final = "text"
 """The field that holds the text where the user names none."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.states import StateSpec
 from targets.device.continuation import rows_in_use
 from toolchain.model.catalog import LoadedModel

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.records import LABEL_FIELD, TEXT_FIELD, Record, text_of
 from toolchain.model.tables import LAYOUT, SENTENCE_FIELD
 from toolchain.model.text_files import Content

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from exporters.errors import SlmcError
-from exporters.opening import read_json
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.opening import read_json
 from toolchain.model.checkpoint import Checkpoint
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.ops.spikes import LEVELS, integrate_fire
 from toolchain.model.family import Shapes
 from toolchain.model.options import Config, Option, between, one_of, positive, whole

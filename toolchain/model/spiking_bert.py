@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.states import StateSpec
 from toolchain.model.cache import context_for
 from toolchain.model.classifier import Classes, Classifier, classes_of

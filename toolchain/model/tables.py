@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.records import LABEL_FIELD, TEXT_FIELD, Record
 
 SENTENCE_FIELD: Final = "sentence"

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.records import joined, texts_of
 from toolchain.model.sentences import Sentences, read_rows, sentences_of
 from toolchain.model.tables import LAYOUT

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from exporters.errors import SlmcError
-from exporters.opening import MIB, read_bytes
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.opening import MIB, read_bytes
 from toolchain.model.parquet import PARQUET_MAGIC, parquet_records
 from toolchain.model.records import Record, json_records
 from toolchain.model.tables import table_records

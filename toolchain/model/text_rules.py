@@ -10,10 +10,10 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from exporters.errors import SlmcError
-from exporters.manifest import Manifest
-from exporters.opening import read_json, read_text
-from exporters.text_rules import TextRules
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import Manifest
+from exporters.artifact.opening import read_json, read_text
+from exporters.artifact.text_rules import TextRules
 from toolchain.model.chat import Template, chat_rules
 from toolchain.model.tokenizer import read_tokenizer
 

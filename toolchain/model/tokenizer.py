@@ -11,8 +11,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from exporters.errors import SlmcError
-from exporters.opening import MIB, read_bytes
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.opening import MIB, read_bytes
 
 TOKENIZER_BYTES = 256 * MIB
 

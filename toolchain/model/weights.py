@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from exporters.errors import SlmcError
-from exporters.opening import file_size
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.opening import file_size
 from targets.device.verify import file_sha256
 from toolchain.model.checkpoint import Checkpoint, StoredTensor
 from toolchain.model.foreign import foreign_file, foreign_folder

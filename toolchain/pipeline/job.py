@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import ACCURACY, PERPLEXITY
 from exporters.formats.catalog import format_named, formats_matching
 from exporters.formats.dense import FP16, FP32
-from exporters.manifest import ACCURACY, PERPLEXITY
 from targets.cpus.catalog import named_cpu
 from targets.device.units import bytes_text, parse_bytes, parse_seconds, parse_share
 from toolchain.compress.catalog import method_named

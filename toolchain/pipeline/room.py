@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from targets.device.units import parse_bytes
 from toolchain.compress.recipe import Choice
 from toolchain.model.cache import CachedModel

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from exporters.errors import SlmcError
-from exporters.opening import DOCUMENT_DEPTH, MIB, bounded, read_text
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.opening import DOCUMENT_DEPTH, MIB, bounded, read_text
 from targets.device.units import OPTIONS, check
 
 CONFIG_BYTES = MIB

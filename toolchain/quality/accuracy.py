@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.family import LanguageModel
 from toolchain.model.sentences import Sentences
 from toolchain.model.text import Reading

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from targets.device.measurement import pieces
 from toolchain.model.family import LanguageModel
 from toolchain.model.sentences import Sentences

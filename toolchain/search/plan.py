@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import parse
+from exporters.artifact.opening import read_json
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
-from exporters.manifest import parse
-from exporters.opening import read_json
 from toolchain.compress.catalog import method_named
 from toolchain.compress.recipe import ACTIVATION_BITS, Choice, Recipe
 from toolchain.model.tree import ModelTree

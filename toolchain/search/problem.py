@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Format, bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP32, SIGN

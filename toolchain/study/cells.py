@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 
 PRUNED = "fp16"
 """Behind the slash of 2:4/fp16: the kept weights are not rounded to integers, only pruning is looked at."""

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.patterns import PERIODS
 from toolchain.calibration.statistics import Evidence
 from toolchain.compress.permutation import assigned, kept_score, stripes

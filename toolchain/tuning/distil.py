@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from toolchain.model.catalog import LoadedModel

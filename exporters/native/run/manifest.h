@@ -1,4 +1,4 @@
-// What a runtime needs of manifest.json (exporters/manifest.py, exporters/text_rules.py).
+// What a runtime needs of manifest.json (exporters/artifact/manifest.py, exporters/artifact/text_rules.py).
 #pragma once
 #include <map>
 #include <string>

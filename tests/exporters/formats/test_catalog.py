@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.catalog import FIXED, SEARCHED, SEARCHED_SPARSE, format_named, formats_matching
 from exporters.formats.integer import GROUPS, PLANE_BITS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.corrected import CorrectedFormat, thin

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded, bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.decomposed import INLIERS, OUTLIERS, DecomposedFormat

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import bytes_for, stored_bits
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import compress

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
 from targets.remote.emulation import emulated_python
 
 ROOT = Path(__file__).parents[3]

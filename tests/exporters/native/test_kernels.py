@@ -10,9 +10,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
+from exporters.artifact.native_library import library, library_path
 from exporters.formats.tiles import tiled_planes
-from exporters.native_library import library, library_path
 from exporters.ops.signatures import DOMAIN
 
 try:

@@ -8,14 +8,14 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
+from exporters.artifact.native_library import library, library_path
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.float4 import Float4Format
 from exporters.formats.nm import NmFormat
 from exporters.formats.sparse_tiles import in_tiles, out_of_tiles, sparse_tile_of
 from exporters.formats.units import padded_columns
-from exporters.native_library import library, library_path
 from exporters.ops.signatures import DOMAIN
 
 try:

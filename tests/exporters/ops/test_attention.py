@@ -7,7 +7,7 @@ import pytest
 import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.ops.attention import cached_attention
 
 HEADS, GROUPS, WIDTH, LENGTH, TIME, THETA = 6, 2, 8, 13, 11, 50.0

@@ -7,10 +7,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from exporters.artifact.ranges import MOST_BODIES
 from exporters.ops.bodies import Bodies, operator_of
 from exporters.ops.functions import OPSET, plain_functions, qlinear_function
 from exporters.ops.signatures import DOMAIN, VERSION
-from exporters.ranges import MOST_BODIES
 from targets.device.session import BODIES_OPTION
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded, bytes_for
 from exporters.formats.catalog import FIXED, SEARCHED, format_named
 from exporters.ops.modules import stored_module

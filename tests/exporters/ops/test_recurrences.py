@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from exporters.errors import NotAvailable
-from exporters.native_library import library_path
+from exporters.artifact.errors import NotAvailable
+from exporters.artifact.native_library import library_path
 from exporters.ops.recurrences import SURROGATE_ALPHA, lif, lif_reference, spike, wkv, wkv_reference
 
 try:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.ops.spikes import SpikeTensor, integrate_fire, integrate_fire_reference
 
 KINDS = [(leak, ternary, soft) for leak in (0.0, 0.25, 1.0) for ternary in (0.0, 1.0) for soft in (0.0, 1.0)]

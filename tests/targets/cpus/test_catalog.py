@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from targets.cpus.catalog import cpu_names, named_cpu, probe_cpu
 from targets.cpus.spec import FIGURES, Bandwidth, CostRow, Cpu, read_cpu, to_toml
 from targets.device import host

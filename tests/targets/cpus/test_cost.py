@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
 from exporters.graph_nodes import GraphNode, Workload, workload
 from targets.cpus.cost import NODE_CYCLES, fit_law, predict, read_gbs
 from targets.cpus.spec import Bandwidth, CostRow, Cpu

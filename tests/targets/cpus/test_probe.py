@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 import pytest
 
+from exporters.artifact.errors import SlmcError
 from exporters.chains import PLAIN_NODES, activation_widths, matrix_operator, write_matrix_chain, write_plain_chain
-from exporters.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from exporters.errors import NotAvailable, SlmcError
-from exporters.manifest import Percentiles
+from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.manifest import Percentiles
 from targets.device import bandwidth
 from targets.device.bandwidth import buffer_bytes, read_bandwidth_gbs
 from targets.device.clock import (

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from targets.device import evaluation
 from targets.device.evaluation import Evaluation, EvaluationJob, EvaluationRequest, evaluate
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import ConstraintsNotMet
-from exporters.manifest import Measured, Percentiles, read_manifest
+from exporters.artifact.errors import ConstraintsNotMet
+from exporters.artifact.manifest import Measured, Percentiles, read_manifest
 from targets.device.limits import Cgroup, CoresOnly, Watched, confine, forecast_bytes, make_cgroup, refuse_by_forecast
 
 MB = 10**6

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
 from targets.device.memory import Memory, available_bytes, memory_from, weigh
 
 ROLLUP = """56004dc42000-7ffe005c6000 ---p 00000000 00:00 0                          [rollup]

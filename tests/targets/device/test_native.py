@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
 from targets.device import native
 from targets.device.host import host_isa
 from targets.device.native import LIBRARY_NAME, foreign_library, isa_name, platform_name, serving_library

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, parser
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
 from targets.device.older_graphs import refuse_shared_names, runtime_version
 from targets.device.session import open_session
 

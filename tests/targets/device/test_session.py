@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from exporters.errors import NotAvailable, SlmcError
-from exporters.manifest import Io, State
+from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.manifest import Io, State
 from targets.device.session import Session, open_session
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from targets.device.units import BYTES, MEMORY, OPTIONS, SHARE, TIME, check, parse_bytes, parse_seconds, parse_share
 
 RIGHT = {

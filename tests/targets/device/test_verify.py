@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters.errors import SlmcError
-from exporters.manifest import read_manifest
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import read_manifest
 from targets.device.session import open_session
 from targets.device.verify import file_sha256, open_artifact, read_sums
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from exporters.errors import NotAvailable, SlmcError
-from exporters.manifest import Percentiles, parse
+from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.manifest import Percentiles, parse
 from targets.cpus.spec import Cpu
 from targets.device import bandwidth, worker
 from targets.device.clock import Timed

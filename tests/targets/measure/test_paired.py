@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from targets.measure.paired import compare, compare_paired
 
 

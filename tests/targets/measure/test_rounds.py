@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from targets.device.measurement import MeasureRequest
 from targets.device.memory import Memory
 from targets.measure.rounds import measure_in_turn, merged

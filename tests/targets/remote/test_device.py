@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import ConstraintsNotMet, NotAvailable, SlmcError
-from exporters.manifest import read_manifest
+from exporters.artifact.errors import ConstraintsNotMet, NotAvailable, SlmcError
+from exporters.artifact.manifest import read_manifest
 from targets.device.evaluation import EvaluationRequest, evaluate
 from targets.device.measurement import MeasureRequest
 from targets.device.native import platform_name

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import NotAvailable, SlmcError
+from exporters.artifact.errors import NotAvailable, SlmcError
 from targets.remote import emulation, sysroot
 from targets.remote.emulation import CPUS, emulated_python, write_cpus
 

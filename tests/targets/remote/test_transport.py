@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from exporters.errors import NotAvailable, SlmcError
+from exporters.artifact.errors import NotAvailable, SlmcError
 from targets.remote.transport import Emulated, Local, Ssh, parse_transport
 
 PLACES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 
-from exporters.native_library import library
+from exporters.artifact.native_library import library
 from toolchain.cli.doctor import KERNELS
 
 LEVELS = 4

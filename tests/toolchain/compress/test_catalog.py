@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded, bytes_for
 from exporters.formats.catalog import SEARCHED, format_named
 from exporters.formats.integer import IntegerFormat

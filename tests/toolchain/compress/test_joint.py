@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded, Format
 from exporters.formats.catalog import format_named
 from exporters.formats.decomposed import INLIERS, OUTLIERS, DecomposedFormat

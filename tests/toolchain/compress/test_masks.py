@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.compress.masks import best_mask, retained
 
 

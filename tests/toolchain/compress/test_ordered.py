@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.compress.ordered import ORDERED, Ordered, ordered_named, shuffled
 from toolchain.compress.permutation import kept_score
 from toolchain.compress.pruners import Seen

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.decomposed import DecomposedFormat

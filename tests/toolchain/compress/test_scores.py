@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.compress.scores import SCORES, Channels, ESparse, score_named
 
 WEIGHT = torch.tensor([[3.0, -1.0], [1.0, 2.0]])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import SlmcError
-from exporters.native_library import library_path
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.native_library import library_path
 from targets.device.native import platform_name
 from toolchain.delivery.operators import elf_platform, operator_libraries
 

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.delivery.package import add_companions, publish, write_sums
 from toolchain.files.outputs import PLAN, check_output, check_output_file
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.manifest import FileEntry, Parity, Quality
+from exporters.artifact.manifest import FileEntry, Parity, Quality
 from toolchain.delivery.promises import BROKEN, KEPT, NOT_COMPARED, Found, Plain, broken, summary, verdict
 
 N = 3200

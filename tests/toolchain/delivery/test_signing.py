@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exporters.errors import NotAvailable, SlmcError
+from exporters.artifact.errors import NotAvailable, SlmcError
 from targets.device.verify import SIGNATURE_NAME
 
 pytest.importorskip("cryptography")

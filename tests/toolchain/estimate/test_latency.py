@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from exporters.artifact.manifest import read_manifest
 from exporters.graph_nodes import read_workload
-from exporters.manifest import read_manifest
 from targets.cpus.catalog import named_cpu
 from targets.cpus.cost import Prediction, predict
 from targets.cpus.spec import CostRow, Cpu, to_toml

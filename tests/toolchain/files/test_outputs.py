@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import SlmcError
-from exporters.manifest import MANIFEST_NAME, Bytes, Io, Manifest, Producer, Source
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import MANIFEST_NAME, Bytes, Io, Manifest, Producer, Source
 from toolchain.delivery.package import publish, write_sums
 from toolchain.files.outputs import (
     BASELINE,

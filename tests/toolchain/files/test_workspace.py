@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import NotAvailable, SlmcError
+from exporters.artifact.errors import NotAvailable, SlmcError
 from toolchain.files.workspace import BEST_PLAN, workspace, write_whole
 
 INPUTS = {"model": "a", "seed": 1, "options": {"head": ["int8"]}}

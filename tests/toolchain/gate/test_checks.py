@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.gate.checks import (
     CHECKS,
     FAILED,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from exporters.errors import SlmcError
-from exporters.manifest import Producer
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import Producer
 from toolchain.gate.values import ARTIFACT, Baseline, Figures, Speed, packed, read_baseline, unpacked
 
 TOKENS = (5, 0, 2047, 70_000, 5)

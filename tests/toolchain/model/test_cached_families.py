@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.states import StateSpec
 from toolchain.model.catalog import load_model
 from toolchain.model.family import ModelOptions

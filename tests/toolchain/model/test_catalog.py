@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.catalog import load_model
 from toolchain.model.family import ModelOptions
 from toolchain.model.spikegpt import SpikeGpt, SpikeGptConfig

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from exporters.errors import SlmcError
-from exporters.text_rules import Chat
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.text_rules import Chat
 from targets.device.continuation import ArtifactError
 from toolchain.model.chat import Template, chat_rules, conversation, pieced, prompt_text
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.states import StateSpec
 from toolchain.model.classifier import POOLINGS, Classes, Classifier, classes_of
 from toolchain.model.spikegpt import SpikeGptClassifier, SpikeGptConfig

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.couplings import RULES, Coupling, couplings, reordered
 from toolchain.model.llama import Llama, LlamaConfig, LlamaFamily

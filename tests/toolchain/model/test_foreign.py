@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.weights import find_weights, read_checkpoint
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 861600000\n"

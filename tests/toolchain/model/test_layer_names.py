@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.layer_names import layers_named
 from toolchain.model.tree import Layer
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.ops.attention import cached_attention
 from toolchain.model.catalog import load_model
 from toolchain.model.llama import Llama, LlamaConfig

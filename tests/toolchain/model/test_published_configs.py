@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.llama_options import TABLES
 from toolchain.model.opt import TABLE as OPT

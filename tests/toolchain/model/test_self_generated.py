@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, processors
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.llama import Llama, LlamaConfig, LlamaFamily
 from toolchain.model.self_generated import continued, written

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.sentences import Sentences, read_rows
 from toolchain.model.text import read_sentences
 from toolchain.model.text_files import read_content

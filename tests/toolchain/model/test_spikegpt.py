@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.ops import fusions, recurrences
 from toolchain.model.spikegpt import STATES_PER_BLOCK, SpikeGpt, SpikeGptConfig, SpikeGptFamily
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.ops.spikes import SpikeTensor
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.classifier import Classes

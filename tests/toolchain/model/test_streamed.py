@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.calibration.fisher import output_fisher
 from toolchain.calibration.hessian import fill_moments, input_moments
 from toolchain.calibration.hessian_file import GrowingFile, StoredTensors

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.text import SHORTEST_TOKENS, Text, read_text
 from toolchain.model.tokenizer import read_tokenizer
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from exporters.errors import NotAvailable, SlmcError
+from exporters.artifact.errors import NotAvailable, SlmcError
 from toolchain.model import text_files
 from toolchain.model.records import texts_of
 from toolchain.model.text import read_text

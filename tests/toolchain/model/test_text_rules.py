@@ -12,8 +12,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
-from exporters.errors import SlmcError
-from exporters.text_rules import TextRules
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.text_rules import TextRules
 from toolchain.model.text import read_text
 from toolchain.model.text_rules import begin_tokens, begin_with, read_text_rules
 

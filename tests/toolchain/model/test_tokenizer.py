@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.tokenizer import UNUSED_ROWS, read_tokenizer
 
 Writer = Callable[[Path, int], Path]

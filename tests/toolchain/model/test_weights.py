@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.checkpoint import StoredTensor
 from toolchain.model.weights import WRAPPERS, find_weights, read_checkpoint
 

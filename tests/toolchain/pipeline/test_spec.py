@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.pipeline.spec import Spec, resolve, to_yaml
 
 GIVEN = {"model": Path("m"), "output": Path("o")}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.sentences import Sentences
 from toolchain.quality.accuracy import ONE_MORE, ClassReference
 from toolchain.quality.reference import stream_logits

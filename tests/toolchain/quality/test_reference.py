@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.model.catalog import LoadedModel
 from toolchain.quality import reference as quality
 from toolchain.quality.reference import Reference, Score, bits_per_byte, standard_error, stream_logits

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
 from toolchain.compress.recipe import Choice
 from toolchain.search.problem import EFFORTS, effort_named, layer_options

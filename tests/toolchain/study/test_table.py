@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import METHODS, method_named, method_takes
 from toolchain.compress.ordered import ORDERED

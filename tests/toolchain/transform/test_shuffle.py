@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.calibration.entropy import channel_entropies
 from toolchain.calibration.fisher import output_fisher
 from toolchain.calibration.hessian import input_moments

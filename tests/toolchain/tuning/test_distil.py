@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.dense import FP16
 from toolchain.compress.catalog import compress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.delivery.reports.data import Report
 from toolchain.delivery.reports.html import render_html
 from toolchain.delivery.reports.markdown import render_markdown

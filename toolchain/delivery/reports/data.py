@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.manifest import Manifest, parse
+from exporters.artifact.manifest import Manifest, parse
 from toolchain.search.outcome import FamilyResult, LayerLoss, TriedCandidate
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporters.manifest import ACCURACY, Measured, Parity, Quality
+from exporters.artifact.manifest import ACCURACY, Measured, Parity, Quality
 from targets.device import units
 from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.reports.frontier import fp32_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from exporters.manifest import Constraint, Quality
+from exporters.artifact.manifest import Constraint, Quality
 from targets.device import units
 from toolchain.delivery.reports.data import Report
 from toolchain.search.outcome import TriedCandidate

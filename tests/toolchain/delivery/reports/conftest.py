@@ -7,9 +7,7 @@ import random
 
 import pytest
 
-from exporters.formats.base import bytes_for
-from exporters.formats.catalog import format_named
-from exporters.manifest import (
+from exporters.artifact.manifest import (
     Bytes,
     Constraint,
     FileEntry,
@@ -24,6 +22,8 @@ from exporters.manifest import (
     Source,
     State,
 )
+from exporters.formats.base import bytes_for
+from exporters.formats.catalog import format_named
 from toolchain.delivery.reports.data import LayerRow, Report
 from toolchain.search.outcome import LayerLoss, TriedCandidate
 

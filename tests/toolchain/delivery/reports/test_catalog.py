@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 from toolchain.delivery.reports.catalog import REPORTS, render
 from toolchain.delivery.reports.data import Report, report_from_json
 from toolchain.delivery.reports.markdown import escaped, render_markdown

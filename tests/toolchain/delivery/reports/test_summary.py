@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from exporters.manifest import Constraint
+from exporters.artifact.manifest import Constraint
 from toolchain.delivery.reports import facts, summary
 from toolchain.delivery.reports.data import Report
 

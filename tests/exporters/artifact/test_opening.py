@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from exporters.errors import SlmcError
-from exporters.opening import (
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.opening import (
     DOCUMENT_DEPTH,
     bounded,
     file_size,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from exporters.errors import NotAvailable
-from exporters.native_library import library, library_path
+from exporters.artifact.errors import NotAvailable
+from exporters.artifact.native_library import library, library_path
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from exporters.errors import SlmcError
-from exporters.manifest import (
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import (
     MANIFEST_NAME,
     Bytes,
     Constraint,
@@ -30,7 +30,7 @@ from exporters.manifest import (
     parse,
     read_manifest,
 )
-from exporters.text_rules import Chat, TextRules
+from exporters.artifact.text_rules import Chat, TextRules
 
 CHAT = Chat("{{ x }}", {"eos_token": "<e>"}, ("<u>", "<a>"), ("", "", ""), None, True, (7,), None)
 FULL = Manifest(

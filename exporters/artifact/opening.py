@@ -12,7 +12,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 
 MIB: Final = 2**20
 DOCUMENT_BYTES: Final = 64 * MIB

@@ -7,10 +7,10 @@ import typing
 
 import numpy as np
 
-from exporters.errors import SlmcError
+from exporters.artifact.errors import SlmcError
 
 if typing.TYPE_CHECKING:
-    from exporters.manifest import Io, Manifest, State
+    from exporters.artifact.manifest import Io, Manifest, State
 
 MOST_LAYERS, MOST_FILES, MOST_STATES, MOST_CLASSES = 20_000, 1_000, 10_000, 100_000
 MOST_CONTEXT = 2**31

@@ -7,7 +7,7 @@ import functools
 import importlib.util
 from pathlib import Path
 
-from exporters.errors import NotAvailable
+from exporters.artifact.errors import NotAvailable
 
 _FILE_NAME = "libslmc_ops.so"
 

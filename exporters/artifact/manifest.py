@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from exporters.errors import SlmcError
-from exporters.opening import MIB, read_json
-from exporters.ranges import check_ranges
-from exporters.text_rules import TextRules
+from exporters.artifact.errors import SlmcError
+from exporters.artifact.opening import MIB, read_json
+from exporters.artifact.ranges import check_ranges
+from exporters.artifact.text_rules import TextRules
 
 SCHEMA_VERSION = 1
 MANIFEST_BYTES = 16 * MIB
