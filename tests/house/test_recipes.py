@@ -22,8 +22,8 @@ from tokenizers import Tokenizer
 
 import exporters.formats.catalog as catalog
 import toolchain.model.recognition as recognition
+from exporters.artifact.manifest import read_manifest
 from exporters.formats.catalog import format_named
-from exporters.manifest import read_manifest
 from toolchain.compress.catalog import METHODS
 
 ROOT = Path(__file__).parents[2]
