@@ -20,7 +20,8 @@ from pathlib import Path
 import click
 import torch
 
-from exporters.artifact.manifest import Io, parse
+from exporters.artifact.manifest import Io
+from exporters.artifact.parsing import parse
 from exporters.export import export_graph
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from exporters.artifact.errors import SlmcError
-from exporters.artifact.manifest import parse
 from exporters.artifact.opening import bounded, read_text
+from exporters.artifact.parsing import parse
 
 _REQUIRED = {"name", "architecture", "model", "isa"}
 _TABLES = {"bandwidths", "costs"}

@@ -20,7 +20,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from exporters.artifact.errors import SlmcError
-from exporters.artifact.manifest import Io, parse
+from exporters.artifact.manifest import Io
+from exporters.artifact.parsing import parse
 from targets.device.measurement import chunk_for, pieces
 from targets.device.native import isa_name, serving_library
 from targets.device.session import Session, open_session

@@ -21,7 +21,8 @@ import numpy as np
 import onnxruntime as ort
 
 from exporters.artifact.errors import NotAvailable, SlmcError
-from exporters.artifact.manifest import Io, parse
+from exporters.artifact.manifest import Io
+from exporters.artifact.parsing import parse
 from targets.device.bandwidth import read_bandwidth_gbs
 from targets.device.clock import Clock, SystemClock, Timed, timed
 from targets.device.conditions import conditions

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from exporters.artifact.errors import NotAvailable, SlmcError
-from exporters.artifact.manifest import Io, parse
+from exporters.artifact.manifest import Io
+from exporters.artifact.parsing import parse
 from targets.device.measurement import Job, Measurement, MeasureRequest
 from targets.device.memory import Memory
 

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from exporters.artifact.errors import ConstraintsNotMet, NotAvailable, SlmcError
-from exporters.artifact.manifest import Io, Manifest, parse
+from exporters.artifact.manifest import Io, Manifest
+from exporters.artifact.parsing import parse
 from targets.device.evaluation import Evaluation, EvaluationJob, EvaluationRequest
 from targets.device.measurement import Job, Measurement, MeasureRequest
 from targets.device.native import machine_platform

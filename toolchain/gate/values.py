@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from exporters.artifact.errors import SlmcError
-from exporters.artifact.manifest import Producer, parse
+from exporters.artifact.manifest import Producer
 from exporters.artifact.opening import read_json
+from exporters.artifact.parsing import parse
 
 SCHEMA_VERSION = 1
 MODEL, ARTIFACT = "fp32 model", "artifact itself"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from exporters.artifact.errors import SlmcError
-from exporters.artifact.manifest import parse
 from exporters.artifact.opening import read_json
+from exporters.artifact.parsing import parse
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import method_named

@@ -27,9 +27,9 @@ from exporters.artifact.manifest import (
     Source,
     State,
     confined,
-    parse,
     read_manifest,
 )
+from exporters.artifact.parsing import parse
 from exporters.artifact.text_rules import Chat, TextRules
 
 CHAT = Chat("{{ x }}", {"eos_token": "<e>"}, ("<u>", "<a>"), ("", "", ""), None, True, (7,), None)

@@ -14,7 +14,8 @@ import onnx
 import pytest
 
 from exporters.artifact.errors import NotAvailable, SlmcError
-from exporters.artifact.manifest import Percentiles, parse
+from exporters.artifact.manifest import Percentiles
+from exporters.artifact.parsing import parse
 from targets.cpus.spec import Cpu
 from targets.device import bandwidth, worker
 from targets.device.clock import Timed

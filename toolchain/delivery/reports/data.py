@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.artifact.manifest import Manifest, parse
+from exporters.artifact.manifest import Manifest
+from exporters.artifact.parsing import parse
 from toolchain.search.outcome import FamilyResult, LayerLoss, TriedCandidate
 
 
