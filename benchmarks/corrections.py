@@ -13,7 +13,7 @@ from torch import Tensor
 from exporters.artifact.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
-from toolchain.calibration.statistics import gather_evidence
+from toolchain.calibration.statistics import gather_statistics
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice
 from toolchain.pipeline.job import prepare
@@ -26,24 +26,24 @@ OUTLIERS = 0.005
 """Share of the weights that are kept as they are, in 32 bits each (value and place): SqueezeLLM's dense and sparse."""
 
 
-def lost(weight: Tensor, stored: Tensor, moment: Tensor) -> float:
+def lost(weight: Tensor, stored: Tensor, hessian: Tensor) -> float:
     """tr(E H E^T) / tr(W H W^T)."""
     error = weight - stored
-    return float(((error @ moment) * error).sum() / ((weight @ moment) * weight).sum())
+    return float(((error @ hessian) * error).sum() / ((weight @ hessian) * weight).sum())
 
 
 def diagonal(weight: Tensor) -> float:
     return float(weight.diagonal().square().sum() / weight.square().sum())
 
 
-def rounded(weight: Tensor, name: str, moment: Tensor, method: str = "gptq") -> Tensor:
-    encoded = compress(weight, Choice(name, method), moment)
+def rounded(weight: Tensor, name: str, hessian: Tensor, method: str = "gptq") -> Tensor:
+    encoded = compress(weight, Choice(name, method), hessian)
     return torch.from_numpy(format_named(encoded.format).decode(encoded))
 
 
-def clustered(weight: Tensor, moment: Tensor, bits: int) -> Tensor:
+def clustered(weight: Tensor, hessian: Tensor, bits: int) -> Tensor:
     """2^bits float16 values of each row by k-means, weights counted by their input's power, after SqueezeLLM."""
-    power, levels = moment.diagonal(), 2**bits
+    power, levels = hessian.diagonal(), 2**bits
     values = torch.quantile(weight, torch.linspace(0.5 / levels, 1 - 0.5 / levels, levels), dim=1).T.contiguous()
     for _ in range(40):
         nearest = (weight[:, :, None] - values[:, None, :]).abs().argmin(2)
@@ -56,20 +56,20 @@ def clustered(weight: Tensor, moment: Tensor, bits: int) -> Tensor:
     return torch.gather(values.half().float(), 1, nearest)
 
 
-def tried(weight: Tensor, moment: Tensor, bits: int) -> Iterator[tuple[str, float, Tensor]]:
+def tried(weight: Tensor, hessian: Tensor, bits: int) -> Iterator[tuple[str, float, Tensor]]:
     """Name, bits per weight and the stored matrix of everything that this layer can have."""
     rows, cols = weight.shape
     for form in BESIDE:
         name = form.format(bits)
         fmt = format_named(name)
         if fmt.takes(rows, cols):
-            yield name, 8 * bytes_for(fmt, rows, cols) / weight.numel(), rounded(weight, name, moment)
+            yield name, 8 * bytes_for(fmt, rows, cols) / weight.numel(), rounded(weight, name, hessian)
     each = 8 * bytes_for(format_named(f"int{bits}-g64"), rows, cols) / weight.numel()
-    yield f"int{bits}-g64, no feedback", each, rounded(weight, f"int{bits}-g64", moment, "range")
-    yield f"k-means of rows, {bits} bits, no feedback", bits + 16 * 2**bits / cols, clustered(weight, moment, bits)
-    score = weight.abs() * moment.diagonal().sqrt()
+    yield f"int{bits}-g64, no feedback", each, rounded(weight, f"int{bits}-g64", hessian, "range")
+    yield f"k-means of rows, {bits} bits, no feedback", bits + 16 * 2**bits / cols, clustered(weight, hessian, bits)
+    score = weight.abs() * hessian.diagonal().sqrt()
     kept = score >= score.flatten().topk(int(OUTLIERS * weight.numel())).values[-1]
-    inliers = rounded(torch.where(kept, 0.0, weight), f"int{bits}-g64", moment)
+    inliers = rounded(torch.where(kept, 0.0, weight), f"int{bits}-g64", hessian)
     yield f"int{bits}-g64, {OUTLIERS:.1%} kept apart", each + 32 * OUTLIERS, torch.where(kept, weight, inliers)
 
 
@@ -81,7 +81,7 @@ def main(model: Path, calibration: Path | None, bits: tuple[int, ...]) -> None:
     """Measure every linear layer of MODEL but its head, and print a table in Markdown."""
     job = prepare(resolve({"model": model, "output": Path("unused"), "calibration": calibration}, None, ()))
     with tempfile.TemporaryDirectory() as folder:
-        evidence = gather_evidence(
+        statistics = gather_statistics(
             job.model,
             job.calibration,
             Path(folder),
@@ -92,12 +92,12 @@ def main(model: Path, calibration: Path | None, bits: tuple[int, ...]) -> None:
         layers = [x for x in job.model.tree.layers if x.kind == "linear" and not x.sign_only]
         found: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for layer in layers[:-1]:
-            weight, moment = job.model.weight(layer.path), evidence.moments[layer.path]
+            weight, hessian = job.model.weight(layer.path), statistics.hessians[layer.path]
             kind = ".".join(layer.path.split(".")[-2:])
             found.setdefault(("on the diagonal, of the weights' squares", kind), []).append((0.0, diagonal(weight)))
             for width in bits:
-                for name, each, stored in tried(weight, moment, width):
-                    found.setdefault((name, kind), []).append((each, lost(weight, stored, moment)))
+                for name, each, stored in tried(weight, hessian, width):
+                    found.setdefault((name, kind), []).append((each, lost(weight, stored, hessian)))
             click.echo(layer.path, err=True)
     if not found:
         raise SlmcError(f"{model}: no linear layers")

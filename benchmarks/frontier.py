@@ -17,7 +17,7 @@ from torch import Tensor
 
 from exporters.formats.catalog import family_of
 from exporters.formats.families import DENSE
-from toolchain.compress.quantized_model import Student
+from toolchain.compress.quantized_model import QuantizedModel
 from toolchain.compress.recipe import Recipe
 from toolchain.model.family import LanguageModel
 from toolchain.model.text import read_text
@@ -102,7 +102,7 @@ def measure(job: Job, data: Path, tokens: int, shares: Sequence[float], folder: 
     problem, screening = screened(job.problem, evaluator, lambda d, t: _progress("screening", d, t))
     found = sensitivities(problem, evaluator, lambda d, t: _progress("sensitivity", d, t))
     expected = {(s.layer, s.choice): s.loss for s in found}
-    reference, student = Reference(model.forward, text.ids), Student(model, layers.encoded)
+    reference, quantized = Reference(model.forward, text.ids), QuantizedModel(model, layers.encoded)
     known: dict[str, Point] = {}
 
     def say(text: str) -> None:
@@ -110,13 +110,13 @@ def measure(job: Job, data: Path, tokens: int, shares: Sequence[float], folder: 
 
     def compressed(recipe: Recipe) -> LanguageModel:
         if not tune:
-            return student.take(recipe)
+            return quantized.apply(recipe)
         work = folder / f"tuning-{recipe_key(recipe)}"
         work.mkdir(exist_ok=True)
         encoded = {path: layers.encoded(path, choice) for path, choice in recipe.items()}
         read = read_calibration(job.spec, model, piece_tokens(model))
         learned, stored = tuned(model, encoded, read, Schedule(tune), work, _progress, say)
-        return Student(learned, lambda path, _: stored[path]).take(recipe)
+        return QuantizedModel(learned, lambda path, _: stored[path]).apply(recipe)
 
     def point(name: str, recipe: Recipe) -> Point:
         key = repr(sorted(recipe.items()))

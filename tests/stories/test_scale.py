@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exporters.artifact.errors import SlmcError
-from toolchain.calibration.statistics import Evidence, gather_evidence
+from toolchain.calibration.statistics import CalibrationStatistics, gather_statistics
 from toolchain.model.llama import Llama, LlamaConfig
 from toolchain.pipeline.job import Job, prepare
 from toolchain.pipeline.spec import Spec
@@ -50,24 +50,24 @@ def spec(source: Path, room: str, **more: Any) -> Spec:
     return Spec(model=source, output=Path("unused"), effort="quick", max_build_memory=room, **more)
 
 
-def gather(job: Job, folder: Path, progress: Callable[[str, int, int], None]) -> Evidence:
-    return gather_evidence(job.model, job.calibration, folder, progress, seed=job.problem.seed, entropy=False)
+def gather(job: Job, folder: Path, progress: Callable[[str, int, int], None]) -> CalibrationStatistics:
+    return gather_statistics(job.model, job.calibration, folder, progress, seed=job.problem.seed, entropy=False)
 
 
-def test_evidence_of_either_kind_serves_the_other(source: Path, tmp_path: Path) -> None:
+def test_statistics_of_either_kind_serve_the_other(source: Path, tmp_path: Path) -> None:
     """A build may be resumed where there is less memory, or more."""
     calls: list[str] = []
     disk, memory = prepare(spec(source, "1MB")), prepare(spec(source, "8GB"))
     gather(disk, tmp_path, lambda stage, done, total: calls.append(stage))
     assert set(calls) == {"calibration", "Fisher information"}
     again = gather(memory, tmp_path, lambda stage, done, total: pytest.fail("gathered once more"))
-    (tmp_path / "evidence.safetensors").unlink()
+    (tmp_path / "statistics.safetensors").unlink()
     anew = gather(memory, tmp_path, lambda stage, done, total: None)
-    for path in anew.moments:
-        assert torch.equal(anew.moments[path], again.moments[path])
+    for path in anew.hessians:
+        assert torch.equal(anew.hessians[path], again.hessians[path])
         assert torch.equal(anew.fisher[path], again.fisher[path])
-    assert load_file(tmp_path / "evidence.safetensors").keys() == {
-        *(f"moment.{p}" for p in again.moments), *(f"fisher.{p}" for p in again.fisher)
+    assert load_file(tmp_path / "statistics.safetensors").keys() == {
+        *(f"hessian.{p}" for p in again.hessians), *(f"fisher.{p}" for p in again.fisher)
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from targets.device.session import session_options
 from toolchain.compress.catalog import METHODS, compress, method_for, method_takes
 from toolchain.compress.recipe import Choice
 from toolchain.study.formulas import terms
-from toolchain.tuning.corrected import learner_for
+from toolchain.tuning.corrected import parametrization_for
 
 EXAMPLES = ("fp32", "fp16", "sign", "int8", "int4-g64", "int3-g64", "uint4-g64", "int5", "event/int4-g64",
             "event/uint3-g64", "diag+int4-g64", "lr4+int3-g64", "fp4-g16", "2:4/int4-g64", "4:8x16/int4-g64",
@@ -40,7 +40,7 @@ def matrix() -> Tensor:
     return 0.1 * torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(0))
 
 
-def moment() -> Tensor:
+def hessian() -> Tensor:
     x = torch.randn(400, SIZE, generator=torch.Generator().manual_seed(1))
     return x.T @ x / 400
 
@@ -117,7 +117,7 @@ def test_the_methods_that_can_reach_it_do(name: str, method: str) -> None:
     fmt = format_named(name)
     assert method_takes(method_for(method, fmt, linear=True), fmt) or not fmt.parts
     choice = Choice(name, method_for(method, fmt, linear=True))
-    encoded = compress(matrix(), choice, moment(), torch.ones(SIZE))
+    encoded = compress(matrix(), choice, hessian(), torch.ones(SIZE))
     assert encoded.format == name and encoded.nbytes == bytes_for(fmt, SIZE, SIZE)
 
 
@@ -129,15 +129,15 @@ def test_a_step_of_training_brings_it_nearer(name: str) -> None:
         assert fmt.split(encoded) == ()
         return
     wanted = 1.3 * matrix()
-    learner = learner_for(encoded, matrix())
-    np.testing.assert_allclose(learner().detach().numpy(), fmt.decode(encoded), atol=1e-5)
-    before = float((learner().detach() - wanted).square().sum())
-    optimiser = torch.optim.Adam([learner.latent, *learner.scales], lr=2e-3)
+    parametrization = parametrization_for(encoded, matrix())
+    np.testing.assert_allclose(parametrization().detach().numpy(), fmt.decode(encoded), atol=1e-5)
+    before = float((parametrization().detach() - wanted).square().sum())
+    optimiser = torch.optim.Adam([parametrization.latent, *parametrization.scales], lr=2e-3)
     for _ in range(15):
         optimiser.zero_grad()
-        (learner() - wanted).square().sum().backward()
+        (parametrization() - wanted).square().sum().backward()
         optimiser.step()
-    after = learner.stored()
+    after = parametrization.stored()
     assert after.format == name and after.nbytes == encoded.nbytes
     assert float((torch.from_numpy(fmt.decode(after)) - wanted).square().sum()) < before
 

@@ -1,4 +1,4 @@
-"""What calibration sees: the second moment of every linear layer's inputs over a text."""
+"""What calibration sees: the hessian of every linear layer's inputs over a text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Opened = Callable[[], AbstractContextManager[Tensor]]
 """Opens a tensor that may lie on disk, to be changed in place."""
 
 
-class _Moment:
+class _HessianSum:
     """Sum of x x^T over tokens, [cols, cols]."""
 
     def __init__(self, opened: Opened) -> None:
@@ -33,35 +33,35 @@ class _Moment:
 
 
 def linear_layers(model: LoadedModel) -> list[Layer]:
-    """The layers whose inputs have moments."""
+    """The layers whose inputs have hessians."""
     return [layer for layer in model.tree.layers if layer.kind == "linear"]
 
 
-def input_moments(
+def input_hessians(
     model: LoadedModel, ids: Reading, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Tensor]:
     """H = mean of x x^T, float32 [cols, cols], for every linear layer, over what the fp32 model reads."""
-    moments = {layer.path: torch.zeros(layer.cols, layer.cols) for layer in linear_layers(model)}
-    fill_moments(model, ids, {path: _held(total) for path, total in moments.items()}, progress)
-    return moments
+    hessians = {layer.path: torch.zeros(layer.cols, layer.cols) for layer in linear_layers(model)}
+    accumulate_hessians(model, ids, {path: _held(total) for path, total in hessians.items()}, progress)
+    return hessians
 
 
 def _held(total: Tensor) -> Opened:
     return lambda: nullcontext(total)
 
 
-def fill_moments(
+def accumulate_hessians(
     model: LoadedModel, ids: Reading, zeros: Mapping[str, Opened], progress: Callable[[int, int], None]
 ) -> None:
     """The same into tensors that are zero at first, of which one is open at a time."""
-    moments = {path: _Moment(opened) for path, opened in zeros.items()}
-    hooks = [model.module.get_submodule(path).register_forward_pre_hook(m.add) for path, m in moments.items()]
+    hessians = {path: _HessianSum(opened) for path, opened in zeros.items()}
+    hooks = [model.module.get_submodule(path).register_forward_pre_hook(m.add) for path, m in hessians.items()]
     try:
         for start, _ in stream_logits(model.forward, ids):
             progress(start, len(ids))
     finally:
         for hook in hooks:
             hook.remove()
-    for moment in moments.values():
-        with moment.opened() as total:
-            total /= max(1, moment.tokens)
+    for hessian in hessians.values():
+        with hessian.opened() as total:
+            total /= max(1, hessian.tokens)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from toolchain.calibration.entropy import channel_entropies
 from toolchain.calibration.fisher import output_fisher
-from toolchain.calibration.hessian import fill_moments, input_moments, linear_layers
+from toolchain.calibration.hessian import accumulate_hessians, input_hessians, linear_layers
 from toolchain.calibration.hessian_file import GrowingFile, StoredTensors
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Reading, Text
@@ -23,21 +23,21 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What calibration gave, by layer path: input moments [cols, cols] and output Fisher [rows] of linear layers,
+class CalibrationStatistics:
+    """What calibration gave, by layer path: input hessians [cols, cols] and output Fisher [rows] of linear layers,
     [cols] of embeddings; the frequency of every token [vocabulary]; entropies of input channels [cols] if a method
     asks for them."""
 
-    moments: Mapping[str, Tensor]
+    hessians: Mapping[str, Tensor]
     fisher: Mapping[str, Tensor]
     frequency: Tensor
     entropies: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def gather_evidence(
+def gather_statistics(
     model: LoadedModel, text: Text, folder: Path, progress: Progress, *, seed: int, entropy: bool
-) -> Evidence:
-    """Input moments and output Fisher of every layer, from the calibration text; kept in the work folder.
+) -> CalibrationStatistics:
+    """Input hessians and output Fisher of every layer, from the calibration text; kept in the work folder.
 
     Those of a model that stays on disk stay there too.
 
@@ -45,21 +45,21 @@ def gather_evidence(
         seed: of what the Fisher information draws. entropy: whether channels' entropies are asked for.
     """
     ids = text.reading
-    file = folder / "evidence.safetensors"
+    file = folder / "statistics.safetensors"
     frequency = token_frequency(text.ids, model.tree.vocabulary)
     if model.residency == "disk":
         if not _readable(file):
             vectors = _vectors(model, ids, progress, seed=seed, entropy=entropy)
             _gather_on_disk(model, vectors, ids, file, progress)
-        stored_moments, fisher, entropies = (
-            StoredTensors(file, f"{kind}.") for kind in ("moment", "fisher", "entropy")
+        stored_hessians, fisher, entropies = (
+            StoredTensors(file, f"{kind}.") for kind in ("hessian", "fisher", "entropy")
         )
-        return Evidence(stored_moments, fisher, frequency, entropies)
-    stored = _stored_evidence(file)
+        return CalibrationStatistics(stored_hessians, fisher, frequency, entropies)
+    stored = _stored_statistics(file)
     if stored is None:
-        moments = input_moments(model, ids, lambda done, total: progress("calibration", done, total))
+        hessians = input_hessians(model, ids, lambda done, total: progress("calibration", done, total))
         progress("calibration", len(ids), len(ids))
-        stored = {f"moment.{p}": t for p, t in moments.items()} | _vectors(
+        stored = {f"hessian.{p}": t for p, t in hessians.items()} | _vectors(
             model, ids, progress, seed=seed, entropy=entropy
         )
         partial = file.with_suffix(".partial")
@@ -67,15 +67,15 @@ def gather_evidence(
         partial.replace(file)
     parts = {
         kind: {n.removeprefix(f"{kind}."): t for n, t in stored.items() if n.startswith(f"{kind}.")}
-        for kind in ("moment", "fisher", "entropy")
+        for kind in ("hessian", "fisher", "entropy")
     }
-    return Evidence(parts["moment"], parts["fisher"], frequency, parts["entropy"])
+    return CalibrationStatistics(parts["hessian"], parts["fisher"], frequency, parts["entropy"])
 
 
 def _vectors(
     model: LoadedModel, ids: Reading, progress: Progress, *, seed: int, entropy: bool
 ) -> dict[str, torch.Tensor]:
-    """The evidence that is small, by its names in the file: output Fisher, and entropies where they are asked for."""
+    """The small statistics by their names in the file: output Fisher, and entropies if they are asked for."""
     fisher = output_fisher(model, ids, seed, lambda d, t: progress("Fisher information", d, t))
     vectors = {f"fisher.{p}": t for p, t in fisher.items()}
     if entropy:
@@ -87,14 +87,14 @@ def _vectors(
 def _gather_on_disk(
     model: LoadedModel, vectors: Mapping[str, torch.Tensor], ids: Reading, file: Path, progress: Progress
 ) -> None:
-    """The same file, with one moment in memory at a time."""
-    shapes = {f"moment.{layer.path}": (layer.cols, layer.cols) for layer in linear_layers(model)}
+    """The same file, with one hessian in memory at a time."""
+    shapes = {f"hessian.{layer.path}": (layer.cols, layer.cols) for layer in linear_layers(model)}
     growing = GrowingFile(file.with_suffix(".partial"), shapes | {name: tuple(t.shape) for name, t in vectors.items()})
     for name, tensor in vectors.items():
         with growing.opened(name) as place:
             place.copy_(tensor)
-    zeros = {layer.path: functools.partial(growing.opened, f"moment.{layer.path}") for layer in linear_layers(model)}
-    fill_moments(model, ids, zeros, lambda done, total: progress("calibration", done, total))
+    zeros = {layer.path: functools.partial(growing.opened, f"hessian.{layer.path}") for layer in linear_layers(model)}
+    accumulate_hessians(model, ids, zeros, lambda done, total: progress("calibration", done, total))
     progress("calibration", len(ids), len(ids))
     growing.finish(file)
 
@@ -107,7 +107,7 @@ def _readable(file: Path) -> bool:
         return False
 
 
-def _stored_evidence(file: Path) -> dict[str, torch.Tensor] | None:
+def _stored_statistics(file: Path) -> dict[str, torch.Tensor] | None:
     try:
         return load_file(file) if file.is_file() else None
     except (SafetensorError, OSError):

@@ -102,7 +102,7 @@ def compress(weight: Tensor, choice: Choice, hessian: Tensor | None, entropy: Te
 
 def _compressed(w: Tensor, fmt: Format, choice: Choice, seen: Seen) -> Encoded:
     """The same for a normalised matrix (exporters.formats.scales)."""
-    method, hessian = method_named(choice.method), seen.moment
+    method, hessian = method_named(choice.method), seen.hessian
     if fmt.correction:
         return correct(w, fmt.correction, _integer(method.name, fmt.correction.values), hessian)
     if fmt.patterned and any(p.name == choice.method for p in PRUNERS):

@@ -18,7 +18,7 @@ class Method(Protocol):
 
     @property
     def needs_hessian(self) -> bool:
-        """Whether the second moment of the layer's inputs must be given."""
+        """Whether the hessian of the layer's inputs must be given."""
         ...
 
     def compress(self, weight: Tensor, fmt: Values, hessian: Tensor | None) -> Encoded:

@@ -42,9 +42,9 @@ class Ordered:
         """weight [rows, cols] float32 with `keep` of every `of` inputs that are neighbours in the order."""
         order = self.order(self.scored.scores(weight, seen), keep, of)
         entropy = None if seen.entropy is None else seen.entropy[order]
-        moment = None if seen.moment is None else seen.moment[order][:, order]
+        hessian = None if seen.hessian is None else seen.hessian[order][:, order]
         pruned = torch.empty_like(weight)
-        pruned[:, order] = self.scored.prune(weight[:, order], keep, of, Seen(moment, entropy))
+        pruned[:, order] = self.scored.prune(weight[:, order], keep, of, Seen(hessian, entropy))
         return pruned
 
 

@@ -21,15 +21,15 @@ from toolchain.compress.scores import Channels, ESparse, Magnitude, Ria, Score, 
 class Seen:
     """What calibration saw of a layer's inputs.
 
-    moment: mean of x x^T, float32 [cols, cols]; entropy: of every channel in nats, float32 [cols]
+    hessian: mean of x x^T, float32 [cols, cols]; entropy: of every channel in nats, float32 [cols]
     (toolchain.calibration.entropy). None where it was not collected.
     """
 
-    moment: Tensor | None = None
+    hessian: Tensor | None = None
     entropy: Tensor | None = None
 
     def channels(self, cols: int) -> Channels:
-        square = torch.ones(cols) if self.moment is None else self.moment.diagonal()
+        square = torch.ones(cols) if self.hessian is None else self.hessian.diagonal()
         return Channels(square, self.entropy)
 
 
@@ -41,7 +41,7 @@ class Pruner(Protocol):
 
     @property
     def needs_hessian(self) -> bool:
-        """Whether the second moment of the layer's inputs must be given."""
+        """Whether the hessian of the layer's inputs must be given."""
         ...
 
     @property
@@ -66,15 +66,15 @@ def _pattern(keep: int, of: int) -> Layout:
     return Layout((Part(None, keep),), of)
 
 
-def moment_of(name: str, seen: Seen) -> Tensor:
-    """The moment that a method needs.
+def hessian_of(name: str, seen: Seen) -> Tensor:
+    """The hessian that a method needs.
 
     Raises:
         SlmcError: it was not collected.
     """
-    if seen.moment is None:
+    if seen.hessian is None:
         raise SlmcError(f"{name} needs calibration; choose method nearest or magnitude where there is none")
-    return seen.moment
+    return seen.hessian
 
 
 def stored_nearest(weight: Tensor, fmt: Format, kinds: Tensor) -> Encoded:
@@ -115,7 +115,7 @@ class Scored:
 
     def scores(self, weight: Tensor, seen: Seen) -> Tensor:
         if self.needs_hessian:
-            moment_of(self.name, seen)
+            hessian_of(self.name, seen)
         return self.score(weight, seen.channels(weight.shape[1]))
 
     def prune(self, weight: Tensor, keep: int, of: int, seen: Seen) -> Tensor:
@@ -137,10 +137,10 @@ class SparseGpt:
         return fmt.patterned
 
     def prune(self, weight: Tensor, keep: int, of: int, seen: Seen) -> Tensor:
-        return prune(weight, _pattern(keep, of), moment_of(self.name, seen))
+        return prune(weight, _pattern(keep, of), hessian_of(self.name, seen))
 
     def compress(self, weight: Tensor, fmt: Format, seen: Seen) -> Encoded:
-        return compress_jointly(weight, fmt, moment_of(self.name, seen))
+        return compress_jointly(weight, fmt, hessian_of(self.name, seen))
 
 
 @dataclass(frozen=True)
@@ -158,12 +158,12 @@ class AlpsPruner:
         return fmt.patterned
 
     def prune(self, weight: Tensor, keep: int, of: int, seen: Seen) -> Tensor:
-        moment = moment_of(self.name, seen)
-        mask = Alps(Gptq.damping).mask(weight, moment, keep, of)
-        return solve_masked(weight, mask, damped(moment, Gptq.damping))
+        hessian = hessian_of(self.name, seen)
+        mask = Alps(Gptq.damping).mask(weight, hessian, keep, of)
+        return solve_masked(weight, mask, damped(hessian, Gptq.damping))
 
     def compress(self, weight: Tensor, fmt: Format, seen: Seen) -> Encoded:
-        return descend_jointly(weight, fmt, moment_of(self.name, seen), sweeps=0)
+        return descend_jointly(weight, fmt, hessian_of(self.name, seen), sweeps=0)
 
 
 PRUNERS: tuple[Pruner, ...] = (

@@ -20,7 +20,7 @@ from toolchain.model.family import LanguageModel
 from toolchain.model.streamed import Read, Streamed
 
 
-class Student:
+class QuantizedModel:
     """A model that shares every tensor with the original until a recipe says otherwise.
 
     Layers of a streamed model stay streamed: they are decoded for every product.
@@ -38,16 +38,16 @@ class Student:
         self._now: dict[str, Choice] = {}
         self._hooks: dict[str, RemovableHandle] = {}
 
-    def take(self, recipe: Recipe) -> LanguageModel:
+    def apply(self, recipe: Recipe) -> LanguageModel:
         """The model with exactly these layers compressed, all others as they were."""
         for path in self._now.keys() - recipe.keys():
-            self._give_back(path)
-            self._take_as_they_are(path)
+            self._restore(path)
+            self._keep_inputs(path)
             del self._now[path]
         for path, choice in recipe.items():
             if self._now.get(path) != choice:
                 self._exchange(path, choice)
-                self._round_inputs(path, choice)
+                self._quantize_inputs(path, choice)
                 self._now[path] = choice
         return cast(LanguageModel, self.module)
 
@@ -57,7 +57,7 @@ class Student:
         else:
             self._set(path, nn.Parameter(self._decoded(path, choice), requires_grad=False))
 
-    def _give_back(self, path: str) -> None:
+    def _restore(self, path: str) -> None:
         original = self._original.module.get_submodule(path)
         if isinstance(original, Streamed):
             self._read(path, original.read)
@@ -68,15 +68,15 @@ class Student:
         encoded = self._encoded(path, choice)
         return torch.from_numpy(format_named(encoded.format).decode(encoded))
 
-    def _round_inputs(self, path: str, choice: Choice) -> None:
-        self._take_as_they_are(path)
+    def _quantize_inputs(self, path: str, choice: Choice) -> None:
+        self._keep_inputs(path)
         group = format_named(choice.format).input_group(self._inputs[path])
         if choice.activations == "int8" and group is not None:
             self._hooks[path] = self.module.get_submodule(path).register_forward_pre_hook(
                 lambda _module, arguments: (rounded_activations(arguments[0], group),)
             )
 
-    def _take_as_they_are(self, path: str) -> None:
+    def _keep_inputs(self, path: str) -> None:
         if path in self._hooks:
             self._hooks.pop(path).remove()
 

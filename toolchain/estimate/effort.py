@@ -11,7 +11,7 @@ from exporters.formats.base import bytes_for
 from exporters.formats.catalog import family_of, format_named
 from targets.device import units
 from toolchain.compress.recipe import Choice
-from toolchain.model.residency import bytes_from_disk, bytes_in_memory, moment_bytes
+from toolchain.model.residency import bytes_from_disk, bytes_in_memory, hessian_bytes
 from toolchain.model.tree import Layer
 from toolchain.quality.reference import KEEP_BYTES
 from toolchain.search.activations import BISECTIONS
@@ -91,13 +91,13 @@ def forecast(
     evaluations = formats + ladders * (effort.budgets + 1) + effort.bisections + rounding + len(problem.wider)
     linear = sum(layer.params for layer in tree.layers if layer.kind == "linear")
     forward = 2 * linear / flops
-    evidence = 4 * forward * calibration_tokens
+    calibrating = 4 * forward * calibration_tokens
     judging = 1.3 * forward * evaluation_tokens * (evaluations + 1)
     weighted = [(layer, 1.0) for layer, _ in dense] + [(layer, FREE_SHARE * JOINT_COST) for layer, _ in sparse]
     compressing = sum(ROUNDING_FLOPS * layer.params * layer.cols / flops * cost for layer, cost in weighted)
     tuning = 4 * forward * Schedule(tune).tokens
     vocabulary = tree.vocabulary
-    moments = moment_bytes(tree)
+    hessians = hessian_bytes(tree)
     logits = 4 * vocabulary * evaluation_tokens
     stored = sum(
         bytes_for(format_named(c.format), layer.rows, layer.cols)
@@ -112,9 +112,9 @@ def forecast(
         dense_pairs=len(dense),
         sparse_pairs=len(sparse),
         tuning_seconds=tuning,
-        seconds=evidence + judging + compressing + tuning + EXPORT_S + MEASURE_S,
+        seconds=calibrating + judging + compressing + tuning + EXPORT_S + MEASURE_S,
         memory_bytes=held + min(logits, KEEP_BYTES),
-        disk_bytes=stored + moments + tree.bytes_fp32 // 4,
+        disk_bytes=stored + hessians + tree.bytes_fp32 // 4,
         smallest_bytes=problem.smallest_bytes,
         fp32_bytes=tree.bytes_fp32,
     )

@@ -27,7 +27,8 @@ MARK, MARK_TEXT = ".slmc-work", "This folder was made by slmc and is removed by 
 """A file in every work folder: a folder without it is somebody else's."""
 
 WRITTEN = (
-    MARK, "lock", _INPUTS, BEST_PLAN, ".*.partial", "evidence.safetensors", "evidence.partial", "evidence.*.partial",
+    MARK, "lock", _INPUTS, BEST_PLAN, ".*.partial",
+    "statistics.safetensors", "statistics.partial", "statistics.*.partial",
     "journal.jsonl", "tuning.pt", "tuning.partial", "layers/*--*--*.npz", "layers/*--*--*.partial",
 )  # fmt: skip
 """Patterns of everything that a build writes into its work folder, beside the artifact in the making."""

@@ -16,18 +16,18 @@ WORKING_COPIES = 6
 """Matrices of the largest layer that compressing or judging it holds at once: weight, error, products, codes."""
 
 
-def moment_bytes(tree: ModelTree) -> int:
-    """The second moments of all layers' inputs."""
+def hessian_bytes(tree: ModelTree) -> int:
+    """Bytes of the hessians of all linear layers."""
     return sum(4 * layer.cols**2 for layer in tree.layers if layer.kind == "linear")
 
 
 def bytes_in_memory(tree: ModelTree) -> int:
-    """Estimate of what a build takes that holds the model, its compressed twin and all moments; without logits."""
-    return 2 * tree.bytes_fp32 + moment_bytes(tree) + OVERHEAD_BYTES
+    """Estimate of what a build takes that holds the model, its compressed twin and all hessians; without logits."""
+    return 2 * tree.bytes_fp32 + hessian_bytes(tree) + OVERHEAD_BYTES
 
 
 def bytes_from_disk(tree: ModelTree, stored: int) -> int:
-    """Estimate of the same where matrices and moments stay on disk; stored: bytes of the compressed model."""
+    """Estimate of the same where matrices and hessians stay on disk; stored: bytes of the compressed model."""
     layer = max(4 * max(layer.params, layer.cols**2) for layer in tree.layers)
     return WORKING_COPIES * layer + 3 * stored + 4 * tree.fixed_bytes + OVERHEAD_BYTES
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded
 from targets.device.units import parse_seconds
-from toolchain.calibration.statistics import Evidence, gather_evidence
+from toolchain.calibration.statistics import CalibrationStatistics, gather_statistics
 from toolchain.calibration.zeros import zero_shares
 from toolchain.delivery.deliver import Delivered, Destination, deliver
 from toolchain.estimate.latency import priced
@@ -56,7 +56,7 @@ class Calibrated:
     knows of it; layers: what is compressed once is kept."""
 
     model: LoadedModel
-    evidence: Evidence
+    statistics: CalibrationStatistics
     layers: LayerStore
 
 
@@ -113,15 +113,15 @@ def find(job: Job, *, resume: bool, notifier: Notifier) -> tuple[Plan, SearchRes
 def calibrate(job: Job, folder: Path, notifier: Notifier) -> Calibrated:
     """What calibration gathers of the model, kept in the work folder; with --shuffle, channels take their new order."""
     model = job.model
-    evidence = gather_evidence(
+    statistics = gather_statistics(
         model, job.calibration, folder, notifier.progress, seed=job.problem.seed, entropy=needs_entropy(job.problem)
     )
     if job.spec.shuffle is not None:
-        found = shuffled(model, evidence, job.calibration.ids, *parse_pattern(job.spec.shuffle))
+        found = shuffled(model, statistics, job.calibration.ids, *parse_pattern(job.spec.shuffle))
         notifier.say(found.text())
-        model, evidence = found.model, found.evidence
-    layers = LayerStore(folder / "layers", layer_maker(model, evidence))
-    return Calibrated(model=model, evidence=evidence, layers=layers)
+        model, statistics = found.model, found.statistics
+    layers = LayerStore(folder / "layers", layer_maker(model, statistics))
+    return Calibrated(model=model, statistics=statistics, layers=layers)
 
 
 def evaluator_of(
@@ -130,7 +130,7 @@ def evaluator_of(
     """The evaluator over the evaluation text; what it has evaluated stands in the journal of the work folder."""
     journal = Journal(folder / "journal.jsonl")
     reading = job.evaluation.reading
-    return ModelEvaluator(calibrated.model, calibrated.evidence, reading, calibrated.layers, journal, time_left)
+    return ModelEvaluator(calibrated.model, calibrated.statistics, reading, calibrated.layers, journal, time_left)
 
 
 def _searched_and_compressed(job: Job, folder: Path, notifier: Notifier) -> Compressed:

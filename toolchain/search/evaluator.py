@@ -9,10 +9,10 @@ from torch import Tensor
 
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
-from toolchain.calibration.statistics import Evidence
+from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.compress.catalog import compress
 from toolchain.compress.gptq import Gptq, inverse_factor
-from toolchain.compress.quantized_model import Student
+from toolchain.compress.quantized_model import QuantizedModel
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Reading
@@ -29,17 +29,17 @@ class ModelEvaluator:
     def __init__(
         self,
         model: LoadedModel,
-        evidence: Evidence,
+        statistics: CalibrationStatistics,
         text: Reading,
         layers: LayerStore,
         journal: Journal,
         time_left: Callable[[], float] = lambda: float("inf"),
     ) -> None:
         """text: what to evaluate on; time_left: seconds, asked before each evaluation."""
-        self._model, self._evidence, self._text = model, evidence, text
+        self._model, self._statistics, self._text = model, statistics, text
         self._layers, self._journal, self._time_left = layers, journal, time_left
         self._layers_by_path = {layer.path: layer for layer in model.tree.layers}
-        self._student = Student(model, layers.encoded)
+        self._quantized = QuantizedModel(model, layers.encoded)
         self._reference: AnyReference | None = None
         self._importance: dict[str, Tensor] = {}
 
@@ -58,27 +58,27 @@ class ModelEvaluator:
         layer = self._layers_by_path[path]
         loss = 0.0
         if layer.kind == "linear":
-            moment, fisher = self._evidence.moments[path], self._evidence.fisher[path]
-            loss, fmt = expected_loss(error, moment, fisher), format_named(encoded.format)
+            hessian, fisher = self._statistics.hessians[path], self._statistics.fisher[path]
+            loss, fmt = expected_loss(error, hessian, fisher), format_named(encoded.format)
             group = fmt.input_group(layer.cols)
             if choice.activations == "int8" and group is not None:
-                loss += activation_loss(self._model.weight(path), moment, fisher, group)
+                loss += activation_loss(self._model.weight(path), hessian, fisher, group)
         looked_up = path if layer.kind != "linear" else layer.table
         if looked_up:
             even = torch.full((layer.rows,), 1 / layer.rows)
-            frequency = even if layer.kind == "positions" else self._evidence.frequency
-            loss += embedding_loss(error, frequency, self._evidence.fisher[looked_up])
+            frequency = even if layer.kind == "positions" else self._statistics.frequency
+            loss += embedding_loss(error, frequency, self._statistics.fisher[looked_up])
         return loss
 
     def estimate(self, path: str, choice: Choice) -> float:
         """Of a linear layer that no tokens are looked up in."""
         weight = self._model.weight(path)
         if path not in self._importance:
-            factor = inverse_factor(self._evidence.moments[path], Gptq.damping)
+            factor = inverse_factor(self._statistics.hessians[path], Gptq.damping)
             self._importance[path] = factor.diagonal().square().reciprocal()
         fmt = format_named(choice.format)
         error = torch.from_numpy(fmt.decode(fmt.encode(weight.numpy()))) - weight
-        return feedback_loss(error, self._importance[path], self._evidence.fisher[path])
+        return feedback_loss(error, self._importance[path], self._statistics.fisher[path])
 
     def kurtosis(self, path: str) -> float:
         weight = self._model.weight(path)
@@ -89,11 +89,11 @@ class ModelEvaluator:
         if self._time_left() <= 0:
             raise OutOfTime
         reference = self.reference
-        return reference.score(stream_logits(self._student.take(recipe), self._text))
+        return reference.score(stream_logits(self._quantized.apply(recipe), self._text))
 
 
-def layer_maker(model: LoadedModel, evidence: Evidence) -> Callable[[str, Choice], Encoded]:
+def layer_maker(model: LoadedModel, statistics: CalibrationStatistics) -> Callable[[str, Choice], Encoded]:
     """The function that compresses one layer of a model in one choice."""
     return lambda path, choice: compress(
-        model.weight(path), choice, evidence.moments.get(path), evidence.entropies.get(path)
+        model.weight(path), choice, statistics.hessians.get(path), statistics.entropies.get(path)
     )

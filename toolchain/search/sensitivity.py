@@ -13,13 +13,13 @@ from toolchain.search.problem import Evaluator, Problem
 from toolchain.search.values import Sensitivity
 
 
-def expected_loss(error: Tensor, moment: Tensor, fisher: Tensor) -> float:
+def expected_loss(error: Tensor, hessian: Tensor, fisher: Tensor) -> float:
     """1/2 sum_r F_r E_r H E_r^T: nats per token that a weight error E [rows, cols] costs to second order.
 
     H = mean of x x^T [cols, cols]; F = mean squared gradient of the loss to each output [rows]; inputs and gradients
     are taken as independent, as in K-FAC (Martens and Grosse, arXiv 1503.05671).
     """
-    return 0.5 * float((((error @ moment) * error).sum(1) * fisher).sum())
+    return 0.5 * float((((error @ hessian) * error).sum(1) * fisher).sum())
 
 
 def feedback_loss(error: Tensor, importance: Tensor, fisher: Tensor) -> float:
@@ -35,14 +35,14 @@ CREST = 4.0
 """Largest of a block of inputs over their root mean square: a guess, which ranks layers all the same."""
 
 
-def activation_loss(weight: Tensor, moment: Tensor, fisher: Tensor, group: int) -> float:
+def activation_loss(weight: Tensor, hessian: Tensor, fisher: Tensor, group: int) -> float:
     """1/2 sum_r F_r sum_k W_rk^2 step_k^2 / 12: nats per token that inputs rounded to 8 bits cost.
 
-    weight [rows, cols], moment and fisher as for `expected_loss`; the step of a block is its largest input / 127
+    weight [rows, cols], hessian and fisher as for `expected_loss`; the step of a block is its largest input / 127
     (exporters.ops.activations), which CREST times its root mean square stands for; rounding errors are taken as
     uniform and independent.
     """
-    blocks = torch.split(moment.diagonal(), min(group, ACTIVATION_GROUP))
+    blocks = torch.split(hessian.diagonal(), min(group, ACTIVATION_GROUP))
     step_square = torch.cat([block.mean().expand_as(block) for block in blocks]) * (CREST / 127) ** 2
     # No matrix product: it rounds by where its operands lie, and a resumed search must end with the same bytes.
     return 0.5 * float(((weight.square() * step_square).sum(1) * fisher).sum()) / 12

@@ -19,11 +19,11 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP16, FP32
 from toolchain.calibration.entropy import BINS, channel_entropies
-from toolchain.calibration.hessian import input_moments
+from toolchain.calibration.hessian import input_hessians
 from toolchain.compress.catalog import compress, pruner_named
 from toolchain.compress.ordered import ORDERED, Ordered, ordered_named
 from toolchain.compress.pruners import Pruner, Scored, Seen
-from toolchain.compress.quantized_model import Student
+from toolchain.compress.quantized_model import QuantizedModel
 from toolchain.compress.recipe import Choice
 from toolchain.compress.scores import ESparse
 from toolchain.files.workspace import digest_of
@@ -36,8 +36,8 @@ from toolchain.study.cells import BARS, DISTIL, DUAL, PRUNED, Cell
 from toolchain.study.dual import dual_inputs
 from toolchain.study.formulas import ideal_bits, pattern_of, pruned_bits, throughput
 from toolchain.study.results import Result, Results
-from toolchain.tuning.distil import Schedule, rounded_layers, tune
-from toolchain.tuning.learner import Learner, Masked
+from toolchain.tuning.distil import Schedule, fake_quantized_layers, tune
+from toolchain.tuning.parametrization import MaskedWeight, WeightParametrization
 from toolchain.tuning.stage import LONGEST_PIECE, with_vectors
 
 Progress = Callable[[str, int, int], None]
@@ -130,11 +130,11 @@ def _when(cell: Cell) -> tuple[bool, bool, bool]:
 
 
 class _Runner:
-    """What all cells share: evidence, and the fp32 model's predictions."""
+    """What all cells share: statistics, and the fp32 model's predictions."""
 
     def __init__(self, study: Study, progress: Progress) -> None:
         self.study, self.progress = study, progress
-        self.seen = _evidence(study, progress)
+        self.seen = _statistics(study, progress)
         self.reference = Reference(study.model.forward, study.evaluation.ids)
 
     def result(self, cell: Cell) -> Result:
@@ -147,9 +147,9 @@ class _Runner:
             model, encoded, spent = self._tuned(cell, encoded)
             seconds += spent
         recipe = {path: Choice(e.format, "nearest") for path, e in encoded.items()}
-        student = Student(model, lambda path, _: encoded[path])
-        with dual_inputs(student.module, encoded if DUAL in cell.stages else {}):
-            score = self.reference.score(stream_logits(student.take(recipe), study.evaluation.ids))
+        quantized = QuantizedModel(model, lambda path, _: encoded[path])
+        with dual_inputs(quantized.module, encoded if DUAL in cell.stages else {}):
+            score = self.reference.score(stream_logits(quantized.apply(recipe), study.evaluation.ids))
         params = sum(x.params for x in study.compressed)
         size = sum(e.nbytes for e in encoded.values())
         ideal = sum(ideal_bits(cell.format, x.cols) * x.params for x in study.compressed) / params
@@ -174,7 +174,9 @@ class _Runner:
         file = study.folder / f"tuning-{study.key(cell)}.pt"
         clock = _Clock(file.with_suffix(".seconds"))
         rest = {x.path: FP32.encode(model.weight(x.path).numpy()) for x in model.tree.layers if x.path not in encoded}
-        learners = _masked(encoded) if _pruned(cell) else rounded_layers(model, {**rest, **encoded})
+        parametrizations = (
+            _masked_weights(encoded) if _pruned(cell) else fake_quantized_layers(model, {**rest, **encoded})
+        )
 
         def step(done: int, total: int) -> None:
             self.progress(f"{cell.name}, {DISTIL}", done, total)
@@ -182,7 +184,7 @@ class _Runner:
                 clock.note()
 
         schedule, piece = Schedule(study.steps), tuning_piece(model)
-        result = tune(model, {**rest, **encoded}, study.tuning.ids, schedule, file, step, learners, piece)
+        result = tune(model, {**rest, **encoded}, study.tuning.ids, schedule, file, step, parametrizations, piece)
         seconds = clock.note()
         for left in (file, clock.file):
             left.unlink(missing_ok=True)
@@ -192,10 +194,10 @@ class _Runner:
         """Mean over layers of tr(E H E^T) / tr(W H W^T): the mean squared error of the outputs beside their size."""
         shares = []
         for path, stored in encoded.items():
-            weight, moment = self.study.model.weight(path), self.seen[path].moment
-            assert moment is not None
+            weight, hessian = self.study.model.weight(path), self.seen[path].hessian
+            assert hessian is not None
             error = torch.from_numpy(format_named(stored.format).decode(stored)) - weight
-            shares.append(float(((error @ moment) * error).sum() / ((weight @ moment) * weight).sum()))
+            shares.append(float(((error @ hessian) * error).sum() / ((weight @ hessian) * weight).sum()))
         return sum(shares) / len(shares)
 
 
@@ -230,7 +232,7 @@ def compressed(weight: Tensor, cell: Cell, seen: Seen, alpha: float = ESparse.al
     """
     method = cell.stages[0]
     if not _pruned(cell):
-        return compress(weight, Choice(cell.format, method), seen.moment, seen.entropy)
+        return compress(weight, Choice(cell.format, method), seen.hessian, seen.entropy)
     keep, of = pattern_of(cell.format)
     pruner: Ordered | Pruner = ordered_named(method) if method in {o.name for o in ORDERED} else pruner_named(method)
     if isinstance(pruner, Ordered):
@@ -244,24 +246,24 @@ def _with_alpha(scored: Scored, alpha: float) -> Scored:
     return Scored(ESparse(alpha)) if isinstance(scored.score, ESparse) else scored
 
 
-def _masked(encoded: Mapping[str, Encoded]) -> dict[str, Learner]:
+def _masked_weights(encoded: Mapping[str, Encoded]) -> dict[str, WeightParametrization]:
     weights = {path: torch.from_numpy(FP16.decode(e)) for path, e in encoded.items()}
-    return {path: Masked(weight, weight != 0) for path, weight in weights.items()}
+    return {path: MaskedWeight(weight, weight != 0) for path, weight in weights.items()}
 
 
-def _evidence(study: Study, progress: Progress) -> dict[str, Seen]:
+def _statistics(study: Study, progress: Progress) -> dict[str, Seen]:
     """What calibration saw of every compressed layer; kept in the folder."""
-    file = study.folder / f"evidence-{digest_of(study.inputs())[:12]}.safetensors"
+    file = study.folder / f"statistics-{digest_of(study.inputs())[:12]}.safetensors"
     try:
         stored = load_file(file) if file.is_file() else None
     except (SafetensorError, OSError):
         stored = None
     if stored is None:
         model, ids = study.model, study.calibration.ids
-        moments = input_moments(model, ids, lambda d, t: progress("calibration", d, t))
+        hessians = input_hessians(model, ids, lambda d, t: progress("calibration", d, t))
         entropies = channel_entropies(model, ids, study.bins, progress=lambda d, t: progress("entropies", d, t))
-        stored = {f"moment.{p}": t for p, t in moments.items()} | {f"entropy.{p}": t for p, t in entropies.items()}
+        stored = {f"hessian.{p}": t for p, t in hessians.items()} | {f"entropy.{p}": t for p, t in entropies.items()}
         partial = file.with_suffix(".partial")
         partial.write_bytes(save(stored))
         partial.replace(file)
-    return {x.path: Seen(stored[f"moment.{x.path}"], stored[f"entropy.{x.path}"]) for x in study.compressed}
+    return {x.path: Seen(stored[f"hessian.{x.path}"], stored[f"entropy.{x.path}"]) for x in study.compressed}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from exporters.artifact.errors import SlmcError
 from exporters.formats.patterns import PERIODS
-from toolchain.calibration.statistics import Evidence
+from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.compress.permutation import assigned, kept_score, stripes
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.couplings import Coupling, couplings, reordered
@@ -48,11 +48,11 @@ def parse_pattern(text: str) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Shuffled:
-    """The model and the evidence in the new order. gains: by consumer, the score that N:M keeps now over that before.
+    """The model and the statistics in the new order. gains: by consumer, the score that N:M keeps now over that before.
     difference: largest of the logits, beside the largest logit."""
 
     model: LoadedModel
-    evidence: Evidence
+    statistics: CalibrationStatistics
     gains: Mapping[str, float]
     difference: float
 
@@ -66,8 +66,8 @@ class Shuffled:
         )
 
 
-def shuffled(model: LoadedModel, evidence: Evidence, ids: Tensor, keep: int, of: int) -> Shuffled:
-    """Free orders in which an N:M mask keeps the most of w_ij^2 H_jj, applied to model and evidence.
+def shuffled(model: LoadedModel, statistics: CalibrationStatistics, ids: Tensor, keep: int, of: int) -> Shuffled:
+    """Free orders in which an N:M mask keeps the most of w_ij^2 H_jj, applied to model and statistics.
 
     Args:
         ids: token ids int64 [n], on which both models are compared.
@@ -78,7 +78,7 @@ def shuffled(model: LoadedModel, evidence: Evidence, ids: Tensor, keep: int, of:
     orders, gains = {}, {}
     for coupling in couplings(model):
         if coupling.width % of == 0 and coupling.width > of:
-            score = model.weight(coupling.consumer).square() * evidence.moments[coupling.consumer].diagonal()
+            score = model.weight(coupling.consumer).square() * statistics.hessians[coupling.consumer].diagonal()
             orders[coupling.consumer], gains[coupling.consumer] = _best_order(coupling, score, keep, of)
     turned = reordered(model, orders)
     difference = logit_difference(model, turned, ids[:CHECKED_TOKENS])
@@ -87,7 +87,7 @@ def shuffled(model: LoadedModel, evidence: Evidence, ids: Tensor, keep: int, of:
             f"the model says something else with its channels reordered (logits differ by {difference:.1g}); this is a "
             "fault of slmc: please report it, and leave --shuffle away"
         )
-    return Shuffled(turned, _reordered_evidence(model, evidence, orders), gains, difference)
+    return Shuffled(turned, _reordered_statistics(model, statistics, orders), gains, difference)
 
 
 def _best_order(coupling: Coupling, score: Tensor, keep: int, of: int) -> tuple[Tensor, float]:
@@ -108,17 +108,19 @@ def _best_order(coupling: Coupling, score: Tensor, keep: int, of: int) -> tuple[
     return order, after / before if before > 0 else 1.0
 
 
-def _reordered_evidence(model: LoadedModel, evidence: Evidence, orders: Mapping[str, Tensor]) -> Evidence:
-    moments, fisher, entropies = dict(evidence.moments), dict(evidence.fisher), dict(evidence.entropies)
+def _reordered_statistics(
+    model: LoadedModel, statistics: CalibrationStatistics, orders: Mapping[str, Tensor]
+) -> CalibrationStatistics:
+    hessians, fisher, entropies = dict(statistics.hessians), dict(statistics.fisher), dict(statistics.entropies)
     for coupling in couplings(model):
         if coupling.consumer in orders:
             order = orders[coupling.consumer]
             inputs, outputs = coupling.inputs(order), coupling.outputs(order)
-            moments[coupling.consumer] = moments[coupling.consumer][inputs][:, inputs].contiguous()
+            hessians[coupling.consumer] = hessians[coupling.consumer][inputs][:, inputs].contiguous()
             if coupling.consumer in entropies:
                 entropies[coupling.consumer] = entropies[coupling.consumer][inputs]
             fisher |= {path: fisher[path][outputs] for path in coupling.producers}
-    return dataclasses.replace(evidence, moments=moments, fisher=fisher, entropies=entropies)
+    return dataclasses.replace(statistics, hessians=hessians, fisher=fisher, entropies=entropies)
 
 
 def logit_difference(model: LoadedModel, other: LoadedModel, ids: Tensor) -> float:

@@ -10,11 +10,11 @@ from exporters.formats.catalog import format_named
 from exporters.formats.corrected import half
 from exporters.formats.parts import Correction
 from exporters.formats.scales import exponent_of
-from toolchain.tuning.learner import Learner
-from toolchain.tuning.rounded import Rounded, shift_of
+from toolchain.tuning.fake_quantized import FakeQuantizedWeight, shift_of
+from toolchain.tuning.parametrization import WeightParametrization
 
 
-class Corrected(Learner):
+class CorrectedWeight(WeightParametrization):
     """w = rounded integers + diag(d), or + left right; what corrects learns at the rate of scales, unrounded."""
 
     def __init__(self, fmt: Correction, encoded: Encoded, weight: Tensor) -> None:
@@ -22,7 +22,7 @@ class Corrected(Learner):
         super().__init__()
         self.fmt = fmt
         beside = torch.from_numpy(fmt.beside(encoded)) * 2.0**encoded.exponent
-        self.integers = Rounded(fmt.integers(encoded), weight - beside)
+        self.integers = FakeQuantizedWeight(fmt.integers(encoded), weight - beside)
         self.latent = self.integers.latent
         self.shift = shift_of(encoded)
         self.power = 0.5 if fmt.rank else 1.0
@@ -46,7 +46,7 @@ class Corrected(Learner):
         return self.fmt.settled(self.fmt.store(self.integers.normalised(exponent), planes), exponent)
 
 
-def learner_for(encoded: Encoded, weight: Tensor) -> Learner:
+def parametrization_for(encoded: Encoded, weight: Tensor) -> WeightParametrization:
     """What learns in place of a stored matrix [rows, cols] whose format can learn."""
     correction = format_named(encoded.format).correction
-    return Corrected(correction, encoded, weight) if correction else Rounded(encoded, weight)
+    return CorrectedWeight(correction, encoded, weight) if correction else FakeQuantizedWeight(encoded, weight)

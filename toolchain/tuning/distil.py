@@ -20,11 +20,11 @@ from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
 from toolchain.model.sentences import Sentences
 from toolchain.model.text import Reading
-from toolchain.tuning.corrected import learner_for
+from toolchain.tuning.batch_sampler import BatchSampler, PieceSampler, SentenceSampler, StreamSampler, held_out_tokens
+from toolchain.tuning.corrected import parametrization_for
 from toolchain.tuning.held_out import HeldOut
-from toolchain.tuning.learner import Learner
 from toolchain.tuning.objective import DISTRIBUTION, Objective
-from toolchain.tuning.reading import Batches, Feed, Pieces, Streams, held_out_tokens
+from toolchain.tuning.parametrization import WeightParametrization
 
 Progress = Callable[[int, int], None]
 
@@ -87,7 +87,7 @@ def tune(
     schedule: Schedule,
     checkpoint: Path,
     progress: Progress = lambda done, total: None,
-    learners: Mapping[str, Learner] | None = None,
+    parametrizations: Mapping[str, WeightParametrization] | None = None,
     piece: int | None = None,
 ) -> Tuned:
     """Minimise the schedule's objective per token over a text, by gradients through rounding and spikes; of a
@@ -100,7 +100,7 @@ def tune(
         encoded: every layer as compressed so far; layers in formats that cannot learn stay as they are.
         ids: token ids int64 [n], or sentences; read over and over if the schedule needs more.
         checkpoint: a file that holds the state of the work, read if it is there; the caller removes it.
-        learners: what learns in place of which layer's weight; every linear layer whose format can, if not given.
+        parametrizations: by layer path; by default one for every linear layer whose format can learn.
         piece: of a model with a context, tokens that the text has been cut into; its context if not given.
 
     Raises:
@@ -108,11 +108,11 @@ def tune(
     """
     if len(ids) < schedule.streams * 2:
         raise SlmcError(f"the calibration text has {len(ids)} tokens; tuning needs {schedule.streams * 2} or more")
-    learners = rounded_layers(model, encoded) if learners is None else learners
-    student = _Student(model, encoded, learners, schedule)
-    feed, held_out, length = _feed(ids, piece or model.forward.context or 0, schedule)
+    parametrizations = fake_quantized_layers(model, encoded) if parametrizations is None else parametrizations
+    student = _Student(model, encoded, parametrizations, schedule)
+    sampler, held_out, length = _sampler(ids, piece or model.forward.context or 0, schedule)
     judge = HeldOut(model.forward, held_out, length, schedule.objective)
-    run = _Run(model, student, feed, schedule)
+    run = _Run(model, student, sampler, schedule)
     run.restore(checkpoint, judge)
     every = max(1, schedule.steps // LOOKS)
     while run.step < schedule.steps:
@@ -127,43 +127,49 @@ def tune(
     return Tuned(student.stored(encoded), student.vectors(), tuple(run.losses), dict(judge.seen))
 
 
-def _feed(ids: Reading, piece: int, schedule: Schedule) -> tuple[Feed, Tensor, int]:
+def _sampler(ids: Reading, piece: int, schedule: Schedule) -> tuple[BatchSampler, Tensor, int]:
     """What the steps read, what is held out of it (of sentences nothing), and its pieces' length, 0 if it has none."""
     if isinstance(ids, Sentences):
-        return Batches(ids, SENTENCES), ids.ids[:0], 0
+        return SentenceSampler(ids, SENTENCES), ids.ids[:0], 0
     length = min(piece, len(ids))
     ids = ids[: len(ids) // length * length] if length else ids
     held = held_out_tokens(len(ids), length)
     train, held_out = ids[: len(ids) - held], ids[len(ids) - held :]
     if length:
         rows = max(1, schedule.streams * schedule.window // length)
-        return Pieces(train.view(-1, length), rows), held_out, length
+        return PieceSampler(train.view(-1, length), rows), held_out, length
     whole = train[: len(train) // schedule.streams * schedule.streams]
-    return Streams(whole.view(schedule.streams, -1), schedule.window), held_out, 0
+    return StreamSampler(whole.view(schedule.streams, -1), schedule.window), held_out, 0
 
 
-def rounded_layers(model: LoadedModel, encoded: Mapping[str, Encoded]) -> dict[str, Learner]:
-    """A learner for every linear layer that is stored in a format that can learn."""
+def fake_quantized_layers(model: LoadedModel, encoded: Mapping[str, Encoded]) -> dict[str, WeightParametrization]:
+    """A parametrization for every linear layer that is stored in a format that can learn."""
     linear = [layer.path for layer in model.tree.layers if layer.kind == "linear"]
     able = [path for path in linear if format_named(encoded[path].format).parts]
-    return {path: learner_for(encoded[path], model.weight(path)) for path in able}
+    return {path: parametrization_for(encoded[path], model.weight(path)) for path in able}
 
 
 class _Student:
-    """A twin of the model in which learners stand for weights, and whose vectors learn."""
+    """A twin of the model in which parametrizations stand for weights, and whose vectors learn."""
 
     def __init__(
-        self, model: LoadedModel, encoded: Mapping[str, Encoded], learners: Mapping[str, Learner], schedule: Schedule
+        self,
+        model: LoadedModel,
+        encoded: Mapping[str, Encoded],
+        parametrizations: Mapping[str, WeightParametrization],
+        schedule: Schedule,
     ) -> None:
-        self.module, self.learners = copy.deepcopy(model.module), learners
+        self.module, self.parametrizations = copy.deepcopy(model.module), parametrizations
         layers = {f"{path}.weight" for layer in model.tree.layers for path in (layer.path, layer.table) if path}
         self.vector_names = [n for n, _ in self.module.named_parameters() if n not in layers]
         for name in self.vector_names:
             self.module.get_parameter(name).requires_grad_(True)
         for layer in model.tree.layers:
             for holder in (self.module.get_submodule(path) for path in (layer.path, layer.table) if path):
-                if layer.path in learners:
-                    parametrize.register_parametrization(holder, "weight", _Instead(learners[layer.path]), unsafe=True)
+                if layer.path in parametrizations:
+                    parametrize.register_parametrization(
+                        holder, "weight", _Instead(parametrizations[layer.path]), unsafe=True
+                    )
                 else:
                     stored = encoded[layer.path]
                     decoded = torch.from_numpy(format_named(stored.format).decode(stored))
@@ -171,8 +177,8 @@ class _Student:
         self.optimiser = torch.optim.Adam(self._groups(schedule), betas=(0.9, 0.95))
 
     def _groups(self, schedule: Schedule) -> list[dict[str, Any]]:
-        latents = [learner.latent for learner in self.learners.values()]
-        scales = [scale for learner in self.learners.values() for scale in learner.scales]
+        latents = [parametrization.latent for parametrization in self.parametrizations.values()]
+        scales = [scale for parametrization in self.parametrizations.values() for scale in parametrization.scales]
         vectors = [self.module.get_parameter(name) for name in self.vector_names]
         rates = ((latents, schedule.rate), (scales, schedule.scale_rate), (vectors, schedule.rate))
         return [{"params": some, "rate": rate, "lr": rate} for some, rate in rates if some]
@@ -187,7 +193,7 @@ class _Student:
         return cast(LanguageModel, self.module)
 
     def stored(self, before: Mapping[str, Encoded]) -> dict[str, Encoded]:
-        return {**before, **{path: learner.stored() for path, learner in self.learners.items()}}
+        return {**before, **{path: parametrization.stored() for path, parametrization in self.parametrizations.items()}}
 
     def vectors(self) -> dict[str, Tensor]:
         return {name: self.module.get_parameter(name).detach().clone() for name in self.vector_names}
@@ -196,7 +202,7 @@ class _Student:
 class _Instead(nn.Module):
     """A parametrization that does not look at the weight it replaces."""
 
-    def __init__(self, source: Learner) -> None:
+    def __init__(self, source: WeightParametrization) -> None:
         super().__init__()
         self.source = source
 
@@ -208,8 +214,8 @@ class _Instead(nn.Module):
 class _Run:
     """Where a tuning stands: the step, both models' states, the optimiser."""
 
-    def __init__(self, model: LoadedModel, student: _Student, feed: Feed, schedule: Schedule) -> None:
-        self._model, self._student, self._feed, self._schedule = model, student, feed, schedule
+    def __init__(self, model: LoadedModel, student: _Student, sampler: BatchSampler, schedule: Schedule) -> None:
+        self._model, self._student, self._sampler, self._schedule = model, student, sampler, schedule
         self.step = 0
         self.losses: list[float] = []
         self._state: list[Tensor] = []
@@ -217,7 +223,7 @@ class _Run:
 
     def advance(self) -> None:
         """One step over what it reads."""
-        piece, fresh = self._feed.at(self.step)
+        piece, fresh = self._sampler.at(self.step)
         if fresh:
             self._state = self._student.forward.initial_state(len(piece))
             self._teacher_state = self._model.forward.initial_state(len(piece))

@@ -46,13 +46,13 @@ def test_what_is_no_ternary_format(name: str) -> None:
 def test_feedback_loses_less_and_all_codes_stay_ternary() -> None:
     random = torch.Generator().manual_seed(0)
     x = torch.randn(500, 96, generator=random) @ torch.randn(96, 96, generator=random)
-    weight, moment = torch.randn(32, 96, generator=random), x.T @ x / 500
+    weight, hessian = torch.randn(32, 96, generator=random), x.T @ x / 500
     fmt, lost = format_named("ternary-g32"), {}
     for method in ("nearest", "range", "gptq", "descent"):
-        encoded = compress(weight, Choice(fmt.name, method), moment)
+        encoded = compress(weight, Choice(fmt.name, method), hessian)
         decoded = torch.from_numpy(fmt.decode(encoded))
         scales = np.repeat(np.abs(encoded.planes["scales"].astype(np.float32)), 32, 1)
         assert set(np.unique(decoded.numpy() / scales)) <= {-1.0, 0.0, 1.0}
         error = decoded - weight
-        lost[method] = float(((error @ moment) * error).sum())
+        lost[method] = float(((error @ hessian) * error).sum())
     assert lost["descent"] < lost["gptq"] < 0.9 * min(lost["nearest"], lost["range"]), lost

@@ -14,7 +14,7 @@ from toolchain.compress.scores import Channels, Wanda
 
 
 def problem(rows: int, cols: int, seed: int) -> tuple[Tensor, Tensor]:
-    """A weight [rows, cols], and the moment of inputs that lie mostly in a few directions."""
+    """A weight [rows, cols], and the hessian of inputs that lie mostly in a few directions."""
     generator = torch.Generator().manual_seed(seed)
     mix = torch.randn(max(2, cols // 4), cols, generator=generator)
     x = torch.randn(2000, len(mix), generator=generator) @ mix
@@ -38,9 +38,9 @@ def exact(weight: Tensor, mask: Tensor, h: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("keep", "of", "cols"), [(2, 4, 16), (4, 8, 24), (6, 8, 32)])
 def test_conjugate_gradients_reach_the_least_squares_solution(keep: int, of: int, cols: int) -> None:
-    weight, moment = problem(5, cols, cols)
-    h = damped(moment, 0.01)
-    mask = best_mask(Wanda()(weight, Channels(moment.diagonal())), keep, of)
+    weight, hessian = problem(5, cols, cols)
+    h = damped(hessian, 0.01)
+    mask = best_mask(Wanda()(weight, Channels(hessian.diagonal())), keep, of)
     expected = exact(weight, mask, h)
     solved = solve_masked(weight, mask, h, iterations=100)
     assert (solved.double() - expected).abs().max() < 1e-4
@@ -64,23 +64,23 @@ def best_of_all(weight: Tensor, h: Tensor, keep: int, of: int) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_mask_is_near_the_best_of_all(seed: int) -> None:
     """Two groups of 2:4, 36 masks: at most a quarter above the best, and better than Wanda's in the sum of seeds."""
-    weight, moment = problem(1, 8, seed)
-    h = damped(moment, 0.01)
-    found = error(weight, exact(weight, Alps().mask(weight, moment, 2, 4), h), h)
+    weight, hessian = problem(1, 8, seed)
+    h = damped(hessian, 0.01)
+    found = error(weight, exact(weight, Alps().mask(weight, hessian, 2, 4), h), h)
     assert found <= 1.25 * best_of_all(weight, h, 2, 4)
 
 
 def test_better_than_wanda_with_the_same_weights_solved() -> None:
-    weight, moment = problem(16, 64, 9)
-    h = damped(moment, 0.01)
-    wanda = best_mask(Wanda()(weight, Channels(moment.diagonal())), 2, 4)
-    alps = Alps().mask(weight, moment, 2, 4)
+    weight, hessian = problem(16, 64, 9)
+    h = damped(hessian, 0.01)
+    wanda = best_mask(Wanda()(weight, Channels(hessian.diagonal())), 2, 4)
+    alps = Alps().mask(weight, hessian, 2, 4)
     assert alps.sum() == wanda.sum()
     assert error(weight, exact(weight, alps, h), h) < 0.9 * error(weight, exact(weight, wanda, h), h)
 
 
 def test_unseen_channels_do_no_harm() -> None:
-    weight, moment = problem(3, 8, 1)
-    moment[:, 2] = moment[2] = 0
-    mask = Alps().mask(weight, moment, 2, 4)
-    assert torch.isfinite(solve_masked(weight, mask, damped(moment, 0.01))).all()
+    weight, hessian = problem(3, 8, 1)
+    hessian[:, 2] = hessian[2] = 0
+    mask = Alps().mask(weight, hessian, 2, 4)
+    assert torch.isfinite(solve_masked(weight, mask, damped(hessian, 0.01))).all()

@@ -26,7 +26,7 @@ from toolchain.compress.recipe import Choice
 
 
 def problem(rows: int, cols: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A weight [rows, cols], and the moment of inputs that lie mostly in a few directions."""
+    """A weight [rows, cols], and the hessian of inputs that lie mostly in a few directions."""
     generator = torch.Generator().manual_seed(seed)
     mix = torch.randn(max(2, cols // 4), cols, generator=generator)
     x = torch.randn(4000, len(mix), generator=generator) @ mix

@@ -33,7 +33,7 @@ def layer(rows: int, cols: int) -> tuple[Tensor, Seen]:
 
 
 def decoded(weight: Tensor, fmt: str, method: str, seen: Seen) -> Tensor:
-    encoded = compress(weight, Choice(fmt, method), seen.moment, seen.entropy)
+    encoded = compress(weight, Choice(fmt, method), seen.hessian, seen.entropy)
     assert encoded.nbytes == bytes_for(format_named(fmt), *weight.shape)
     return torch.from_numpy(format_named(fmt).decode(encoded))
 
@@ -69,8 +69,8 @@ def exact_best(weight: Tensor, h: Tensor, keep: int, of: int) -> float:
 def test_updates_come_near_the_best_mask_with_its_exact_weights(name: str) -> None:
     """Two groups of 2:4 in each of 12 rows: never below the best of all 36 masks, and not far above it in the sum."""
     weight, seen = layer(12, 8)
-    assert seen.moment is not None
-    h = damped(seen.moment, Gptq.damping)
+    assert seen.hessian is not None
+    h = damped(seen.hessian, Gptq.damping)
     error = (pruner_named(name).prune(weight, 2, 4, seen) - weight).double()
     found = ((error @ h) * error).sum(1)
     best = torch.tensor([exact_best(row, h, 2, 4) for row in weight])
@@ -103,16 +103,16 @@ def test_sdq_by_hand() -> None:
 @pytest.mark.parametrize("pruner", PRUNERS, ids=lambda p: p.name)
 def test_every_pattern_is_kept_and_feedback_pays(pruner: Pruner, fmt: str) -> None:
     weight, seen = layer(32, 64)
-    assert seen.moment is not None
+    assert seen.hessian is not None
     values, named = decoded(weight, fmt, pruner.name, seen), format_named(fmt)
     assert isinstance(named, NmFormat | DecomposedFormat)
     parts = named.parts
     kept = (values != 0).view(32, -1, parts[0].period).sum(-1)
     assert int(kept.max()) <= sum(p.kept for p in parts)
     error = values - weight
-    own = float(((error @ seen.moment) * error).sum())
+    own = float(((error @ seen.hessian) * error).sum())
     plain = decoded(weight, fmt, "magnitude", seen) - weight
-    beside = own / float(((plain @ seen.moment) * plain).sum())
+    beside = own / float(((plain @ seen.hessian) * plain).sum())
     assert beside < (0.8 if pruner.name in ("sparsegpt", "alps") else 2.0)
 
 
@@ -128,13 +128,13 @@ def test_what_calibration_did_not_see_is_asked_for(pruner: Pruner) -> None:
 def test_esparse_asks_for_entropies() -> None:
     weight, seen = layer(4, 16)
     with pytest.raises(SlmcError, match="needs the entropy of the input channels"):
-        compress(weight, Choice("2:4/int4-g64", "esparse"), seen.moment)
+        compress(weight, Choice("2:4/int4-g64", "esparse"), seen.hessian)
 
 
 def test_a_pruning_method_does_not_serve_a_dense_format() -> None:
     weight, seen = layer(4, 64)
     with pytest.raises(SlmcError, match="method wanda prunes, and format int4-g64 keeps every weight; give it one of"):
-        compress(weight, Choice("int4-g64", "wanda"), seen.moment)
+        compress(weight, Choice("int4-g64", "wanda"), seen.hessian)
     with pytest.raises(SlmcError, match="unknown pruning method 'gptq'; allowed are magnitude, wanda"):
         pruner_named("gptq")
 

@@ -11,7 +11,7 @@ import torch
 
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import compress, method_for
-from toolchain.compress.quantized_model import Student
+from toolchain.compress.quantized_model import QuantizedModel
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.quality.reference import Reference, stream_logits
@@ -43,9 +43,9 @@ def drop(model: LoadedModel, name: str, method: str) -> float:
         return Choice(fmt.name, method_for(method, fmt, linear=kind == "linear"))
 
     recipe: Recipe = {layer.path: choice(layer.kind) for layer in model.tree.layers if not layer.table}
-    student = Student(model, lambda path, chosen: compress(model.weight(path), chosen, None))
+    quantized = QuantizedModel(model, lambda path, chosen: compress(model.weight(path), chosen, None))
     ids = torch.tensor(model.tokenizer.encode(TEXT).ids)
-    return Reference(model.forward, ids).score(stream_logits(student.take(recipe), ids)).relative_drop
+    return Reference(model.forward, ids).score(stream_logits(quantized.apply(recipe), ids)).relative_drop
 
 
 @pytest.mark.parametrize("name", ["int8", "int4-g64", "2:4/int4-g64", "1:8/int8+6:8/fp4-g16", "fp16"])

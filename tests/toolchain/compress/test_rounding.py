@@ -73,9 +73,9 @@ def test_every_group_has_its_own_scale() -> None:
 def test_range_search_clips_an_outlier_that_no_input_reaches() -> None:
     """int2 covers 100 only with steps of 50; where the first input is never used, steps that suit 0.9 are better."""
     weight = torch.tensor([[100.0, 0.9, -0.9, 0.9, -0.9, 45.0]])
-    moment = torch.diag(torch.tensor([0.0, 1.0, 1.0, 1.0, 1.0, 1.0]))
+    hessian = torch.diag(torch.tensor([0.0, 1.0, 1.0, 1.0, 1.0, 1.0]))
     plain = decoded(RangeSearch().compress(weight, IntegerFormat(2, None, True), None))
-    weighted = decoded(RangeSearch().compress(weight, IntegerFormat(2, None, True), moment))
+    weighted = decoded(RangeSearch().compress(weight, IntegerFormat(2, None, True), hessian))
     assert abs(float(weighted[0, 5]) - 45) < abs(float(plain[0, 5]) - 45)
     assert abs(float(weighted[0, 0]) - 100) > abs(float(plain[0, 0]) - 100)
 

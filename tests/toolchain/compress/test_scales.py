@@ -9,7 +9,7 @@ import torch
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import METHODS, compress, method_takes
 from toolchain.compress.recipe import Choice
-from toolchain.tuning.corrected import learner_for
+from toolchain.tuning.corrected import parametrization_for
 
 FORMATS = ("int8", "int4-g32", "uint3-g64", "2:4/int4-g64", "4:8x16/int4-g64", "1:8/int8+6:8/fp4-g16", "fp4-g16",
            "event/int4-g64", "diag+int3-g64", "lr4+int3-g64")  # fmt: skip
@@ -17,7 +17,7 @@ SHIFTS = (-100, -20, -8, 20, 100)
 
 
 def seen(size: int = 48) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A weight, the second moment of inputs, and entropies."""
+    """A weight, the hessian of inputs, and entropies."""
     random = torch.Generator().manual_seed(0)
     x = torch.randn(300, size, generator=random) * torch.rand(size, generator=random)
     return torch.randn(size, size, generator=random) * 0.02, x.T @ x / 300, torch.rand(size, generator=random)
@@ -25,14 +25,14 @@ def seen(size: int = 48) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_methods_do_not_know_the_size_of_a_matrix(name: str) -> None:
-    weight, moment, entropy = seen()
+    weight, hessian, entropy = seen()
     fmt = format_named(name)
     for method in (m.name for m in METHODS if method_takes(m.name, fmt)):
         choice = Choice(name, method)
-        usual = compress(weight, choice, moment, entropy)
+        usual = compress(weight, choice, hessian, entropy)
         assert usual.exponent == 0, method
         for k in SHIFTS:
-            scaled = compress(weight * 2.0**k, choice, moment, entropy)
+            scaled = compress(weight * 2.0**k, choice, hessian, entropy)
             for plane in (n for n, p in usual.planes.items() if p.dtype == np.uint8):
                 assert np.array_equal(scaled.planes[plane], usual.planes[plane]), (method, k, plane)
             wanted = np.ldexp(fmt.decode(usual), k)
@@ -45,26 +45,26 @@ def test_methods_do_not_know_the_size_of_a_matrix(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in FORMATS if not n.startswith("event/")])
 @pytest.mark.parametrize("k", SHIFTS)
 def test_what_learns_begins_and_ends_as_stored_whatever_its_size(name: str, k: int) -> None:
-    weight, moment, _ = seen()
+    weight, hessian, _ = seen()
     fmt = format_named(name)
-    encoded = compress(weight * 2.0**k, Choice(name, "gptq"), moment)
+    encoded = compress(weight * 2.0**k, Choice(name, "gptq"), hessian)
     assert encoded.exponent != 0 or k == 20
-    learner = learner_for(encoded, weight * 2.0**k)
-    assert 2.0**-4 < float(learner.latent.detach().abs().max()) < 1 or encoded.exponent == 0
-    np.testing.assert_allclose(learner().detach().numpy(), fmt.decode(encoded), rtol=1e-5, atol=1e-6 * 2.0**k)
-    again = learner.stored()
+    parametrization = parametrization_for(encoded, weight * 2.0**k)
+    assert 2.0**-4 < float(parametrization.latent.detach().abs().max()) < 1 or encoded.exponent == 0
+    np.testing.assert_allclose(parametrization().detach().numpy(), fmt.decode(encoded), rtol=1e-5, atol=1e-6 * 2.0**k)
+    again = parametrization.stored()
     np.testing.assert_allclose(fmt.decode(again), fmt.decode(encoded), rtol=1e-5, atol=1e-6 * 2.0**k)
 
 
 def test_a_step_of_learning_moves_a_tiny_matrix_as_a_usual_one() -> None:
     """Adam's steps are of one size whatever the gradients: learned as it is, a weight of 2^-40 would be blown away."""
-    weight, moment, _ = seen()
+    weight, hessian, _ = seen()
     moved = []
     for k in (-8, -40):
-        encoded = compress(weight * 2.0**k, Choice("int4-g32", "gptq"), moment)
-        learner = learner_for(encoded, weight * 2.0**k)
-        optimiser = torch.optim.Adam([learner.latent, *learner.scales], lr=1e-3)
-        ((learner() * 2.0**-k) @ torch.ones(48)).square().sum().backward()
+        encoded = compress(weight * 2.0**k, Choice("int4-g32", "gptq"), hessian)
+        parametrization = parametrization_for(encoded, weight * 2.0**k)
+        optimiser = torch.optim.Adam([parametrization.latent, *parametrization.scales], lr=1e-3)
+        ((parametrization() * 2.0**-k) @ torch.ones(48)).square().sum().backward()
         optimiser.step()
-        moved.append(learner().detach() * 2.0**-k)
+        moved.append(parametrization().detach() * 2.0**-k)
     assert torch.equal(moved[0], moved[1]) and not torch.equal(moved[0], weight)

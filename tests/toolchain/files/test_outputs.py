@@ -162,7 +162,7 @@ def test_what_comes_while_an_artifact_is_replaced_stays(tmp_path: Path) -> None:
 WORK: tuple[tuple[str, Callable[[Path], None]], ...] = (
     ("data.txt", _note), ("layers/data.txt", _note), ("layers/x.npz", _note), ("artifact/notes.txt", _note),
     ("artifact/native/x", _note), ("replaced/thesis.txt", _note), ("lock", _link), ("inputs.json", _link),
-    ("evidence.safetensors", _link), ("artifact", _link), ("layers", _link), ("thesis", Path.mkdir),
+    ("statistics.safetensors", _link), ("artifact", _link), ("layers", _link), ("thesis", Path.mkdir),
 )  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def test_a_work_folder_is_ours_by_its_mark_and_by_its_names(
 def test_another_build_that_is_at_work_is_not_taken_for_somebody_elses(tmp_path: Path) -> None:
     """Its files come and go while they are looked at."""
     with workspace(tmp_path / "out", {}, resume=False) as folder:
-        (folder / "evidence.new").touch()
+        (folder / "statistics.new").touch()
         with pytest.raises(SlmcError, match="another build"), workspace(tmp_path / "out", {}, resume=False):
             pass
 
@@ -222,7 +222,7 @@ def test_what_comes_while_a_build_works_stays(tmp_path: Path) -> None:
 def test_everything_of_ours_goes(tmp_path: Path) -> None:
     with workspace(tmp_path / "out", {}, resume=False) as folder:
         for name in (
-            "evidence.safetensors",
+            "statistics.safetensors",
             "journal.jsonl",
             "tuning.pt",
             "layers/a--b--c.npz",

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from exporters.artifact.errors import SlmcError
 from toolchain.calibration.fisher import output_fisher
-from toolchain.calibration.hessian import fill_moments, input_moments
+from toolchain.calibration.hessian import accumulate_hessians, input_hessians
 from toolchain.calibration.hessian_file import GrowingFile, StoredTensors
 from toolchain.compress.catalog import compress
-from toolchain.compress.quantized_model import Student
+from toolchain.compress.quantized_model import QuantizedModel
 from toolchain.compress.recipe import Choice
 from toolchain.model import streamed
 from toolchain.model.catalog import LoadedModel, load_model
@@ -103,34 +103,34 @@ def test_fisher_is_the_same_and_keeps_no_matrix(both: Pair, alive: dict[str, int
     assert (alive["most"], alive["now"]) == (1, 0)
 
 
-def test_moments_grow_on_disk_to_the_same(both: Pair, alive: dict[str, int], tmp_path: Path) -> None:
+def test_hessians_grow_on_disk_to_the_same(both: Pair, alive: dict[str, int], tmp_path: Path) -> None:
     memory, disk = both
-    expected = input_moments(memory, IDS)
-    growing = GrowingFile(tmp_path / "growing", {f"moment.{path}": tuple(t.shape) for path, t in expected.items()})
-    places = {path: partial(growing.opened, f"moment.{path}") for path in expected}
-    fill_moments(disk, IDS, places, lambda done, total: None)
-    growing.finish(tmp_path / "moments.safetensors")
-    found = StoredTensors(tmp_path / "moments.safetensors", "moment.")
+    expected = input_hessians(memory, IDS)
+    growing = GrowingFile(tmp_path / "growing", {f"hessian.{path}": tuple(t.shape) for path, t in expected.items()})
+    places = {path: partial(growing.opened, f"hessian.{path}") for path in expected}
+    accumulate_hessians(disk, IDS, places, lambda done, total: None)
+    growing.finish(tmp_path / "hessians.safetensors")
+    found = StoredTensors(tmp_path / "hessians.safetensors", "hessian.")
     assert set(found) == set(expected) and len(found) == len(expected)
     assert all(torch.equal(expected[path], found[path]) for path in expected)
-    assert all(torch.equal(t, expected[n[7:]]) for n, t in load_file(tmp_path / "moments.safetensors").items())
+    assert all(torch.equal(t, expected[n[8:]]) for n, t in load_file(tmp_path / "hessians.safetensors").items())
     assert "nothing" not in found
     assert (alive["most"], alive["now"]) == (1, 0)
 
 
-def test_a_student_decodes_a_layer_for_its_product_alone(both: Pair, alive: dict[str, int]) -> None:
+def test_a_quantized_model_decodes_a_layer_for_its_product_alone(both: Pair, alive: dict[str, int]) -> None:
     memory, disk = both
     recipe = {layer.path: Choice("int4-g16", "nearest") for layer in memory.tree.layers}
-    students = [Student(m, partial(_compressed, m)) for m in both]
+    quantized_models = [QuantizedModel(m, partial(_compressed, m)) for m in both]
     ids, changed = IDS[None, :40], []
-    for student, model in zip(students, both, strict=True):
-        taken = student.take(recipe)
+    for quantized, model in zip(quantized_models, both, strict=True):
+        taken = quantized.apply(recipe)
         with torch.inference_mode():
             changed.append(taken(ids, model.forward.initial_state())[0])
     assert torch.equal(changed[0], changed[1])
     assert (alive["most"], alive["now"]) == (1, 0)
     with torch.inference_mode():
-        back = students[1].take({})(ids, disk.forward.initial_state())[0]
+        back = quantized_models[1].apply({})(ids, disk.forward.initial_state())[0]
         assert torch.equal(back, memory.forward(ids, memory.forward.initial_state())[0])
     assert not torch.equal(back, changed[1])
 
@@ -160,8 +160,8 @@ def test_a_file_that_is_gone_is_named(both: Pair, tmp_path: Path) -> None:
 def test_room_decides(both: Pair) -> None:
     tree = both[0].tree
     need = bytes_in_memory(tree)
-    moments = 4 * (LAYERS * (6 * WIDTH**2 + 24**2) + WIDTH**2)
-    assert need == 2 * tree.bytes_fp32 + moments + 2**29
+    hessians = 4 * (LAYERS * (6 * WIDTH**2 + 24**2) + WIDTH**2)
+    assert need == 2 * tree.bytes_fp32 + hessians + 2**29
     assert residency(tree, need) == residency(tree, None) == "memory"
     assert residency(tree, need - 1) == "disk"
 

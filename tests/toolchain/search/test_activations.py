@@ -86,7 +86,7 @@ def test_products_with_n_of_m_round_their_inputs_but_not_decomposed_ones(
 
 def test_expected_loss_by_hand() -> None:
     # blocks of 2 inputs with mean squares (4 + 12) / 2 = 8 and 2: steps^2 = those * (CREST / 127)^2
-    moment = torch.diag(torch.tensor([4.0, 12.0, 2.0]))
+    hessian = torch.diag(torch.tensor([4.0, 12.0, 2.0]))
     weight, fisher = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 3.0]]), torch.tensor([1.0, 0.5])
     expected = 0.5 * (1 * 8 + 0.5 * (4 * 8 + 9 * 2)) * (CREST / 127) ** 2 / 12
-    assert activation_loss(weight, moment, fisher, 2) == pytest.approx(expected)
+    assert activation_loss(weight, hessian, fisher, 2) == pytest.approx(expected)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from exporters.formats.catalog import format_named
 from exporters.states import StateSpec
-from toolchain.calibration.statistics import Evidence
+from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.tree import Block, Layer, ModelTree
@@ -60,24 +60,24 @@ def model() -> LoadedModel:
 TEXT = torch.randint(0, VOCABULARY, (700,), generator=torch.Generator().manual_seed(4))
 
 
-def evaluator(model: LoadedModel, folder: Path, **options: Any) -> tuple[ModelEvaluator, Evidence]:
+def evaluator(model: LoadedModel, folder: Path, **options: Any) -> tuple[ModelEvaluator, CalibrationStatistics]:
     x = model.weight("emb")[TEXT]
     fisher = {"emb": torch.linspace(0.5, 2, WIDTH), "head": torch.linspace(1, 3, VOCABULARY)}
-    evidence = Evidence({"head": x.T @ x / len(TEXT)}, fisher, torch.full((VOCABULARY,), 1 / VOCABULARY))
-    layers = LayerStore(folder / "layers", layer_maker(model, evidence))
-    return ModelEvaluator(model, evidence, TEXT, layers, Journal(folder / "journal"), **options), evidence
+    statistics = CalibrationStatistics({"head": x.T @ x / len(TEXT)}, fisher, torch.full((VOCABULARY,), 1 / VOCABULARY))
+    layers = LayerStore(folder / "layers", layer_maker(model, statistics))
+    return ModelEvaluator(model, statistics, TEXT, layers, Journal(folder / "journal"), **options), statistics
 
 
-def decoded(model: LoadedModel, evidence: Evidence, path: str, choice: Choice) -> Tensor:
-    encoded = layer_maker(model, evidence)(path, choice)
+def decoded(model: LoadedModel, statistics: CalibrationStatistics, path: str, choice: Choice) -> Tensor:
+    encoded = layer_maker(model, statistics)(path, choice)
     return torch.from_numpy(format_named(encoded.format).decode(encoded))
 
 
 def test_an_evaluation_is_the_score_of_a_model_with_those_weights(model: LoadedModel, tmp_path: Path) -> None:
-    made, evidence = evaluator(model, tmp_path)
+    made, statistics = evaluator(model, tmp_path)
     other = Bigram().eval().requires_grad_(False)
     for path, choice in RECIPE.items():
-        other.get_parameter(f"{path}.weight").data = decoded(model, evidence, path, choice)
+        other.get_parameter(f"{path}.weight").data = decoded(model, statistics, path, choice)
     expected = Reference(model.forward, TEXT).score(stream_logits(cast(Any, other), TEXT))
     assert made.evaluate(RECIPE) == expected
     assert expected.kl_mean > 0.001
@@ -90,13 +90,13 @@ def test_the_fp32_recipe_loses_nothing(model: LoadedModel, tmp_path: Path) -> No
 
 
 def test_losses_of_layers_by_their_formulas(model: LoadedModel, tmp_path: Path) -> None:
-    made, evidence = evaluator(model, tmp_path)
-    error = decoded(model, evidence, "head", RECIPE["head"]) - model.weight("head")
+    made, statistics = evaluator(model, tmp_path)
+    error = decoded(model, statistics, "head", RECIPE["head"]) - model.weight("head")
     per_token = (model.weight("emb")[TEXT] @ error.T).square().mean(0)  # what H is the mean of
-    expected = 0.5 * float((per_token * evidence.fisher["head"]).sum())
+    expected = 0.5 * float((per_token * statistics.fisher["head"]).sum())
     assert made.loss("head", RECIPE["head"]) == pytest.approx(expected, rel=1e-3)
-    error = decoded(model, evidence, "emb", RECIPE["emb"]) - model.weight("emb")
-    expected = 0.5 * float((error.square() * evidence.fisher["emb"]).sum()) / VOCABULARY
+    error = decoded(model, statistics, "emb", RECIPE["emb"]) - model.weight("emb")
+    expected = 0.5 * float((error.square() * statistics.fisher["emb"]).sum()) / VOCABULARY
     assert made.loss("emb", RECIPE["emb"]) == pytest.approx(expected, rel=1e-3)
 
 

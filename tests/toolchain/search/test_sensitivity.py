@@ -12,9 +12,9 @@ from toolchain.search.sensitivity import embedding_loss, expected_loss
 def test_expected_loss_by_hand() -> None:
     """E H E^T of (1, 2) with H = ((2, 1), (1, 3)) is 2 + 4 + 12 = 18; of (0, -1) it is 3."""
     error = torch.tensor([[1.0, 2.0], [0.0, -1.0]])
-    moment = torch.tensor([[2.0, 1.0], [1.0, 3.0]])
-    assert expected_loss(error, moment, torch.tensor([4.0, 10.0])) == pytest.approx(0.5 * (4 * 18 + 10 * 3))
-    assert expected_loss(torch.zeros(2, 2), moment, torch.ones(2)) == 0
+    hessian = torch.tensor([[2.0, 1.0], [1.0, 3.0]])
+    assert expected_loss(error, hessian, torch.tensor([4.0, 10.0])) == pytest.approx(0.5 * (4 * 18 + 10 * 3))
+    assert expected_loss(torch.zeros(2, 2), hessian, torch.ones(2)) == 0
 
 
 def test_embedding_loss_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Free shuffling: the model and its evidence in another order, more of the score kept, and equality checked."""
+"""Free shuffling: the model and its statistics in another order, more of the score kept, and equality checked."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from exporters.artifact.errors import SlmcError
 from toolchain.calibration.entropy import channel_entropies
 from toolchain.calibration.fisher import output_fisher
-from toolchain.calibration.hessian import input_moments
-from toolchain.calibration.statistics import Evidence
+from toolchain.calibration.hessian import input_hessians
+from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.compress.permutation import kept_score
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.couplings import couplings
@@ -21,9 +21,9 @@ from toolchain.transform.shuffle import Shuffled, logit_difference, parse_patter
 IDS = torch.randint(0, 300, (600,), generator=torch.Generator().manual_seed(2))
 
 
-def evidence_of(model: LoadedModel) -> Evidence:
+def statistics_of(model: LoadedModel) -> CalibrationStatistics:
     fisher = output_fisher(model, IDS[:256], 0)
-    return Evidence(input_moments(model, IDS), fisher, torch.ones(300), channel_entropies(model, IDS))
+    return CalibrationStatistics(input_hessians(model, IDS), fisher, torch.ones(300), channel_entropies(model, IDS))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def model(tiny_model: Path) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def found(model: LoadedModel) -> Shuffled:
-    return shuffled(model, evidence_of(model), IDS, 2, 4)
+    return shuffled(model, statistics_of(model), IDS, 2, 4)
 
 
 def test_the_model_stays_and_more_of_the_score_is_kept(model: LoadedModel, found: Shuffled) -> None:
@@ -41,11 +41,11 @@ def test_the_model_stays_and_more_of_the_score_is_kept(model: LoadedModel, found
     consumers = [c.consumer for c in couplings(model)]
     assert list(found.gains) == consumers
     assert len(consumers) == 4
-    before = evidence_of(model)
+    before = statistics_of(model)
     for path in consumers:
         scores = [
-            m.weight(path).square() * e.moments[path].diagonal()
-            for m, e in ((model, before), (found.model, found.evidence))
+            m.weight(path).square() * e.hessians[path].diagonal()
+            for m, e in ((model, before), (found.model, found.statistics))
         ]
         gain = kept_score(scores[1], 2, 4) / kept_score(scores[0], 2, 4)
         assert gain == pytest.approx(found.gains[path], rel=1e-5)
@@ -53,22 +53,22 @@ def test_the_model_stays_and_more_of_the_score_is_kept(model: LoadedModel, found
     assert "4 layers in a new order" in found.text()
 
 
-def test_the_evidence_is_that_of_the_reordered_model(found: Shuffled) -> None:
+def test_the_statistics_are_those_of_the_reordered_model(found: Shuffled) -> None:
     """Calibrated anew on the reordered model it comes out the same."""
-    moments, entropies = input_moments(found.model, IDS), channel_entropies(found.model, IDS)
-    for path, moment in found.evidence.moments.items():
-        assert torch.allclose(moments[path], moment, rtol=1e-3, atol=1e-3 * float(moment.diagonal().max()))
-        assert torch.allclose(entropies[path], found.evidence.entropies[path], atol=0.02)
+    hessians, entropies = input_hessians(found.model, IDS), channel_entropies(found.model, IDS)
+    for path, hessian in found.statistics.hessians.items():
+        assert torch.allclose(hessians[path], hessian, rtol=1e-3, atol=1e-3 * float(hessian.diagonal().max()))
+        assert torch.allclose(entropies[path], found.statistics.entropies[path], atol=0.02)
     for coupling in couplings(found.model):
         for path in coupling.producers:
             own = output_fisher(found.model, IDS[:256], 0)[path]
-            assert torch.corrcoef(torch.stack([own, found.evidence.fisher[path]]))[0, 1] > 0.99
+            assert torch.corrcoef(torch.stack([own, found.statistics.fisher[path]]))[0, 1] > 0.99
 
 
 def test_a_model_that_says_something_else_is_refused(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shuffle, "logit_difference", lambda *_: 1e-3)
     with pytest.raises(SlmcError, match=r"logits differ by 0\.001.*leave --shuffle away"):
-        shuffled(model, evidence_of(model), IDS, 2, 4)
+        shuffled(model, statistics_of(model), IDS, 2, 4)
 
 
 @pytest.mark.parametrize("text", ["", "2", "4:4", "0:4", "2:5", "2:4/int4", "-1:4"])

@@ -18,7 +18,7 @@ from toolchain.compress.masks import best_mask
 from toolchain.compress.recipe import Choice
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.tuning.distil import Schedule, Tuned, tune
-from toolchain.tuning.learner import Masked
+from toolchain.tuning.parametrization import MaskedWeight
 
 SCHEDULE = Schedule(steps=60, streams=4, window=32, rate=2e-3, scale_rate=2e-4)
 
@@ -114,8 +114,8 @@ def test_pruned_weights_learn_under_their_mask(
     path = "blocks.0.ffn.key"
     weight = model.weight(path)
     mask = best_mask(weight.abs(), 2, 4)
-    learners = {path: Masked(weight, mask)}
-    after = tune(model, encoded, ids, Schedule(3, 4, 16), tmp_path / "state.pt", learners=learners)
+    parametrizations = {path: MaskedWeight(weight, mask)}
+    after = tune(model, encoded, ids, Schedule(3, 4, 16), tmp_path / "state.pt", parametrizations=parametrizations)
     decoded = torch.from_numpy(FP16.decode(after.encoded[path]))
     assert (decoded[~mask] == 0).all()
     assert (decoded[mask] != weight[mask].half().float()).any()

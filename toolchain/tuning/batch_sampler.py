@@ -18,7 +18,7 @@ MOST_HELD_OUT = 8192
 FEWEST_HELD_OUT = 128
 
 
-class Feed(Protocol):
+class BatchSampler(Protocol):
     """Steps to tokens."""
 
     def at(self, step: int) -> tuple[Tensor, bool]:
@@ -27,7 +27,7 @@ class Feed(Protocol):
 
 
 @dataclass(frozen=True)
-class Streams:
+class StreamSampler:
     """Parts of a text [streams, time] side by side, window after window, states carried; then from the start again."""
 
     text: Tensor
@@ -40,7 +40,7 @@ class Streams:
 
 
 @dataclass(frozen=True)
-class Pieces:
+class PieceSampler:
     """Some of the pieces of a text [pieces, time], each from empty states, in an order drawn anew for every pass."""
 
     text: Tensor
@@ -54,7 +54,7 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class Batches:
+class SentenceSampler:
     """Sentences of the same length, `size` at most, each from empty states, in an order drawn anew for every pass."""
 
     sentences: Sentences

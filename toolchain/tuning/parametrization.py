@@ -9,7 +9,7 @@ from exporters.formats.base import Encoded
 from exporters.formats.dense import FP16
 
 
-class Learner(nn.Module):
+class WeightParametrization(nn.Module):
     """A weight [rows, cols] behind parameters: `latent`, and `scales` if there are any."""
 
     latent: nn.Parameter
@@ -20,7 +20,7 @@ class Learner(nn.Module):
         raise NotImplementedError
 
 
-class Masked(Learner):
+class MaskedWeight(WeightParametrization):
     """A pruned matrix in float16, whose kept weights learn."""
 
     def __init__(self, weight: Tensor, mask: Tensor) -> None:

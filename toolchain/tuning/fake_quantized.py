@@ -11,7 +11,7 @@ from exporters.formats.parts import Grid, Piece, StoredPart, Values
 from exporters.formats.scales import exponent_of
 from toolchain.compress.grids import storable
 from toolchain.compress.values import round_values
-from toolchain.tuning.learner import Learner
+from toolchain.tuning.parametrization import WeightParametrization
 
 HALF_STEP = 0.49
 """A latent weight starts within its own rounding cell: the codes at the start are those that were stored."""
@@ -34,7 +34,7 @@ def shift_of(encoded: Encoded) -> int:
     return encoded.exponent + USUAL if encoded.exponent else 0
 
 
-class Rounded(Learner):
+class FakeQuantizedWeight(WeightParametrization):
     """w = scale (clamp(round(latent / scale) + zero) - zero) in each part, as if nothing were rounded to a gradient.
 
     The gradient passes the rounding unchanged (straight-through, Bengio et al., arXiv 1308.3432) and stops where a code

@@ -11,7 +11,7 @@ from exporters.formats.integer import IntegerFormat
 from exporters.formats.parts import Grid
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice
-from toolchain.tuning.rounded import Rounded
+from toolchain.tuning.fake_quantized import FakeQuantizedWeight
 
 LEARNING = [f.name for f in SEARCHED if isinstance(f, IntegerFormat)] + [
     "fp4-g16", "2:4/int4-g64", "6:8/int3-g32", "4:8x16/int4-g64", "2:4/fp4-g16", "1:8/int8+6:8/fp4-g16",
@@ -26,7 +26,7 @@ def matrix(rows: int = 5, cols: int = 70) -> torch.Tensor:
 def test_before_learning_it_is_what_was_stored(name: str) -> None:
     weight, fmt = matrix(), format_named(name)
     encoded = compress(weight, Choice(name, "range"), None)
-    rounded = Rounded(encoded, weight)
+    rounded = FakeQuantizedWeight(encoded, weight)
     again = rounded.stored()
     assert again.planes.keys() == encoded.planes.keys()
     for name, plane in encoded.planes.items():
@@ -34,12 +34,12 @@ def test_before_learning_it_is_what_was_stored(name: str) -> None:
     assert np.allclose(rounded().detach().numpy(), fmt.decode(encoded), atol=1e-6)
 
 
-def by_hand() -> Rounded:
+def by_hand() -> FakeQuantizedWeight:
     """int2, one scale of 0.5: values -1, -0.5, 0, 0.5. Latent weights -1.3, -0.3, 0.2, 0.9; codes 0, 1, 2, 3."""
     fmt = format_named("int2")
     assert isinstance(fmt, IntegerFormat)
     codes = np.array([[0, 1, 2, 3]], np.uint8)
-    rounded = Rounded(fmt.store(codes, Grid(np.full((1, 1), 0.5, np.float32), None)), torch.zeros(1, 4))
+    rounded = FakeQuantizedWeight(fmt.store(codes, Grid(np.full((1, 1), 0.5, np.float32), None)), torch.zeros(1, 4))
     rounded.latent.data = torch.tensor([[-1.3, -0.3, 0.2, 0.9]])
     return rounded
 
@@ -60,7 +60,7 @@ def test_gradients_by_hand() -> None:
 def test_what_a_pattern_leaves_out_learns_nothing() -> None:
     """2:4: the two largest learn; the gradient of the others is zero, and they stay zero."""
     weight = torch.tensor([[4.0, 0.1, -3.0, 0.2]])
-    rounded = Rounded(compress(weight, Choice("2:4/int4-g16", "nearest"), None), weight)
+    rounded = FakeQuantizedWeight(compress(weight, Choice("2:4/int4-g16", "nearest"), None), weight)
     rounded().sum().backward()
     assert rounded.latent.grad is not None
     assert rounded.latent.grad.tolist() == [[1.0, 0.0, 1.0, 0.0]]
