@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,8 +17,11 @@ from toolchain.tuning.parametrization import WeightParametrization
 HALF_STEP = 0.49
 """A latent weight starts within its own rounding cell: the codes at the start are those that were stored."""
 
-USUAL = 14
-"""A matrix with an exponent learns as one whose largest weight is in [2^-3, 2^-1): rates are meant for such ones."""
+USUAL = 2.0**-10, 2.0**6
+"""Learning rates are meant for matrices whose largest weight lies between these."""
+
+BELOW_TOP = 14
+"""Others learn as if it were in [2^-3, 2^-1)."""
 
 
 class _Part:
@@ -30,8 +34,11 @@ class _Part:
 
 
 def shift_of(encoded: Encoded) -> int:
-    """The power of two that a stored matrix learns without: 0, but for one with an exponent."""
-    return encoded.exponent + USUAL if encoded.exponent else 0
+    """The power of two that a stored matrix learns without: 0 for one of usual size; even."""
+    weight = format_named(encoded.format).decode(encoded)
+    least, most = USUAL
+    usual = least <= float(np.abs(weight).max(initial=0)) <= most or not weight.any()
+    return 0 if usual else exponent_of(weight) + BELOW_TOP
 
 
 class FakeQuantizedWeight(WeightParametrization):

@@ -50,21 +50,21 @@ def test_what_learns_begins_and_ends_as_stored_whatever_its_size(name: str, k: i
     encoded = compress(weight * 2.0**k, Choice(name, "gptq"), hessian)
     assert encoded.exponent != 0 or k == 20
     parametrization = parametrization_for(encoded, weight * 2.0**k)
-    assert 2.0**-4 < float(parametrization.latent.detach().abs().max()) < 1 or encoded.exponent == 0
+    assert 2.0**-4 < float(parametrization.latent.detach().abs().max()) < 1
     np.testing.assert_allclose(parametrization().detach().numpy(), fmt.decode(encoded), rtol=1e-5, atol=1e-6 * 2.0**k)
     again = parametrization.stored()
     np.testing.assert_allclose(fmt.decode(again), fmt.decode(encoded), rtol=1e-5, atol=1e-6 * 2.0**k)
 
 
-def test_a_step_of_learning_moves_a_tiny_matrix_as_a_usual_one() -> None:
+def test_a_step_of_learning_moves_matrices_of_unusual_size_alike() -> None:
     """Adam's steps are of one size whatever the gradients: learned as it is, a weight of 2^-40 would be blown away."""
     weight, hessian, _ = seen()
     moved = []
-    for k in (-8, -40):
+    for k in (-20, -40, 12, 40):
         encoded = compress(weight * 2.0**k, Choice("int4-g32", "gptq"), hessian)
         parametrization = parametrization_for(encoded, weight * 2.0**k)
         optimiser = torch.optim.Adam([parametrization.latent, *parametrization.scales], lr=1e-3)
         ((parametrization() * 2.0**-k) @ torch.ones(48)).square().sum().backward()
         optimiser.step()
         moved.append(parametrization().detach() * 2.0**-k)
-    assert torch.equal(moved[0], moved[1]) and not torch.equal(moved[0], weight)
+    assert all(torch.equal(moved[0], one) for one in moved[1:]) and not torch.equal(moved[0], weight)
