@@ -185,12 +185,12 @@ def run(*args: object) -> Any:
 
 def gate(artifact: Path, work: Path, hook: str) -> dict[str, Any]:
     """What `slmc gate --json` says, with the hook in every process that it measures."""
-    from toolchain.cli import elsewhere
+    from toolchain.cli import execution
 
     def hooked(folder: Path, io: Io, request: MeasureRequest) -> Measurement:
         return measure(folder, io, request, command=(sys.executable, "-c", _CHILD.replace("{hook}", hook)))
 
-    elsewhere.measure = hooked if hook else measure
+    execution.measure = hooked if hook else measure
     began = time.monotonic()
     result = run("gate", artifact, "--baseline", work / "baseline.json", "--json", "-q")
     document = json.loads(result.stdout)

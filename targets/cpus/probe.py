@@ -29,11 +29,10 @@ from targets.device.session import open_session, session_options
 
 _STATE_WIDTH = 256
 ROUNDS = 3
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProbePlan:
     """What is probed. shapes: matrices, those not square there and back; sets: working sets by the caches' sizes."""
 
     formats: tuple[str, ...]
@@ -48,13 +47,13 @@ FORMATS = ("fp32", "fp16", "int8", "int6-g64", "int5-g64", "int4-g32", "int4-g64
 QUICK_FORMATS = ("fp32", "fp16", "int8", "int4-g64", "int2-g64")
 
 
-def plan_for(cores: int, *, quick: bool) -> Plan:
+def plan_for(cores: int, *, quick: bool) -> ProbePlan:
     """All cores besides one thread; quick takes about a fifth of the time and prices fewer formats."""
     threads = (1,) if cores == 1 or quick else (1, cores)
     if quick:
-        return Plan(QUICK_FORMATS, ((256, 256), (1024, 256), (1024, 1024)), (256, 1024), threads, 0.05)
+        return ProbePlan(QUICK_FORMATS, ((256, 256), (1024, 256), (1024, 1024)), (256, 1024), threads, 0.05)
     shapes = ((128, 128), (256, 256), (1024, 256), (512, 512), (1024, 1024), (2048, 2048))
-    return Plan(FORMATS, shapes, (256, 768, 2048), threads, 0.07)
+    return ProbePlan(FORMATS, shapes, (256, 768, 2048), threads, 0.07)
 
 
 def working_sets(cpu: Cpu, free_bytes: int | None) -> tuple[tuple[str, int], ...]:
@@ -73,7 +72,7 @@ def working_sets(cpu: Cpu, free_bytes: int | None) -> tuple[tuple[str, int], ...
     return tuple(dict.fromkeys((level, min(size, most)) for level, size in sets))
 
 
-def probe(*, quick: bool = False, progress: Progress = lambda stage, done, total: None) -> Cpu:
+def probe(*, quick: bool = False, progress: Callable[[str, int, int], None] = lambda stage, done, total: None) -> Cpu:
     """This machine's facts with measured bandwidths and costs; minutes of one core, or all of them.
 
     Raises:
@@ -134,7 +133,9 @@ def _read_gbs(size: int, threads: int) -> float:
     return best
 
 
-def _costs(plan: Plan, sets: Sequence[tuple[str, int]], progress: Progress) -> tuple[CostRow, ...]:
+def _costs(
+    plan: ProbePlan, sets: Sequence[tuple[str, int]], progress: Callable[[str, int, int], None]
+) -> tuple[CostRow, ...]:
     """Every chain timed in several rounds over all of them, so that one bad moment spoils no row."""
     jobs = list(_jobs(plan, sets))
     samples: dict[tuple[int, int], list[float]] = {}
@@ -154,7 +155,7 @@ def _costs(plan: Plan, sets: Sequence[tuple[str, int]], progress: Progress) -> t
     return tuple(rows)
 
 
-def _jobs(plan: Plan, sets: Sequence[tuple[str, int]]) -> Iterator[Callable[[Path], Chain]]:
+def _jobs(plan: ProbePlan, sets: Sequence[tuple[str, int]]) -> Iterator[Callable[[Path], Chain]]:
     """Every shape from the second cache, and one shape from farther away."""
     near = next(size for level, size in sets if level == "L2")
     for fmt in formats_matching(plan.formats):

@@ -38,14 +38,14 @@ R = TypeVar("R", MeasureRequest, EvaluationRequest)
 
 
 @dataclass(frozen=True)
-class Limits:
+class DeviceLimits:
     """A smaller device than the machine is: bytes of memory, cores; None is no limit."""
 
     memory_bytes: int | None = None
     cores: int | None = None
 
 
-NO_LIMITS: Final = Limits()
+NO_LIMITS: Final = DeviceLimits()
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,9 @@ class Device:
             self._push(parcels)
         self._io = manifest.io
 
-    def measure(self, request: MeasureRequest, limits: Limits = NO_LIMITS) -> tuple[Measurement, LimitFound | None]:
+    def measure(
+        self, request: MeasureRequest, limits: DeviceLimits = NO_LIMITS
+    ) -> tuple[Measurement, LimitFound | None]:
         """Speed and memory there, and what became of a limit on memory.
 
         Raises:
@@ -147,7 +149,7 @@ class Device:
         return parse(Measurement, document, "measurement"), limit
 
     def evaluate(
-        self, request: EvaluationRequest, limits: Limits = NO_LIMITS, *, timeout_s: float = 600.0
+        self, request: EvaluationRequest, limits: DeviceLimits = NO_LIMITS, *, timeout_s: float = 600.0
     ) -> tuple[Evaluation, LimitFound | None]:
         """What the model predicts there for the request's tokens.
 
@@ -200,7 +202,7 @@ class Device:
                 left -= len(block)
 
     def _document(
-        self, module: str, job: Any, wanted: str, timeout_s: float, limits: Limits
+        self, module: str, job: Any, wanted: str, timeout_s: float, limits: DeviceLimits
     ) -> tuple[Any, LimitFound | None]:
         request = {
             "do": "run", "argv": [*self.transport.python, "-m", module], "stdin": json.dumps(dataclasses.asdict(job)),

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from toolchain.files.progress import StepProgress
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Reading
 from toolchain.quality.reference import stream_logits
 
 BINS = 100
 """Of a channel's histogram."""
-
-Progress = Callable[[int, int], None]
 
 
 class _Range:
@@ -51,7 +49,7 @@ class _Histogram:
 
 
 def channel_entropies(
-    model: LoadedModel, ids: Reading, bins: int = BINS, progress: Progress = lambda done, total: None
+    model: LoadedModel, ids: Reading, bins: int = BINS, progress: StepProgress = lambda done, total: None
 ) -> dict[str, Tensor]:
     """-sum_b p_b ln p_b in nats, float32 [cols], of every linear layer's input channels over what the model reads.
 
@@ -67,7 +65,7 @@ def channel_entropies(
     return {path: histogram.entropy() for path, histogram in histograms.items()}
 
 
-def _watch(model: LoadedModel, ids: Reading, watchers: dict[str, Any], progress: Progress) -> None:
+def _watch(model: LoadedModel, ids: Reading, watchers: dict[str, Any], progress: StepProgress) -> None:
     """Let every watcher see its layer's inputs over the text."""
     hooks = [
         model.module.get_submodule(path).register_forward_pre_hook(watcher.add) for path, watcher in watchers.items()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from toolchain.files.progress import StepProgress
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.sentences import Sentences
 from toolchain.model.text import Reading
@@ -39,7 +40,7 @@ def output_fisher(
     model: LoadedModel,
     ids: Reading,
     seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: StepProgress = lambda done, total: None,
 ) -> dict[str, Tensor]:
     """F = mean over tokens of (d loss / d output)^2, float32 [rows], for every layer ([cols] of an embedding,
     also of one that shares a linear layer's matrix).

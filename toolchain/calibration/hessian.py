@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toolchain.files.progress import StepProgress
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Reading
 from toolchain.model.tree import Layer
@@ -38,7 +39,7 @@ def linear_layers(model: LoadedModel) -> list[Layer]:
 
 
 def input_hessians(
-    model: LoadedModel, ids: Reading, progress: Callable[[int, int], None] = lambda done, total: None
+    model: LoadedModel, ids: Reading, progress: StepProgress = lambda done, total: None
 ) -> dict[str, Tensor]:
     """H = mean of x x^T, float32 [cols, cols], for every linear layer, over what the fp32 model reads."""
     hessians = {layer.path: torch.zeros(layer.cols, layer.cols) for layer in linear_layers(model)}
@@ -50,9 +51,7 @@ def _held(total: Tensor) -> Opened:
     return lambda: nullcontext(total)
 
 
-def accumulate_hessians(
-    model: LoadedModel, ids: Reading, zeros: Mapping[str, Opened], progress: Callable[[int, int], None]
-) -> None:
+def accumulate_hessians(model: LoadedModel, ids: Reading, zeros: Mapping[str, Opened], progress: StepProgress) -> None:
     """The same into tensors that are zero at first, of which one is open at a time."""
     hessians = {path: _HessianSum(opened) for path, opened in zeros.items()}
     hooks = [model.module.get_submodule(path).register_forward_pre_hook(m.add) for path, m in hessians.items()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +16,9 @@ from toolchain.calibration.entropy import channel_entropies
 from toolchain.calibration.fisher import output_fisher
 from toolchain.calibration.hessian import accumulate_hessians, input_hessians, linear_layers
 from toolchain.calibration.hessian_file import GrowingFile, StoredTensors
+from toolchain.files.progress import Progress
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Reading, Text
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from targets.device.verify import open_artifact
 from targets.measure.paired import Comparison, compare_paired
 from targets.measure.rounds import measure_in_turn, merged
 from toolchain.cli.console import Console
-from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
-from toolchain.cli.judging import exit_code
+from toolchain.cli.execution import ExecutionOptions, Site, execution_options, site
 from toolchain.cli.options import PATH, command, signature_option
+from toolchain.cli.verdicts import exit_code
 from toolchain.delivery.promises import BROKEN, Found, verdict
 from toolchain.delivery.validate import artifact_session
 from toolchain.files.shipped import SHIPPED_TEXTS
@@ -63,7 +63,7 @@ class _Subject:
 @click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5)
 @click.option("-o", "--output", "kind", type=click.Choice(KINDS), default="md")
 @click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
-@elsewhere_options
+@execution_options
 @signature_option
 @command
 def bench_command(
@@ -81,7 +81,9 @@ def bench_command(
     counts, tests = _numbers(threads, "-t", 1, 256), _tests(n_prompt, n_gen, prompt_and_gen)
     rows, code = [], 0
     with contextlib.ExitStack() as stack:
-        subjects = [_subject(folder, console, stack, Elsewhere(**place), no_native=no_native) for folder in folders]
+        subjects = [
+            _subject(folder, console, stack, ExecutionOptions(**place), no_native=no_native) for folder in folders
+        ]
         for count in counts:
             for prompt, generated in tests:
                 taken = _measured(subjects, prompt, generated, repetitions, count, native=not no_native)
@@ -114,7 +116,7 @@ def _numbers(text: str, option: str, least: int = 0, most: int = 10**6) -> list[
 
 
 def _subject(
-    folder: Path, console: Console, stack: contextlib.ExitStack, place: Elsewhere, *, no_native: bool
+    folder: Path, console: Console, stack: contextlib.ExitStack, place: ExecutionOptions, *, no_native: bool
 ) -> _Subject:
     manifest = open_artifact(folder)
     vocabulary = artifact_session(folder, manifest.io, native=not no_native).vocabulary

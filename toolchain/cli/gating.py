@@ -18,10 +18,10 @@ from exporters.artifact.manifest import MANIFEST_NAME, Manifest, Producer
 from targets.device.measurement import Measurement
 from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
-from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
-from toolchain.cli.judging import found_by
+from toolchain.cli.execution import ExecutionOptions, Site, execution_options, site
 from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
 from toolchain.cli.validating import artifact_text, predictions, reference_model
+from toolchain.cli.verdicts import found_by
 from toolchain.delivery.package import now
 from toolchain.delivery.promises import KEPT, NOT_COMPARED, Promise, verdict
 from toolchain.delivery.validate import artifact_session
@@ -60,7 +60,7 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 @click.option("--summary", type=PATH, help="Add a Markdown table to this file; GITHUB_STEP_SUMMARY otherwise.")
 @click.option("--annotations", "annotate", is_flag=True, help="Print GitHub's ::error lines, ten at most.")
 @click.option("--benchmark-json", "chart_path", type=PATH, help="Write github-action-benchmark's JSON to this file.")
-@elsewhere_options
+@execution_options
 @signature_option
 @command
 def gate_command(
@@ -70,7 +70,7 @@ def gate_command(
     chart_path: Path | None, **place: Any,
 ) -> int:  # fmt: skip
     """Compare an ARTIFACT with a baseline: size, layers, quality, parity, memory, latency; exit code 3 if worse."""
-    where, allowed = Elsewhere(**place), parse_tolerances(tolerances)
+    where, allowed = ExecutionOptions(**place), parse_tolerances(tolerances)
     if reference is not None and not update_baseline:
         raise SlmcError("--reference is for --update-baseline: the baseline keeps what it needs of the model")
     summary = summary or _step_summary()
@@ -99,7 +99,7 @@ class _Run:
     """What is run, and how."""
 
     console: Console
-    where: Elsewhere
+    where: ExecutionOptions
     artifact: Path
     data: Path | None
     text_field: str | None

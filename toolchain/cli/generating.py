@@ -16,7 +16,7 @@ from targets.device.continuation import ArtifactError, Continuation, ending_note
 from targets.device.session import Session
 from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
-from toolchain.cli.elsewhere import artifact_native, say_whose_operators
+from toolchain.cli.execution import artifact_native, say_whose_operators
 from toolchain.cli.options import PATH, THREADS, command, signature_option
 from toolchain.delivery.generation import Ending, Sampling, chat_ids, continuation, prompt_ids
 from toolchain.delivery.validate import artifact_session

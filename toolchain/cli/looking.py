@@ -22,9 +22,9 @@ from targets.device import units
 from targets.device.verify import open_artifact
 from toolchain.calibration.activity import input_activity
 from toolchain.cli.console import Console
-from toolchain.cli.judging import exit_code
 from toolchain.cli.opening import opened, tell
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, signature_option
+from toolchain.cli.verdicts import exit_code
 from toolchain.delivery.package import read_report
 from toolchain.delivery.promises import Found, broken, verdict
 from toolchain.delivery.reports.catalog import REPORTS, render

@@ -13,11 +13,11 @@ from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import MANIFEST_NAME, read_manifest
 from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
-from toolchain.cli.elsewhere import artifact_native, say_whose_operators
-from toolchain.cli.judging import found_in, say_verdict, verdict_document
+from toolchain.cli.execution import artifact_native, say_whose_operators
 from toolchain.cli.opening import opened
 from toolchain.cli.options import PATH, command, family_option, signature_option, text_field_option
 from toolchain.cli.validating import artifact_text, predictions
+from toolchain.cli.verdicts import found_in, say_verdict, verdict_document
 from toolchain.delivery.promises import Promise, verdict
 from toolchain.delivery.validate import accuracy_drop, artifact_session
 from toolchain.model.text import Text, read_judged, read_text

@@ -25,7 +25,7 @@ from toolchain.study.cells import Cell, chosen
 from toolchain.study.picture import draw
 from toolchain.study.results import Result
 from toolchain.study.run import Study, run_study, tuning_piece
-from toolchain.study.table import COLUMNS, SHORT, cells, render, verdicts
+from toolchain.study.table import COLUMNS, SHORT, cells, goal_outcomes, render
 
 
 @click.command("study")
@@ -82,7 +82,7 @@ def study_command(
     rows = [[cells(r)[i] for i in SHORT] for r in found]
     console.table(title, [COLUMNS[i] for i in SHORT], rows)
     document = {"title": title, "cells": [dataclasses.asdict(r) for r in found],
-                "bars": [dataclasses.asdict(v) | {"met": v.met} for v in verdicts(found)]}  # fmt: skip
+                "bars": [dataclasses.asdict(v) | {"met": v.met} for v in goal_outcomes(found)]}  # fmt: skip
     console.result(document, f"{output / 'study.md'}, study.json, study.svg")
     return 0
 

@@ -18,9 +18,9 @@ from targets.device.measurement import Measurement, MeasureRequest, chunk_for, f
 from targets.device.verify import open_artifact
 from targets.remote.transport import EMULATED
 from toolchain.cli.console import Console
-from toolchain.cli.elsewhere import Elsewhere, Site, elsewhere_options, site
-from toolchain.cli.judging import found_by, promised_text, say_verdict, verdict_document
+from toolchain.cli.execution import ExecutionOptions, Site, execution_options, site
 from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
+from toolchain.cli.verdicts import found_by, promised_text, say_verdict, verdict_document
 from toolchain.delivery.promises import Found, summary, verdict
 from toolchain.delivery.validate import artifact_session, evaluation_request, session_logits
 from toolchain.files.shipped import SHIPPED_TEXTS
@@ -48,7 +48,7 @@ EMULATED_TOKENS = 256
 @click.option("--tokens", type=click.IntRange(min=2), help="Read so many tokens of it at most.")
 @click.option("--threads", type=THREADS, default=1)
 @click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
-@elsewhere_options
+@execution_options
 @signature_option
 @command
 def validate_command(
@@ -67,7 +67,7 @@ def validate_command(
     else:
         text = promised_text(text, manifest, TEXT_TOKENS)
     model = reference_model(reference, tokenizer, artifact, manifest) if reference else None
-    with site(Elsewhere(**place), console, artifact, manifest, native=not no_native, speed=False) as where:
+    with site(ExecutionOptions(**place), console, artifact, manifest, native=not no_native, speed=False) as where:
         document: dict[str, Any] = {} if where.name is None else {"on": where.name}
         said, found = _predictions(where, text, threads, native=not no_native, model=model)
         document |= {"files": "ok"} | said

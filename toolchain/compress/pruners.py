@@ -14,7 +14,7 @@ from toolchain.compress.alps import Alps, damped, solve_masked
 from toolchain.compress.descent import descend_jointly
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import Layout, Part, compress_jointly, layout_of, prune
-from toolchain.compress.scores import Channels, ESparse, Magnitude, Ria, Score, Wanda
+from toolchain.compress.scores import Channels, ESparse, Magnitude, PruningMetric, Ria, Wanda
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Scored:
     rounds one after the other (Jeong et al., arXiv 2406.13868, section 4).
     """
 
-    score: Score
+    score: PruningMetric
 
     @property
     def name(self) -> str:

@@ -28,8 +28,8 @@ class Channels:
         return self.square.sqrt()
 
 
-class Score(Protocol):
-    """One way to score."""
+class PruningMetric(Protocol):
+    """A way to score weights before pruning."""
 
     @property
     def name(self) -> str: ...
@@ -97,10 +97,10 @@ class ESparse:
         return weight.abs() * (channels.entropy + self.alpha * channels.rms)
 
 
-SCORES: tuple[Score, ...] = (Magnitude(), Wanda(), Ria(), ESparse())
+SCORES: tuple[PruningMetric, ...] = (Magnitude(), Wanda(), Ria(), ESparse())
 
 
-def score_named(name: str) -> Score:
+def score_named(name: str) -> PruningMetric:
     """The score of that name.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -51,6 +51,7 @@ from toolchain.delivery.validate import (
     parity,
     quality,
 )
+from toolchain.files.progress import Progress
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.classifier import Classifier
@@ -59,8 +60,6 @@ from toolchain.model.text import Text
 from toolchain.model.tree import ModelTree
 from toolchain.quality.accuracy import AnyReference
 from toolchain.search.plan import Plan, Requirements, recipe_bytes
-
-Progress = Callable[[str, int, int], None]
 
 SAMPLE_PROMPT = "The old bridge over the river was"
 SAMPLE_TOKENS = 80

@@ -154,13 +154,13 @@ def priced(problem: Problem, model: LoadedModel, target: str, threads: int, limi
                     prices[key] = predict(cpu, _alone(base, *key), threads).matrices_ms
                 layer_ms[layer.path, choice.format, activations] = prices[key]
     times = Times(whole.others_ms + whole.call_ms, layer_ms)
-    limits = dataclasses.replace(problem.limits, max_ms=limit_ms)
-    return dataclasses.replace(problem, times=times, limits=limits)
+    constraints = dataclasses.replace(problem.constraints, max_ms=limit_ms)
+    return dataclasses.replace(problem, times=times, constraints=constraints)
 
 
 def _usual_bits(problem: Problem) -> float:
     """Bits per weight that recipes of this problem will have: those of the memory limit, or four."""
-    most = problem.limits.max_bytes
+    most = problem.constraints.max_bytes
     return 4.0 if most is None else 8 * most / problem.tree.params
 
 

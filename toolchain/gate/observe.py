@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from targets.device.evaluation import Evaluation, EvaluationRequest
 from targets.device.measurement import Measurement, MeasureRequest, fitting_lengths
 from targets.device.verify import file_sha256
 from toolchain.delivery.validate import evaluation_request
+from toolchain.files.progress import Progress
 from toolchain.gate.values import Figures, LayerSize, Machine, Predictions, Sizes, Speed, TextRead
 from toolchain.model.text import Text
 
@@ -23,8 +24,6 @@ TEXT_TOKENS, STOCK_TOKENS, SINGLE_TOKENS = 8192, 2048, 256
 PROCESSES = 5
 PROMPT, POSITIONS, ROUNDS = 64, 64, 24
 """A process reads the same prompt and then the same tokens one by one, so many times, always from the beginning."""
-
-Progress = Callable[[str, int, int], None]
 
 
 class Site(Protocol):

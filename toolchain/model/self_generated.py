@@ -15,6 +15,7 @@ from torch.nn import functional
 from exporters.artifact.errors import SlmcError
 from exporters.states import StateSpec
 from targets.device.continuation import rows_in_use
+from toolchain.files.progress import StepProgress
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
 
@@ -30,7 +31,7 @@ GROWTH = 32
 
 def written(
     model: LoadedModel, tokens: int, temperature: float, seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None, opening: int = 0,
+    progress: StepProgress = lambda done, total: None, opening: int = 0,
 ) -> str:  # fmt: skip
     """At least so many tokens of text, drawn from softmax(logits / temperature); at 0 the best token.
 

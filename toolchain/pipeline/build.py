@@ -16,6 +16,7 @@ from toolchain.calibration.zeros import zero_shares
 from toolchain.delivery.deliver import Delivered, Destination, deliver
 from toolchain.estimate.latency import priced
 from toolchain.files.outputs import check_output
+from toolchain.files.progress import Progress
 from toolchain.files.workspace import BEST_PLAN, clear_staging, digest_of, workspace, write_whole
 from toolchain.model.catalog import LoadedModel
 from toolchain.pipeline.job import Job, of_plan, pinned_formats, read_calibration
@@ -23,9 +24,9 @@ from toolchain.pipeline.spec import to_yaml
 from toolchain.quality.accuracy import AnyReference, reference_for
 from toolchain.search.evaluator import ModelEvaluator, layer_maker
 from toolchain.search.frontier import frontier, select
-from toolchain.search.judge import judged
 from toolchain.search.layout import encoded_layer, with_layouts
 from toolchain.search.plan import Plan, plan_of
+from toolchain.search.posterior import with_estimates
 from toolchain.search.problem import Problem, needs_entropy
 from toolchain.search.search import OutOfTime, search
 from toolchain.search.store import Journal, LayerStore
@@ -38,7 +39,6 @@ from toolchain.tuning.stage import piece_tokens, tuned
 SEARCH_SHARE = 0.7
 """Share of --max-time that the search may use; the rest is for export, validation and measurement."""
 
-Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
 
 
@@ -213,10 +213,10 @@ class _BestSoFar:
         score, ms = candidate.score, candidate.predicted_ms
         self._say(
             f"{candidate.tier:7} {candidate.why:30} {candidate.bytes / 1e6:8.2f} MB {share:7.2%}  "
-            f"{score.said()}  KL {score.kl_mean:.4f}" + (f"  {ms:.3g} ms predicted" if ms is not None else "")
+            f"{score.to_text()}  KL {score.kl_mean:.4f}" + (f"  {ms:.3g} ms predicted" if ms is not None else "")
         )
-        candidates = judged(self._tried)
-        winner, feasible = select(candidates, self._problem.limits)
+        candidates = with_estimates(self._tried)
+        winner, feasible = select(candidates, self._problem.constraints)
         if self._best is None or winner.recipe != self._best.recipe:
             self._best = winner
             result = SearchResult(

@@ -31,7 +31,7 @@ from toolchain.model.tree import ModelTree
 from toolchain.pipeline.room import check_room
 from toolchain.pipeline.spec import Spec, result_options
 from toolchain.search.plan import Plan, PlanSource, Requirements
-from toolchain.search.problem import METHOD_MARK, Effort, Limits, Problem, effort_named, layer_options
+from toolchain.search.problem import METHOD_MARK, Constraints, Effort, Problem, effort_named, layer_options
 from toolchain.transform.shuffle import parse_pattern
 
 
@@ -133,9 +133,9 @@ def prepare(spec: Spec) -> Job:
     requirements = _requirements(spec, model.tree.bytes_fp32)
     pins = pinned_formats(spec.layer, model.tree)
     options = layer_options(model.tree, formats, pins, method)
-    limits = Limits(requirements.max_bytes, requirements.max_drop)
+    constraints = Constraints(requirements.max_bytes, requirements.max_drop)
     wider = () if spec.formats else _wider(model.tree, effort, pins, method)
-    problem = Problem(model.tree, options, limits, effort, spec.seed, spec.activations, wider=wider)
+    problem = Problem(model.tree, options, constraints, effort, spec.seed, spec.activations, wider=wider)
     every = functools.partial(layer_options, model.tree, formats_matching(("*",)), pins, method)
     check_room(spec.max_memory or "", problem, model, every)
     return Job(
@@ -152,13 +152,13 @@ def prepare(spec: Spec) -> Job:
 
 def of_plan(job: Job, plan: Plan) -> Job:
     """The job that carries a plan out: its texts as the search read them, its requirements, its recipe alone."""
-    limits = Limits(plan.requirements.max_bytes, plan.requirements.max_drop)
+    constraints = Constraints(plan.requirements.max_bytes, plan.requirements.max_drop)
     recipe = {path: (choice,) for path, choice in plan.recipe.items()}
     return dataclasses.replace(
         job,
         calibration=job.calibration.head(plan.calibration_tokens),
         requirements=plan.requirements,
-        problem=dataclasses.replace(job.problem, limits=limits, options=recipe),
+        problem=dataclasses.replace(job.problem, constraints=constraints, options=recipe),
     )
 
 

@@ -33,7 +33,7 @@ def check_room(
     Raises:
         SlmcError: it is.
     """
-    whole, smallest, limit = problem.tree.bytes_fp32, problem.smallest_bytes, problem.limits.max_bytes
+    whole, smallest, limit = problem.tree.bytes_fp32, problem.smallest_bytes, problem.constraints.max_bytes
     if limit is None or limit >= smallest:
         return
     least = sum(

@@ -51,7 +51,7 @@ class Score:
     reference_accuracy: float | None = None
     accuracy_error: float | None = None
 
-    def said(self) -> str:
+    def to_text(self) -> str:
         """The metric and its drop, in a few words."""
         if self.accuracy is not None:
             return f"accuracy {self.accuracy:.2%} ({self.relative_drop:+.2%} expected)"

@@ -21,7 +21,7 @@ BISECTIONS = 4
 """Recipes tried between all products and none."""
 
 Attempt = Callable[[Recipe, str], Candidate]
-"""Evaluates a recipe, given why, and returns it as judged."""
+"""Evaluates a recipe, given why, and returns it as estimated."""
 
 
 def rounded(recipe: Recipe, paths: Sequence[str]) -> Recipe:
@@ -44,7 +44,7 @@ def activation_tier(
     bisection finds.
 
     Args:
-        winner: the best candidate so far, as judged beside everything tried: it moves a little with each attempt.
+        winner: the best candidate so far, as estimated beside everything tried: it moves a little with each attempt.
         loss: what a layer is expected to cost in a choice.
     """
     start = winner().recipe
@@ -74,7 +74,7 @@ def activation_tier(
 
 def _keeps(candidate: Candidate, winner: Candidate, problem: Problem) -> bool:
     """Whether a candidate keeps the limits as surely as the winner does, or costs next to nothing where none holds."""
-    limits = problem.limits
-    if limits.max_drop is None or not meets(winner, limits):
+    constraints = problem.constraints
+    if constraints.max_drop is None or not meets(winner, constraints):
         return candidate.upper <= winner.upper + FREE_DROP
-    return meets(candidate, limits, surely=meets(winner, limits, surely=True))
+    return meets(candidate, constraints, surely=meets(winner, constraints, surely=True))

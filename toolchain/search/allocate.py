@@ -1,4 +1,4 @@
-"""The exact division of a byte budget among units under additive losses: a multiple-choice knapsack."""
+"""The exact division of a byte budget among items under additive losses: a multiple-choice knapsack."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 Option = tuple[float, int]
-"""Loss and bytes of one way to store a unit."""
+"""Loss and bytes of one way to store an item."""
 
 MOST_PAIRS = 50_000
 """Beyond so many partial sums, those whose bytes nearly agree are merged, the larger bytes counting for both."""
 
 
-def smallest_bytes(units: Sequence[Sequence[Option]]) -> int:
-    """The least that all units together can take."""
-    return sum(min(size for _, size in options) for options in units)
+def smallest_bytes(items: Sequence[Sequence[Option]]) -> int:
+    """The least that all items together can take."""
+    return sum(min(size for _, size in options) for options in items)
 
 
 @dataclass(frozen=True)
 class _Step:
-    """Undominated sums over the first units, by rising bytes and falling loss, and how each came about."""
+    """Undominated sums over the first items, by rising bytes and falling loss, and how each came about."""
 
     sizes: NDArray[np.int64]
     losses: NDArray[np.float64]
     before: NDArray[np.int64]  # index into the step before
-    option: NDArray[np.int64]  # of the newest unit
+    option: NDArray[np.int64]  # of the newest item
 
 
-def allocate(units: Sequence[Sequence[Option]], budget: int, most_pairs: int = MOST_PAIRS) -> list[int] | None:
-    """For every unit the index of the chosen option: least total loss with total bytes <= budget, None if impossible.
+def allocate(items: Sequence[Sequence[Option]], budget: int, most_pairs: int = MOST_PAIRS) -> list[int] | None:
+    """For every item the index of the chosen option: least total loss with total bytes <= budget, None if impossible.
 
-    Unit by unit, every sum of bytes and loss that no other beats in both is kept, as long as the rest can still fit.
+    Item by item, every sum of bytes and loss that no other beats in both is kept, as long as the rest can still fit.
     Exact up to most_pairs sums; beyond, within one part in half as many of the budget.
     """
-    rest = smallest_bytes(units)
+    rest = smallest_bytes(items)
     if rest > budget:
         return None
     zero = np.zeros(1, np.int64)
     steps = [_Step(zero, np.zeros(1), zero, zero)]
-    for options in units:
+    for options in items:
         rest -= min(size for _, size in options)
         steps.append(_extended(steps[-1], options, budget - rest, most_pairs))
     chosen, at = [], len(steps[-1].losses) - 1
@@ -52,7 +52,7 @@ def allocate(units: Sequence[Sequence[Option]], budget: int, most_pairs: int = M
 
 
 def _extended(step: _Step, options: Sequence[Option], room: int, most_pairs: int) -> _Step:
-    """The undominated sums with one more unit that leave the rest its room."""
+    """The undominated sums with one more item that leave the rest its room."""
     worth = _undominated(options)
     losses = (step.losses[:, None] + np.array([options[i][0] for i in worth])).ravel()
     sizes = (step.sizes[:, None] + np.array([options[i][1] for i in worth], np.int64)).ravel()

@@ -14,7 +14,7 @@ import numpy as np
 from exporters.formats.catalog import family_of
 from exporters.formats.families import DENSE
 from toolchain.compress.recipe import Choice, Recipe
-from toolchain.search.judge import FLOOR, MODEL_ERROR
+from toolchain.search.posterior import FLOOR, MODEL_ERROR
 from toolchain.search.values import Candidate
 
 Losses = Mapping[tuple[str, Choice], float]
@@ -28,8 +28,8 @@ MOST = 4.0
 def sparse_factor(candidates: Sequence[Candidate], losses: Losses) -> float:
     """f of measured = a (dense + f sparse), where dense and sparse are the expected losses of a recipe's layers; >= 1.
 
-    Least squares with weights 1 / variance, the variance being that of a measurement and of a prediction (judge.py),
-    and f ~ N(1, EXPECTED_SPREAD^2).
+    Least squares with weights 1 / variance, the variance being that of a measurement and of a prediction (see
+    posterior.py), and f ~ N(1, EXPECTED_SPREAD^2).
     """
     usable = [c for c in candidates if math.isfinite(c.score.relative_drop) and math.isfinite(c.predicted)]
     sparse = np.array([_sparse(c.recipe, losses) for c in usable])

@@ -24,19 +24,19 @@ class Tried(Protocol):
 def nearest_limits(problem: Problem, tried: Sequence[Tried]) -> str:
     """The nearest limits that some candidate keeps, as options; '' where both limits are kept by one.
 
-    tried: all candidates, as judged.
+    tried: all candidates, as estimated.
     """
-    limits = problem.limits
-    within = [c for c in tried if limits.max_bytes is None or c.bytes <= limits.max_bytes]
-    keeping = [c for c in tried if limits.max_drop is None or c.drop <= limits.max_drop]
-    if limits.max_drop is None or any(c in keeping for c in within):
+    constraints = problem.constraints
+    within = [c for c in tried if constraints.max_bytes is None or c.bytes <= constraints.max_bytes]
+    keeping = [c for c in tried if constraints.max_drop is None or c.drop <= constraints.max_drop]
+    if constraints.max_drop is None or any(c in keeping for c in within):
         return ""
     found = []
     drops = [c.drop for c in within if math.isfinite(c.drop)]
     if drops:
-        memory = "" if limits.max_bytes is None else " in that memory"
+        memory = "" if constraints.max_bytes is None else " in that memory"
         found.append(f"the least drop found{memory} is {percent(min(drops))}: --max-drop {_rounded_up(min(drops))}%")
-    if keeping and limits.max_bytes is not None:
+    if keeping and constraints.max_bytes is not None:
         least = min(c.bytes for c in keeping)
         found.append(f"the least memory found with that drop is {bytes_text(least)}: --max-memory {least}B")
     if not keeping:
@@ -52,7 +52,9 @@ def _why(problem: Problem) -> str:
     if not problem.wider:
         return "fp16 and fp32 were not tried, because the formats given do not have them"
     sizes = {name: problem.bytes(recipe) for name, recipe in problem.wider}
-    larger = [f"{name} takes {size} bytes" for name, size in sizes.items() if size > (problem.limits.max_bytes or size)]
+    larger = [
+        f"{name} takes {size} bytes" for name, size in sizes.items() if size > (problem.constraints.max_bytes or size)
+    ]
     return f"{', '.join(larger)}, more than the memory limit allows" if larger else ""
 
 

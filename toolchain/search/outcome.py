@@ -19,7 +19,7 @@ FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class TriedCandidate:
-    """One evaluated candidate: bytes as stored, relative drop as judged and its upper bound, who proposed it, why.
+    """One evaluated candidate: bytes as stored, relative drop as estimated and its upper bound, who proposed it, why.
 
     predicted_ms: per generated token on the target, from its measured costs; None without any.
     """

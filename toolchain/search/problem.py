@@ -19,7 +19,7 @@ from toolchain.search.times import Times
 
 
 @dataclass(frozen=True)
-class Limits:
+class Constraints:
     """What must hold: bytes of weights and states as stored; relative loss of the metric; predicted milliseconds per
     token, where the target has measured costs. None is no limit."""
 
@@ -104,7 +104,7 @@ class Problem:
 
     tree: ModelTree
     options: Mapping[str, tuple[Choice, ...]]
-    limits: Limits
+    constraints: Constraints
     effort: Effort
     seed: int
     activations: str = "fp32"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exporters.formats.catalog import family_of
 from exporters.formats.families import DENSE, SPARSE
 from toolchain.compress.recipe import Choice
+from toolchain.files.progress import StepProgress
 from toolchain.model.tree import Layer
 from toolchain.search.problem import Evaluator, Problem
 
@@ -40,7 +41,7 @@ class Screening:
 
 
 def screened(
-    problem: Problem, evaluator: Evaluator, progress: Callable[[int, int], None] = lambda done, total: None
+    problem: Problem, evaluator: Evaluator, progress: StepProgress = lambda done, total: None
 ) -> tuple[Problem, Screening | None]:
     """The problem without the sparse options that cannot pay; None where there are none.
 

@@ -8,19 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from toolchain.compress.recipe import Choice, Recipe
+from toolchain.files.progress import Progress
 from toolchain.search.activations import activation_tier
 from toolchain.search.correction import corrected, sparse_factor
 from toolchain.search.frontier import frontier, meets, select
-from toolchain.search.judge import judged
+from toolchain.search.posterior import with_estimates
 from toolchain.search.problem import Evaluator, Problem
 from toolchain.search.screening import screened, sparse_options
 from toolchain.search.sensitivity import sensitivities
 from toolchain.search.store import recipe_key
 from toolchain.search.tiers import Losses, block_tier, global_tier, module_tier
 from toolchain.search.values import Candidate, SearchResult
-
-Progress = Callable[[str, int, int], None]
-"""Told of the stage, how much is done, and how much there is."""
 
 LEAST_STEP = 0.004
 """Closing in ends when the budgets differ by less than this share."""
@@ -66,21 +64,23 @@ class Trace:
             self.candidates[key] = candidate
             self.on_candidate(candidate)
 
-    def judged_as(self, recipe: Recipe) -> Candidate:
-        """A recipe that was tried, as judged beside all others."""
-        return next(c for c in self.judged if c.recipe == recipe)
+    def estimated_for(self, recipe: Recipe) -> Candidate:
+        """A recipe that was tried, as estimated beside all others."""
+        return next(c for c in self.estimated if c.recipe == recipe)
 
     @property
-    def judged(self) -> tuple[Candidate, ...]:
+    def estimated(self) -> tuple[Candidate, ...]:
         tried = self.candidates.values()
         if self.factor == 1.0:
-            return judged(tuple(tried))
+            return with_estimates(tuple(tried))
         losses = self.expected
-        return judged([dataclasses.replace(c, predicted=sum(losses[i] for i in c.recipe.items())) for c in tried])
+        return with_estimates(
+            [dataclasses.replace(c, predicted=sum(losses[i] for i in c.recipe.items())) for c in tried]
+        )
 
     @property
     def expected(self) -> Mapping[tuple[str, Choice], float]:
-        """The losses by which recipes are proposed and judged."""
+        """The losses by which recipes are proposed and estimated."""
         return self.losses if self.factor == 1.0 else corrected(self.losses, self.factor)
 
 
@@ -114,31 +114,31 @@ def search(
     except OutOfTime:
         if not trace.candidates:
             raise
-    candidates = trace.judged
-    winner, feasible = select(candidates, problem.limits)
+    candidates = trace.estimated
+    winner, feasible = select(candidates, problem.constraints)
     if chosen is not None and winner.recipe != chosen:
         winner = next(c for c in candidates if c.recipe == chosen)
-        feasible = meets(winner, problem.limits)
+        feasible = meets(winner, problem.constraints)
     return SearchResult(winner, feasible, frontier(candidates), candidates, seen, screening)
 
 
 def _rounded_activations(trace: Trace) -> Recipe:
     """The last tier's recipe, from the winner of the others."""
-    start = select(trace.judged, trace.problem.limits)[0].recipe
+    start = select(trace.estimated, trace.problem.constraints)[0].recipe
 
     def attempt(recipe: Recipe, why: str) -> Candidate:
         trace.attempt(recipe, "inputs", why)
-        return trace.judged_as(recipe)
+        return trace.estimated_for(recipe)
 
-    return activation_tier(trace.problem, lambda: trace.judged_as(start), trace.loss, attempt)
+    return activation_tier(trace.problem, lambda: trace.estimated_for(start), trace.loss, attempt)
 
 
 def _fall_back(trace: Trace) -> None:
     """Where nothing so far keeps the limits, try more bits, as far as the memory limit allows."""
-    limits = trace.problem.limits
+    constraints = trace.problem.constraints
     for name, recipe in trace.problem.wider:
-        fits = limits.max_bytes is None or trace.problem.bytes(recipe) <= limits.max_bytes
-        if limits.max_drop is not None and fits and not select(trace.judged, limits)[1]:
+        fits = constraints.max_bytes is None or trace.problem.bytes(recipe) <= constraints.max_bytes
+        if constraints.max_drop is not None and fits and not select(trace.estimated, constraints)[1]:
             trace.attempt(recipe, "global", name)
 
 
@@ -152,8 +152,8 @@ def _local_tiers(trace: Trace, progress: Progress) -> None:
         if factor > 1 + LEAST_CORRECTION:
             trace.factor = factor
             _climb(trace, "corrected", module_tier, trace.problem, ladder, progress)
-    if trace.problem.limits.max_drop is not None:
-        _close_in(trace, trace.problem.limits.max_drop, ladder, progress)
+    if trace.problem.constraints.max_drop is not None:
+        _close_in(trace, trace.problem.constraints.max_drop, ladder, progress)
 
 
 def _climb(
@@ -183,8 +183,8 @@ def budgets(problem: Problem) -> list[int]:
         top += max((s for s in sizes if s <= layer.params * (LARGEST_BITS + 1) / 8), default=min(sizes))
     count = problem.effort.budgets
     steps = {round(low * (top / low) ** (i / (count - 1))) for i in range(count)} if top > low else {low}
-    if problem.limits.max_bytes is not None and problem.limits.max_bytes >= low:
-        steps.add(problem.limits.max_bytes)
+    if problem.constraints.max_bytes is not None and problem.constraints.max_bytes >= low:
+        steps.add(problem.constraints.max_bytes)
     return sorted(steps)
 
 
@@ -196,7 +196,7 @@ def _close_in(trace: Trace, max_drop: float, ladder: list[int], progress: Progre
     steps, dense = trace.problem.effort.bisections, dense_alone(trace.problem)
     low = trace.problem.smallest_bytes
     for step in range(steps):
-        high = min((c.bytes for c in trace.judged if c.upper <= max_drop), default=0)
+        high = min((c.bytes for c in trace.estimated if c.upper <= max_drop), default=0)
         low = max([low, *(b for b in ladder if b < high)])
         if high - low < LEAST_STEP * high:
             return
@@ -205,6 +205,6 @@ def _close_in(trace: Trace, max_drop: float, ladder: list[int], progress: Progre
         for recipe in recipes:
             if recipe is not None:
                 trace.attempt(recipe, "module", f"closing in, {budget} bytes")
-        if not any(c.upper <= max_drop for c in trace.judged if c.recipe in recipes):
+        if not any(c.upper <= max_drop for c in trace.estimated if c.recipe in recipes):
             low = budget
         progress("closing in", step + 1, steps)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from exporters.formats.catalog import format_named
 from exporters.ops.activation_functions import ACTIVATION_GROUP
+from toolchain.files.progress import StepProgress
 from toolchain.search.problem import Evaluator, Problem
 from toolchain.search.values import Sensitivity
 
@@ -48,9 +47,7 @@ def activation_loss(weight: Tensor, hessian: Tensor, fisher: Tensor, group: int)
     return 0.5 * float(((weight.square() * step_square).sum(1) * fisher).sum()) / 12
 
 
-def sensitivities(
-    problem: Problem, evaluator: Evaluator, progress: Callable[[int, int], None]
-) -> tuple[Sensitivity, ...]:
+def sensitivities(problem: Problem, evaluator: Evaluator, progress: StepProgress) -> tuple[Sensitivity, ...]:
     """Every layer in every option."""
     results = []
     total = sum(len(options) for options in problem.options.values())

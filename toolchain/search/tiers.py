@@ -70,13 +70,13 @@ def module_tier(problem: Problem, losses: Losses, budget: int) -> Recipe | None:
     return {layer.path: problem.options[layer.path][i] for layer, i in zip(layers, chosen, strict=True)}
 
 
-def _divided(problem: Problem, losses: Losses, units: Sequence[Sequence[Recipe]], budget: int) -> list[int] | None:
-    """Which variant every unit gets: the least losses within the bytes, and within the time if that is limited."""
-    costs = [[_cost(problem, variant, losses) for variant in variants] for variants in units]
-    room, times, most_ms = budget - problem.tree.fixed_bytes, problem.times, problem.limits.max_ms
+def _divided(problem: Problem, losses: Losses, items: Sequence[Sequence[Recipe]], budget: int) -> list[int] | None:
+    """Which variant every item gets: the least losses within the bytes, and within the time if that is limited."""
+    costs = [[_cost(problem, variant, losses) for variant in variants] for variants in items]
+    room, times, most_ms = budget - problem.tree.fixed_bytes, problem.times, problem.constraints.max_ms
     if times is None or most_ms is None:
         return allocate(costs, room)
-    taken = [[sum(times.layer(p, c) for p, c in variant.items()) for variant in variants] for variants in units]
+    taken = [[sum(times.layer(p, c) for p, c in variant.items()) for variant in variants] for variants in items]
     return allocate_within(costs, taken, room, most_ms - times.fixed_ms)
 
 

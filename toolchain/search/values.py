@@ -15,7 +15,7 @@ class Candidate:
     """A recipe that was evaluated.
 
     bytes: weights and states as stored. predicted: the sum of its layers' sensitivities, nats per token. score: as
-    measured. drop, upper: the relative drop as judged from both, and its one-sided 95 % bound (see judge.py).
+    measured. drop, upper: the relative drop as estimated from both, and its one-sided 95 % bound (see posterior.py).
     tier, why: who proposed it. predicted_ms: time per token on the target, predicted from its costs; None without any.
     """
 

@@ -74,7 +74,7 @@ CELLS: tuple[Cell, ...] = (
 
 
 @dataclass(frozen=True)
-class Bar:
+class Goal:
     """A format in which `ours` may lose at most `share` of what `rival` loses; without a rival, at most `share`."""
 
     format: str
@@ -82,12 +82,12 @@ class Bar:
     share: float
 
 
-BARS = (
-    Bar("2:4/fp16", "sparsegpt", 0.5),
-    Bar("4:8/fp16", "sparsegpt", 0.5),
-    Bar("int3-g64", "gptq", 0.5),
-    Bar("int2-g64", "gptq", 0.5),
-    Bar(SDQ, None, 0.01),
+GOALS = (
+    Goal("2:4/fp16", "sparsegpt", 0.5),
+    Goal("4:8/fp16", "sparsegpt", 0.5),
+    Goal("int3-g64", "gptq", 0.5),
+    Goal("int2-g64", "gptq", 0.5),
+    Goal(SDQ, None, 0.01),
 )
 
 

@@ -26,21 +26,20 @@ from toolchain.compress.pruners import Pruner, Scored, Seen
 from toolchain.compress.quantized_model import QuantizedModel
 from toolchain.compress.recipe import Choice
 from toolchain.compress.scores import ESparse
+from toolchain.files.progress import Progress
 from toolchain.files.workspace import digest_of
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.layer_names import layers_named
 from toolchain.model.text import Text
 from toolchain.model.tree import Layer
 from toolchain.quality.reference import Reference, bits_per_byte, stream_logits
-from toolchain.study.cells import BARS, DISTIL, DUAL, PRUNED, Cell
+from toolchain.study.cells import DISTIL, DUAL, GOALS, PRUNED, Cell
 from toolchain.study.dual import dual_inputs
 from toolchain.study.formulas import ideal_bits, pattern_of, pruned_bits, throughput
 from toolchain.study.results import Result, Results
 from toolchain.tuning.distil import Schedule, fake_quantized_layers, tune
 from toolchain.tuning.parametrization import MaskedWeight, WeightParametrization
 from toolchain.tuning.stage import LONGEST_PIECE, with_vectors
-
-Progress = Callable[[str, int, int], None]
 
 STUDY_VERSION = 1
 """Raised when a cell's result would be another one."""
@@ -125,8 +124,12 @@ def run_study(
 
 
 def _when(cell: Cell) -> tuple[bool, bool, bool]:
-    """What takes seconds comes first, what is tuned last, and of that first what a bar is set for."""
-    return cell.tuned, not cell.tuned and cell.stages[0] in SLOW, cell.format not in {bar.format for bar in BARS}
+    """What takes seconds comes first, what is tuned last, and of that first what a goal needs."""
+    return (
+        cell.tuned,
+        not cell.tuned and cell.stages[0] in SLOW,
+        cell.format not in {goal.format for goal in GOALS},
+    )
 
 
 class _Runner:

@@ -1,4 +1,4 @@
-"""A study as tables: every cell, the bars with what was reached, and sparse formats beside dense ones of their size."""
+"""A study as tables: every cell, the goals and whether they are met, and sparse formats beside dense ones as large."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from targets.device import units
 from toolchain.delivery.reports.markdown import table
-from toolchain.study.cells import BARS, PRUNED
+from toolchain.study.cells import GOALS, PRUNED
 from toolchain.study.results import Result
 
 SHORT = (0, 1, 2, 3, 6, 8, 10, 13)
@@ -40,8 +40,8 @@ def cells(result: Result) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A bar and what was reached. allowed: the drop that ours may have; rival: that of the rival, None without one."""
+class GoalOutcome:
+    """A goal and its outcome. allowed: the drop that ours may have; rival: that of the rival, None without one."""
 
     format: str
     ours: float
@@ -54,16 +54,16 @@ class Verdict:
         return self.ours <= self.allowed
 
 
-def verdicts(results: Sequence[Result]) -> list[Verdict]:
-    """Every bar for which all that it needs is known."""
+def goal_outcomes(results: Sequence[Result]) -> list[GoalOutcome]:
+    """The outcome of every goal whose results are known."""
     drops = {(r.format, r.method): r.relative_drop for r in results}
     found = []
-    for bar in BARS:
-        ours, rival = drops.get((bar.format, "ours")), drops.get((bar.format, bar.rival or ""))
-        if ours is None or (bar.rival and rival is None):
+    for goal in GOALS:
+        ours, rival = drops.get((goal.format, "ours")), drops.get((goal.format, goal.rival or ""))
+        if ours is None or (goal.rival and rival is None):
             continue
-        allowed = bar.share if rival is None else bar.share * rival
-        found.append(Verdict(bar.format, ours, bar.rival, rival, allowed))
+        allowed = goal.share if rival is None else goal.share * rival
+        found.append(GoalOutcome(goal.format, ours, goal.rival, rival, allowed))
     return found
 
 
@@ -97,15 +97,15 @@ def _ours(result: Result) -> bool:
 def render(results: Sequence[Result], title: str) -> str:
     """The whole study as Markdown."""
     parts = [f"# {title}", table(COLUMNS, map(cells, results)), NOTE]
-    found = verdicts(results)
+    found = goal_outcomes(results)
     if found:
-        bars = [
+        compared = [
             (v.format, units.signed_percent(v.ours), v.rival or "", "" if v.rival_drop is None
              else units.signed_percent(v.rival_drop), units.percent(v.allowed), "yes" if v.met else "NO")
             for v in found
         ]  # fmt: skip
         head = ("format", "ours", "rival", "its drop", "allowed", "met")
-        parts += ["## Bars", table(head, bars)]
+        parts += ["## Goals", table(head, compared)]
     pairs = equal_bytes(results)
     if pairs:
         beside = [

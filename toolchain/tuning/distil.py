@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
+from toolchain.files.progress import StepProgress
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
 from toolchain.model.sentences import Sentences
@@ -25,8 +26,6 @@ from toolchain.tuning.corrected import parametrization_for
 from toolchain.tuning.held_out import HeldOut
 from toolchain.tuning.objective import DISTRIBUTION, Objective
 from toolchain.tuning.parametrization import WeightParametrization
-
-Progress = Callable[[int, int], None]
 
 CHECKPOINT_STEPS = 25
 """The work of at most so many steps is lost when a build is interrupted."""
@@ -86,7 +85,7 @@ def tune(
     ids: Reading,
     schedule: Schedule,
     checkpoint: Path,
-    progress: Progress = lambda done, total: None,
+    progress: StepProgress = lambda done, total: None,
     parametrizations: Mapping[str, WeightParametrization] | None = None,
     piece: int | None = None,
 ) -> Tuned:

@@ -10,11 +10,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from exporters.formats.base import Encoded
+from toolchain.files.progress import Progress
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Text
 from toolchain.tuning.distil import SENTENCES, Schedule, tune
-
-Progress = Callable[[str, int, int], None]
 
 CHECKPOINT = "tuning.pt"
 """In the work folder: where an interrupted tuning stood."""

@@ -15,10 +15,10 @@ from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload
 from targets.cpus import probe
 from targets.cpus.cost import predict
-from targets.cpus.probe import FORMATS, Plan, plan_for, working_sets
+from targets.cpus.probe import FORMATS, ProbePlan, plan_for, working_sets
 from targets.cpus.spec import Cpu, read_cpu, to_toml
 
-TINY = Plan(("int4-g64", "fp32"), ((64, 64), (128, 64), (128, 128)), (64, 128), (1,), 0.002)
+TINY = ProbePlan(("int4-g64", "fp32"), ((64, 64), (128, 64), (128, 128)), (64, 128), (1,), 0.002)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -17,7 +17,7 @@ from targets.device.evaluation import EvaluationRequest, evaluate
 from targets.device.measurement import MeasureRequest
 from targets.device.native import platform_name
 from targets.remote import device as remote
-from targets.remote.device import Device, LimitFound, Limits, Ran
+from targets.remote.device import Device, DeviceLimits, LimitFound, Ran
 from targets.remote.transport import Local
 
 ROOT = Path(__file__).parents[3]
@@ -45,7 +45,7 @@ def test_what_comes_back(packed, place):
         (folder,) = place.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700, "other users there must not look on"
         there, limit = device.evaluate(request)
-        measurement, _ = device.measure(SMALL, Limits(None, 1))
+        measurement, _ = device.measure(SMALL, DeviceLimits(None, 1))
     assert there == evaluate(packed.artifact, "model.onnx", packed.io, request) and limit is None
     assert len(measurement.decode_wall_ms) == 2 and measurement.read_bandwidth_gbs is None
     assert list(place.iterdir()) == []
@@ -55,9 +55,9 @@ def test_too_little_memory(packed, place):
     with Device(Local(), place=str(place)) as device:
         device.send(packed.artifact, read_manifest(packed.artifact), native=False)
         with pytest.raises(ConstraintsNotMet, match=r"local: it does not run in 20\.0 MB.*it was stopped \(") as error:
-            device.measure(SMALL, Limits(20_000_000))
+            device.measure(SMALL, DeviceLimits(20_000_000))
         assert error.value.exit_code == 4
-        _, limit = device.measure(SMALL, Limits(10**9))
+        _, limit = device.measure(SMALL, DeviceLimits(10**9))
     assert isinstance(limit, LimitFound) and not limit.killed and 10**7 < (limit.peak_bytes or 0) < 10**9
 
 

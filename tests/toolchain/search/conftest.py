@@ -12,7 +12,7 @@ from exporters.formats.catalog import format_named, formats_matching
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.model.tree import Block, Layer, ModelTree
 from toolchain.quality.reference import Score
-from toolchain.search.problem import Effort, Limits, Problem, layer_options
+from toolchain.search.problem import Constraints, Effort, Problem, layer_options
 from toolchain.search.search import OutOfTime
 from toolchain.search.store import Journal
 
@@ -42,7 +42,7 @@ def problem() -> ProblemMaker:
         effort: Effort = EFFORT,
     ) -> Problem:
         options = layer_options(tree(), formats_matching(formats), pins or {}, effort.method)
-        return Problem(tree(), options, Limits(max_bytes, max_drop), effort, 0)
+        return Problem(tree(), options, Constraints(max_bytes, max_drop), effort, 0)
 
     return make
 

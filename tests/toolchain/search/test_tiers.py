@@ -48,7 +48,7 @@ def test_everything_pinned_is_one_proposal(problem: Any) -> None:
 def test_where_a_layer_lacks_a_format_it_takes_the_nearest_bits(problem: Any) -> None:
     made = problem()
     options = dict(made.options) | {"head": tuple(c for c in made.options["head"] if c.format in ("fp16", "int3-g64"))}
-    recipe = uniform(Problem(made.tree, options, made.limits, made.effort, 0), Choice("int4-g64", "range"))
+    recipe = uniform(Problem(made.tree, options, made.constraints, made.effort, 0), Choice("int4-g64", "range"))
     assert recipe["head"].format == "int3-g64"
     assert recipe["blocks.0.key"].format == "int4-g64"
 

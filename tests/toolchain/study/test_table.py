@@ -1,4 +1,4 @@
-"""Tables and verdicts from results that are made up, so that every figure is known."""
+"""Tables and goals from results that are made up, so that every figure is known."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from exporters.artifact.errors import SlmcError
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import METHODS, method_named, method_takes
 from toolchain.compress.ordered import ORDERED
-from toolchain.study.cells import BARS, CELLS, DISTIL, OURS, chosen
+from toolchain.study.cells import CELLS, DISTIL, GOALS, OURS, chosen
 from toolchain.study.picture import draw
 from toolchain.study.results import Result
-from toolchain.study.table import COLUMNS, cells, equal_bytes, render, verdicts
+from toolchain.study.table import COLUMNS, cells, equal_bytes, goal_outcomes, render
 
 BASE = Result("2:4/fp16", "sparsegpt", ("sparsegpt",), 55.0, 50.0, 0.1, 0.004, 1.9, 0.2, 0.7, 0.03, 1000, 8.75, 8.65,
               2.0, 3.21)  # fmt: skip
@@ -28,7 +28,7 @@ def result(fmt: str, method: str, drop: float, size: int = 1000) -> Result:
 
 def test_bars_by_hand() -> None:
     """SparseGPT loses 10 %: ours may lose 5 %. SDQ may lose 1 %, whatever others lose."""
-    found = verdicts(
+    found = goal_outcomes(
         [BASE, result("2:4/fp16", "ours", 0.049), result("int2-g64", "gptq", 0.2), result("int2-g64", "ours", 0.11),
          result("1:8/int8+6:8/fp4-g16", "ours", 0.0099), result("4:8/fp16", "ours", 0.01)]
     )  # fmt: skip
@@ -77,9 +77,9 @@ def test_every_cell_can_be_carried_out() -> None:
         assert cell.tuned == (cell.method == "ours") == (cell.stages[-1] == DISTIL)
     assert {m.name for m in METHODS} >= {stages[0] for stages in OURS.values()}
     known = {(c.format, c.method) for c in CELLS}
-    for bar in BARS:
-        assert (bar.format, "ours") in known
-        assert bar.rival is None or (bar.format, bar.rival) in known
+    for goal in GOALS:
+        assert (goal.format, "ours") in known
+        assert goal.rival is None or (goal.format, goal.rival) in known
 
 
 def test_cells_by_glob() -> None:

@@ -1,4 +1,4 @@
-"""What a candidate is believed to lose: its noisy measurement, drawn towards what its layers' sensitivities predict.
+"""Posterior estimate of a candidate's loss, from its noisy measurement and what its layers' sensitivities predict.
 
 Spikes flip near their threshold, so that two recipes of the same quality differ by tenths of a percent on a short
 text, and the fp32 model is itself one such draw. The sensitivities have no such noise but an unknown scale, which all
@@ -22,8 +22,8 @@ MODEL_ERROR = 0.5
 FLOOR = 1e-4
 """Nats that no prediction is trusted beyond."""
 
-LUCK = 3e-3
-"""Standard deviation, in nats, that the fp32 model's own luck on a text is expected to have."""
+BIAS_STD = 3e-3
+"""Standard deviation, in nats, that the fp32 model's own bias on a text is expected to have."""
 
 LARGEST_SCALE = 10.0
 """A larger scale comes from predictions that are too small to tell it."""
@@ -33,14 +33,14 @@ ONE_SIDED_95 = 1.645
 
 @dataclass(frozen=True)
 class Line:
-    """Measured loss = luck + scale * predicted, in nats per token."""
+    """Measured loss = bias + scale * predicted, in nats per token."""
 
     scale: float
-    luck: float
+    bias: float
 
 
 def fit(candidates: Sequence[Candidate]) -> Line:
-    """The line by least squares with weights 1 / variance, luck ~ N(0, LUCK^2), scale >= 0.
+    """The line by least squares with weights 1 / variance, bias ~ N(0, BIAS_STD^2), scale >= 0.
 
     The variance of a point is that of its measurement and of its scaled prediction, so the fit is repeated.
     """
@@ -51,30 +51,30 @@ def fit(candidates: Sequence[Candidate]) -> Line:
     line = Line(0.5, 0.0)
     for _ in range(5 if len(noisy) > 1 and predicted.any() else 0):
         weight = 1 / (noise**2 + (MODEL_ERROR * line.scale * predicted) ** 2 + FLOOR**2)
-        # The measurements share one text, so their luck is one draw however many they are.
-        luck = float((weight * (measured - line.scale * predicted)).sum() / (weight.sum() + 1 / LUCK**2))
-        scale = float((weight * predicted * (measured - luck)).sum() / (weight * predicted**2).sum())
-        line = Line(min(max(scale, 0.0), LARGEST_SCALE), luck)
+        # The measurements share one text, so their bias is one draw however many they are.
+        bias = float((weight * (measured - line.scale * predicted)).sum() / (weight.sum() + 1 / BIAS_STD**2))
+        scale = float((weight * predicted * (measured - bias)).sum() / (weight * predicted**2).sum())
+        line = Line(min(max(scale, 0.0), LARGEST_SCALE), bias)
     return line
 
 
-def judged(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """The candidates with drop and upper filled in.
+def with_estimates(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The candidates with their posterior estimates: drop and upper filled in.
 
-        prior   d ~ N(scale p, (MODEL_ERROR scale p)^2 + FLOOR^2),   measurement   m - luck ~ N(d, standard_error^2)
+        prior   d ~ N(scale p, (MODEL_ERROR scale p)^2 + FLOOR^2),   measurement   m - bias ~ N(d, standard_error^2)
 
-    drop is the posterior mean of d, plus the luck where it is against us, as relative loss; upper its one-sided 95 %
+    drop is the posterior mean of d, plus the bias where it is against us, as relative loss; upper its one-sided 95 %
     bound.
     """
     line = fit(candidates)
-    return tuple(_judge(c, line) for c in candidates)
+    return tuple(_with_estimate(c, line) for c in candidates)
 
 
 def _finite(candidate: Candidate) -> bool:
     return math.isfinite(candidate.score.relative_drop) and math.isfinite(candidate.predicted)
 
 
-def _judge(candidate: Candidate, line: Line) -> Candidate:
+def _with_estimate(candidate: Candidate, line: Line) -> Candidate:
     if not _finite(candidate):
         return dataclasses.replace(candidate, drop=math.inf, upper=math.inf)
     measured, noise = math.log1p(candidate.score.relative_drop), candidate.score.standard_error
@@ -83,6 +83,6 @@ def _judge(candidate: Candidate, line: Line) -> Candidate:
     prior = line.scale * candidate.predicted
     trust = (MODEL_ERROR * prior) ** 2 + FLOOR**2
     precision = 1 / trust + 1 / noise**2
-    mean = (prior / trust + (measured - line.luck) / noise**2) / precision + max(line.luck, 0.0)
+    mean = (prior / trust + (measured - line.bias) / noise**2) / precision + max(line.bias, 0.0)
     upper = mean + ONE_SIDED_95 / math.sqrt(precision)
     return dataclasses.replace(candidate, drop=math.expm1(mean), upper=math.expm1(upper))

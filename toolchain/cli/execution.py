@@ -19,7 +19,7 @@ from targets.device.measurement import Measurement, MeasureRequest
 from targets.device.native import foreign_library
 from targets.device.units import parse_bytes
 from targets.measure.child import measure
-from targets.remote.device import MODEL, Device, LimitFound, Limits
+from targets.remote.device import MODEL, Device, DeviceLimits, LimitFound
 from targets.remote.emulation import emulated_python
 from targets.remote.transport import ALLOWED, LOCAL, parse_transport
 from toolchain.cli.console import Console
@@ -32,7 +32,7 @@ artifact_native = click.option(
     "--artifact-native", is_flag=True, help="Trust the artifact: run the operators that it brings, which are code."
 )
 
-elsewhere_options = stack(
+execution_options = stack(
     click.option("--on", help=f"Where to run: {ALLOWED}. Here, if not given."),
     click.option("--remote-python", help="The Python to use there, with numpy, onnxruntime and tokenizers."),
     click.option("--remote-dir", default="", help="Folder there for temporary files; its own if not given."),
@@ -45,8 +45,8 @@ elsewhere_options = stack(
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """What `elsewhere_options` gave."""
+class ExecutionOptions:
+    """What `execution_options` gave."""
 
     on: str | None = None
     remote_python: str | None = None
@@ -58,10 +58,10 @@ class Elsewhere:
     artifact_native: bool = False
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> DeviceLimits:
         if self.limit_memory is None:
-            return Limits(None, self.limit_cores)
-        return Limits(parse_bytes(self.limit_memory, "--limit-memory"), self.limit_cores)
+            return DeviceLimits(None, self.limit_cores)
+        return DeviceLimits(parse_bytes(self.limit_memory, "--limit-memory"), self.limit_cores)
 
 
 class Site(Protocol):
@@ -108,7 +108,7 @@ class Here:
 class There:
     """A device that the artifact was sent to."""
 
-    def __init__(self, device: Device, limits: Limits, *, trusted: bool = False) -> None:
+    def __init__(self, device: Device, limits: DeviceLimits, *, trusted: bool = False) -> None:
         self._trusted = trusted
         self.name, self.speed_counts = device.transport.name, device.transport.speed_counts
         self._device, self._limits = device, limits
@@ -129,7 +129,7 @@ class There:
 
 @contextlib.contextmanager
 def site(
-    place: Elsewhere, console: Console, artifact: Path, manifest: Manifest, *, native: bool, speed: bool
+    place: ExecutionOptions, console: Console, artifact: Path, manifest: Manifest, *, native: bool, speed: bool
 ) -> Iterator[Site]:
     """The machine that the options name, with the artifact, whose files have been checked, on it.
 
@@ -143,7 +143,7 @@ def site(
     limits = place.limits
     if not place.force:
         refuse_by_forecast(manifest, limits.memory_bytes)
-    if place.on is None and limits == Limits():
+    if place.on is None and limits == DeviceLimits():
         say_whose_operators(console, artifact, native=native, trusted=place.artifact_native)
         yield Here(artifact, manifest.io, trusted=place.artifact_native)
         return

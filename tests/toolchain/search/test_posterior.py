@@ -1,4 +1,4 @@
-"""What candidates are believed to lose: by hand for one, and on synthetic ones whose scale and luck are known."""
+"""What candidates are believed to lose: by hand for one, and on synthetic ones whose scale and bias are known."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import pytest
 
 from toolchain.quality.reference import Score
-from toolchain.search.judge import LUCK, fit, judged
+from toolchain.search.posterior import BIAS_STD, fit, with_estimates
 from toolchain.search.values import Candidate
 
 
@@ -18,40 +18,40 @@ def candidate(predicted: float, measured: float, error: float) -> Candidate:
     return Candidate({}, 1000, predicted, score, "global", "test")
 
 
-def synthetic(scale: float, luck: float, error: float, seed: int, count: int = 60) -> list[Candidate]:
+def synthetic(scale: float, bias: float, error: float, seed: int, count: int = 60) -> list[Candidate]:
     """Candidates over three decades of predicted loss, each off by 30 % of its prediction and by its noise."""
     dice = random.Random(seed)
     made = []
     for _ in range(count):
         predicted = 10 ** dice.uniform(-4, -0.5)
         truth = scale * predicted * (1 + 0.3 * dice.gauss(0, 1))
-        made.append(candidate(predicted, luck + truth + dice.gauss(0, error), error))
+        made.append(candidate(predicted, bias + truth + dice.gauss(0, error), error))
     return made
 
 
 @pytest.mark.parametrize("scale", [0.2, 0.5, 1.0, 3.0])
-@pytest.mark.parametrize("luck", [-0.004, 0.0, 0.004])
-def test_scale_and_luck_are_recovered(scale: float, luck: float) -> None:
+@pytest.mark.parametrize("bias", [-0.004, 0.0, 0.004])
+def test_scale_and_bias_are_recovered(scale: float, bias: float) -> None:
     errors = []
     for seed in range(10):
-        line = fit(synthetic(scale, luck, 0.002, seed))
+        line = fit(synthetic(scale, bias, 0.002, seed))
         assert line.scale == pytest.approx(scale, rel=0.4)
-        assert line.luck == pytest.approx(luck, abs=0.002)
+        assert line.bias == pytest.approx(bias, abs=0.002)
         errors.append(line.scale / scale - 1)
     assert abs(sum(errors) / 10) < 0.12
 
 
-def test_without_noise_or_model_error_the_line_is_exact_but_for_the_prior_on_luck() -> None:
+def test_without_noise_or_model_error_the_line_is_exact_but_for_the_prior_on_bias() -> None:
     made = [candidate(p, 0.002 + 0.7 * p, 1e-6) for p in (1e-5, 0.001, 0.01, 0.03, 0.1, 0.2)]
     line = fit(made)
     assert line.scale == pytest.approx(0.7, rel=0.05)
-    assert line.luck == pytest.approx(0.002, rel=0.05)
+    assert line.bias == pytest.approx(0.002, rel=0.05)
 
 
-def test_few_noisy_measurements_say_little_about_luck() -> None:
-    """Two points of noise 0.03 around 0.03 tell nearly nothing about a luck that is expected within 0.003."""
+def test_few_noisy_measurements_say_little_about_bias() -> None:
+    """Two points of noise 0.03 around 0.03 tell nearly nothing about a bias that is expected within 0.003."""
     line = fit([candidate(1e-6, 0.03, 0.03), candidate(0.5, 0.28, 0.03)])
-    assert 0 < line.luck < LUCK / 3
+    assert 0 < line.bias < BIAS_STD / 3
 
 
 def test_the_scale_is_never_negative() -> None:
@@ -73,18 +73,18 @@ def test_the_scale_is_never_negative() -> None:
 def test_too_little_to_fit_gives_the_expected_half(made: list[Candidate]) -> None:
     """A second-order prediction counts the loss twice where gradients are noisy: 0.5 is what is assumed."""
     line = fit(made)
-    assert (line.scale, line.luck) == (0.5, 0.0)
+    assert (line.scale, line.bias) == (0.5, 0.0)
 
 
 def test_one_candidate_by_hand() -> None:
     """Prior 0.5 * 0.04 = 0.02 with deviation 0.01; measured 0.05 with deviation 0.01: in the middle, 0.01 / sqrt 2."""
-    (result,) = judged([candidate(0.04, 0.05, 0.01)])
+    (result,) = with_estimates([candidate(0.04, 0.05, 0.01)])
     assert math.log1p(result.drop) == pytest.approx(0.035, rel=1e-3)
     assert math.log1p(result.upper) == pytest.approx(0.035 + 1.645 * 0.01 / math.sqrt(2), rel=1e-3)
 
 
 def test_an_exact_measurement_is_believed_and_an_unknown_one_is_not() -> None:
-    exact, unknown = judged([candidate(0.04, 0.05, 0.0), candidate(0.04, 0.05, math.inf)])
+    exact, unknown = with_estimates([candidate(0.04, 0.05, 0.0), candidate(0.04, 0.05, math.inf)])
     assert exact.drop == exact.upper == pytest.approx(math.expm1(0.05))
     assert math.log1p(unknown.drop) == pytest.approx(0.02)
     assert math.log1p(unknown.upper) == pytest.approx(0.02 + 1.645 * 0.01, rel=1e-3)
@@ -92,17 +92,18 @@ def test_an_exact_measurement_is_believed_and_an_unknown_one_is_not() -> None:
 
 def test_candidates_keep_their_order_and_everything_else() -> None:
     made = synthetic(0.5, 0.0, 0.002, 1, 10)
-    for before, after in zip(made, judged(made), strict=True):
+    for before, after in zip(made, with_estimates(made), strict=True):
         assert (after.predicted, after.score, after.bytes, after.tier) == (
             before.predicted, before.score, before.bytes, before.tier
         )  # fmt: skip
         assert after.drop < after.upper
 
 
-def test_luck_counts_only_where_it_is_against_us() -> None:
+def test_bias_counts_only_where_it_is_against_us() -> None:
     """The same losses, read on a text that flatters (measured lower) or slights (higher) every candidate."""
     flattered, slighted = (
-        judged([candidate(p, luck + 0.5 * p, 1e-4) for p in (1e-4, 0.001, 0.01, 0.03, 0.1)]) for luck in (-0.004, 0.004)
+        with_estimates([candidate(p, bias + 0.5 * p, 1e-4) for p in (1e-4, 0.001, 0.01, 0.03, 0.1)])
+        for bias in (-0.004, 0.004)
     )
     truth = 0.5 * 0.001
     assert math.log1p(flattered[1].drop) == pytest.approx(truth, abs=5e-4)
@@ -118,17 +119,17 @@ def test_the_bound_holds_for_about_95_percent() -> None:
             predicted = 10 ** dice.uniform(-3.5, -1)
             truths.append(max(0.5 * predicted * (1 + 0.5 * dice.gauss(0, 1)), 0.0))
             made.append(candidate(predicted, truths[-1] + dice.gauss(0, 0.003), 0.003))
-        below += sum(truth <= math.log1p(c.upper) for truth, c in zip(truths, judged(made), strict=True))
+        below += sum(truth <= math.log1p(c.upper) for truth, c in zip(truths, with_estimates(made), strict=True))
         count += 40
     assert 0.92 < below / count < 0.995
 
 
 def test_a_smooth_prediction_beats_the_noise() -> None:
-    """With noise as large as the losses, judged drops are nearer to the truth than measured ones."""
+    """With noise as large as the losses, estimated drops are nearer to the truth than measured ones."""
     judged_error, measured_error = 0.0, 0.0
     for seed in range(10):
         made = synthetic(0.5, 0.0, 0.01, seed)
-        for c in judged(made):
+        for c in with_estimates(made):
             truth = 0.5 * c.predicted
             judged_error += abs(math.log1p(c.drop) - truth)
             measured_error += abs(math.log1p(c.score.relative_drop) - truth)
