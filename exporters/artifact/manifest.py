@@ -200,6 +200,8 @@ class Manifest:
     """The whole manifest.json.
 
     text: of a language model; None of a classifier, and of artifacts from before it was written.
+    operators: platform -> id of the sources of its compiled operators, see native_library.build_id; None in older
+    artifacts.
     """
 
     schema_version: int
@@ -215,6 +217,7 @@ class Manifest:
     constraints: tuple[Constraint, ...]
     files: dict[str, FileEntry]
     text: TextRules | None = None
+    operators: dict[str, str] | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

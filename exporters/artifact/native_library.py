@@ -5,11 +5,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import re
 from pathlib import Path
+from typing import Final
 
 from exporters.artifact.errors import NotAvailable
+from exporters.artifact.opening import MIB, read_bytes
 
 _FILE_NAME = "libslmc_ops.so"
+_LIBRARY_BYTES: Final = 256 * MIB
+_BUILD_ID: Final = re.compile(rb"slmc_build_id=([0-9a-f]{64})\0")
 
 
 def library_path() -> Path:
@@ -41,3 +46,15 @@ def library() -> ctypes.CDLL:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise NotAvailable(f"{path} cannot be loaded ({error}); install again with 'pip install .'") from error
+
+
+def build_id(path: Path) -> str | None:
+    """Which sources a library was compiled from, by the mark in its file, which is not loaded: a library is code.
+
+    Equal for equal sources, whatever compiled them; None where there is no mark, as in older libraries.
+
+    Raises:
+        SlmcError: the file cannot be read.
+    """
+    found = _BUILD_ID.search(read_bytes(path, "install or copy it again", _LIBRARY_BYTES))
+    return found[1].decode() if found else None

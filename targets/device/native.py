@@ -9,7 +9,8 @@ import platform
 from pathlib import Path
 
 from exporters.artifact.errors import NotAvailable
-from exporters.artifact.native_library import library_path
+from exporters.artifact.manifest import MANIFEST_NAME, read_manifest
+from exporters.artifact.native_library import build_id, library_path
 from targets.device.host import host_isa
 
 LIBRARY_NAME = "libslmc_ops.so"
@@ -31,8 +32,8 @@ def serving_library(artifact: Path, *, own: bool = False) -> Path | None:
     """The operator library that serves an artifact here; None for plain ONNX Runtime.
 
     A library is code. An artifact's own is loaded only where `own` says so: on a device, or because the user trusts
-    whom the artifact is from. Else the installed one serves, if the artifact brings the very same bytes for this
-    platform, or none at all.
+    whom the artifact is from. Else the installed one serves, if the artifact brings the same build for this platform,
+    or none at all.
     """
     brought = artifact_library(artifact)
     if own and _serves(brought):
@@ -58,14 +59,28 @@ def artifact_library(artifact: Path) -> Path:
 
 
 def foreign_library(artifact: Path) -> bool:
-    """Whether an artifact brings a library for this platform that is not the installed one, byte for byte."""
+    """Whether an artifact brings a library for this platform that is another build than the installed one.
+
+    The same build has the same bytes, or was compiled from the sources that the manifest names.
+
+    Raises:
+        SlmcError: the manifest cannot be read.
+    """
     brought = artifact_library(artifact)
     if not brought.is_file():
         return False
     try:
-        return not filecmp.cmp(brought, library_path(), shallow=False)
+        installed = library_path()
     except NotAvailable:
         return True
+    return not filecmp.cmp(brought, installed, shallow=False) and not _same_sources(artifact, installed)
+
+
+def _same_sources(artifact: Path, installed: Path) -> bool:
+    if not (artifact / MANIFEST_NAME).is_file():
+        return False
+    named = (read_manifest(artifact).operators or {}).get(platform_name())
+    return named is not None and named == build_id(installed)
 
 
 def isa_name(library: Path | None) -> str:

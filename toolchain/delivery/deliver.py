@@ -41,6 +41,7 @@ from targets.device.session import Session
 from toolchain.compress.recipe import ACTIVATION_BITS, Recipe
 from toolchain.delivery import package
 from toolchain.delivery.generation import Sampling, classified, continuation, prompt_ids, shares_text
+from toolchain.delivery.operators import build_ids
 from toolchain.delivery.reports.catalog import REPORTS
 from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.validate import (
@@ -152,7 +153,9 @@ def deliver(
     done("measurement")
     predicted = _predicted(staging, destination.target, threads)
     findings = _Findings(parity=agreement, quality=found, measured=speed, sample=sample, predicted=predicted)
-    manifest = _manifest(model, plan, graph, findings, tuned=tuned)
+    manifest = dataclasses.replace(
+        _manifest(model, plan, graph, findings, tuned=tuned), operators=build_ids(destination.libraries)
+    )
     report = _report(model, plan, manifest, findings)
     manifest = _write(staging, destination.configuration, plan, manifest, report)
     done("report")

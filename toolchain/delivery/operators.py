@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from exporters.artifact.errors import SlmcError
-from exporters.artifact.native_library import library_path
+from exporters.artifact.native_library import build_id, library_path
 from exporters.artifact.opening import open_file
 from targets.device.native import platform_name
 
@@ -47,3 +47,8 @@ def operator_libraries(more: Sequence[Path]) -> dict[str, Path]:
             raise SlmcError(f"--native {path}: a second library for {platform}, beside {libraries[platform]}; give one")
         libraries[platform] = path
     return libraries
+
+
+def build_ids(libraries: Mapping[str, Path]) -> dict[str, str]:
+    """Platform -> id of the sources that its library was compiled from; a library that says none is left out."""
+    return {platform: said for platform, path in libraries.items() if (said := build_id(path))}

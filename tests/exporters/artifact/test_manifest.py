@@ -53,6 +53,7 @@ FULL = Manifest(
     constraints=(Constraint("max-memory", 100.0, 90.0, "bytes", True), Constraint("a", 1.0, 2.0, "ms", False)),
     files={"model.onnx": FileEntry(20, "ef" * 32), "native/linux-x86_64/libslmc_ops.so": FileEntry(1, "00")},
     text=TextRules((1,), (2, 0), ("\n\n",), 3, CHAT),
+    operators={"linux-x86_64": "0f" * 32},
 )  # fmt: skip
 
 
@@ -68,6 +69,7 @@ NOTHING = {
     "files": {},
     "recipe": {},
     "text": None,
+    "operators": None,
 }
 BARE = dataclasses.replace(FULL, **NOTHING)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporters.artifact.errors import NotAvailable
+from exporters.artifact.manifest import Bytes, Io, Manifest, Producer, Source
 from targets.device import native
 from targets.device.host import host_isa
 from targets.device.native import LIBRARY_NAME, foreign_library, isa_name, platform_name, serving_library
@@ -61,6 +63,10 @@ def installed(tmp_path, monkeypatch) -> Path:
     return library
 
 
+BARE = Manifest(
+    1, Producer("slmc", "0"), "now", Source("m", "spikegpt", "", 1), Io("t", "l", ()), {}, Bytes(1, 1, 1, 1),
+    None, None, None, (), {},
+)  # fmt: skip
 MARKS = """#include <stdlib.h>
 #include <stdio.h>
 __attribute__((constructor)) static void run(void) { FILE *f = fopen(getenv("RAN"), "w"); if (f) fclose(f); }
@@ -75,6 +81,45 @@ def test_the_installed_one_serves_an_artifact_that_brings_the_same(tmp_path, ins
 
 def test_an_artifact_without_one_is_served_too(tmp_path, installed):
     assert serving_library(tmp_path / "a") == installed.resolve() == serving_library(tmp_path / "a", own=True)
+
+
+def named(artifact: Path, operators: dict[str, str] | None) -> None:
+    (artifact / "manifest.json").write_text(dataclasses.replace(BARE, operators=operators).to_json())
+
+
+def build(path: Path, digit: str, more: str = "") -> Path:
+    return compiled(path, f'{ENTRY}const char *slmc_build_id(void) {{ return "slmc_build_id={digit * 64}"; }}\n{more}')
+
+
+@pytest.mark.parametrize(
+    ("operators", "served"),
+    [
+        ({platform_name(): "a" * 64}, True),
+        ({platform_name(): "b" * 64}, False),
+        ({"linux-other": "a" * 64}, False),
+        ({platform_name(): ""}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_the_installed_one_serves_what_was_compiled_from_its_sources_elsewhere(
+    tmp_path, monkeypatch, operators, served
+):
+    """What the brought library says of itself does not count, and it is not loaded: its manifest is compared."""
+    installed = build(tmp_path / "installed.so", "a")
+    monkeypatch.setattr(native, "library_path", lambda: installed)
+    monkeypatch.setenv("RAN", str(tmp_path / "ran"))
+    placed(tmp_path / "a", build(tmp_path / "elsewhere.so", "a", MARKS))
+    named(tmp_path / "a", operators)
+    assert foreign_library(tmp_path / "a") is not served
+    assert serving_library(tmp_path / "a") == (installed.resolve() if served else None)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_installed_one_that_names_no_sources_serves_only_its_own_bytes(tmp_path, installed):
+    placed(tmp_path / "a", build(tmp_path / "elsewhere.so", "a"))
+    named(tmp_path / "a", {platform_name(): "a" * 64})
+    assert foreign_library(tmp_path / "a") and serving_library(tmp_path / "a") is None
 
 
 @pytest.mark.parametrize("here", [True, False])

@@ -1,0 +1,12 @@
+# A name for what is compiled: the same for the same sources, whatever compiler and machine.
+file(GLOB id_files RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} CONFIGURE_DEPENDS *.cc *.h CMakeLists.txt)
+list(SORT id_files)
+set(id_list "")
+foreach(name IN LISTS id_files)
+  file(SHA256 ${CMAKE_CURRENT_SOURCE_DIR}/${name} hash)
+  string(APPEND id_list "${hash}  ${name}\n")
+endforeach()
+string(SHA256 build_id "${id_list}")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${id_files})
+target_sources(slmc_ops PRIVATE build_id.cc)
+set_source_files_properties(build_id.cc PROPERTIES COMPILE_DEFINITIONS SLMC_BUILD_ID="${build_id}")
