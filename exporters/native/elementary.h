@@ -6,12 +6,6 @@
 
 // Symbols are hidden but for these.
 #define SLMC_EXPORT __attribute__((visibility("default")))
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-// One body, compiled once per instruction set; the loader picks at start.
-#define SLMC_MULTIARCH SLMC_EXPORT __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define SLMC_MULTIARCH SLMC_EXPORT
-#endif
 // Before a loop over channels: its rounds are independent, whatever the pointers look like.
 #define SLMC_LANES _Pragma("GCC ivdep")
 #define SLMC_INLINE inline __attribute__((always_inline))

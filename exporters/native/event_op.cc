@@ -5,8 +5,7 @@
 #include <cmath>
 
 #include "elementary.h"
-#include "events.h"
-#include "isa.h"
+#include "kernels.h"
 #include "products.h"
 
 namespace slmc {
@@ -17,18 +16,6 @@ constexpr int64_t kWorthThreadsInUse = 1 << 19;  // weights: half of what pays w
 constexpr int64_t kTaskWords = 128;         // a task's piece of a row: half a kilobyte
 constexpr int64_t kManyTokens = 8;
 constexpr double kDenseShare = 0.4;         // of inputs in use, from where on many tokens are a dense product
-
-const EventKernels& kernels() {
-  switch (isa()) {
-#if defined(__x86_64__)
-    case kWideVector: return avx512_event_kernels();
-    case kVector: return avx2_event_kernels();
-#elif defined(__aarch64__)
-    case kVector: return neon_event_kernels();
-#endif
-    default: return portable_event_kernels();
-  }
-}
 
 // x [K] rounded to 127 steps of its largest, per min(group, 128) inputs of a group.
 void round_to_grid(const EventMatrix& m, const float* x, float* rounded) {
@@ -48,7 +35,7 @@ Events list_events(const EventMatrix& m, const float* x, Arena& arena, Signs sig
   for (int64_t g = 0; g < m.groups; ++g) {
     const int64_t end = (g + 1) * m.group < m.K ? (g + 1) * m.group : m.K;
     first[g] = count;
-    count += kernels().list(x, g * m.group, end, signs, index + count);
+    count += kernels().events->list(x, g * m.group, end, signs, index + count);
     if (!m.zeros) continue;
     sums[g] = 0;
     for (int32_t i = first[g]; i < count; ++i) sums[g] += x[index[i]];
@@ -130,13 +117,13 @@ class EventLinear : public Kernel {
     float* less = ternary ? arena.take<float>(tokens * m.N) : nullptr;
     const bool dense = tokens >= kManyTokens && static_cast<double>(active) > kDenseShare * static_cast<double>(tokens * m.K);
     over_words(call, m, active * m.N, [&](int64_t begin, int64_t end) {
-      if (dense) return kernels().product(m, x, tokens, y, begin, end);
+      if (dense) return kernels().events->product(m, x, tokens, y, begin, end);
       const int64_t from = begin * m.per_word(), to = end * m.per_word() < m.N ? end * m.per_word() : m.N;
       for (int64_t t = 0; t < tokens; ++t) {
         float* out = y + t * m.N;
-        kernels().multiply(m, events[t], out, begin, end);
+        kernels().events->multiply(m, events[t], out, begin, end);
         if (!negative[t].x) continue;
-        kernels().multiply(m, negative[t], less + t * m.N, begin, end);
+        kernels().events->multiply(m, negative[t], less + t * m.N, begin, end);
         for (int64_t n = from; n < to; ++n) out[n] += less[t * m.N + n];
       }
     });

@@ -39,25 +39,7 @@ struct Events {
   SLMC_INLINE int64_t count(int64_t groups) const { return first[groups]; }
 };
 
-enum Signs { kAnySign, kPositive, kNegative };
-
 constexpr int64_t kListRoom = 16;  // places behind a list that may be written
-
-// Lists the inputs from .. to of one token that are not zero, of these signs; returns how many. Here without branches,
-// which noise would mislead.
-inline int32_t list_inputs(const float* x, int64_t from, int64_t to, Signs signs, int32_t* index) {
-  const auto list = [&](const auto& keep) {
-    int32_t count = 0;
-    for (int64_t k = from; k < to; ++k) {
-      index[count] = static_cast<int32_t>(k);
-      count += keep(x[k]);
-    }
-    return count;
-  };
-  if (signs == kPositive) return list([](float value) { return value > 0; });
-  if (signs == kNegative) return list([](float value) { return value < 0; });
-  return list([](float value) { return value != 0; });
-}
 
 struct EventKernels {
   // One token's outputs of the words first .. last; `first` is a multiple of kBlockWords. Called from several threads.
@@ -67,10 +49,5 @@ struct EventKernels {
   // As list_inputs.
   int32_t (*list)(const float* x, int64_t from, int64_t to, Signs signs, int32_t* index);
 };
-
-const EventKernels& portable_event_kernels();
-const EventKernels& avx2_event_kernels();
-const EventKernels& avx512_event_kernels();
-const EventKernels& neon_event_kernels();
 
 }  // namespace slmc

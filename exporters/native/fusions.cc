@@ -1,7 +1,7 @@
 // The elementwise steps between products, several in one pass over memory; every instruction set gives the same result.
 #include "fusions.h"
 
-#include "elementary.h"
+#include "clones.h"
 
 namespace {
 
@@ -72,27 +72,23 @@ SLMC_INLINE void spike_add(const float* residual, const float* drive, const floa
   }
 }
 
-}  // namespace
-
-extern "C" {
-
-SLMC_MULTIARCH void slmc_layer_norm_f32(const float* x, const float* weight, const float* bias, float* n,
-                                        int64_t channels, float epsilon) {
+SLMC_INLINE void layer_norm(const float* x, const float* weight, const float* bias, float* n, int64_t channels,
+                            float epsilon) {
   const Moments of = moments(x, channels, epsilon);
   SLMC_LANES
   for (int64_t c = 0; c < channels; ++c) n[c] = (x[c] - of.mean) * of.inverse * weight[c] + bias[c];
 }
 
-SLMC_MULTIARCH void slmc_shift_mix_f32(const float* x, const float* weight, const float* bias,
-                                       const float* const* mixes, float* const* outs, int count, float* before,
-                                       int64_t time, int64_t channels, float epsilon) {
+SLMC_INLINE void mix_tokens(const float* x, const float* weight, const float* bias, const float* const* mixes,
+                            float* const* outs, int count, float* before, int64_t time, int64_t channels,
+                            float epsilon) {
   if (count == 2) shift_mix<2>(x, weight, bias, mixes, outs, before, time, channels, epsilon);
   if (count == 3) shift_mix<3>(x, weight, bias, mixes, outs, before, time, channels, epsilon);
 }
 
-SLMC_MULTIARCH void slmc_gated_wkv_f32(const float* w, const float* u, const float* key, const float* value,
-                                       const float* receptance, float* a, float* b, float* m, float* y,
-                                       const slmc::Recurrence& range) {
+SLMC_INLINE void gated_wkv(const float* w, const float* u, const float* key, const float* value,
+                           const float* receptance, float* a, float* b, float* m, float* y,
+                           const slmc::Recurrence& range) {
   for (int64_t t = 0; t < range.time; ++t) {
     const int64_t at = t * range.channels;
     SLMC_LANES
@@ -115,19 +111,48 @@ SLMC_MULTIARCH void slmc_gated_wkv_f32(const float* w, const float* u, const flo
   }
 }
 
-SLMC_MULTIARCH void slmc_spike_add_f32(const float* residual, const float* drive, const float* receptance,
-                                       float* membrane, float* sum, const slmc::Lif& neurons,
-                                       const slmc::Recurrence& range) {
+SLMC_INLINE void add_spikes(const float* residual, const float* drive, const float* receptance, float* membrane,
+                            float* sum, const slmc::Lif& neurons, const slmc::Recurrence& range) {
   if (receptance) return spike_add<true>(residual, drive, receptance, membrane, sum, neurons, range);
   spike_add<false>(residual, drive, nullptr, membrane, sum, neurons, range);
 }
 
-SLMC_MULTIARCH void slmc_squared_relu_f32(const float* x, float* y, int64_t count) {
+SLMC_INLINE void squared_relu(const float* x, float* y, int64_t count) {
   SLMC_LANES
   for (int64_t i = 0; i < count; ++i) {
     const float above = larger(x[i], 0.0f);
     y[i] = above * above;
   }
+}
+
+}  // namespace
+
+extern "C" {
+
+SLMC_EXPORT void slmc_layer_norm_f32(const float* x, const float* weight, const float* bias, float* n, int64_t channels,
+                                     float epsilon) {
+  slmc::dispatched<layer_norm>(x, weight, bias, n, channels, epsilon);
+}
+
+SLMC_EXPORT void slmc_shift_mix_f32(const float* x, const float* weight, const float* bias, const float* const* mixes,
+                                    float* const* outs, int count, float* before, int64_t time, int64_t channels,
+                                    float epsilon) {
+  slmc::dispatched<mix_tokens>(x, weight, bias, mixes, outs, count, before, time, channels, epsilon);
+}
+
+SLMC_EXPORT void slmc_gated_wkv_f32(const float* w, const float* u, const float* key, const float* value,
+                                    const float* receptance, float* a, float* b, float* m, float* y,
+                                    const slmc::Recurrence& range) {
+  slmc::dispatched<gated_wkv>(w, u, key, value, receptance, a, b, m, y, range);
+}
+
+SLMC_EXPORT void slmc_spike_add_f32(const float* residual, const float* drive, const float* receptance, float* membrane,
+                                    float* sum, const slmc::Lif& neurons, const slmc::Recurrence& range) {
+  slmc::dispatched<add_spikes>(residual, drive, receptance, membrane, sum, neurons, range);
+}
+
+SLMC_EXPORT void slmc_squared_relu_f32(const float* x, float* y, int64_t count) {
+  slmc::dispatched<squared_relu>(x, y, count);
 }
 
 }  // extern "C"

@@ -4,7 +4,7 @@
 //
 // Weights are [group, size]; importance is [groups_per_row, size], repeated for every row; candidates' scales (and
 // zeros, or one zero for all) are [candidate, group]. Writes the first best candidate's index of every group.
-#include "elementary.h"
+#include "clones.h"
 
 namespace {
 
@@ -32,11 +32,9 @@ SLMC_INLINE float weighted_error(const float* w, const float* importance, int64_
   return total;
 }
 
-}  // namespace
-
-extern "C" SLMC_MULTIARCH __attribute__((visibility("default"))) void slmc_best_grid_f32(
-    const float* weights, const float* importance, const float* scales, const float* zeros, int32_t* best,
-    int64_t groups, int64_t size, int64_t groups_per_row, int64_t candidates, float zero, float levels) {
+SLMC_INLINE void best_grid(const float* weights, const float* importance, const float* scales, const float* zeros,
+                           int32_t* best, int64_t groups, int64_t size, int64_t groups_per_row, int64_t candidates,
+                           float zero, float levels) {
   for (int64_t g = 0; g < groups; ++g) {
     const float* w = weights + g * size;
     const float* h = importance + (g % groups_per_row) * size;
@@ -50,4 +48,13 @@ extern "C" SLMC_MULTIARCH __attribute__((visibility("default"))) void slmc_best_
       }
     }
   }
+}
+
+}  // namespace
+
+extern "C" SLMC_EXPORT void slmc_best_grid_f32(const float* weights, const float* importance, const float* scales,
+                                               const float* zeros, int32_t* best, int64_t groups, int64_t size,
+                                               int64_t groups_per_row, int64_t candidates, float zero, float levels) {
+  slmc::dispatched<best_grid>(weights, importance, scales, zeros, best, groups, size, groups_per_row, candidates, zero,
+                              levels);
 }

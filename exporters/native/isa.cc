@@ -16,11 +16,11 @@
 namespace slmc {
 namespace {
 
-enum Level : int { kPortableLevel = 0, kVectorLevel = 1, kDotLevel = 2, kWideLevel = 3 };
+constexpr int kLevels = 4;
 
 struct Processor {
-  Level best;
-  DotProducts dot;
+  Isa levels[kLevels];
+  int best;
 };
 
 #if defined(__x86_64__)
@@ -31,25 +31,26 @@ bool has_avx_vnni() {
 
 Processor detected() {
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
-    return {kPortableLevel, kNoDot};
+  const bool vector = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   const bool evex = __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-  const DotProducts dot = has_avx_vnni() ? kDot : evex ? kDotEvex : kNoDot;
+  const Isa dot = has_avx_vnni() ? kAvxVnni : evex ? kAvx512VlVnni : kAvx2;
   const bool wide = evex && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
                     __builtin_cpu_supports("gfni");
-  return {wide ? kWideLevel : dot ? kDotLevel : kVectorLevel, dot};
+  return {{kPortable, kAvx2, dot, kAvx512}, !vector ? 0 : wide ? 3 : dot != kAvx2 ? 2 : 1};
 }
 #elif defined(__aarch64__)
 Processor detected() {
 #if defined(__linux__)
   constexpr unsigned long kDotProductBit = 1ul << 20;  // HWCAP_ASIMDDP
-  if (getauxval(AT_HWCAP) & kDotProductBit) return {kDotLevel, kDot};
+  const bool dot = getauxval(AT_HWCAP) & kDotProductBit;
+#else
+  const bool dot = false;
 #endif
-  return {kVectorLevel, kNoDot};
+  return {{kPortable, kNeon, kNeonDot, kNeonDot}, dot ? 2 : 1};
 }
 #else
-Processor detected() { return {kPortableLevel, kNoDot}; }
+Processor detected() { return {}; }
 #endif
 
 const Processor& processor() {
@@ -66,12 +67,7 @@ int level() {
 
 }  // namespace
 
-Isa isa() {
-  const int now = level();
-  return now == kPortableLevel ? kPortable : now == kWideLevel ? kWideVector : kVector;
-}
-
-DotProducts dot_products() { return level() >= kDotLevel ? processor().dot : kNoDot; }
+Isa isa() { return processor().levels[level()]; }
 
 }  // namespace slmc
 

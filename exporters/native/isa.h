@@ -3,16 +3,17 @@
 
 namespace slmc {
 
-// On aarch64 the vector set is NEON, elsewhere AVX2 with FMA and F16C; AVX-512 means BW, DQ, VL, VNNI, VBMI and
-// GFNI (Ice Lake, Zen 4 and later): processors with less of it run the AVX2 kernels.
-enum Isa : int { kPortable = 0, kVector = 1, kWideVector = 2 };
+// In the order of their tables in kernels.cc. AVX2 comes with FMA and F16C; its VNNI (products of bytes summed in
+// fours) in one of two encodings. AVX-512 means BW, DQ, VL, VNNI, VBMI, VBMI2 and GFNI (Ice Lake, Zen 4 and later):
+// processors with less of it run the AVX2 kernels.
+#if defined(__x86_64__)
+enum Isa : int { kPortable, kAvx2, kAvxVnni, kAvx512VlVnni, kAvx512 };
+#elif defined(__aarch64__)
+enum Isa : int { kPortable, kNeon, kNeonDot };
+#else
+enum Isa : int { kPortable };
+#endif
 
 Isa isa();
-
-// What the vector set has for products of bytes summed in fours: nothing, NEON's dotprod or AVX-VNNI, or AVX-512 VNNI's
-// encoding on 256-bit registers. Kernels that make no use of it need not ask.
-enum DotProducts : int { kNoDot = 0, kDot = 1, kDotEvex = 2 };
-
-DotProducts dot_products();
 
 }  // namespace slmc

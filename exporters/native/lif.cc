@@ -5,7 +5,7 @@
 //   v[t] = reset if s[t] else u[t]                                  (hard reset)
 //
 // Arrays are [batch, time, channel], row-major; membranes are [batch, channel].
-#include "elementary.h"
+#include "clones.h"
 
 namespace {
 
@@ -60,28 +60,32 @@ SLMC_INLINE void backward(const T* before_reset, const T* grad_spikes, T* carrie
 
 extern "C" {
 
-SLMC_MULTIARCH void slmc_lif_forward_f32(const float* drive, const float* membrane_in, float* spikes,
+SLMC_EXPORT void slmc_lif_forward_f32(const float* drive, const float* membrane_in, float* spikes,
                                          float* membrane_out, float* before_reset, int64_t batch, int64_t time,
                                          int64_t channels, float tau, float threshold, float reset) {
-  forward(drive, membrane_in, spikes, membrane_out, before_reset, batch, time, channels, tau, threshold, reset);
+  slmc::dispatched<forward<float>>(drive, membrane_in, spikes, membrane_out, before_reset, batch, time, channels, tau,
+                                   threshold, reset);
 }
 
-SLMC_MULTIARCH void slmc_lif_forward_f64(const double* drive, const double* membrane_in, double* spikes,
+SLMC_EXPORT void slmc_lif_forward_f64(const double* drive, const double* membrane_in, double* spikes,
                                          double* membrane_out, double* before_reset, int64_t batch, int64_t time,
                                          int64_t channels, double tau, double threshold, double reset) {
-  forward(drive, membrane_in, spikes, membrane_out, before_reset, batch, time, channels, tau, threshold, reset);
+  slmc::dispatched<forward<double>>(drive, membrane_in, spikes, membrane_out, before_reset, batch, time, channels, tau,
+                                    threshold, reset);
 }
 
-SLMC_MULTIARCH void slmc_lif_backward_f32(const float* before_reset, const float* grad_spikes, float* carried,
+SLMC_EXPORT void slmc_lif_backward_f32(const float* before_reset, const float* grad_spikes, float* carried,
                                           float* grad_drive, int64_t batch, int64_t time, int64_t channels, float tau,
                                           float threshold, float reset, float alpha) {
-  backward(before_reset, grad_spikes, carried, grad_drive, batch, time, channels, tau, threshold, reset, alpha);
+  slmc::dispatched<backward<float>>(before_reset, grad_spikes, carried, grad_drive, batch, time, channels, tau,
+                                    threshold, reset, alpha);
 }
 
-SLMC_MULTIARCH void slmc_lif_backward_f64(const double* before_reset, const double* grad_spikes, double* carried,
+SLMC_EXPORT void slmc_lif_backward_f64(const double* before_reset, const double* grad_spikes, double* carried,
                                           double* grad_drive, int64_t batch, int64_t time, int64_t channels,
                                           double tau, double threshold, double reset, double alpha) {
-  backward(before_reset, grad_spikes, carried, grad_drive, batch, time, channels, tau, threshold, reset, alpha);
+  slmc::dispatched<backward<double>>(before_reset, grad_spikes, carried, grad_drive, batch, time, channels, tau,
+                                     threshold, reset, alpha);
 }
 
 }  // extern "C"

@@ -1,17 +1,10 @@
-// Products with quantised and float16 matrices on AVX2 with FMA and F16C.
-#include "avx2_vector.h"
-#include "shared_tiles_body.h"
+// Products with quantised and float16 matrices on AVX2.
+#include "linear-inl.h"
+#include "kernels.h"
+#include "vector_avx2.h"
 
-namespace slmc {
+namespace slmc::avx2 {
 
-const LinearKernels& avx2_kernels() {
-  static constexpr LinearKernels kernels = kernels_of<Avx2>();
-  return kernels;
-}
+const LinearKernels linear = kernels_of<Vector>();
 
-const SparseKernels& avx2_sparse_tile_kernels() {
-  static constexpr SparseKernels kernels = sparse_kernels_of<Avx2>();
-  return kernels;
-}
-
-}  // namespace slmc
+}  // namespace slmc::avx2

@@ -1,11 +1,10 @@
-// Products with quantised and float16 matrices on AVX-512 with VNNI and VBMI.
-#include "avx512_vector.h"
+// Products with quantised and float16 matrices on AVX-512.
+#include "linear-inl.h"
+#include "kernels.h"
+#include "vector_avx512.h"
 
-namespace slmc {
+namespace slmc::avx512 {
 
-const LinearKernels& avx512_kernels() {
-  static constexpr LinearKernels kernels = kernels_of<Avx512>();
-  return kernels;
-}
+const LinearKernels linear = kernels_of<Vector>();
 
-}  // namespace slmc
+}  // namespace slmc::avx512

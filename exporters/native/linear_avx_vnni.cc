@@ -1,18 +1,10 @@
-// Products on AVX2 with AVX-VNNI: processors without AVX-512 that have integer products of bytes.
-#define SLMC_VPDPBUSD "%{vex%} vpdpbusd"
-#include "avx2_vector.h"
-#include "shared_tiles_body.h"
+// Products with quantised and float16 matrices on AVX2 with AVX-VNNI.
+#include "linear-inl.h"
+#include "kernels.h"
+#include "vector_avx2_vnni.h"
 
-namespace slmc {
+namespace slmc::avx_vnni {
 
-const LinearKernels& avx_vnni_kernels() {
-  static constexpr LinearKernels kernels = kernels_of<Avx2>();
-  return kernels;
-}
+const LinearKernels linear = kernels_over<Vector, &avx2::linear>();
 
-const SparseKernels& avx_vnni_sparse_tile_kernels() {
-  static constexpr SparseKernels kernels = sparse_kernels_of<Avx2>();
-  return kernels;
-}
-
-}  // namespace slmc
+}  // namespace slmc::avx_vnni

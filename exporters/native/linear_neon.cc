@@ -1,17 +1,10 @@
 // Products with quantised and float16 matrices on NEON.
-#include "neon_vector.h"
-#include "shared_tiles_body.h"
+#include "linear-inl.h"
+#include "kernels.h"
+#include "vector_neon.h"
 
-namespace slmc {
+namespace slmc::neon {
 
-const LinearKernels& neon_kernels() {
-  static constexpr LinearKernels kernels = kernels_of<Neon>();
-  return kernels;
-}
+const LinearKernels linear = kernels_of<Vector>();
 
-const SparseKernels& neon_sparse_tile_kernels() {
-  static constexpr SparseKernels kernels = sparse_kernels_of<Neon>();
-  return kernels;
-}
-
-}  // namespace slmc
+}  // namespace slmc::neon

@@ -1,17 +1,10 @@
-// Products on NEON with dot products of bytes (ARMv8.2, optional there, and later).
-#include "neon_vector.h"
-#include "shared_tiles_body.h"
+// Products with quantised and float16 matrices on NEON with dot products.
+#include "linear-inl.h"
+#include "kernels.h"
+#include "vector_neon_dot.h"
 
-namespace slmc {
+namespace slmc::neon_dot {
 
-const LinearKernels& neon_dot_kernels() {
-  static constexpr LinearKernels kernels = kernels_of<Neon>();
-  return kernels;
-}
+const LinearKernels linear = kernels_over<Vector, &neon::linear>();
 
-const SparseKernels& neon_dot_sparse_tile_kernels() {
-  static constexpr SparseKernels kernels = sparse_kernels_of<Neon>();
-  return kernels;
-}
-
-}  // namespace slmc
+}  // namespace slmc::neon_dot

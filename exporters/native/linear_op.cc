@@ -2,27 +2,12 @@
 //
 // QLinear's optional attribute activation_bits: 32 (default) multiplies x as it is; 8 rounds x per token and per
 // min(group, 128) inputs to 127 steps either way of zero (scale = max |x| / 127), so that products are integer.
-#include "isa.h"
+#include "kernels.h"
 #include "products.h"
 #include "qmatrix_ports.h"
 
 namespace slmc {
 namespace {
-
-const LinearKernels& kernels_for(bool vector_layout) {
-  if (!vector_layout) return portable_kernels();
-  switch (isa()) {
-#if defined(__x86_64__)
-    case kWideVector: return avx512_kernels();
-    case kVector: return dot_products() == kDot       ? avx_vnni_kernels()
-                         : dot_products() == kDotEvex ? avx512vl_vnni_kernels()
-                                                      : avx2_kernels();
-#elif defined(__aarch64__)
-    case kVector: return dot_products() == kDot ? neon_dot_kernels() : neon_kernels();
-#endif
-    default: return portable_kernels();
-  }
-}
 
 // x [..., K] as [tokens, K].
 int64_t tokens_of(const Tensor& x, int64_t K) {
@@ -50,11 +35,11 @@ class QLinear : public Kernel {
     const int64_t tokens = tokens_of(x, m.K);
     float* y = output_like(call, x, m.N);
     if (tokens == 0) return;
-    const LinearKernels& kernels = kernels_for(m.group % 32 == 0);
+    const LinearKernels& linear = linear_kernels(m.group);
     const Prepared prepared =
-        kernels.prepare(m, x.as<float>(), tokens, static_cast<int>(activation_bits_), call_arena());
+        linear.prepare(m, x.as<float>(), tokens, static_cast<int>(activation_bits_), call_arena());
     over_features(call, m.N, m.K, tokens,
-                  [&](int64_t first, int64_t last) { kernels.multiply(m, prepared, y, first, last); });
+                  [&](int64_t first, int64_t last) { linear.multiply(m, prepared, y, first, last); });
   }
 
  private:
@@ -75,9 +60,9 @@ class HalfLinear : public Kernel {
     const int64_t tokens = tokens_of(x, m.K);
     float* y = output_like(call, x, m.N);
     if (tokens == 0) return;
-    const LinearKernels& kernels = kernels_for(true);
+    const LinearKernels& linear = *kernels().linear;
     over_features(call, m.N, m.K, tokens, [&](int64_t first, int64_t last) {
-      kernels.multiply_half(m, x.as<float>(), tokens, y, first, last);
+      linear.multiply_half(m, x.as<float>(), tokens, y, first, last);
     });
   }
 

@@ -6,9 +6,9 @@
 #include <cmath>
 
 #include "elementary.h"
-#include "matrix.h"
+#include "kernels.h"
 
-namespace slmc {
+namespace slmc::portable {
 namespace {
 
 void round_to_grid(float* x, int64_t length) {
@@ -67,9 +67,6 @@ void multiply_half(const HalfMatrix& m, const float* x, int64_t tokens, float* y
 
 }  // namespace
 
-const LinearKernels& portable_kernels() {
-  static const LinearKernels kernels = {prepare, multiply, multiply_half};
-  return kernels;
-}
+const LinearKernels linear = {prepare, multiply, multiply_half};
 
-}  // namespace slmc
+}  // namespace slmc::portable

@@ -13,16 +13,14 @@
 #include <cstring>
 
 #include "elementary.h"
+#include "lanes.h"
 
 namespace slmc {
 
-// Always inlined, here and below: files of several instruction sets include this one, and the linker keeps one copy.
-SLMC_INLINE constexpr int low_bits(int bits) { return bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits; }
-SLMC_INLINE constexpr int high_bits(int bits) { return bits - low_bits(bits); }
-
 constexpr int kTile = 16;  // rows whose words are interleaved
 
-// Where the scale of row n's group g is, of matrices whose first `tiled` rows lie in tiles.
+// Where the scale of row n's group g is, of matrices whose first `tiled` rows lie in tiles. Always inlined, here and
+// below: files of several instruction sets include this one, and the linker keeps one copy.
 SLMC_INLINE int64_t factor_at(int64_t n, int64_t g, int64_t groups, int64_t tiled) {
   return n < tiled ? (n / kTile * groups + g) * kTile + n % kTile : n * groups + g;
 }
@@ -77,7 +75,7 @@ float* thread_floats(int64_t count);
 
 // x [tokens, K] made ready for one matrix; what the fields hold is each instruction set's own affair.
 struct Prepared {
-  enum Way { kPlain, kDecode32, kDecode8, kTiles32, kTiles8, kProduct32, kProduct8 } way = kPlain;
+  enum Way { kPlain, kTiles32, kTiles8, kProduct32, kProduct8 } way = kPlain;
   int64_t tokens = 0;
   int64_t K = 0;
   const float* x = nullptr;             // [tokens, K] as given
@@ -87,11 +85,8 @@ struct Prepared {
   const float* scales = nullptr;        // of the quantised activations
   const int32_t* start = nullptr;       // what an integer sum begins with: -centre * sum of activations
   const float* sums = nullptr;          // of activations per group, for zero points
-  const int32_t* first_segment = nullptr;  // per chunk
-  const int32_t* lane_segment = nullptr;   // per chunk and lane, counted from the chunk's first
   const struct Segment* segments = nullptr;
   int64_t segment_count = 0;
-  int segment_shift = 0;  // chunks per segment, as a power of two
 };
 
 // A run of codes that share one weight scale and one activation scale.
@@ -109,14 +104,6 @@ struct LinearKernels {
   void (*multiply_half)(const HalfMatrix&, const float* x, int64_t tokens, float* y, int64_t first, int64_t last);
 };
 constexpr int64_t kRowTile = 32;
-
-const LinearKernels& portable_kernels();
-const LinearKernels& avx2_kernels();
-const LinearKernels& avx_vnni_kernels();
-const LinearKernels& avx512vl_vnni_kernels();
-const LinearKernels& avx512_kernels();
-const LinearKernels& neon_kernels();
-const LinearKernels& neon_dot_kernels();
 
 SLMC_INLINE float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;

@@ -100,22 +100,12 @@ struct SparseInput {
   const float* factors = nullptr;  // scale_x [tokens, units * scales + a vector]
 };
 
+// Of matrices in units of four rows, or of those in tiles, whose input factors are [tokens, units * scales].
 struct SparseKernels {
   // Null where this matrix has no such kernel.
   const SparseInput* (*prepare)(const SparseMatrix&, const float* x, int64_t tokens, Arena&);
   // Output features first .. last, `first` a multiple of 16. Called from several threads.
   void (*multiply)(const SparseMatrix&, const SparseInput&, float* y, int64_t first, int64_t last);
 };
-
-// Of matrices in units.
-const SparseKernels& avx2_sparse_kernels();
-const SparseKernels& avx512_sparse_kernels();
-// Of matrices in tiles of 16 rows; input factors are [tokens, units * scales] there.
-const SparseKernels& avx2_sparse_tile_kernels();
-const SparseKernels& avx_vnni_sparse_tile_kernels();
-const SparseKernels& avx512vl_vnni_sparse_tile_kernels();
-const SparseKernels& avx512_sparse_tile_kernels();
-const SparseKernels& neon_sparse_tile_kernels();
-const SparseKernels& neon_dot_sparse_tile_kernels();
 
 }  // namespace slmc

@@ -4,7 +4,7 @@
 // for that; activations of 32 bits are three of 8, one for what rounding to the others leaves. Otherwise a tile of rows is
 // decoded to 8 bits per weight, then multiplied by the dense kernels: the more tokens, the less decoding weighs.
 #include "decoded_rows.h"
-#include "isa.h"
+#include "kernels.h"
 #include "products.h"
 
 namespace slmc {
@@ -15,35 +15,6 @@ constexpr int64_t kLargest = int64_t{1} << 31;
 constexpr int64_t kDirectTokens = 8;  // from here on decoding once is cheaper than reading codes for every token
 constexpr int64_t kDigits = 3;        // of 8 bits, that a float is taken for
 constexpr float kNegligible = 1e-7f;  // of a block's largest
-
-const LinearKernels& dense_kernels(bool vector_layout) {
-  if (!vector_layout) return portable_kernels();
-  switch (isa()) {
-#if defined(__x86_64__)
-    case kWideVector: return avx512_kernels();
-    case kVector: return avx2_kernels();
-#elif defined(__aarch64__)
-    case kVector: return neon_kernels();
-#endif
-    default: return portable_kernels();
-  }
-}
-
-// For few tokens with activations of 8 bits; null where there are none.
-const SparseKernels* direct_kernels(bool tiles) {
-#if defined(__x86_64__)
-  if (isa() == kWideVector) return tiles ? &avx512_sparse_tile_kernels() : &avx512_sparse_kernels();
-  if (isa() == kVector && !tiles) return &avx2_sparse_kernels();
-  if (isa() == kVector)
-    return dot_products() == kDot       ? &avx_vnni_sparse_tile_kernels()
-           : dot_products() == kDotEvex ? &avx512vl_vnni_sparse_tile_kernels()
-                                        : &avx2_sparse_tile_kernels();
-#elif defined(__aarch64__)
-  if (isa() == kVector && tiles)
-    return dot_products() == kDot ? &neon_dot_sparse_tile_kernels() : &neon_sparse_tile_kernels();
-#endif
-  return nullptr;
-}
 
 void expect(bool holds, const std::string& otherwise) {
   if (!holds) throw Refusal(otherwise);
@@ -77,7 +48,7 @@ class SparseLinear : public Kernel {
     auto* y = static_cast<float*>(call.output(0, shape));
     const int64_t tokens = x.shape.count() / m.K;
     if (tokens == 0) return;
-    const SparseKernels* direct = direct_kernels(m.tiled > 0);
+    const SparseKernels* direct = m.tiled ? kernels().tiles : kernels().units;
     if (tokens < kDirectTokens && direct && multiply_directly(call, m, *direct, x.as<float>(), tokens, y)) return;
     decode_and_multiply(call, m, x.as<float>(), tokens, y);
   }
@@ -114,16 +85,16 @@ class SparseLinear : public Kernel {
   }
 
   // Whether these kernels know such a matrix.
-  bool multiply_directly(const Call& call, const SparseMatrix& m, const SparseKernels& kernels, const float* x,
+  bool multiply_directly(const Call& call, const SparseMatrix& m, const SparseKernels& direct, const float* x,
                          int64_t tokens, float* y) const {
     Arena& arena = call_arena();
     int64_t digits = 1;
     if (activation_bits_ == 32) x = in_digits(m, x, tokens, arena, &digits);
-    const SparseInput* input = kernels.prepare(m, x, tokens * digits, arena);
+    const SparseInput* input = direct.prepare(m, x, tokens * digits, arena);
     if (!input) return false;
     float* parts = digits == 1 ? y : arena.take<float>(digits * tokens * m.N);
     over_features(call, m.N, m.K, digits * tokens, [&](int64_t first, int64_t last) {
-      kernels.multiply(m, *input, parts, first, last);
+      direct.multiply(m, *input, parts, first, last);
       if (digits == 1) return;
       for (int64_t t = 0; t < tokens; ++t)
         for (int64_t n = first; n < last; ++n) {
@@ -196,13 +167,13 @@ class SparseLinear : public Kernel {
     dense.groups = m.groups;
     dense.group = m.group;
     dense.bits = 8;
-    const LinearKernels& kernels = dense_kernels(m.group % 32 == 0);
-    const Prepared prepared = kernels.prepare(dense, x, tokens, static_cast<int>(activation_bits_), call_arena());
+    const LinearKernels& linear = linear_kernels(m.group);
+    const Prepared prepared = linear.prepare(dense, x, tokens, static_cast<int>(activation_bits_), call_arena());
     over_features(call, m.N, m.K, tokens, [&](int64_t first, int64_t last) {
       DecodedRows decoded(m, dense);
       for (int64_t n = first; n < last; n += kRowTile) {
         const int64_t end = n + kRowTile < last ? n + kRowTile : last;
-        kernels.multiply(decoded.part(n, end), prepared, y, n, end);
+        linear.multiply(decoded.part(n, end), prepared, y, n, end);
       }
     });
   }

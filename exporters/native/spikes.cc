@@ -8,7 +8,7 @@
 // Arrays are [steps, count], threshold and amplitude [steps]; neurons first .. last are computed.
 #include <vector>
 
-#include "elementary.h"
+#include "clones.h"
 #include "recurrences.h"
 
 namespace {
@@ -71,23 +71,18 @@ SLMC_INLINE void differentiate(const Neurons& neurons, const float* kept, const 
   }
 }
 
-}  // namespace
-
-extern "C" {
-
-SLMC_MULTIARCH void slmc_integrate_fire_f32(const float* drive, const float* threshold, const float* amplitude,
-                                            float* spikes, int64_t steps, int64_t count, int64_t first, int64_t last,
-                                            float leak, float ternary, float soft) {
+SLMC_INLINE void integrate_fire(const float* drive, const float* threshold, const float* amplitude, float* spikes,
+                                int64_t steps, int64_t count, int64_t first, int64_t last, float leak, float ternary,
+                                float soft) {
   const Neurons neurons{threshold, amplitude, steps, count, leak, ternary, soft};
   for (int64_t at = first; at < last; at += kBlock)
     integrate(neurons, drive + at, spikes + at, nullptr, last - at < kBlock ? last - at : kBlock);
 }
 
-SLMC_MULTIARCH void slmc_integrate_fire_backward_f32(const float* drive, const float* threshold,
-                                                     const float* amplitude, const float* grad_spikes,
-                                                     float* grad_drive, float* grad_threshold, float* grad_amplitude,
-                                                     int64_t steps, int64_t count, float leak, float ternary,
-                                                     float soft, float alpha) {
+SLMC_INLINE void integrate_fire_backward(const float* drive, const float* threshold, const float* amplitude,
+                                         const float* grad_spikes, float* grad_drive, float* grad_threshold,
+                                         float* grad_amplitude, int64_t steps, int64_t count, float leak, float ternary,
+                                         float soft, float alpha) {
   const Neurons neurons{threshold, amplitude, steps, count, leak, ternary, soft};
   std::vector<float> kept(static_cast<size_t>(steps * kBlock));
   for (int64_t at = 0; at < count; at += kBlock) {
@@ -95,6 +90,24 @@ SLMC_MULTIARCH void slmc_integrate_fire_backward_f32(const float* drive, const f
     integrate(neurons, drive + at, nullptr, kept.data(), n);
     differentiate(neurons, kept.data(), grad_spikes + at, grad_drive + at, grad_threshold, grad_amplitude, n, alpha);
   }
+}
+
+}  // namespace
+
+extern "C" {
+
+SLMC_EXPORT void slmc_integrate_fire_f32(const float* drive, const float* threshold, const float* amplitude,
+                                         float* spikes, int64_t steps, int64_t count, int64_t first, int64_t last,
+                                         float leak, float ternary, float soft) {
+  slmc::dispatched<integrate_fire>(drive, threshold, amplitude, spikes, steps, count, first, last, leak, ternary, soft);
+}
+
+SLMC_EXPORT void slmc_integrate_fire_backward_f32(const float* drive, const float* threshold, const float* amplitude,
+                                                  const float* grad_spikes, float* grad_drive, float* grad_threshold,
+                                                  float* grad_amplitude, int64_t steps, int64_t count, float leak,
+                                                  float ternary, float soft, float alpha) {
+  slmc::dispatched<integrate_fire_backward>(drive, threshold, amplitude, grad_spikes, grad_drive, grad_threshold,
+                                            grad_amplitude, steps, count, leak, ternary, soft, alpha);
 }
 
 }  // extern "C"

@@ -1,16 +1,13 @@
-// Eight lanes of 32 bits: AVX2 with FMA and F16C. A file that defines SLMC_VPDPBUSD, an encoding of that instruction,
-// before it includes this gets integer products that use it; their floating-point products are the plain ones.
+// Eight lanes of 32 bits: AVX2 with FMA and F16C.
 #pragma once
 #include <immintrin.h>
 
-#include "events.h"
-#include "gather.h"
-#include "linear_body.h"
+#include "lanes.h"
 
-namespace slmc {
+namespace slmc::avx2 {
 namespace {
 
-struct Avx2 {
+struct Vector {
   static constexpr int kLanes = 8;
   using I = __m256i;
   using F = __m256;
@@ -74,11 +71,6 @@ struct Avx2 {
     four = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
   }
-  // out[i] = sum of v[i]
-  static SLMC_INLINE void sum4(const F* v, float* out) {
-    const F four = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps(four, 1)));
-  }
 
   static SLMC_INLINE float half(uint16_t v) { return _cvtsh_ss(v); }
   static SLMC_INLINE F load_halves(const uint16_t* p) {
@@ -110,31 +102,8 @@ struct Avx2 {
     return set(four);
   }
 
-  // `count` floats, each to 8 / count lanes
-  template <int count>
-  static SLMC_INLINE F spread_floats(const float* p) {
-    if constexpr (count == 1) return set(*p);
-    if constexpr (count == 8) return load(p);
-    F all;
-    if constexpr (count == 2) all = _mm256_castpd_ps(_mm256_broadcast_sd(reinterpret_cast<const double*>(p)));
-    if constexpr (count == 4) all = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
-    return _mm256_permutevar8x32_ps(all, _mm256_srli_epi32(lane_numbers(), count == 2 ? 2 : 1));
-  }
-
   static SLMC_INLINE I flip_signs(I codes) { return _mm256_xor_si256(codes, _mm256_set1_epi8(-128)); }
-#if defined(SLMC_VPDPBUSD)
-  static constexpr bool kFloats = false, kPairs = false;
-  static constexpr int kAhead = 0, kSlots = 4;
-  static const LinearKernels& floats() { return avx2_kernels(); }
-  static constexpr bool kSignedCodes8 = false;
-  template <int bits>
-  static SLMC_INLINE I dot(I sum, I codes, I x) {
-    asm(SLMC_VPDPBUSD " %2, %1, %0" : "+x"(sum) : "x"(codes), "x"(x));
-    return sum;
-  }
-#else
-  static constexpr bool kFloats = true, kPairs = true;
-  static constexpr int kAhead = 512;  // bytes of a row that are fetched before they are used
+  static constexpr bool kPairs = true;
   static constexpr int kSlots = 1;
   // Pairs of products meet in 16 bits: 2 * 63 * 127 fits, 2 * 255 * 127 would not. So codes of 8 bits come less 128,
   // and their sign moves to x.
@@ -155,7 +124,6 @@ struct Avx2 {
   static SLMC_INLINE I dot(I sum, I codes, I x) {
     return add_widened(sum, pairs<bits>(codes, x));
   }
-#endif
 
   static constexpr auto list_inputs = slmc::list_inputs;
   static constexpr bool kSignedDots = false;
@@ -187,26 +155,16 @@ struct Avx2 {
     explicit SLMC_INLINE Block(const int8_t* q) : low(both_halves(q)), high(period == 8 ? both_halves(q + 16) : low) {}
     SLMC_INLINE I pick(I places) const {
       const I from = and_(places, _mm256_set1_epi8(period - 1));
-      if constexpr (period == 4) return _mm256_shuffle_epi8(low, or_(from, Avx2::set(0x0c080400)));
+      if constexpr (period == 4) return _mm256_shuffle_epi8(low, or_(from, Vector::set(0x0c080400)));
       constexpr auto upper = static_cast<int32_t>(0x80800800u);
-      return or_(_mm256_shuffle_epi8(low, or_(from, Avx2::set(upper))),
-                 _mm256_shuffle_epi8(high, or_(from, Avx2::set(0x08008080))));
+      return or_(_mm256_shuffle_epi8(low, or_(from, Vector::set(upper))),
+                 _mm256_shuffle_epi8(high, or_(from, Vector::set(0x08008080))));
     }
   };
-  static void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t units, uint8_t* masks) {
-    slmc::decode_patterns(table, fields, units, masks);
-  }
   // The activations of 64 that a mask of 8 bytes keeps, one after another, `count` of them; adds them to the lanes of
   // sum.
   static SLMC_INLINE I gather(const int8_t* q, const uint8_t* mask, int64_t count, int8_t* out, I sum) {
-    return gather_by_shuffles<Avx2>(q, mask, count, out, sum);
-  }
-
-  // out[j * 32 + i] = in[i * parts + j] for 32 * parts bytes
-  template <int parts>
-  static SLMC_INLINE void order(const int8_t* in, int8_t* out) {
-    for (int j = 0; j < parts; ++j)
-      for (int i = 0; i < 32; ++i) out[j * 32 + i] = in[i * parts + j];
+    return gather_by_shuffles<Vector>(q, mask, count, out, sum);
   }
 
   // 16 bytes at `offset` of 8 rows: out[d] = word d of every row
@@ -227,7 +185,7 @@ struct Avx2 {
 
   template <int low, int high, int part, int first>
   static SLMC_INLINE I add_high_rows(I bytes, I words) {
-    return add_high_by_shifts<Avx2, low, high, part, first>(bytes, words);
+    return add_high_by_shifts<Vector, low, high, part, first>(bytes, words);
   }
 
   // The plane's codes as bytes: part j of a chunk has every (8 / low)th code, beginning with j.
@@ -236,7 +194,7 @@ struct Avx2 {
     constexpr int low = low_bits(bits), high = high_bits(bits);
     const I packed = load(low_plane);
     if constexpr (low == 8) {
-      out[0] = kSignedCodes8 ? flip_signs(packed) : packed;
+      out[0] = packed;
       return;
     }
     unrolled<8 / low>([&](auto j) {
@@ -298,7 +256,7 @@ struct Avx2 {
         I code = and_(right<low * p>(words), set((1 << low) - 1));
         if constexpr (high > 0) code = or_(code, left<low>(and_(right<high * p>(more), set((1 << high) - 1))));
         if constexpr (bits == 3) return fma(_mm256_permutevar8x32_ps(table<7>(), code), x, sum);
-        return fma(sub(to_float(code), Avx2::set(static_cast<float>(centre))), x, sum);
+        return fma(sub(to_float(code), Vector::set(static_cast<float>(centre))), x, sum);
       }
     }
     template <int mask>
@@ -310,4 +268,4 @@ struct Avx2 {
 };
 
 }  // namespace
-}  // namespace slmc
+}  // namespace slmc::avx2

@@ -7,9 +7,9 @@
 // want unsigned codes, the centre is summed beside them, for every row picks other activations.
 // Included by one file per instruction set, after its V.
 #pragma once
-#include "activations_body.h"
+#include "activations-inl.h"
 #include "sparse.h"
-#include "tiles_body.h"
+#include "tiles-inl.h"
 
 namespace slmc {
 namespace {

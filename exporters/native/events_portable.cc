@@ -1,7 +1,7 @@
 // Input-major products in plain C++: the row of an input is decoded once, then added to every token that has it.
-#include "events.h"
+#include "kernels.h"
 
-namespace slmc {
+namespace slmc::portable {
 namespace {
 
 // The weights of input k for the words first .. last, as floats in the order of outputs.
@@ -55,9 +55,6 @@ void multiply(const EventMatrix& m, const Events& e, float* y, int64_t first, in
 
 }  // namespace
 
-const EventKernels& portable_event_kernels() {
-  static const EventKernels kernels = {multiply, product, list_inputs};
-  return kernels;
-}
+const EventKernels events = {multiply, product, list_inputs};
 
-}  // namespace slmc
+}  // namespace slmc::portable

@@ -1,6 +1,6 @@
 // The event kernels of one vector type V: many tokens by way of panels, and the widths that are compiled.
 #pragma once
-#include "event_body.h"
+#include "events-inl.h"
 
 namespace slmc {
 namespace {

@@ -2,16 +2,18 @@
 //
 // Weights are unpacked by shifts and masks, which leaves them out of order; it costs less to put x in that order once:
 //
-//   decoding, integer    chunk, part j, lane, byte    <-  code (4 * lane + byte) * parts + j      parts = 8 / low
-//   decoding, float      chunk, place p, lane         <-  code lane * per_lane + p                per_lane = 32 / low
-//   products, integer    lane, part j, byte           <-  code lane * per_lane + byte * parts + j
-//   products, float      as they are
-//   tiles, integer       as products, once for each plane
-//   tiles, float         as they are, padded
+//   panels, integer    word, part j, byte  <-  code word * per_word + byte * parts + j
+//   panels, float      as they are
+//   tiles, integer     as panels, once for each plane
+//   tiles, float       as they are, padded
+//
+// per_word = 32 / low and parts = 8 / low. Included by one file per instruction set, with its V.
 #pragma once
 #include <limits>
 
-#include "decode_body.h"
+#include "elementary.h"
+#include "lanes.h"
+#include "matrix.h"
 
 namespace slmc {
 namespace {
@@ -65,112 +67,6 @@ inline const float* padded_row(const float* x, int64_t K, int64_t padded, float*
   std::memcpy(buffer, x, K * sizeof(float));
   std::memset(buffer + K, 0, (padded - K) * sizeof(float));
   return buffer;
-}
-
-// Fields that decoding needs whatever the activations.
-template <typename V, int bits>
-void map_chunks(const QMatrix& m, Arena& arena, Prepared* p) {
-  using L = Layout<V, bits>;
-  p->segments = list_segments(m, arena);
-  p->segment_count = count_segments(m);
-  const int spread = spread_of(m, L::codes);
-  if (spread == kLonger) {
-    while (L::codes << p->segment_shift < p->segments[0].length) ++p->segment_shift;
-  }
-  if (spread != kUneven) return;
-  const int64_t chunks = (m.padded() + L::codes - 1) / L::codes;
-  int32_t* first = arena.take<int32_t>(chunks);
-  int32_t* lanes = arena.take<int32_t>(chunks * V::kLanes);
-  int64_t s = 0;
-  for (int64_t i = 0; i < chunks * V::kLanes; ++i) {
-    while (s + 1 < p->segment_count && i * L::per_lane >= p->segments[s + 1].first) ++s;
-    if (i % V::kLanes == 0) first[i / V::kLanes] = static_cast<int32_t>(s);
-    lanes[i] = static_cast<int32_t>(s) - first[i / V::kLanes];
-  }
-  p->first_segment = first;
-  p->lane_segment = lanes;
-}
-
-template <typename V, int bits>
-void prepare_decode8(const QMatrix& m, Arena& arena, Prepared* p) {
-  using L = Layout<V, bits>;
-  const int64_t chunks = (m.padded() + L::codes - 1) / L::codes, length = chunks * L::codes;
-  const int64_t lanes = chunks * V::kLanes;
-  auto* buffer = arena.take<float>(m.padded());
-  auto* natural = arena.take<int8_t>(length);
-  std::memset(natural + m.padded(), 0, length - m.padded());
-  auto* ordered = arena.take<int8_t>(p->tokens * length);
-  auto* start = arena.take<int32_t>(p->tokens * lanes);
-  auto* scales = arena.take<float>(p->tokens * (p->segment_count + V::kLanes));
-  auto* sums = m.zeros ? arena.take<float>(p->tokens * (m.groups + V::kLanes)) : nullptr;
-  const int32_t centre = V::kSignedCodes8 && bits == 8 ? 0 : m.centre();
-  for (int64_t t = 0; t < p->tokens; ++t) {
-    const float* x = padded_row(p->x + t * m.K, m.K, m.padded(), buffer);
-    float* group_sum = sums + t * (m.groups + V::kLanes);
-    if (sums) std::memset(group_sum, 0, (m.groups + V::kLanes) * sizeof(float));
-    float* scale_x = scales + t * (p->segment_count + V::kLanes);
-    for (int64_t s = 0; s < p->segment_count; ++s) {
-      const Segment segment = p->segments[s];
-      int32_t sum;
-      const float scale = quantise<V>(x + segment.first, segment.length, natural + segment.first, &sum);
-      scale_x[s] = scale;
-      if (sums) group_sum[segment.group] += scale * static_cast<float>(sum);
-    }
-    for (int i = 0; i < V::kLanes; ++i) scale_x[p->segment_count + i] = scale_x[i];
-    for (int64_t c = 0; c < chunks; ++c) {
-      int8_t* out = ordered + t * length + c * L::codes;
-      V::template order<L::parts>(natural + c * L::codes, out);
-      typename V::I total = V::set(int32_t{0});
-      unrolled<L::parts>([&](auto j) {
-        total = V::template dot<4>(total, V::ones(), V::load(out + j.value * L::low_bytes));
-      });
-      alignas(64) int32_t of_lane[V::kLanes];
-      V::store(of_lane, total);
-      for (int i = 0; i < V::kLanes; ++i) start[t * lanes + c * V::kLanes + i] = -centre * of_lane[i];
-      const int64_t of_segment = c >> p->segment_shift << p->segment_shift;
-      if (!V::kPairs || of_segment == c) continue;
-      for (int i = 0; i < V::kLanes; ++i) {  // where several chunks are summed together, the first has what all begin with
-        start[t * lanes + of_segment * V::kLanes + i] += start[t * lanes + c * V::kLanes + i];
-        start[t * lanes + c * V::kLanes + i] = 0;
-      }
-    }
-  }
-  p->way = Prepared::kDecode8;
-  p->quantised = ordered;
-  p->start = start;
-  p->scales = scales;
-  p->sums = sums;
-}
-
-template <typename V, int bits>
-void prepare_decode32(const QMatrix& m, Arena& arena, Prepared* p) {
-  using L = Layout<V, bits>;
-  const int64_t length = (m.padded() + L::codes - 1) / L::codes * L::codes;
-  auto* buffer = arena.take<float>(length);
-  auto* ordered = arena.take<float>(p->tokens * length);
-  auto* ones = arena.take<float>(p->tokens * (p->segment_count + V::kLanes));
-  for (int64_t i = 0; i < p->tokens * (p->segment_count + V::kLanes); ++i) ones[i] = 1;
-  auto* sums = m.zeros ? arena.take<float>(p->tokens * (m.groups + V::kLanes)) : nullptr;
-  for (int64_t t = 0; t < p->tokens; ++t) {
-    const float* x = padded_row(p->x + t * m.K, m.K, length, buffer);
-    for (int64_t c = 0; c < length; c += L::codes)
-      for (int place = 0; place < L::per_lane; ++place) {
-        float* out = ordered + t * length + c + place * V::kLanes;
-        const float* in = x + c + place;
-        for (int lane = 0; lane < V::kLanes; ++lane) out[lane] = in[lane * L::per_lane];
-      }
-    float* group_sum = sums + t * (m.groups + V::kLanes);
-    if (sums) std::memset(group_sum + m.groups, 0, V::kLanes * sizeof(float));
-    for (int64_t g = 0; sums && g < m.groups; ++g) {
-      typename V::F total = V::zero();
-      for (int64_t k = g * m.group; k < (g + 1) * m.group; k += V::kLanes) total = V::add(total, V::load(x + k));
-      group_sum[g] = V::sum(total);
-    }
-  }
-  p->way = Prepared::kDecode32;
-  p->padded = ordered;
-  p->scales = ones;
-  p->sums = sums;
 }
 
 // Word by word of a plane of b bits: part j, byte <- code 32 / b * word + byte * parts + j.
@@ -255,21 +151,11 @@ Prepared prepare_bits(const QMatrix& m, const float* x, int64_t tokens, int acti
   p.K = m.K;
   p.x = x;
   if (activation_bits == 8) {
-    if (tokens >= V::kProductTokens8 || m.tiled) {
-      prepare_product8<V, bits>(m, arena, tokens < V::kProductTokens8, &p);
-    } else {
-      map_chunks<V, bits>(m, arena, &p);
-      prepare_decode8<V, bits>(m, arena, &p);
-    }
+    prepare_product8<V, bits>(m, arena, tokens < V::kProductTokens8, &p);
   } else if (tokens >= V::kProductTokens32) {
     p.way = Prepared::kProduct32;
-  } else if constexpr (V::kFloats) {
-    if (m.tiled) {
-      prepare_tiles32<V>(m, arena, &p);
-      return p;
-    }
-    map_chunks<V, bits>(m, arena, &p);
-    prepare_decode32<V, bits>(m, arena, &p);
+  } else {
+    prepare_tiles32<V>(m, arena, &p);
   }
   return p;
 }

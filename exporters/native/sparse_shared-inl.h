@@ -1,10 +1,18 @@
 // One token times an N:M matrix in tiles of 16 rows that share a pattern, for any vector type V: the kept activations
-// are gathered once for a tile, and then the codes are those of a dense tile with fewer inputs (tiles_body.h).
+// are gathered once for a tile, and then the codes are those of a dense tile with fewer inputs (tiles-inl.h).
 #pragma once
-#include "sparse_tiles_body.h"
+#include "sparse_tiles-inl.h"
 
 namespace slmc {
 namespace {
+
+// V with the decoder of patterns that any machine has.
+template <typename V>
+struct WithPlainPatterns : V {
+  static void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t units, uint8_t* masks) {
+    slmc::decode_patterns(table, fields, units, masks);
+  }
+};
 
 // The kept codes as a matrix of their own.
 inline QMatrix kept_codes(const SparseMatrix& m) {
@@ -101,7 +109,7 @@ void shared_patterns(const SparseMatrix& m, const SparseInput& in, float* y, int
     run(Index<1>{}, &at, &n);
   }
   if (last <= m.tiled) return;
-  const TilePlanes at = last_tile(dense, y);
+  const TilePlanes at = tile_of_rows<V>(dense, m.tiled, y);
   run(Index<1>{}, &at, &m.tiled);
 }
 

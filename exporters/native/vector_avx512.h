@@ -1,17 +1,15 @@
-// Sixteen lanes of 32 bits: AVX-512 with VNNI and VBMI.
+// Sixteen lanes of 32 bits: AVX-512 with VNNI, VBMI and VBMI2.
 #pragma once
 #include <immintrin.h>
 
-#include "events.h"
-#include "linear_body.h"
+#include "lanes.h"
 
-namespace slmc {
+namespace slmc::avx512 {
 namespace {
 
-struct Avx512 {
+struct Vector {
   static constexpr int kLanes = 16;
-  static constexpr bool kFloats = true, kPairs = false;
-  static constexpr int kAhead = 0;
+  static constexpr bool kPairs = false;
   using I = __m512i;
   using F = __m512;
 
@@ -56,25 +54,6 @@ struct Avx512 {
     return _mm512_set1_epi32(four);
   }
   static SLMC_INLINE F low_half(I v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
-
-  // out[j * 64 + i] = in[i * parts + j] for 64 * parts bytes
-  template <int parts>
-  static SLMC_INLINE void order(const int8_t* in, int8_t* out) {
-    if constexpr (parts == 1) std::memcpy(out, in, 64);
-    unrolled<parts>([&](auto part) {
-      constexpr int j = part.value;
-      for (int piece = 0; parts > 1 && piece < parts; ++piece) {
-        const I v = load(in + 64 * piece);
-        int8_t* to = out + j * 64 + piece * 64 / parts;
-        if constexpr (parts == 2) store_half(to, _mm512_cvtepi16_epi8(_mm512_srli_epi16(v, 8 * j)));
-        if constexpr (parts == 4) store_quarter(to, _mm512_cvtepi32_epi8(_mm512_srli_epi32(v, 8 * j)));
-        if constexpr (parts == 8) store_eighth(to, _mm512_cvtepi64_epi8(_mm512_srli_epi64(v, 8 * j)));
-      }
-    });
-  }
-  static SLMC_INLINE void store_half(int8_t* p, __m256i v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
-  static SLMC_INLINE void store_quarter(int8_t* p, __m128i v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
-  static SLMC_INLINE void store_eighth(int8_t* p, __m128i v) { _mm_storel_epi64(reinterpret_cast<__m128i*>(p), v); }
 
   // 16 bytes at `offset` of 16 rows: out[d] = word d of every row
   static SLMC_INLINE void transpose(const uint8_t* const* rows, int64_t offset, I* out) {
@@ -131,34 +110,6 @@ struct Avx512 {
   }
   static SLMC_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
-  // `count` floats, each to 16 / count lanes
-  template <int count>
-  static SLMC_INLINE F spread_floats(const float* p) {
-    if constexpr (count == 1) return _mm512_set1_ps(*p);
-    if constexpr (count == 16) return load(p);
-    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    constexpr int shift = count == 2 ? 3 : count == 4 ? 2 : 1;
-    F all;
-    if constexpr (count == 2) all = _mm512_castpd_ps(_mm512_castsi512_pd(_mm512_set1_epi64(eight_bytes(p))));
-    if constexpr (count == 4) all = _mm512_broadcast_f32x4(_mm_loadu_ps(p));
-    if constexpr (count == 8) all = _mm512_castps256_ps512(_mm256_loadu_ps(p));
-    return _mm512_permutexvar_ps(_mm512_srli_epi32(lane, shift), all);
-  }
-  static SLMC_INLINE int64_t eight_bytes(const void* p) {
-    int64_t out;
-    std::memcpy(&out, p, sizeof out);
-    return out;
-  }
-
-  // out[i] = sum of v[i]
-  static SLMC_INLINE void sum4(const F* v, float* out) {
-    const F ab = add(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
-    const F cd = add(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
-    const F four = add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
-    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(four), _mm512_extractf32x8_ps(four, 1));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
-  }
-
   // Unsigned codes times signed bytes, four to a lane. In assembly, because GCC 12 copies every sum around its own
   // builtin, which costs more than the product.
   template <int bits>
@@ -203,6 +154,45 @@ struct Avx512 {
   struct Bytes {
     alignas(64) uint8_t value[64];
   };
+
+  // For sparse matrices. a where mask has ones, else b.
+  static SLMC_INLINE I choose(I mask, I a, I b) { return _mm512_ternarylogic_epi32(mask, a, b, 0xca); }
+  // table[index % 128] of every byte; where fewer bits count, the table repeats
+  template <int bits>
+  static SLMC_INLINE I look_up(const uint8_t* table, I index) {
+    if constexpr (bits < 7) return _mm512_permutexvar_epi8(index, load(table));
+    else return _mm512_permutex2var_epi8(load(table), index, load(table + 64));
+  }
+  // Four periods of activations: pick gives every lane that of each period which the byte's low bits say.
+  template <int period>
+  struct Block {
+    I x;
+    explicit SLMC_INLINE Block(const int8_t* q)
+        : x(period == 4 ? _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)))
+                        : _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)))) {}
+    SLMC_INLINE I pick(I places) const {
+      const I first = _mm512_set1_epi32(period == 4 ? 0x0c080400 : 0x18100800);
+      const I from = _mm512_ternarylogic_epi32(places, _mm512_set1_epi8(period - 1), first, 0xea);  // (a & b) | c
+      return period == 4 ? _mm512_shuffle_epi8(x, from) : _mm512_permutexvar_epi8(from, x);
+    }
+  };
+  // Words that two rows share, r and r + 8: to the right by n, for the latter by 4 more.
+  template <int n>
+  static SLMC_INLINE I paired(const uint8_t* p) {
+    const I both = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    constexpr int a = n & 31, b = (n + 4) & 31;
+    return _mm512_rorv_epi32(both, _mm512_setr_epi32(a, a, a, a, a, a, a, a, b, b, b, b, b, b, b, b));
+  }
+  // The activations of 64 that a mask of 8 bytes keeps, one after another, `count` of them; adds them to the lanes of
+  // sum. A store over the end of a line is slow to be read again, and so are two at once.
+  static SLMC_INLINE I gather(const int8_t* q, const uint8_t* mask, int64_t count, int8_t* out, I sum) {
+    uint64_t places;
+    std::memcpy(&places, mask, sizeof places);
+    const I kept = _mm512_maskz_compress_epi8(places, load(q));
+    if (count > 32) store(out, kept);
+    else _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_castsi512_si256(kept));
+    return dot<8>(sum, ones(), kept);
+  }
 
   // The plane's codes as bytes: part j of a chunk has every (8 / low)th code, beginning with j.
   template <int bits>
@@ -295,4 +285,4 @@ struct Avx512 {
 };
 
 }  // namespace
-}  // namespace slmc
+}  // namespace slmc::avx512

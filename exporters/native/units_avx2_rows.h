@@ -1,9 +1,9 @@
 // Rows of sparse products on AVX2, unit by unit: a row that picks q, one that places codes, four of one pattern.
 #pragma once
 
-#include "sparse_avx2_controls.h"
+#include "units_avx2_controls.h"
 
-namespace slmc {
+namespace slmc::avx2 {
 namespace {
 
 template <bool float4>
@@ -21,7 +21,12 @@ SLMC_INLINE void split(I packed, I* out) {
 
 SLMC_INLINE I load(const void* p) { return _mm256_loadu_si256(static_cast<const I*>(p)); }
 SLMC_INLINE I two(const uint8_t* low, const uint8_t* high) {
-  return _mm256_inserti128_si256(_mm256_castsi128_si256(Avx2::sixteen(low)), Avx2::sixteen(high), 1);
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(Vector::sixteen(low)), Vector::sixteen(high), 1);
+}
+// out[i] = sum of v[i]
+SLMC_INLINE void sum4(const F* v, float* out) {
+  const F four = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps(four, 1)));
 }
 SLMC_INLINE I pairs(I codes, I q) { return _mm256_maddubs_epi16(codes, q); }
 SLMC_INLINE I add16(I a, I b) { return _mm256_add_epi16(a, b); }
@@ -132,7 +137,7 @@ SLMC_INLINE void plain_rows(const SparseRow* rows, const int8_t* q, const int16_
         if constexpr (2 * i + 1 < sixteens) {
           split<float4>(load(at + 32 * i), codes);
         } else {
-          split<float4>(_mm256_zextsi128_si256(Avx2::sixteen(at + 32 * i)), codes);
+          split<float4>(_mm256_zextsi128_si256(Vector::sixteen(at + 32 * i)), codes);
         }
         sums[i] = pairs(codes[0], load(q + 32 * i));
         sums[parts + i] = pairs(codes[1], load(q + 32 * (parts + i)));
@@ -161,4 +166,4 @@ SLMC_INLINE void plain_rows(const SparseRow* rows, const int8_t* q, const int16_
 }
 
 }  // namespace
-}  // namespace slmc
+}  // namespace slmc::avx2

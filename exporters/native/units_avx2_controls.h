@@ -1,10 +1,10 @@
 // Patterns as byte shuffles on AVX2: which way a matrix goes, and the controls of its units.
 #pragma once
 
-#include "avx2_vector.h"
+#include "vector_avx2.h"
 #include "sparse.h"
 
-namespace slmc {
+namespace slmc::avx2 {
 namespace {
 
 using I = __m256i;
@@ -122,4 +122,4 @@ void block_controls(const PatternTable& table, const Strip* fields, int64_t u, i
 }
 
 }  // namespace
-}  // namespace slmc
+}  // namespace slmc::avx2

@@ -1,16 +1,13 @@
-// Four lanes of 32 bits: NEON. Compiled with dot products (-march=...+dotprod) its integer products use them; their
-// floating-point products are the plain ones.
+// Four lanes of 32 bits: NEON.
 #pragma once
 #include <arm_neon.h>
 
-#include "events.h"
-#include "gather.h"
-#include "linear_body.h"
+#include "lanes.h"
 
-namespace slmc {
+namespace slmc::neon {
 namespace {
 
-struct Neon {
+struct Vector {
   static constexpr int kLanes = 4;
   using I = int32x4_t;
   using F = float32x4_t;
@@ -72,10 +69,6 @@ struct Neon {
   static SLMC_INLINE float sum(F v) { return vaddvq_f32(v); }
   static SLMC_INLINE int32_t sum(I v) { return vaddvq_s32(v); }
   static SLMC_INLINE float largest(F v) { return vmaxvq_f32(v); }
-  // out[i] = sum of v[i]
-  static SLMC_INLINE void sum4(const F* v, float* out) {
-    store(out, vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3])));
-  }
 
   static SLMC_INLINE float half(uint16_t v) {
     return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(v))), 0);
@@ -106,23 +99,7 @@ struct Neon {
     return set(four);
   }
 
-  // `count` floats, each to 4 / count lanes
-  template <int count>
-  static SLMC_INLINE F spread_floats(const float* p) {
-    if constexpr (count == 1) return vld1q_dup_f32(p);
-    if constexpr (count == 4) return load(p);
-    const float32x2_t both = vld1_f32(p);
-    return vcombine_f32(vdup_lane_f32(both, 0), vdup_lane_f32(both, 1));
-  }
-
-#if defined(__ARM_FEATURE_DOTPROD)
-  static constexpr bool kFloats = false, kPairs = false;
-  static constexpr int kAhead = 0;
-  static const LinearKernels& floats() { return neon_kernels(); }
-#else
-  static constexpr bool kFloats = true, kPairs = false;
-  static constexpr int kAhead = 0;
-#endif
+  static constexpr bool kPairs = false;
   static constexpr int kSlots = 1;
   // signed bytes times signed bytes, so codes of 8 bits come less 128
   static constexpr bool kSignedCodes8 = true;
@@ -130,13 +107,9 @@ struct Neon {
   template <int bits>
   static SLMC_INLINE I dot(I sum, I codes, I x) {
     const int8x16_t a = vreinterpretq_s8_s32(codes), b = vreinterpretq_s8_s32(x);
-#if defined(__ARM_FEATURE_DOTPROD)
-    return vdotq_s32(sum, a, b);
-#else
     const int32x4_t first = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
     const int32x4_t second = vpaddlq_s16(vmull_s8(vget_high_s8(a), vget_high_s8(b)));
     return vaddq_s32(sum, vpaddq_s32(first, second));
-#endif
   }
 
   static constexpr auto list_inputs = slmc::list_inputs;
@@ -164,26 +137,16 @@ struct Neon {
     int8x16_t low, high;
     explicit SLMC_INLINE Block(const int8_t* q) : low(vld1q_s8(q)), high(period == 8 ? vld1q_s8(q + 16) : low) {}
     SLMC_INLINE I pick(I places) const {
-      const I first = Neon::set(period == 4 ? 0x0c080400 : 0x18100800);
+      const I first = Vector::set(period == 4 ? 0x0c080400 : 0x18100800);
       const I in_period = and_(places, vreinterpretq_s32_u8(vdupq_n_u8(period - 1)));
       const uint8x16_t from = vreinterpretq_u8_s32(or_(in_period, first));
       return vreinterpretq_s32_s8(period == 4 ? vqtbl1q_s8(low, from) : vqtbl2q_s8({{low, high}}, from));
     }
   };
-  static void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t units, uint8_t* masks) {
-    slmc::decode_patterns(table, fields, units, masks);
-  }
   // The activations of 64 that a mask of 8 bytes keeps, one after another, `count` of them; adds them to the lanes of
   // sum.
   static SLMC_INLINE I gather(const int8_t* q, const uint8_t* mask, int64_t count, int8_t* out, I sum) {
-    return gather_by_shuffles<Neon>(q, mask, count, out, sum);
-  }
-
-  // out[j * 16 + i] = in[i * parts + j] for 16 * parts bytes
-  template <int parts>
-  static SLMC_INLINE void order(const int8_t* in, int8_t* out) {
-    for (int j = 0; j < parts; ++j)
-      for (int i = 0; i < 16; ++i) out[j * 16 + i] = in[i * parts + j];
+    return gather_by_shuffles<Vector>(q, mask, count, out, sum);
   }
 
   // 16 bytes at `offset` of 4 rows: out[d] = word d of every row
@@ -200,7 +163,7 @@ struct Neon {
 
   template <int low, int high, int part, int first>
   static SLMC_INLINE I add_high_rows(I bytes, I words) {
-    return add_high_by_shifts<Neon, low, high, part, first>(bytes, words);
+    return add_high_by_shifts<Vector, low, high, part, first>(bytes, words);
   }
 
   // The plane's codes as bytes: part j of a chunk has every (8 / low)th code, beginning with j.
@@ -209,7 +172,7 @@ struct Neon {
     constexpr int low = low_bits(bits), high = high_bits(bits), in_high = high * 4 / low;  // bytes of a lane up there
     const uint8x16_t packed = vld1q_u8(low_plane);
     if constexpr (low == 8) {
-      out[0] = flip_signs(vreinterpretq_s32_u8(packed));
+      out[0] = vreinterpretq_s32_u8(packed);
       return;
     }
     uint8x16_t spread = vdupq_n_u8(0);  // every byte sees the byte of the high plane that has its bits
@@ -253,12 +216,12 @@ struct Neon {
 
     template <int p>
     SLMC_INLINE F multiply(F x, F sum) const {
-      I code = and_(right<low * p>(words), Neon::set((1 << low) - 1));
-      if constexpr (high > 0) code = or_(code, left<low>(and_(right<high * p>(more), Neon::set((1 << high) - 1))));
-      return fma(sub(to_float(code), Neon::set(static_cast<float>(centre))), x, sum);
+      I code = and_(right<low * p>(words), Vector::set((1 << low) - 1));
+      if constexpr (high > 0) code = or_(code, left<low>(and_(right<high * p>(more), Vector::set((1 << high) - 1))));
+      return fma(sub(to_float(code), Vector::set(static_cast<float>(centre))), x, sum);
     }
   };
 };
 
 }  // namespace
-}  // namespace slmc
+}  // namespace slmc::neon

@@ -6,11 +6,12 @@
 //
 // Planes are multiplied one after the other: code = low + high * 2^low_bits. Where products of unsigned bytes cannot
 // overflow (V::kSlots > 1), codes are masked in their place and not shifted: a sum for each place, shifted at the end.
-// Included by one file per instruction set, after its V.
+// Rows that lie one after another, as those behind the last tile do, are made a tile first.
+// Included by one file per instruction set, with its V.
 #pragma once
 #include <type_traits>
 
-#include "activations_body.h"
+#include "rows-inl.h"
 
 namespace slmc {
 namespace {
@@ -132,82 +133,99 @@ struct NothingToMake {
   SLMC_INLINE void operator()(int64_t) const {}
 };
 
-// `own`: `inputs` is one for each tile, of the same segments; else one for all. make(s), for s from 1 to
-// their count, comes a segment before what reads segment s of the inputs: bytes just written are slow to be read.
+// values[tile][vector] = scale_x * (sum code * q - centre * sum q) over segment s. `own`: `inputs` is one for each tile.
+template <typename V, int bits, int tiles, bool own>
+SLMC_INLINE void multiply_segment8(const QMatrix& m, const Prepared* inputs, int64_t token, int64_t s,
+                                   const TilePlanes* at, typename V::F (*values)[kTileVectors<V>]) {
+  using L = Layout<V, bits>;
+  constexpr int many = own ? tiles : 1;
+  const Segment segment = inputs->segments[s];
+  const int64_t i = token * inputs->segment_count + s, first = token * m.padded() + segment.first;
+  const uint8_t *low[tiles], *high[tiles];
+  unrolled<tiles>([&](auto t) SLMC_LAMBDA {
+    low[t.value] = at[t.value].low + segment.first * L::low / 8 * kTile;
+    high[t.value] = at[t.value].high + segment.first * L::high / 8 * kTile;
+  });
+  typename V::I sum[tiles][kTileVectors<V>];
+  over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
+    sum[t.value][r.value] = V::set(inputs[own ? t.value : 0].start[i]);
+  });
+  const int8_t *q[many], *q_high[many];
+  unrolled<many>([&](auto t) SLMC_LAMBDA {
+    q[t.value] = inputs[t.value].quantised + first;
+    q_high[t.value] = inputs[t.value].for_high + first;
+  });
+  const auto add_planes = [&](auto blocks) SLMC_LAMBDA {
+    add_plane<V, L::low, 0, tiles, own>(low, q, blocks, sum);
+    if constexpr (L::high > 0) add_plane<V, L::high, L::low, tiles, own>(high, q_high, blocks, sum);
+  };
+  if (segment.length == kActivationGroup) add_planes(Index<kActivationGroup / 32>{});
+  else if (own && segment.length == 64) add_planes(Index<2>{});
+  else if (own && segment.length == 32) add_planes(Index<1>{});
+  else add_planes(segment.length / 32);
+  const typename V::F scale_x = V::set(inputs->scales[i]);
+  over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
+    values[t.value][r.value] = V::mul(V::to_float(sum[t.value][r.value]), scale_x);
+  });
+}
+
+// values[tile][vector] = sum (code - centre) * x over a segment.
+template <typename V, int bits, int tiles>
+SLMC_INLINE void multiply_segment32(const QMatrix& m, const Prepared& p, int64_t token, const Segment& segment,
+                                    const TilePlanes* at, typename V::F (*values)[kTileVectors<V>]) {
+  using L = Layout<V, bits>;
+  constexpr int vectors = kTileVectors<V>, chains = tiles * vectors < 4 ? 2 : 1;  // sums that do not wait for another
+  typename V::F sum[tiles][vectors][chains];
+  over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
+    unrolled<chains>([&](auto i) SLMC_LAMBDA { sum[t.value][r.value][i.value] = V::zero(); });
+  });
+  const float* x = p.padded + token * m.padded() + segment.first;
+  for (int64_t k = 0; k < segment.length; k += 32)
+    unrolled<L::low>([&](auto w) SLMC_LAMBDA {
+      constexpr int bit = w.value * L::per_lane * L::high;  // of the block's high words
+      typename V::template Words<bits> words[tiles][vectors];
+      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
+        const auto word = [&](const uint8_t* plane, int64_t from) SLMC_LAMBDA {
+          if (r.value * V::kLanes * 4 % 64 == 0) V::prefetch(plane + from * kTile * 4 + kTileAhead);
+          return V::load(plane + (from * kTile + r.value * V::kLanes) * 4);
+        };
+        const uint8_t* low = at[t.value].low + segment.first * L::low / 8 * kTile;
+        const uint8_t* high = at[t.value].high + segment.first * L::high / 8 * kTile;
+        typename V::I more = V::set(int32_t{0});
+        if constexpr (L::high > 0) more = V::template right<bit % 32>(word(high, k / 32 * L::high + bit / 32));
+        words[t.value][r.value].take(word(low, k / 32 * L::low + w.value), more);
+      });
+      unrolled<L::per_lane>([&](auto c) SLMC_LAMBDA {
+        const typename V::F xs = V::set(x[k + w.value * L::per_lane + c.value]);
+        over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
+          typename V::F& to = sum[t.value][r.value][c.value % chains];
+          to = words[t.value][r.value].template multiply<c.value>(xs, to);
+        });
+      });
+    });
+  over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
+    const typename V::F* of = sum[t.value][r.value];
+    values[t.value][r.value] = chains == 1 ? of[0] : V::add(of[0], of[chains - 1]);
+  });
+}
+
+// One token times `tiles` tiles. make(s), for s from 1 to the count of segments, comes a segment before what reads
+// segment s of the inputs: bytes just written are slow to be read.
 template <typename V, int bits, bool integer, int tiles, bool own = false, typename Make = NothingToMake>
 void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, const TilePlanes* at,
                     const Make& make = {}) {
-  using L = Layout<V, bits>;
   constexpr int vectors = kTileVectors<V>;
   const Prepared& p = *inputs;
   const float centre = static_cast<float>(m.centre());
   typename V::F total[tiles][vectors];
   over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { total[t.value][r.value] = V::zero(); });
   for (int64_t s = 0; s < p.segment_count; ++s) {
-    const Segment segment = p.segments[s];
     make(s + 1);
-    const int64_t i = token * p.segment_count + s, first = token * m.padded() + segment.first;
-    const uint8_t* low[tiles];
-    const uint8_t* high[tiles];
-    for (int t = 0; t < tiles; ++t) {
-      low[t] = at[t].low + segment.first * L::low / 8 * kTile;
-      high[t] = at[t].high + segment.first * L::high / 8 * kTile;
-    }
     typename V::F values[tiles][vectors];
-    if constexpr (integer) {
-      typename V::I sum[tiles][vectors];
-      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { sum[t.value][r.value] = V::set(inputs[own ? t.value : 0].start[i]); });
-      constexpr int many = own ? tiles : 1;
-      const int8_t *q[many], *q_high[many];
-      unrolled<many>([&](auto t) SLMC_LAMBDA {
-        q[t.value] = inputs[t.value].quantised + first;
-        q_high[t.value] = inputs[t.value].for_high + first;
-      });
-      const auto add_planes = [&](auto blocks) SLMC_LAMBDA {
-        add_plane<V, L::low, 0, tiles, own>(low, q, blocks, sum);
-        if constexpr (L::high > 0) add_plane<V, L::high, L::low, tiles, own>(high, q_high, blocks, sum);
-      };
-      if (segment.length == kActivationGroup) add_planes(Index<kActivationGroup / 32>{});
-      else if (own && segment.length == 64) add_planes(Index<2>{});
-      else if (own && segment.length == 32) add_planes(Index<1>{});
-      else add_planes(segment.length / 32);
-      const typename V::F scale_x = V::set(p.scales[i]);
-      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { values[t.value][r.value] = V::mul(V::to_float(sum[t.value][r.value]), scale_x); });
-    } else {
-      constexpr int chains = tiles * vectors < 4 ? 2 : 1;  // sums that do not wait for one another
-      typename V::F sum[tiles][vectors][chains];
-      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
-        unrolled<chains>([&](auto i) SLMC_LAMBDA { sum[t.value][r.value][i.value] = V::zero(); });
-      });
-      const float* x = p.padded + first;
-      for (int64_t k = 0; k < segment.length; k += 32)
-        unrolled<L::low>([&](auto w) SLMC_LAMBDA {
-          constexpr int bit = w.value * L::per_lane * L::high;  // of the block's high words
-          typename V::template Words<bits> words[tiles][vectors];
-          over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
-            const auto word = [&](const uint8_t* plane, int64_t at) SLMC_LAMBDA {
-              if (r.value * V::kLanes * 4 % 64 == 0) V::prefetch(plane + at * kTile * 4 + kTileAhead);
-              return V::load(plane + (at * kTile + r.value * V::kLanes) * 4);
-            };
-            typename V::I more = V::set(int32_t{0});
-            if constexpr (L::high > 0)
-              more = V::template right<bit % 32>(word(high[t.value], k / 32 * L::high + bit / 32));
-            words[t.value][r.value].take(word(low[t.value], k / 32 * L::low + w.value), more);
-          });
-          unrolled<L::per_lane>([&](auto c) SLMC_LAMBDA {
-            const typename V::F xs = V::set(x[k + w.value * L::per_lane + c.value]);
-            over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
-              typename V::F& to = sum[t.value][r.value][c.value % chains];
-              to = words[t.value][r.value].template multiply<c.value>(xs, to);
-            });
-          });
-        });
-      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
-        values[t.value][r.value] = chains == 1 ? sum[t.value][r.value][0]
-                                               : V::add(sum[t.value][r.value][0], sum[t.value][r.value][chains - 1]);
-      });
-    }
-    add_segment<V, tiles>(at, segment.group, centre, p.sums ? p.sums[i] : 0.0f, values, total);
+    if constexpr (integer) multiply_segment8<V, bits, tiles, own>(m, inputs, token, s, at, values);
+    else multiply_segment32<V, bits, tiles>(m, p, token, p.segments[s], at, values);
+    const float sum_x = p.sums ? p.sums[token * p.segment_count + s] : 0.0f;
+    add_segment<V, tiles>(at, p.segments[s].group, centre, sum_x, values, total);
   }
   over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
     const int left = at[t.value].rows - r.value * V::kLanes;
@@ -222,26 +240,38 @@ inline TilePlanes tile_at(const QMatrix& m, int64_t n, float* y) {
           m.zeros ? m.zeros + n * m.groups : nullptr, y + n, kTile};
 }
 
-// The rows behind the last tile, made one; rows that are not there are zeros.
-inline TilePlanes last_tile(const QMatrix& m, float* y) {
-  const int64_t rows = m.N - m.tiled, low = m.row_bytes() * kTile, high = m.high_row_bytes() * kTile;
-  const int64_t factors = m.groups * kTile;
-  auto* bytes = reinterpret_cast<uint8_t*>(thread_floats((low + high + 3 * factors) / 4 + 1));
-  std::memset(bytes, 0, low + high + 3 * factors);
-  auto* scales = reinterpret_cast<uint16_t*>(bytes + low + high);
-  uint8_t* zeros = bytes + low + high + 2 * factors;
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t n = m.tiled + r;
-    for (int64_t i = 0; i < m.row_bytes(); i += 4)
-      std::memcpy(bytes + i * kTile + r * 4, m.codes + n * m.row_bytes() + i, 4);
-    for (int64_t i = 0; i < m.high_row_bytes(); i += 4)
-      std::memcpy(bytes + low + i * kTile + r * 4, m.high + n * m.high_row_bytes() + i, 4);
-    for (int64_t g = 0; g < m.groups; ++g) {
-      scales[g * kTile + r] = m.scales[n * m.groups + g];
-      if (m.zeros) zeros[g * kTile + r] = m.zeros[n * m.groups + g];
+// Rows n .. n + 15 of a plane that has them one after another, word by word; the matrix's last row stands for those
+// behind it.
+template <typename V>
+void interleave(const uint8_t* plane, int64_t row_bytes, int64_t n, int64_t N, uint8_t* out) {
+  for (int row = 0; row < kTile; row += V::kLanes) {
+    const Rows<V> rows(plane, row_bytes, n + row, N, 0);
+    for (int64_t offset = 0; offset < row_bytes; offset += 16) {
+      typename V::I words[4];
+      rows.template transposed<1>(offset, words);
+      for (int d = 0; d < 4 && offset + 4 * d < row_bytes; ++d)
+        V::store(out + (offset + 4 * d) * kTile + row * 4, words[d]);
     }
   }
-  return {bytes, bytes + low, scales, m.zeros ? zeros : nullptr, y + m.tiled, static_cast<int>(rows)};
+}
+
+// Rows from n on that lie one after another, made a tile in this thread's memory.
+template <typename V>
+TilePlanes tile_of_rows(const QMatrix& m, int64_t n, float* y) {
+  const int64_t rows = m.N - n < kTile ? m.N - n : kTile, factors = m.groups * kTile;
+  const int64_t low = m.row_bytes() * kTile, high = m.high_row_bytes() * kTile;
+  auto* bytes = reinterpret_cast<uint8_t*>(thread_floats((low + high + 3 * factors) / 4 + 1));
+  auto* scales = reinterpret_cast<uint16_t*>(bytes + low + high);
+  uint8_t* zeros = bytes + low + high + 2 * factors;
+  interleave<V>(m.codes, m.row_bytes(), n, m.N, bytes);
+  if (high) interleave<V>(m.high, m.high_row_bytes(), n, m.N, bytes + low);
+  for (int64_t g = 0; g < m.groups; ++g)
+    for (int64_t r = 0; r < kTile; ++r) {
+      const int64_t from = (n + (r < rows ? r : rows - 1)) * m.groups + g;
+      scales[g * kTile + r] = m.scales[from];
+      if (m.zeros) zeros[g * kTile + r] = m.zeros[from];
+    }
+  return {bytes, bytes + low, scales, m.zeros ? zeros : nullptr, y + n, static_cast<int>(rows)};
 }
 
 // Output features first .. last; `first` is a multiple of kRowTile.
@@ -259,9 +289,10 @@ void tiles_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, i
     const TilePlanes at = tile_at(m, first + i * kTile, y);
     for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, &p, t, &at);
   }
-  if (last <= m.tiled) return;
-  const TilePlanes at = last_tile(m, y);
-  for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, &p, t, &at);
+  for (int64_t n = first > m.tiled ? first : m.tiled; n < last; n += kTile) {
+    const TilePlanes at = tile_of_rows<V>(m, n, y);
+    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, &p, t, &at);
+  }
 }
 
 }  // namespace

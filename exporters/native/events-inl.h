@@ -12,7 +12,7 @@
 #include <algorithm>
 
 #include "events.h"
-#include "product_body.h"
+#include "panel_float-inl.h"
 
 namespace slmc {
 namespace {

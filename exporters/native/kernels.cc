@@ -1,0 +1,26 @@
+// The tables of kernels, in the order of Isa.
+#include "kernels.h"
+
+#include "isa.h"
+
+namespace slmc {
+
+const KernelTable& kernels() {
+  static constexpr KernelTable tables[] = {
+      {&portable::linear, &portable::events, nullptr, nullptr},
+#if defined(__x86_64__)
+      {&avx2::linear, &avx2::events, &avx2::tiles, &avx2::units},
+      {&avx_vnni::linear, &avx2::events, &avx_vnni::tiles, &avx2::units},
+      {&avx512vl_vnni::linear, &avx2::events, &avx512vl_vnni::tiles, &avx2::units},
+      {&avx512::linear, &avx512::events, &avx512::tiles, &avx512::units},
+#elif defined(__aarch64__)
+      {&neon::linear, &neon::events, &neon::tiles, nullptr},
+      {&neon_dot::linear, &neon::events, &neon_dot::tiles, nullptr},
+#endif
+  };
+  return tables[isa()];
+}
+
+const LinearKernels& linear_kernels(int64_t group) { return group % 32 == 0 ? *kernels().linear : portable::linear; }
+
+}  // namespace slmc
