@@ -198,8 +198,8 @@ class Format(ABC):
         """The group in whose blocks (ops/activations.py) a product can round its inputs to 8 bits; None: it cannot."""
         return None
 
-    def product(self, encoded: Encoded, shared: bool = False) -> Product:
-        """y = x W^T; shared: an embedding reads the same planes.
+    def product(self, encoded: Encoded) -> Product:
+        """y = x W^T.
 
         Raises:
             SlmcError: no linear layer can have this format.

@@ -128,7 +128,7 @@ class CorrectedFormat(Format):
     def correction(self) -> CorrectedFormat:
         return self
 
-    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+    def product(self, encoded: Encoded) -> Product:
         (values,) = self.values.product(self.integers(encoded)).terms
         names = ("right", "left") if self.rank else ("diagonal",)
         operator = "HalfLinear" if self.rank else "Mul"

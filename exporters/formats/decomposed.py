@@ -129,7 +129,7 @@ class DecomposedFormat(Format):
     def summands(self, encoded: Encoded) -> tuple[tuple[Format, Encoded], ...]:
         return tuple((fmt, self.part(encoded, prefix)) for prefix, fmt in self._by_prefix)
 
-    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+    def product(self, encoded: Encoded) -> Product:
         outliers, inliers = (fmt.node(self.part(encoded, prefix)) for prefix, fmt in self._by_prefix)
         return Product((Term("outliers", (outliers,)), Term("inliers", (inliers,))), (0, 1))
 

@@ -57,7 +57,7 @@ class FloatFormat(Format):
     def values_of(self, encoded: Encoded) -> Float32:
         return encoded.planes["weight"].astype(np.float32)
 
-    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+    def product(self, encoded: Encoded) -> Product:
         weight = encoded.planes["weight"]
         stored = np.ascontiguousarray(weight.T) if self.bits == 32 else weight
         return Product((Term("", (Node(self.operator, ("weight",), {"weight": stored}, {}),)),))

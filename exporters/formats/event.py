@@ -152,7 +152,7 @@ class EventFormat(Format):
     def input_group(self, cols: int) -> int | None:
         return self.dense.input_group(cols)
 
-    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+    def product(self, encoded: Encoded) -> Product:
         rows, cols = encoded.shape
         attributes = {"K": cols, "N": rows, "bits": self.bits, "group": self.dense.group_size(cols)}
         return Product((Term("", (Node("EventLinear", PLANES, encoded.planes, attributes),)),))

@@ -132,7 +132,7 @@ class Float4Format(Format):
     def input_group(self, cols: int) -> int | None:
         return self.group
 
-    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+    def product(self, encoded: Encoded) -> Product:
         rows, cols = encoded.shape
         attributes = {
             "K": cols, "N": rows, "bits": self.bits, "group": self.group, "kept": 8, "period": 8, "pattern_rows": 1,

@@ -182,17 +182,19 @@ class IntegerFormat(Format):
     def input_group(self, cols: int) -> int | None:
         return self.group_size(cols)
 
-    def product(self, encoded: Encoded, shared: bool = False) -> Product:
-        """Planes in tiles (exporters.formats.tiles), except where an embedding reads them."""
+    def product(self, encoded: Encoded) -> Product:
+        """Planes in tiles (exporters.formats.tiles)."""
         rows, cols = encoded.shape
-        tile = 0 if shared else tile_of(rows, self.group_size(cols))
-        planes = tiled_planes(encoded.planes) if tile else encoded.planes
-        node = Node(self.operator, PLANES, planes, self._attributes(encoded) | {"tile": tile})
-        return Product((Term("", (node,)),))
+        tile = tile_of(rows, self.group_size(cols))
+        return Product((Term("", (self._node(self.operator, encoded, tile),)),))
 
     def look_up(self, encoded: Encoded, shared: bool = False) -> Node:
-        return Node("QEmbedding", PLANES, encoded.planes, self._attributes(encoded))
-
-    def _attributes(self, encoded: Encoded) -> dict[str, int]:
+        """Planes row by row, except those that a linear layer has in tiles."""
         rows, cols = encoded.shape
-        return {"K": cols, "N": rows, "bits": self.bits, "group": self.group_size(cols)}
+        return self._node("QEmbedding", encoded, tile_of(rows, self.group_size(cols)) if shared else 0)
+
+    def _node(self, operator: str, encoded: Encoded, tile: int) -> Node:
+        rows, cols = encoded.shape
+        planes = tiled_planes(encoded.planes) if tile else encoded.planes
+        attributes = {"K": cols, "N": rows, "bits": self.bits, "group": self.group_size(cols), "tile": tile}
+        return Node(operator, PLANES, planes, attributes)

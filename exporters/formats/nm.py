@@ -219,7 +219,7 @@ class NmFormat(Format):
     def input_group(self, cols: int) -> int | None:
         return self.group or padded_columns(cols)
 
-    def product(self, encoded: Encoded, shared: bool = False) -> Product:
+    def product(self, encoded: Encoded) -> Product:
         return Product((Term("", (self.node(encoded),)),))
 
     def node(self, encoded: Encoded) -> Node:

@@ -100,8 +100,8 @@ class TernaryFormat(Format):
     def input_group(self, cols: int) -> int | None:
         return self.group
 
-    def product(self, encoded: Encoded, shared: bool = False) -> Product:
-        return self.integers.product(encoded, shared)
+    def product(self, encoded: Encoded) -> Product:
+        return self.integers.product(encoded)
 
     def look_up(self, encoded: Encoded, shared: bool = False) -> Node:
         return self.integers.look_up(encoded, shared)

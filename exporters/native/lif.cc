@@ -61,29 +61,29 @@ SLMC_INLINE void backward(const T* before_reset, const T* grad_spikes, T* carrie
 extern "C" {
 
 SLMC_EXPORT void slmc_lif_forward_f32(const float* drive, const float* membrane_in, float* spikes,
-                                         float* membrane_out, float* before_reset, int64_t batch, int64_t time,
-                                         int64_t channels, float tau, float threshold, float reset) {
+                                      float* membrane_out, float* before_reset, int64_t batch, int64_t time,
+                                      int64_t channels, float tau, float threshold, float reset) {
   slmc::dispatched<forward<float>>(drive, membrane_in, spikes, membrane_out, before_reset, batch, time, channels, tau,
                                    threshold, reset);
 }
 
 SLMC_EXPORT void slmc_lif_forward_f64(const double* drive, const double* membrane_in, double* spikes,
-                                         double* membrane_out, double* before_reset, int64_t batch, int64_t time,
-                                         int64_t channels, double tau, double threshold, double reset) {
+                                      double* membrane_out, double* before_reset, int64_t batch, int64_t time,
+                                      int64_t channels, double tau, double threshold, double reset) {
   slmc::dispatched<forward<double>>(drive, membrane_in, spikes, membrane_out, before_reset, batch, time, channels, tau,
                                     threshold, reset);
 }
 
 SLMC_EXPORT void slmc_lif_backward_f32(const float* before_reset, const float* grad_spikes, float* carried,
-                                          float* grad_drive, int64_t batch, int64_t time, int64_t channels, float tau,
-                                          float threshold, float reset, float alpha) {
+                                       float* grad_drive, int64_t batch, int64_t time, int64_t channels, float tau,
+                                       float threshold, float reset, float alpha) {
   slmc::dispatched<backward<float>>(before_reset, grad_spikes, carried, grad_drive, batch, time, channels, tau,
                                     threshold, reset, alpha);
 }
 
 SLMC_EXPORT void slmc_lif_backward_f64(const double* before_reset, const double* grad_spikes, double* carried,
-                                          double* grad_drive, int64_t batch, int64_t time, int64_t channels,
-                                          double tau, double threshold, double reset, double alpha) {
+                                       double* grad_drive, int64_t batch, int64_t time, int64_t channels,
+                                       double tau, double threshold, double reset, double alpha) {
   slmc::dispatched<backward<double>>(before_reset, grad_spikes, carried, grad_drive, batch, time, channels, tau,
                                      threshold, reset, alpha);
 }

@@ -82,82 +82,102 @@ struct Ranks {
   }
 };
 
+// The sums of one segment, tile by tile and vector by vector of its rows.
 template <typename V, int bits, int kept, int period, int tiles>
-void multiply_sparse_tiles(const SparseMatrix& m, const SparseInput& in, int64_t token, const SparseTile* at) {
+class SparseSums {
   using I = typename V::I;
   using Patterns = Ranks<V, kept, period>;
-  constexpr int vectors = kTileVectors<V>, parts = 8 / bits, slots = parts < V::kSlots ? parts : V::kSlots;
-  constexpr bool centres = !V::kSignedDots && !(bits == 8 && V::kSignedCodes8);
-  constexpr int centre = 1 << (bits - 1), half_blocks = Patterns::blocks / 2;
-  constexpr int64_t words = Patterns::blocks * kept / parts, unit_bytes = words * kTile * 4;
-  typename V::F total[tiles][vectors];
-  I sum[tiles][vectors][slots], beside[tiles][vectors][slots];
-  const auto begin = [&]() SLMC_LAMBDA {
+  static constexpr int vectors = kTileVectors<V>, parts = 8 / bits, slots = parts < V::kSlots ? parts : V::kSlots;
+  static constexpr bool centres = !V::kSignedDots && !(bits == 8 && V::kSignedCodes8);
+  static constexpr int centre = 1 << (bits - 1);
+  static constexpr int64_t words = Patterns::blocks * kept / parts, unit_bytes = words * kTile * 4;
+
+ public:
+  SLMC_INLINE void begin() {
     over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
       unrolled<slots>([&](auto s) SLMC_LAMBDA {
-        sum[t.value][r.value][s.value] = beside[t.value][r.value][s.value] = V::set(int32_t{0});
+        sum_[t.value][r.value][s.value] = beside_[t.value][r.value][s.value] = V::set(int32_t{0});
       });
     });
-  };
+  }
+
+  // Block `block` of unit u, whose activations begin at q.
+  template <int block>
+  SLMC_INLINE void add(const PatternTable& table, const SparseTile* at, int64_t u, const int8_t* q) {
+    const typename V::template Block<period> x(q + block * 4 * period);
+    over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
+      const uint8_t* patterns = at[t.value].patterns + u * Patterns::bytes;
+      const uint8_t* codes = at[t.value].codes + u * unit_bytes + r.value * V::kLanes * 4;
+      if constexpr (r.value * V::kLanes * 4 % 64 == 0)
+        for (int ahead = block * Patterns::bytes / Patterns::blocks / 64 * 64;
+             ahead < (block + 1) * Patterns::bytes / Patterns::blocks / 64 * 64; ahead += 64)
+          V::prefetch(patterns + kPatternsAhead + ahead);
+      const I ranks = Patterns::template of<block, r.value>(patterns);
+      unrolled<(kept + 1) / 2>([&](auto pair) SLMC_LAMBDA {
+        const I both = V::template look_up<Patterns::bits>(table.places[pair.value], ranks);
+        unrolled<(kept - 2 * pair.value < 2 ? 1 : 2)>([&](auto second) SLMC_LAMBDA {
+          const I picked = x.pick(V::template right<4 * second.value>(both));
+          add_place<block * kept + 2 * pair.value + second.value, t.value, r.value>(codes, picked);
+        });
+      });
+    });
+  }
+
+  // Adds the sums, times the segment's scales, to the totals.
+  SLMC_INLINE void end(const SparseTile* at, int64_t group, typename V::F scale, typename V::F (*total)[vectors]) const {
+    over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
+      I all = sum_[t.value][r.value][0], less = beside_[t.value][r.value][0];
+      unrolled<slots - 1>([&](auto i) SLMC_LAMBDA {
+        constexpr int slot = i.value + 1;
+        all = V::add(all, V::template right_signed<bits * slot>(sum_[t.value][r.value][slot]));
+        less = V::add(less, beside_[t.value][r.value][slot]);
+      });
+      if constexpr (centres) all = V::sub(all, less);
+      const typename V::F scaled = V::mul(V::to_float(all), scale);
+      typename V::F& to = total[t.value][r.value];
+      to = V::fma(scaled, V::load_halves(at[t.value].scales + group * kTile + r.value * V::kLanes), to);
+    });
+  }
+
+ private:
+  template <int place, int t, int r>
+  SLMC_INLINE void add_place(const uint8_t* codes, I picked) {
+    constexpr int slot = place % parts % slots, down = bits * (place % parts - slot);
+    const uint8_t* word = codes + place / parts * kTile * 4;
+    if constexpr (place % parts == 0 && r * V::kLanes * 4 % 64 == 0) V::prefetch(word + kSparseTileAhead);
+    I code = V::load(word);
+    if constexpr (bits < 8)
+      code = V::and_(V::template right<down>(code), V::set(repeated(((1 << bits) - 1) << (bits * slot))));
+    else if constexpr (V::kSignedCodes8) code = V::flip_signs(code);
+    if constexpr (bits < 8 && V::kSignedDots) code = V::less(code, V::set(repeated(centre)));
+    sum_[t][r][slot] = V::template dot<bits>(sum_[t][r][slot], code, picked);
+    if constexpr (centres)
+      beside_[t][r][slot] = V::template dot<bits>(beside_[t][r][slot], V::set(repeated(centre)), picked);
+  }
+
+  I sum_[tiles][vectors][slots], beside_[tiles][vectors][slots];
+};
+
+template <typename V, int bits, int kept, int period, int tiles>
+void multiply_sparse_tiles(const SparseMatrix& m, const SparseInput& in, int64_t token, const SparseTile* at) {
+  constexpr int half_blocks = Ranks<V, kept, period>::blocks / 2;
+  typename V::F total[tiles][kTileVectors<V>];
   over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA { total[t.value][r.value] = V::zero(); });
-  begin();
+  SparseSums<V, bits, kept, period, tiles> sums;
+  sums.begin();
   const int8_t* q = in.q + token * m.padded();
   const float* scale_x = in.factors + token * m.units * in.scales;
   const int64_t units_of_group = m.group / kUnitInputs;
-  for (int64_t u = 0; u < m.units; ++u) {
+  for (int64_t u = 0; u < m.units; ++u, q += kUnitInputs) {
     unrolled<2>([&](auto half) SLMC_LAMBDA {
       unrolled<half_blocks>([&](auto b) SLMC_LAMBDA {
-        constexpr int block = half.value * half_blocks + b.value;
-        const typename V::template Block<period> x(q + u * kUnitInputs + block * 4 * period);
-        over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
-          const uint8_t* patterns = at[t.value].patterns + u * Patterns::bytes;
-          const uint8_t* codes = at[t.value].codes + u * unit_bytes + r.value * V::kLanes * 4;
-          if constexpr (r.value * V::kLanes * 4 % 64 == 0)
-            for (int ahead = block * Patterns::bytes / Patterns::blocks / 64 * 64;
-                 ahead < (block + 1) * Patterns::bytes / Patterns::blocks / 64 * 64; ahead += 64)
-              V::prefetch(patterns + kPatternsAhead + ahead);
-          const I ranks = Patterns::template of<block, r.value>(patterns);
-          unrolled<(kept + 1) / 2>([&](auto pair) SLMC_LAMBDA {
-            const I both = V::template look_up<Patterns::bits>(m.table->places[pair.value], ranks);
-            unrolled<(kept - 2 * pair.value < 2 ? 1 : 2)>([&](auto second) SLMC_LAMBDA {
-              constexpr int place = block * kept + 2 * pair.value + second.value;
-              constexpr int slot = place % parts % slots, down = bits * (place % parts - slot);
-              const uint8_t* word = codes + place / parts * kTile * 4;
-              if constexpr (place % parts == 0 && r.value * V::kLanes * 4 % 64 == 0)
-                V::prefetch(word + kSparseTileAhead);
-              I code = V::load(word);
-              if constexpr (bits < 8)
-                code = V::and_(V::template right<down>(code), V::set(repeated(((1 << bits) - 1) << (bits * slot))));
-              else if constexpr (V::kSignedCodes8) code = V::flip_signs(code);
-              if constexpr (bits < 8 && V::kSignedDots) code = V::less(code, V::set(repeated(centre)));
-              const I picked = x.pick(V::template right<4 * second.value>(both));
-              I& to = sum[t.value][r.value][slot];
-              to = V::template dot<bits>(to, code, picked);
-              if constexpr (centres) {
-                I& also = beside[t.value][r.value][slot];
-                also = V::template dot<bits>(also, V::set(repeated(centre)), picked);
-              }
-            });
-          });
-        });
+        sums.template add<half.value * half_blocks + b.value>(*m.table, at, u, q);
       });
       if (half.value == 0 && in.scales == kPerUnit) return;
       const int64_t s = in.scales == kPerUnit ? u : 2 * u + half.value;
       const int64_t group = in.scales == kPerUnit ? u / units_of_group : s < m.groups ? s : m.groups - 1;
-      const typename V::F scale = V::set(scale_x[s]);
-      over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
-        I all = sum[t.value][r.value][0], less = beside[t.value][r.value][0];
-        unrolled<slots - 1>([&](auto i) SLMC_LAMBDA {
-          constexpr int slot = i.value + 1;
-          all = V::add(all, V::template right_signed<bits * slot>(sum[t.value][r.value][slot]));
-          less = V::add(less, beside[t.value][r.value][slot]);
-        });
-        if constexpr (centres) all = V::sub(all, less);
-        const typename V::F scaled = V::mul(V::to_float(all), scale);
-        typename V::F& to = total[t.value][r.value];
-        to = V::fma(scaled, V::load_halves(at[t.value].scales + group * kTile + r.value * V::kLanes), to);
-      });
-      begin();
+      sums.end(at, group, V::set(scale_x[s]), total);
+      sums.begin();
     });
   }
   over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
@@ -194,7 +214,8 @@ void multiply_last_row(const SparseMatrix& m, const SparseInput& in, int64_t n, 
 template <typename V, int bits, int kept, int period>
 void own_patterns(const SparseMatrix& m, const SparseInput& in, float* y, int64_t first, int64_t last) {
   constexpr int at_once = kTilesAtOnce<V>;
-  constexpr int64_t row_codes = kUnitInputs * kept / period * bits / 8, row_patterns = Ranks<V, kept, period>::bytes / kTile;
+  constexpr int64_t row_codes = kUnitInputs * kept / period * bits / 8;
+  constexpr int64_t row_patterns = Ranks<V, kept, period>::bytes / kTile;
   const auto tile = [&](int64_t n) {
     return SparseTile{m.codes + n * m.units * row_codes, m.patterns + n * m.units * row_patterns,
                       m.scales + n * m.groups, y + n};
@@ -218,10 +239,15 @@ void own_patterns(const SparseMatrix& m, const SparseInput& in, float* y, int64_
 
 template <typename V, int bits>
 void own_patterns_of(const SparseMatrix& m, const SparseInput& in, float* y, int64_t first, int64_t last) {
-  const auto run = [&](auto kept, auto period) { own_patterns<V, bits, kept.value, period.value>(m, in, y, first, last); };
+  const auto run = [&](auto kept, auto period) {
+    own_patterns<V, bits, kept.value, period.value>(m, in, y, first, last);
+  };
   const int64_t period = m.table->period;
   const auto kept = static_cast<int>(m.kept * period / kUnitInputs);
-  if (period == 4) return kept == 1 ? run(Index<1>{}, Index<4>{}) : kept == 2 ? run(Index<2>{}, Index<4>{}) : run(Index<3>{}, Index<4>{});
+  if (period == 4) {
+    if (kept == 1) return run(Index<1>{}, Index<4>{});
+    return kept == 2 ? run(Index<2>{}, Index<4>{}) : run(Index<3>{}, Index<4>{});
+  }
   switch (kept) {
     case 1: return run(Index<1>{}, Index<8>{});
     case 2: return run(Index<2>{}, Index<8>{});

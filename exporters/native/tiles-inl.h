@@ -6,25 +6,14 @@
 //
 // Planes are multiplied one after the other: code = low + high * 2^low_bits. Where products of unsigned bytes cannot
 // overflow (V::kSlots > 1), codes are masked in their place and not shifted: a sum for each place, shifted at the end.
-// Rows that lie one after another, as those behind the last tile do, are made a tile first.
 // Included by one file per instruction set, with its V.
 #pragma once
 #include <type_traits>
 
-#include "rows-inl.h"
+#include "tile_planes-inl.h"
 
 namespace slmc {
 namespace {
-
-// Where the planes of one tile begin, and how many of its rows are the matrix's.
-struct TilePlanes {
-  const uint8_t* low;
-  const uint8_t* high;
-  const uint16_t* scales;  // [group][row]
-  const uint8_t* zeros;    // likewise, null where symmetric
-  float* y;
-  int rows;
-};
 
 template <typename V>
 constexpr int kTileVectors = kTile / V::kLanes;
@@ -45,6 +34,15 @@ SLMC_INLINE void over_vectors(const Body& body) {
 // than it is read, those of the next page, so that the page too is found in time.
 constexpr int kTileAhead = 512, kSharedAhead = 1024, kThinAhead = 4096;
 constexpr int kScalesAhead = 256;
+
+// body(block) for a number of blocks, which is known where it is an Index.
+template <typename Count, typename Body>
+SLMC_INLINE void over_blocks(Count blocks, const Body& body) {
+  if constexpr (std::is_integral_v<Count>)
+    for (int64_t block = 0; block < blocks; ++block) body(block);
+  else
+    unrolled<Count::value>([&](auto block) SLMC_LAMBDA { body(block.value); });
+}
 
 // Adds 2^up * (sum of code * q) over blocks of 32 codes of a plane of b bits to sum[tile][vector]. `own`: every tile
 // has its own q.
@@ -96,10 +94,7 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* const* q,
         slot[t.value][r.value][0] = V::add_widened(slot[t.value][r.value][0], pairs[t.value][r.value]);
       });
   };
-  if constexpr (std::is_integral_v<Count>)
-    for (int64_t block = 0; block < blocks; ++block) add_block(block);
-  else
-    unrolled<Count::value>([&](auto block) SLMC_LAMBDA { add_block(block.value); });
+  over_blocks(blocks, add_block);
   over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
     I total = slot[t.value][r.value][0];
     unrolled<slots - 1>([&](auto s) SLMC_LAMBDA {
@@ -233,45 +228,6 @@ void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, con
     if (left >= V::kLanes) V::store(y, total[t.value][r.value]);
     else if (left > 0) V::store_first(y, total[t.value][r.value], left);
   });
-}
-
-inline TilePlanes tile_at(const QMatrix& m, int64_t n, float* y) {
-  return {m.codes + n * m.row_bytes(), m.high + n * m.high_row_bytes(), m.scales + n * m.groups,
-          m.zeros ? m.zeros + n * m.groups : nullptr, y + n, kTile};
-}
-
-// Rows n .. n + 15 of a plane that has them one after another, word by word; the matrix's last row stands for those
-// behind it.
-template <typename V>
-void interleave(const uint8_t* plane, int64_t row_bytes, int64_t n, int64_t N, uint8_t* out) {
-  for (int row = 0; row < kTile; row += V::kLanes) {
-    const Rows<V> rows(plane, row_bytes, n + row, N, 0);
-    for (int64_t offset = 0; offset < row_bytes; offset += 16) {
-      typename V::I words[4];
-      rows.template transposed<1>(offset, words);
-      for (int d = 0; d < 4 && offset + 4 * d < row_bytes; ++d)
-        V::store(out + (offset + 4 * d) * kTile + row * 4, words[d]);
-    }
-  }
-}
-
-// Rows from n on that lie one after another, made a tile in this thread's memory.
-template <typename V>
-TilePlanes tile_of_rows(const QMatrix& m, int64_t n, float* y) {
-  const int64_t rows = m.N - n < kTile ? m.N - n : kTile, factors = m.groups * kTile;
-  const int64_t low = m.row_bytes() * kTile, high = m.high_row_bytes() * kTile;
-  auto* bytes = reinterpret_cast<uint8_t*>(thread_floats((low + high + 3 * factors) / 4 + 1));
-  auto* scales = reinterpret_cast<uint16_t*>(bytes + low + high);
-  uint8_t* zeros = bytes + low + high + 2 * factors;
-  interleave<V>(m.codes, m.row_bytes(), n, m.N, bytes);
-  if (high) interleave<V>(m.high, m.high_row_bytes(), n, m.N, bytes + low);
-  for (int64_t g = 0; g < m.groups; ++g)
-    for (int64_t r = 0; r < kTile; ++r) {
-      const int64_t from = (n + (r < rows ? r : rows - 1)) * m.groups + g;
-      scales[g * kTile + r] = m.scales[from];
-      if (m.zeros) zeros[g * kTile + r] = m.zeros[from];
-    }
-  return {bytes, bytes + low, scales, m.zeros ? zeros : nullptr, y + n, static_cast<int>(rows)};
 }
 
 // Output features first .. last; `first` is a multiple of kRowTile.

@@ -138,6 +138,16 @@ void gather(const int8_t* q, const uint8_t* masks, int64_t units, int8_t* out) {
   for (int64_t half = 0; half < 2 * units; ++half) V::gather(q + 64 * half, masks + 8 * half, out + V::kBytes * half);
 }
 
+// The scales and patterns of rows n .. n + 3: they come in short runs, which the processor alone fetches too late.
+template <typename V>
+SLMC_INLINE void fetch_rows(const SparseMatrix& m, int64_t n, bool patterns) {
+  for (int64_t i = 0; i < 2 * kTileRows * m.groups; i += 64)
+    V::prefetch(reinterpret_cast<const uint8_t*>(m.scales + n * m.groups) + i);
+  if (!patterns) return;
+  const int64_t bytes = m.units * m.table->unit_bytes();
+  for (int64_t i = 0; i < kTileRows * bytes; i += 64) V::prefetch(m.patterns + n * bytes + i);
+}
+
 // Output features first .. last of all tokens.
 template <typename V, bool expands>
 void multiply_rows(const SparseMatrix& m, const SparseInput& in, float* y, int64_t first, int64_t last) {
@@ -166,12 +176,7 @@ void multiply_rows(const SparseMatrix& m, const SparseInput& in, float* y, int64
         gather<V>(in.q + t * m.padded(), masks, m.units, gathered + t * m.units * 2 * V::kBytes);
       prepare_start(gathered);
     }
-    // scales and patterns come in short runs, which the processor alone fetches too late
-    for (int64_t i = 0; i < 2 * kTileRows * m.groups; i += 64)
-      V::prefetch(reinterpret_cast<const uint8_t*>(m.scales + (n + kTileRows) * m.groups) + i);
-    if (expands)
-      for (int64_t i = 0; i < kTileRows * m.units * m.table->unit_bytes(); i += 64)
-        V::prefetch(m.patterns + (n + kTileRows) * m.units * m.table->unit_bytes() + i);
+    fetch_rows<V>(m, n + kTileRows, expands);
     Tile tile{};
     tile.units = m.units;
     tile.half = static_cast<int>(m.kept / 2);

@@ -157,34 +157,34 @@ SLMC_INLINE void backward(const T* w, const T* u, const T* key, const T* value, 
 extern "C" {
 
 SLMC_EXPORT void slmc_wkv_forward_f32(const float* w, const float* u, const float* key, const float* value,
-                                         const float* a_in, const float* b_in, const float* m_in, float* out,
-                                         float* a_out, float* b_out, float* m_out, int64_t batch, int64_t time,
-                                         int64_t channels) {
+                                      const float* a_in, const float* b_in, const float* m_in, float* out,
+                                      float* a_out, float* b_out, float* m_out, int64_t batch, int64_t time,
+                                      int64_t channels) {
   slmc::dispatched<forward<float>>(w, u, key, value, a_in, b_in, m_in, out, a_out, b_out, m_out, batch, time, channels);
 }
 
 SLMC_EXPORT void slmc_wkv_forward_f64(const double* w, const double* u, const double* key, const double* value,
-                                         const double* a_in, const double* b_in, const double* m_in, double* out,
-                                         double* a_out, double* b_out, double* m_out, int64_t batch, int64_t time,
-                                         int64_t channels) {
+                                      const double* a_in, const double* b_in, const double* m_in, double* out,
+                                      double* a_out, double* b_out, double* m_out, int64_t batch, int64_t time,
+                                      int64_t channels) {
   slmc::dispatched<forward<double>>(w, u, key, value, a_in, b_in, m_in, out, a_out, b_out, m_out, batch, time,
                                     channels);
 }
 
 SLMC_EXPORT void slmc_wkv_backward_f32(const float* w, const float* u, const float* key, const float* value,
-                                          const float* a_in, const float* b_in, const float* m_in,
-                                          const float* grad_out, float* grad_w, float* grad_u, float* grad_key,
-                                          float* grad_value, float* scratch, float* rows, int64_t batch, int64_t time,
-                                          int64_t channels) {
+                                       const float* a_in, const float* b_in, const float* m_in,
+                                       const float* grad_out, float* grad_w, float* grad_u, float* grad_key,
+                                       float* grad_value, float* scratch, float* rows, int64_t batch, int64_t time,
+                                       int64_t channels) {
   slmc::dispatched<backward<float>>(w, u, key, value, a_in, b_in, m_in, grad_out, grad_w, grad_u, grad_key, grad_value,
                                     scratch, rows, batch, time, channels);
 }
 
 SLMC_EXPORT void slmc_wkv_backward_f64(const double* w, const double* u, const double* key, const double* value,
-                                          const double* a_in, const double* b_in, const double* m_in,
-                                          const double* grad_out, double* grad_w, double* grad_u, double* grad_key,
-                                          double* grad_value, double* scratch, double* rows, int64_t batch,
-                                          int64_t time, int64_t channels) {
+                                       const double* a_in, const double* b_in, const double* m_in,
+                                       const double* grad_out, double* grad_w, double* grad_u, double* grad_key,
+                                       double* grad_value, double* scratch, double* rows, int64_t batch,
+                                       int64_t time, int64_t channels) {
   slmc::dispatched<backward<double>>(w, u, key, value, a_in, b_in, m_in, grad_out, grad_w, grad_u, grad_key, grad_value,
                                      scratch, rows, batch, time, channels);
 }

@@ -17,7 +17,7 @@ Attributes = Mapping[str, int]
 _MADE: dict[str, Callable[[Attributes, bool], FunctionProto]] = {
     QLINEAR.name: lambda a, zeros: qlinear_function(a["bits"], a["group"], zeros, a["activation_bits"], a["tile"]),
     EVENT_LINEAR.name: lambda a, zeros: event_function(a["bits"], a["group"], zeros, a["activation_bits"]),
-    QEMBEDDING.name: lambda a, zeros: qembedding_function(a["bits"], a["group"], zeros),
+    QEMBEDDING.name: lambda a, zeros: qembedding_function(a["bits"], a["group"], zeros, a["tile"]),
     SPARSE_LINEAR.name: lambda a, zeros: sparse_linear_function({name: a[name] for name in SPARSE_LINEAR.ints}),
 }
 """Operators whose body depends on their attributes, and on whether they have zero points."""

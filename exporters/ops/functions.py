@@ -177,11 +177,12 @@ QLinear <K, N, bits, group, activation_bits, tile> (x, codes, scales, high, zero
     return _function(body)
 
 
-def qembedding_function(bits: int, group: int, zeros: bool) -> FunctionProto:
-    """QEmbedding for one width: the rows are gathered first, then decoded."""
+def qembedding_function(bits: int, group: int, zeros: bool, tile: int) -> FunctionProto:
+    """QEmbedding for one width: the rows are gathered first, then decoded; tiles are put in order once, at load."""
     body = f"""
-QEmbedding <K, N, bits, group> (tokens, codes, scales, high, zeros) => (y) {{
-    {_decoded(bits, zeros, gather=True)}
+QEmbedding <K, N, bits, group, tile> (tokens, codes, scales, high, zeros) => (y) {{
+    {_row_by_row(bits, zeros) if tile else ""}
+    {_decoded(bits, zeros, gather=True, of="_ordered" if tile else "")}
     y = Identity(weight)
 }}"""
     return _function(body)

@@ -124,8 +124,8 @@ class Scaled(nn.Module):
 def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32, shared: bool = False) -> nn.Module:
     """The module that computes with a stored matrix; kind is 'linear' or 'embedding'.
 
-    activation_bits: 32, or 8 where the product of the format can round its inputs. shared: an embedding reads the same
-    planes, row by row.
+    activation_bits: 32, or 8 where the product of the format can round its inputs. shared: an embedding that
+    reads the planes of a linear layer.
 
     Raises:
         SlmcError: the format cannot serve such a layer.
@@ -138,7 +138,7 @@ def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32, shared
         return Stored(fmt.look_up(encoded, shared), activation_bits)
     if kind != "linear":
         raise fmt.cannot_hold(kind)
-    product = fmt.product(encoded, shared)
+    product = fmt.product(encoded)
     rounded = activation_bits if fmt.input_group(encoded.shape[1]) is not None else 32
     (first, *others) = product.terms
     return Sum(product, rounded) if others else Stored(first.nodes[0], rounded)

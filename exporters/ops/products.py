@@ -65,16 +65,16 @@ def _(x: Tensor, w: Tensor) -> Tensor:
 @torch.library.custom_op("slmc::qembedding", mutates_args=())
 def qembedding(
     tokens: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
-    group: int,
+    group: int, tile: int,
 ) -> Tensor:  # fmt: skip
-    """Rows w[token] float32 [..., K] of a matrix stored as integer planes; tokens int64 [...]."""
-    return functional.embedding(tokens, _decoded(codes, scales, high, zeros, K, N, bits, group))
+    """Rows w[token] float32 [..., K] of a matrix stored as integer planes; tokens int64 [...]; tile as in qlinear."""
+    return functional.embedding(tokens, _decoded(codes, scales, high, zeros, K, N, bits, group, tile))
 
 
 @qembedding.register_fake
 def _(
     tokens: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
-    group: int,
+    group: int, tile: int,
 ) -> Tensor:  # fmt: skip
     return tokens.new_empty(*tokens.shape, K, dtype=torch.float32)
 

@@ -68,7 +68,8 @@ QEMBEDDING = Signature(
     "QEmbedding",  # y[..., :] = w[token, :]
     (Parameter("tokens", INT64), *_PLANES),
     (Parameter("y", FLOAT),),
-    ints=("K", "N", "bits", "group"),
+    # tile: 16 where a QLinear reads the same planes, in tiles (exporters.formats.tiles), else 0
+    ints=("K", "N", "bits", "group", "tile"),
 )
 SIGN_EMBEDDING = Signature(
     "SignEmbedding",  # y[..., k] = +1 where bit k of row `token` is set, else -1; codes [N, ceil(K / 8)]

@@ -171,7 +171,7 @@ def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Rec
         bits = ACTIVATION_BITS[recipe[layer.path].activations]
         bias = getattr(module.get_submodule(layer.path), "bias", None)
         kind = "linear" if layer.kind == "linear" else "embedding"
-        stored = stored_module(encoded[layer.path], kind, bits, shared=layer.table is not None)
+        stored = stored_module(encoded[layer.path], kind, bits)
         module.set_submodule(layer.path, stored if bias is None else Biased(stored, bias))
         if layer.table:
             module.set_submodule(layer.table, shared_look_up(stored, encoded[layer.path]))

@@ -86,7 +86,7 @@ def body_of(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> o
         return plain_functions()[operator]
     bits, group, zeros = int(attributes["bits"]), int(attributes["group"]), "zeros" in inputs
     if operator == "QEmbedding":
-        return qembedding_function(bits, group, zeros)
+        return qembedding_function(bits, group, zeros, int(attributes["tile"]))
     return qlinear_function(bits, group, zeros, int(attributes["activation_bits"]), int(attributes["tile"]))
 
 

@@ -26,6 +26,17 @@ def test_a_table_holds_the_very_planes_of_the_head(name: str) -> None:
     assert {p.data_ptr() for p in table.buffers()} == shared and len(shared) > 0
 
 
+@pytest.mark.parametrize("name", ["int8", "int4-g32", "uint3-g64"])
+def test_a_table_reads_the_tiles_of_the_head(name: str) -> None:
+    weight = np.random.default_rng(2).normal(0, 1, (37, 40)).astype(np.float32)
+    encoded = format_named(name).encode(weight)
+    head = stored_module(encoded, "linear")
+    table = shared_look_up(head, encoded)
+    assert head.tile == table.tile == 16 and stored_module(encoded, "embedding").tile == 0
+    tokens = torch.tensor([[3, 0, 36], [15, 16, 5]])
+    assert torch.allclose(table(tokens), torch.from_numpy(format_named(name).decode(encoded))[tokens], atol=1e-6)
+
+
 def test_a_bias_is_added_to_every_row() -> None:
     linear = stored_module(format_named("fp32").encode(WEIGHT), "linear")
     bias = torch.arange(7.0)

@@ -129,9 +129,13 @@ BY_HAND = [
     Case("half", "HalfLinear", {"x": floats([3, 4]), "w": np.array([[1, 2], [0.5, -1]], np.float16)},
          [floats([11, -2.5])]),
     Case("eight bits", "QEmbedding", {"tokens": np.array([[1, 0, 1]]), **EIGHT_BITS},
-         [floats([[-2, 128], [2, -128], [-2, 128]])], {"K": 2, "N": 2, "bits": 8, "group": 32}),
+         [floats([[-2, 128], [2, -128], [-2, 128]])], {"K": 2, "N": 2, "bits": 8, "group": 32, "tile": 0}),
     Case("three bits with zeros", "QEmbedding", {"tokens": np.array([[0]]), **THREE_BITS}, [floats([[4, -2]])],
-         {"K": 2, "N": 1, "bits": 3, "group": 16}),
+         {"K": 2, "N": 1, "bits": 3, "group": 16, "tile": 0}),
+    # (code - 8) scale
+    Case("rows of a tile and behind it", "QEmbedding", {"tokens": np.array([[15, 16, 0]]), **A_TILE},
+         [floats([[7 * 16] + [0] * 31, [7 * 17] + [0] * 31, [-8] + [0] * 31])],
+         {"K": 32, "N": 17, "bits": 4, "group": 32, "tile": 16}),
     # 101 and 010 from the right, then eight bits more that do not count
     Case("two rows", "SignEmbedding", {"tokens": np.array([[1, 0]]), "codes": hexed("fd fa", 2, 1)},
          [floats([[-1, 1, -1], [1, -1, 1]])], {"K": 3, "N": 2}),
@@ -299,7 +303,7 @@ def test_qlinear_of_rounded_inputs(reading, bits, zeros, K, group):
 def test_qembedding(reading, bits, zeros, K, group):
     matrix = random_matrix(9, K, bits, group, zeros)
     tokens = np.array([[0, 8, 3, 3]])
-    (y,) = reading("QEmbedding", {"tokens": tokens, **matrix.planes}, matrix.attributes)
+    (y,) = reading("QEmbedding", {"tokens": tokens, **matrix.planes}, matrix.attributes | {"tile": 0})
     assert y.shape == (1, 4, K) and y.dtype == np.float32
     np.testing.assert_allclose(y, matrix.weight[tokens], rtol=1e-6)
 

@@ -86,7 +86,7 @@ def test_the_graph_has_one_more_node_and_the_same_bytes(name: str, tmp_path: Pat
 def test_a_tied_table_is_stored_once(name: str, tmp_path: Path, native_path: str) -> None:
     fmt, weight = format_named(name), np.ldexp(np.random.default_rng(1).normal(0, 1, (N, K)), SHIFT).astype(np.float32)
     encoded = fmt.encode(weight)
-    head = stored_module(encoded, "linear", shared=True)
+    head = stored_module(encoded, "linear")
     wanted, _ = exported(Product(shared_look_up(head, encoded), head), N, bytes_for(fmt, N, K), tmp_path)
     decoded = fmt.decode(encoded)
     np.testing.assert_allclose(wanted[0], decoded[[3, 0, 5]] @ decoded.T, rtol=1e-3)

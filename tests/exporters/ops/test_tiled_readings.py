@@ -1,4 +1,4 @@
-"""QLinear over planes in tiles of 16 rows gives what the rows one after another give, in every reading."""
+"""QLinear and QEmbedding over planes in tiles of 16 rows gives what the rows one after another give, in every reading."""
 
 from __future__ import annotations
 
@@ -39,3 +39,17 @@ def test_like_row_by_row(reading, bits, symmetric, K, group, activation_bits, to
     (y,) = reading("QLinear", {"x": x, **in_tiles(encoded.planes)}, attributes | {"tile": 16})
     scale = np.abs(x) @ np.abs(fmt.decode(encoded)).T
     assert y.shape == (1, tokens, rows) and (np.abs(y - expected) <= 2e-6 * scale).all()
+
+
+@pytest.mark.parametrize("rows", [16, 37])
+@pytest.mark.parametrize("symmetric", [True, False], ids=["int", "uint"])
+@pytest.mark.parametrize("bits", PLANE_BITS)
+def test_tokens_pick_the_same_rows(reading, bits, symmetric, rows):
+    K, group = 70, 32
+    encoded = IntegerFormat(bits, group, symmetric).encode(
+        np.random.default_rng([bits, rows]).normal(0, 1, (rows, K)).astype(np.float32)
+    )
+    tokens, attributes = np.array([[0, rows - 1, 5, 15]]), {"K": K, "N": rows, "bits": bits, "group": group}
+    (expected,) = reading("QEmbedding", {"tokens": tokens, **encoded.planes}, attributes | {"tile": 0})
+    (y,) = reading("QEmbedding", {"tokens": tokens, **in_tiles(encoded.planes)}, attributes | {"tile": 16})
+    assert y.shape == (1, 4, K) and (y == expected).all()

@@ -1,0 +1,59 @@
+// The planes of one tile as the matrix has them. Rows that lie one after another, as those behind the last tile do, are
+// made a tile first. Included by one file per instruction set, with its V.
+#pragma once
+#include "rows-inl.h"
+
+namespace slmc {
+namespace {
+
+// Where the planes of one tile begin, and how many of its rows are the matrix's.
+struct TilePlanes {
+  const uint8_t* low;
+  const uint8_t* high;
+  const uint16_t* scales;  // [group][row]
+  const uint8_t* zeros;    // likewise, null where symmetric
+  float* y;
+  int rows;
+};
+
+inline TilePlanes tile_at(const QMatrix& m, int64_t n, float* y) {
+  return {m.codes + n * m.row_bytes(), m.high + n * m.high_row_bytes(), m.scales + n * m.groups,
+          m.zeros ? m.zeros + n * m.groups : nullptr, y + n, kTile};
+}
+
+// Rows n .. n + 15 of a plane that has them one after another, word by word; the matrix's last row stands for those
+// behind it.
+template <typename V>
+void interleave(const uint8_t* plane, int64_t row_bytes, int64_t n, int64_t N, uint8_t* out) {
+  for (int row = 0; row < kTile; row += V::kLanes) {
+    const Rows<V> rows(plane, row_bytes, n + row, N, 0);
+    for (int64_t offset = 0; offset < row_bytes; offset += 16) {
+      typename V::I words[4];
+      rows.template transposed<1>(offset, words);
+      for (int d = 0; d < 4 && offset + 4 * d < row_bytes; ++d)
+        V::store(out + (offset + 4 * d) * kTile + row * 4, words[d]);
+    }
+  }
+}
+
+// Rows from n on that lie one after another, made a tile in this thread's memory.
+template <typename V>
+TilePlanes tile_of_rows(const QMatrix& m, int64_t n, float* y) {
+  const int64_t rows = m.N - n < kTile ? m.N - n : kTile, factors = m.groups * kTile;
+  const int64_t low = m.row_bytes() * kTile, high = m.high_row_bytes() * kTile;
+  auto* bytes = reinterpret_cast<uint8_t*>(thread_floats((low + high + 3 * factors) / 4 + 1));
+  auto* scales = reinterpret_cast<uint16_t*>(bytes + low + high);
+  uint8_t* zeros = bytes + low + high + 2 * factors;
+  interleave<V>(m.codes, m.row_bytes(), n, m.N, bytes);
+  if (high) interleave<V>(m.high, m.high_row_bytes(), n, m.N, bytes + low);
+  for (int64_t g = 0; g < m.groups; ++g)
+    for (int64_t r = 0; r < kTile; ++r) {
+      const int64_t from = (n + (r < rows ? r : rows - 1)) * m.groups + g;
+      scales[g * kTile + r] = m.scales[from];
+      if (m.zeros) zeros[g * kTile + r] = m.zeros[from];
+    }
+  return {bytes, bytes + low, scales, m.zeros ? zeros : nullptr, y + n, static_cast<int>(rows)};
+}
+
+}  // namespace
+}  // namespace slmc
