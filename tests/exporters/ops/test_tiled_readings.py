@@ -1,4 +1,4 @@
-"""QLinear and QEmbedding over planes in tiles of 16 rows gives what the rows one after another give, in every reading."""
+"""QLinear and QEmbedding over planes in tiles of 16 rows give what rows one after another give, in every reading."""
 
 from __future__ import annotations
 
