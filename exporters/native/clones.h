@@ -9,24 +9,24 @@ namespace {
 // `body` is always inlined; its result is the same in all.
 #if defined(__x86_64__)
 template <auto body, typename... Arguments>
-__attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2,f16c"))) void on_avx512(
+__attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2,f16c"))) auto on_avx512(
     Arguments... arguments) {
-  body(arguments...);
+  return body(arguments...);
 }
 
 template <auto body, typename... Arguments>
-__attribute__((target("avx2,fma,bmi,bmi2,f16c"))) void on_avx2(Arguments... arguments) {
-  body(arguments...);
+__attribute__((target("avx2,fma,bmi,bmi2,f16c"))) auto on_avx2(Arguments... arguments) {
+  return body(arguments...);
 }
 #endif
 
 template <auto body, typename... Arguments>
-void dispatched(Arguments... arguments) {
+auto dispatched(Arguments... arguments) {
 #if defined(__x86_64__)
   if (isa() == kAvx512) return on_avx512<body>(arguments...);
   if (isa() != kPortable) return on_avx2<body>(arguments...);
 #endif
-  body(arguments...);
+  return body(arguments...);
 }
 
 }  // namespace

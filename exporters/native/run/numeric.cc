@@ -1,6 +1,6 @@
 #include "numeric.h"
 
-#include "elementary.h"
+#include "clones.h"
 
 namespace {
 
@@ -19,12 +19,8 @@ SLMC_INLINE void multiply_columns(const float* x, const float* w, float* y, int6
   for (int64_t n = 0; n < columns; ++n) y[n] = sums[n];
 }
 
-}  // namespace
-
-extern "C" {
-
-SLMC_MULTIARCH void slmc_run_matmul_f32(const float* x, const float* w, float* y, int64_t M, int64_t K, int64_t N,
-                                        int64_t first, int64_t last) {
+SLMC_INLINE void matmul(const float* x, const float* w, float* y, int64_t M, int64_t K, int64_t N, int64_t first,
+                        int64_t last) {
   int64_t n = first;
   for (; n + kColumns <= last; n += kColumns)
     for (int64_t m = 0; m < M; ++m) multiply_columns<kColumns>(x + m * K, w + n, y + m * N + n, K, N);
@@ -34,7 +30,7 @@ SLMC_MULTIARCH void slmc_run_matmul_f32(const float* x, const float* w, float* y
     for (int64_t m = 0; m < M; ++m) multiply_columns<1>(x + m * K, w + n, y + m * N + n, K, N);
 }
 
-SLMC_MULTIARCH void slmc_run_softmax_f32(const float* x, float* y, int64_t count) {
+SLMC_INLINE void softmax(const float* x, float* y, int64_t count) {
   float most = count ? x[0] : 0;
   for (int64_t i = 1; i < count; ++i) most = slmc::larger(most, x[i]);
   SLMC_LANES
@@ -46,23 +42,23 @@ SLMC_MULTIARCH void slmc_run_softmax_f32(const float* x, float* y, int64_t count
   for (int64_t i = 0; i < count; ++i) y[i] *= share;
 }
 
-SLMC_MULTIARCH void slmc_run_sigmoid_f32(const float* x, float* y, int64_t count) {
+SLMC_INLINE void sigmoid(const float* x, float* y, int64_t count) {
   SLMC_LANES
   for (int64_t i = 0; i < count; ++i) y[i] = 1.0f / (1.0f + slmc::exponential(-x[i]));
 }
 
-SLMC_MULTIARCH void slmc_run_add_f32(const float* a, const float* b, float* y, int64_t count) {
+SLMC_INLINE void add(const float* a, const float* b, float* y, int64_t count) {
   SLMC_LANES
   for (int64_t i = 0; i < count; ++i) y[i] = a[i] + b[i];
 }
 
-SLMC_MULTIARCH void slmc_run_multiply_f32(const float* a, const float* b, float* y, int64_t count) {
+SLMC_INLINE void multiply(const float* a, const float* b, float* y, int64_t count) {
   SLMC_LANES
   for (int64_t i = 0; i < count; ++i) y[i] = a[i] * b[i];
 }
 
 // Sixteen sums side by side: an order of additions that every instruction set can keep.
-SLMC_MULTIARCH float slmc_run_sum_f32(const float* x, int64_t count) {
+SLMC_INLINE float lane_sum(const float* x, int64_t count) {
   float sums[16] = {};
   int64_t i = 0;
   for (; i + 16 <= count; i += 16)
@@ -71,6 +67,35 @@ SLMC_MULTIARCH float slmc_run_sum_f32(const float* x, int64_t count) {
   for (int64_t step = 8; step > 0; step /= 2)
     for (int64_t lane = 0; lane < step; ++lane) sums[lane] += sums[lane + step];
   return sums[0];
+}
+
+}  // namespace
+
+extern "C" {
+
+SLMC_EXPORT void slmc_run_matmul_f32(const float* x, const float* w, float* y, int64_t M, int64_t K, int64_t N,
+                                     int64_t first, int64_t last) {
+  slmc::dispatched<matmul>(x, w, y, M, K, N, first, last);
+}
+
+SLMC_EXPORT void slmc_run_softmax_f32(const float* x, float* y, int64_t count) {
+  slmc::dispatched<softmax>(x, y, count);
+}
+
+SLMC_EXPORT void slmc_run_sigmoid_f32(const float* x, float* y, int64_t count) {
+  slmc::dispatched<sigmoid>(x, y, count);
+}
+
+SLMC_EXPORT void slmc_run_add_f32(const float* a, const float* b, float* y, int64_t count) {
+  slmc::dispatched<add>(a, b, y, count);
+}
+
+SLMC_EXPORT void slmc_run_multiply_f32(const float* a, const float* b, float* y, int64_t count) {
+  slmc::dispatched<multiply>(a, b, y, count);
+}
+
+SLMC_EXPORT float slmc_run_sum_f32(const float* x, int64_t count) {
+  return slmc::dispatched<lane_sum>(x, count);
 }
 
 }  // extern "C"

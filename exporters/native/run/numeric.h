@@ -1,4 +1,4 @@
-// Loops over floats, compiled once per instruction set where the compiler can (elementary.h).
+// Loops over floats, compiled once per instruction set where the compiler can (clones.h).
 #pragma once
 #include <cstdint>
 
