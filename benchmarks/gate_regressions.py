@@ -185,7 +185,7 @@ def run(*args: object) -> Any:
 
 def gate(artifact: Path, work: Path, hook: str) -> dict[str, Any]:
     """What `slmc gate --json` says, with the hook in every process that it measures."""
-    from toolchain.cli import execution
+    from toolchain.delivery import execution
 
     def hooked(folder: Path, io: Io, request: MeasureRequest) -> Measurement:
         return measure(folder, io, request, command=(sys.executable, "-c", _CHILD.replace("{hook}", hook)))

@@ -1,29 +1,25 @@
-"""--on and the limits of a smaller device: options that commands share, and the machine that they lead to."""
+"""--on and the limits of a smaller device: options that commands share, and the execution target that they name."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import click
 
 from exporters.artifact.errors import SlmcError
-from exporters.artifact.manifest import Io, Manifest
-from targets.device.evaluation import Evaluation, EvaluationRequest, evaluate
+from exporters.artifact.manifest import Manifest
 from targets.device.limits import refuse_by_forecast
-from targets.device.measurement import Measurement, MeasureRequest
 from targets.device.native import foreign_library
 from targets.device.units import parse_bytes
-from targets.measure.child import measure
-from targets.remote.device import MODEL, Device, DeviceLimits, LimitFound
+from targets.remote.device import Device, DeviceLimits
 from targets.remote.emulation import emulated_python
 from targets.remote.transport import ALLOWED, LOCAL, parse_transport
 from toolchain.cli.console import Console
 from toolchain.cli.options import stack
+from toolchain.delivery.execution import ExecutionTarget, LocalTarget, RemoteTarget
 
 SYSROOT = Path.home() / ".cache" / "slmc" / "aarch64"
 """Where `python -m targets.remote.sysroot` puts the emulated Python that `--on qemu-aarch64` starts."""
@@ -64,73 +60,10 @@ class ExecutionOptions:
         return DeviceLimits(parse_bytes(self.limit_memory, "--limit-memory"), self.limit_cores)
 
 
-class Site(Protocol):
-    """Where an artifact runs."""
-
-    @property
-    def name(self) -> str | None:
-        """The transport's; None for here."""
-
-    @property
-    def speed_counts(self) -> bool:
-        """Whether times measured there mean anything."""
-
-    @property
-    def limit(self) -> LimitFound | None:
-        """What became of the limit on memory so far."""
-
-    def evaluate(self, request: EvaluationRequest) -> Evaluation:
-        """What the model predicts there."""
-
-    def measure(self, request: MeasureRequest) -> Measurement:
-        """Speed and memory there."""
-
-
-class Here:
-    """This very machine, as it is."""
-
-    name = None
-    speed_counts = True
-    limit = None
-
-    def __init__(self, artifact: Path, io: Io, *, trusted: bool = False) -> None:
-        """trusted: whether the artifact's own operators may run."""
-        self._artifact, self._io, self._trusted = artifact, io, trusted
-
-    def evaluate(self, request: EvaluationRequest) -> Evaluation:
-        request = dataclasses.replace(request, artifact_native=self._trusted)
-        return evaluate(self._artifact, MODEL, self._io, request)
-
-    def measure(self, request: MeasureRequest) -> Measurement:
-        return measure(self._artifact, self._io, dataclasses.replace(request, artifact_native=self._trusted))
-
-
-class There:
-    """A device that the artifact was sent to."""
-
-    def __init__(self, device: Device, limits: DeviceLimits, *, trusted: bool = False) -> None:
-        self._trusted = trusted
-        self.name, self.speed_counts = device.transport.name, device.transport.speed_counts
-        self._device, self._limits = device, limits
-        self.limit: LimitFound | None = None
-
-    def evaluate(self, request: EvaluationRequest) -> Evaluation:
-        evaluation, self.limit = self._device.evaluate(
-            dataclasses.replace(request, artifact_native=self._trusted), self._limits
-        )
-        return evaluation
-
-    def measure(self, request: MeasureRequest) -> Measurement:
-        measurement, self.limit = self._device.measure(
-            dataclasses.replace(request, artifact_native=self._trusted), self._limits
-        )
-        return measurement
-
-
 @contextlib.contextmanager
-def site(
+def execution_target(
     place: ExecutionOptions, console: Console, artifact: Path, manifest: Manifest, *, native: bool, speed: bool
-) -> Iterator[Site]:
+) -> Iterator[ExecutionTarget]:
     """The machine that the options name, with the artifact, whose files have been checked, on it.
 
     Args:
@@ -145,7 +78,7 @@ def site(
         refuse_by_forecast(manifest, limits.memory_bytes)
     if place.on is None and limits == DeviceLimits():
         say_whose_operators(console, artifact, native=native, trusted=place.artifact_native)
-        yield Here(artifact, manifest.io, trusted=place.artifact_native)
+        yield LocalTarget(artifact, manifest.io, trusted=place.artifact_native)
         return
     transport = parse_transport(
         place.on or LOCAL, python=place.remote_python, ssh=place.ssh, emulated_python=lambda: emulated_python(SYSROOT)
@@ -159,7 +92,7 @@ def site(
         console.progress(f"{transport.name}: sending", 0, 1)
         device.send(artifact, manifest, native=native)
         console.progress(f"{transport.name}: sending", 1, 1)
-        yield There(device, limits, trusted=place.artifact_native)
+        yield RemoteTarget(device, limits, trusted=place.artifact_native)
 
 
 def say_whose_operators(console: Console, artifact: Path, *, native: bool, trusted: bool) -> None:

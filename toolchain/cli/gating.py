@@ -18,10 +18,10 @@ from exporters.artifact.manifest import MANIFEST_NAME, Manifest, Producer
 from targets.device.measurement import Measurement
 from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
-from toolchain.cli.execution import ExecutionOptions, Site, execution_options, site
+from toolchain.cli.execution import ExecutionOptions, execution_options, execution_target
 from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
-from toolchain.cli.validating import artifact_text, predictions, reference_model
-from toolchain.cli.verdicts import found_by
+from toolchain.delivery.evaluation import TEXT_TOKENS, artifact_text, evaluate_artifact, found_by, reference_model
+from toolchain.delivery.execution import ExecutionTarget
 from toolchain.delivery.package import now
 from toolchain.delivery.promises import KEPT, NOT_COMPARED, Promise, verdict
 from toolchain.delivery.validate import artifact_session
@@ -36,10 +36,11 @@ from toolchain.gate.checks import (
     parse_tolerances,
     run_checks,
 )
-from toolchain.gate.observe import TEXT_TOKENS, figures, measure_speed, read, speed
+from toolchain.gate.observe import figures, measure_speed, speed
 from toolchain.gate.render import annotation_lines, benchmark_json, junit, markdown
 from toolchain.gate.values import ARTIFACT, MODEL, SCHEMA_VERSION, Baseline, packed, read_baseline, unpacked
 from toolchain.model.text import Text
+from toolchain.quality.predictions import predictions
 
 GATE_FAILED = 3
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -110,12 +111,12 @@ class _Run:
         vocabulary = artifact_session(self.artifact, manifest.io, native=self.native).vocabulary
         return artifact_text(self.artifact, manifest, self.data, vocabulary, self.text_field).head(TEXT_TOKENS)
 
-    def visit(self, manifest: Manifest) -> AbstractContextManager[Site]:
-        return site(self.where, self.console, self.artifact, manifest, native=self.native, speed=True)
+    def visit(self, manifest: Manifest) -> AbstractContextManager[ExecutionTarget]:
+        return execution_target(self.where, self.console, self.artifact, manifest, native=self.native, speed=True)
 
-    def measure(self, there: Site, text: Text, context: int | None) -> tuple[Measurement, ...]:
+    def measure(self, target: ExecutionTarget, text: Text, context: int | None) -> tuple[Measurement, ...]:
         return measure_speed(
-            there, text, context, threads=self.threads, native=self.native, progress=self.console.progress
+            target, text, context, threads=self.threads, native=self.native, progress=self.console.progress
         )
 
 
@@ -124,10 +125,10 @@ def _new_baseline(run: _Run, reference: Path | None, tokenizer: Path | None) -> 
     manifest = open_artifact(run.artifact)
     text = run.text(manifest)
     model = reference_model(reference, tokenizer, run.artifact, manifest) if reference else None
-    with run.visit(manifest) as there:
-        own, stock = read(there, text, threads=run.threads, native=run.native)
+    with run.visit(manifest) as target:
+        own, stock = evaluate_artifact(target, text, threads=run.threads, native=run.native)
         tokens = own.best if model is None else tuple(predictions(model.forward, text.reading)[1].tolist())
-        found = figures(manifest, text, own, stock, tokens, run.measure(there, text, manifest.io.context))
+        found = figures(manifest, text, own, stock, tokens, run.measure(target, text, manifest.io.context))
     producer, whose = Producer("slmc", version("slmc")), ARTIFACT if model is None else MODEL
     return Baseline(SCHEMA_VERSION, producer, now(), run.artifact.name, whose, packed(tokens), found)
 
@@ -145,17 +146,17 @@ def _checks(run: _Run, baseline: Baseline, path: Path, allowed: Tolerances) -> t
             f"{path}: written with {before.text.tokens} tokens of {before.text.name}, not with those of {text.name} as "
             "this artifact's tokenizer splits it; give that text with --data, or write the baseline again"
         )
-    with run.visit(manifest) as there:
-        own, stock = read(there, text, threads=run.threads, native=run.native)
+    with run.visit(manifest) as target:
+        own, stock = evaluate_artifact(target, text, threads=run.threads, native=run.native)
         found = figures(
             manifest,
             text,
             own,
             stock,
             unpacked(baseline.reference_tokens, path),
-            run.measure(there, text, manifest.io.context),
+            run.measure(target, text, manifest.io.context),
         )
-        compared = Compared(before, found, allowed, again=lambda: speed(run.measure(there, text, manifest.io.context)))
+        compared = Compared(before, found, allowed, again=lambda: speed(run.measure(target, text, manifest.io.context)))
         promised = verdict(manifest, found_by(text, own, stock))
         promises = [_promise_check(promise) for promise in promised if promise.status != NOT_COMPARED]
         return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,79 +15,16 @@ from toolchain.cli.console import Console
 from toolchain.cli.execution import artifact_native, say_whose_operators
 from toolchain.cli.opening import opened
 from toolchain.cli.options import PATH, command, family_option, signature_option, text_field_option
-from toolchain.cli.validating import artifact_text, predictions
-from toolchain.cli.verdicts import found_in, say_verdict, verdict_document
+from toolchain.cli.verdicts import say_verdict, verdict_document
+from toolchain.delivery.evaluation import artifact_text, found_in
+from toolchain.delivery.figures import own_figures, score_figures
 from toolchain.delivery.promises import Promise, verdict
-from toolchain.delivery.validate import accuracy_drop, artifact_session
+from toolchain.delivery.validate import SessionModel, artifact_session
 from toolchain.model.text import Text, read_judged, read_text
 from toolchain.pipeline.job import check_metric
-from toolchain.quality.accuracy import AnyReference, ClassReference, reference_for
-from toolchain.quality.reference import Score, bits_per_byte, stream_logits
-
-
-class _AsModel:
-    """A session as the language model that `Reference` reads; its state lives in the session."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-
-    @property
-    def context(self) -> int | None:
-        context: int | None = self._session.io.context
-        return context
-
-    def state_specs(self) -> list[Any]:
-        return []
-
-    def initial_state(self, batch: int = 1) -> list[Any]:
-        self._session.reset()
-        return []
-
-    def __call__(self, tokens: Any, state: list[Any]) -> tuple[Any, list[Any]]:
-        import torch
-
-        if len(tokens) == 1:
-            return torch.from_numpy(self._session.run(tokens.numpy())), []
-        rows = [self(row[None], self.initial_state())[0] for row in tokens]  # sentences, each from an empty state
-        return torch.cat(rows), []
-
-
-def _score_rows(score: Score, text: Text) -> dict[str, Any]:
-    if score.accuracy is not None:
-        drop, upper = accuracy_drop(score)
-        return {
-            "dataset": text.name,
-            "sentences": score.tokens,
-            "accuracy": score.accuracy,
-            "reference_accuracy": score.reference_accuracy,
-            "relative_drop": drop,
-            "relative_drop_upper": upper,
-            "expected_drop": score.relative_drop,
-            "standard_error": score.accuracy_error,
-            "kl_mean": score.kl_mean,
-            "top1_agreement": score.top1_agreement,
-        }
-    return {
-        "dataset": text.name,
-        "tokens": score.tokens,
-        "perplexity": score.perplexity,
-        "reference_perplexity": score.reference,
-        "relative_drop": score.relative_drop,
-        "standard_error": score.standard_error,
-        "bits_per_byte": bits_per_byte(score.perplexity, score.tokens, text.n_bytes),
-        "reference_bits_per_byte": bits_per_byte(score.reference, score.tokens, text.n_bytes),
-        "kl_mean": score.kl_mean,
-        "top1_agreement": score.top1_agreement,
-    }
-
-
-def _own_rows(own: AnyReference, text: Text) -> dict[str, Any]:
-    if isinstance(own, ClassReference):
-        count, entropy = len(own.labels), math.log(own.perplexity)
-        return {"dataset": text.name, "sentences": count, "accuracy": own.accuracy, "cross_entropy": entropy}
-    count = len(text.ids) - 1
-    bits = bits_per_byte(own.perplexity, count, text.n_bytes)
-    return {"dataset": text.name, "tokens": count, "perplexity": own.perplexity, "bits_per_byte": bits}
+from toolchain.quality.accuracy import reference_for
+from toolchain.quality.predictions import predictions
+from toolchain.quality.reference import stream_logits
 
 
 @click.command("eval")
@@ -118,7 +54,7 @@ def eval_command(
     check_metric(metric, classifier=text.sentences is not None)
     text, other, source = text.head(tokens) if tokens else text, None, None
     if reference is None:
-        document = _own_rows(reference_for(model, text.reading), text)
+        document = own_figures(reference_for(model, text.reading), text)
     else:
         other, same, source = reader(reference, context=model.context)
         if other.context != model.context:
@@ -130,7 +66,7 @@ def eval_command(
             raise SlmcError(f"{reference}: of {subject} and it one is a classifier; the two cannot be compared")
         if not same.head(len(text.ids)).ids.equal(text.ids):
             raise SlmcError(f"{reference}: its tokenizer splits {data} otherwise; the two cannot be compared")
-        document = _score_rows(reference_for(other, text.reading).score(stream_logits(model, text.reading)), text)
+        document = score_figures(reference_for(other, text.reading).score(stream_logits(model, text.reading)), text)
     rows = [(k, f"{v:.6g}" if isinstance(v, float) else str(v)) for k, v in document.items()]
     console.table(str(subject), ("measured", "value"), rows)
     code = 0
@@ -160,7 +96,7 @@ def _reader(
         manifest = open_artifact(path)
         say_whose_operators(console, path, native=native, trusted=own)
         session = artifact_session(path, manifest.io, native=native, own=own)
-        return _AsModel(session), artifact_text(path, manifest, data, session.vocabulary, field), None
+        return SessionModel(session), artifact_text(path, manifest, data, session.vocabulary, field), None
     loaded = opened(console, path, tokenizer, family, context)
     if loaded.classes:
         labels = loaded.classes.labels

@@ -6,19 +6,17 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from exporters.artifact.manifest import ACCURACY, PERPLEXITY, Constraint, Io, Measured, Parity, Quality
+from exporters.states import StateSpec
 from targets.cpus.catalog import named_cpu
-from targets.device.evaluation import EvaluationRequest
-from targets.device.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths, pieces, to_measured
+from targets.device.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths, to_measured
 from targets.device.native import serving_library
 from targets.device.session import Session, open_session
 from targets.measure.child import measure
 from toolchain.model.family import LanguageModel
-from toolchain.model.sentences import Sentences
 from toolchain.model.text import Reading, Text, first
 from toolchain.quality.accuracy import AnyReference, reference_for
 from toolchain.quality.reference import CHUNK, Score, bits_per_byte, stream_logits
@@ -36,28 +34,33 @@ def artifact_session(folder: Path, io: Io, *, native: bool = True, own: bool = F
     return open_session(folder / "model.onnx", io, native=library, threads=threads)
 
 
+class SessionModel:
+    """A session as a language model for `stream_logits`; its state stays in the session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def context(self) -> int | None:
+        return self._session.io.context
+
+    def state_specs(self) -> list[StateSpec]:
+        return []
+
+    def initial_state(self, batch: int = 1) -> list[Tensor]:
+        self._session.reset()
+        return []
+
+    def __call__(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if len(tokens) == 1:
+            return torch.from_numpy(self._session.run(tokens.numpy())), []
+        rows = [self(row[None], self.initial_state())[0] for row in tokens]  # sentences, each from an empty state
+        return torch.cat(rows), []
+
+
 def session_logits(session: Session, ids: Reading, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
     """(position, logits [t, V]) over token ids [n], as toolchain.quality.reference.stream_logits gives them."""
-    if isinstance(ids, Sentences):
-        yield from _session_scores(session, ids)
-        return
-    context = session.io.context
-    session.reset()
-    for start, end in pieces(len(ids), context, chunk):
-        if context and start % context == 0:
-            session.reset()
-        yield start, torch.from_numpy(session.run(ids[None, start:end].numpy())[0])
-
-
-def _session_scores(session: Session, sentences: Sentences) -> Iterator[tuple[int, Tensor]]:
-    read = 0
-    for batch in sentences.batches():
-        scores = []
-        for tokens in sentences.stacked(batch):
-            session.reset()
-            scores.append(torch.from_numpy(session.run(tokens[None].numpy())[0]))
-            read += len(tokens)
-        yield read, torch.cat(scores)
+    return stream_logits(SessionModel(session), ids, chunk)
 
 
 def parity(session: Session, compressed: LanguageModel, ids: Reading) -> Parity:
@@ -70,23 +73,6 @@ def parity(session: Session, compressed: LanguageModel, ids: Reading) -> Parity:
         worst = max(worst, float((expected - logits).abs().max()))
     score = reference.score(chunks)
     return Parity(worst, score.top1_agreement, score.perplexity / score.reference, len(read))
-
-
-def evaluation_request(text: Text, single_tokens: int, *, native: bool, threads: int) -> EvaluationRequest:
-    """What a device is asked to read; so many of the tokens also one by one."""
-    tokens, sentences = tuple(text.ids.tolist()), text.sentences
-    ends = () if sentences is None else sentences.ends
-    labels = () if sentences is None or sentences.labels is None else tuple(sentences.labels.tolist())
-    return EvaluationRequest(tokens, min(single_tokens, len(tokens)), native, threads, ends, labels)
-
-
-def token_by_token_agreement(session: Session, ids: Tensor) -> float:
-    """Share of positions where reading one token at a time gives the same best token as one call."""
-    session.reset()
-    whole = session.run(ids[None].numpy())[0].argmax(-1)
-    session.reset()
-    single = np.array([session.step(int(token)).argmax() for token in ids])
-    return float((whole == single).mean())
 
 
 def quality(session: Session, reference: AnyReference, text: Text) -> Quality:

@@ -4,47 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from exporters.artifact.manifest import Manifest
 from targets.device import reference
-from targets.device.evaluation import Evaluation, EvaluationRequest
+from targets.device.evaluation import Evaluation
 from targets.device.measurement import Measurement, MeasureRequest, fitting_lengths
 from targets.device.verify import file_sha256
-from toolchain.delivery.validate import evaluation_request
+from toolchain.delivery.execution import ExecutionTarget
 from toolchain.files.progress import Progress
 from toolchain.gate.values import Figures, LayerSize, Machine, Predictions, Sizes, Speed, TextRead
 from toolchain.model.text import Text
-
-TEXT_TOKENS, STOCK_TOKENS, SINGLE_TOKENS = 8192, 2048, 256
-"""Tokens that are read for quality, on plain ONNX Runtime, and one by one."""
 
 PROCESSES = 5
 PROMPT, POSITIONS, ROUNDS = 64, 64, 24
 """A process reads the same prompt and then the same tokens one by one, so many times, always from the beginning."""
 
 
-class Site(Protocol):
-    """Where the artifact runs."""
-
-    def evaluate(self, request: EvaluationRequest) -> Evaluation:
-        """What the model predicts."""
-
-    def measure(self, request: MeasureRequest) -> Measurement:
-        """Speed and memory, in a process of its own."""
-
-
-def read(site: Site, text: Text, *, threads: int, native: bool) -> tuple[Evaluation, Evaluation | None]:
-    """The text as the artifact reads it, and its beginning on plain ONNX Runtime; None if the first ran on that."""
-    own = site.evaluate(evaluation_request(text, SINGLE_TOKENS, native=native, threads=threads))
-    short = evaluation_request(text.head(STOCK_TOKENS), 0, native=False, threads=threads)
-    return own, site.evaluate(short) if own.native_library else None
-
-
 def measure_speed(
-    site: Site, text: Text, context: int | None, *, threads: int, native: bool, progress: Progress
+    target: ExecutionTarget, text: Text, context: int | None, *, threads: int, native: bool, progress: Progress
 ) -> tuple[Measurement, ...]:
     """The artifact in PROCESSES processes, which share nothing: their difference is what chance does."""
     prompt, positions = fitting_lengths(PROMPT, POSITIONS, context)
@@ -54,7 +33,7 @@ def measure_speed(
     )  # fmt: skip
     found = []
     for number in range(PROCESSES):
-        found.append(site.measure(request))
+        found.append(target.measure(request))
         progress("measurement", number + 1, PROCESSES)
     return tuple(found)
 

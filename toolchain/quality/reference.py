@@ -96,7 +96,7 @@ class Reference:
         size = 0
         for start, logits in stream_logits(model, ids):
             log_probs = torch.log_softmax(logits, -1)
-            losses.append(self._losses(start, log_probs))
+            losses.append(next_token_losses(log_probs, self.ids, start, self.model.context))
             size += log_probs.nbytes
             if size <= KEEP_BYTES:
                 kept[start] = log_probs
@@ -109,14 +109,6 @@ class Reference:
     @property
     def perplexity(self) -> float:
         return _exp(float(self.losses.double().mean()))
-
-    def _losses(self, start: int, log_probs: Tensor) -> Tensor:
-        """Nats of every next token that the chunk predicts; what begins a new context is not predicted."""
-        targets = self.ids[start + 1 : start + 1 + len(log_probs)]
-        context = self.model.context
-        if context and (start + len(log_probs)) % context == 0:
-            targets = targets[: len(log_probs) - 1]
-        return -log_probs[: len(targets)].gather(1, targets[:, None])[:, 0]
 
     def _chunks(self) -> Iterator[Tensor]:
         if self._kept is not None:
@@ -131,7 +123,7 @@ class Reference:
         with torch.inference_mode():
             for (start, logits), reference in zip(chunks, self._chunks(), strict=True):
                 log_probs = torch.log_softmax(logits, -1)
-                losses.append(self._losses(start, log_probs))
+                losses.append(next_token_losses(log_probs, self.ids, start, self.model.context))
                 kl += float(torch.nn.functional.kl_div(log_probs, reference, reduction="sum", log_target=True))
                 same += int((log_probs.argmax(-1) == reference.argmax(-1)).sum())
         kl = WORST_LOSS if math.isnan(kl) else kl / len(self.ids)
@@ -142,6 +134,19 @@ class Reference:
         drop = math.expm1(min(max(float(difference.mean()), -30.0), WORST_LOSS))  # never -1: it has a logarithm
         perplexity = _exp(float(losses.double().mean()))
         return Score(perplexity, self.perplexity, drop, standard_error(difference), max(kl, 0.0), same, len(losses))
+
+
+def next_token_losses(log_probs: Tensor, ids: Tensor, start: int, context: int | None) -> Tensor:
+    """Losses [t or t - 1] in nats of the tokens that follow those of one chunk.
+
+    Args:
+        log_probs: log-probabilities [t, V] after the tokens start to start + t.
+        ids: all token ids [n]; nothing follows the last one.
+        context: the first token of every context but the first is not predicted.
+    """
+    end = start + len(log_probs)
+    targets = ids[start + 1 : end if context and end % context == 0 else end + 1]
+    return -log_probs[: len(targets)].gather(1, targets[:, None])[:, 0]
 
 
 def _exp(loss: float) -> float:
