@@ -17,6 +17,7 @@ from toolchain.calibration.fisher import output_fisher
 from toolchain.calibration.hessian import accumulate_hessians, input_hessians, linear_layers
 from toolchain.calibration.hessian_file import GrowingFile, StoredTensors
 from toolchain.files.progress import Progress
+from toolchain.files.workspace import write_whole
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Reading, Text
 
@@ -61,9 +62,7 @@ def gather_statistics(
         stored = {f"hessian.{p}": t for p, t in hessians.items()} | _vectors(
             model, ids, progress, seed=seed, entropy=entropy
         )
-        partial = file.with_suffix(".partial")
-        partial.write_bytes(save(stored))  # its own save_file hides a full disk in an error of another kind
-        partial.replace(file)
+        write_whole(file, save(stored))  # its own save_file hides a full disk in an error of another kind
     parts = {
         kind: {n.removeprefix(f"{kind}."): t for n, t in stored.items() if n.startswith(f"{kind}.")}
         for kind in ("hessian", "fisher", "entropy")

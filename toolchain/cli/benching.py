@@ -121,14 +121,23 @@ def _subject(
     text = read_text(SHIPPED_TEXTS / "evaluation.txt", tokenizer, manifest.io.context)
     where = stack.enter_context(execution_target(place, console, folder, manifest, native=not no_native, speed=True))
     tokens = tuple(int(t) for t in text.ids[:4096])
-    return _Subject(folder, manifest, where, tokens, vocabulary, read_workload(folder / "model.onnx").weight_bytes)
+    return _Subject(
+        folder=folder,
+        manifest=manifest,
+        target=where,
+        tokens=tokens,
+        vocabulary=vocabulary,
+        token_bytes=read_workload(folder / "model.onnx").weight_bytes,
+    )
 
 
 def _measured(
     subjects: Sequence[_Subject], prompt: int, generated: int, repetitions: int, threads: int, *, native: bool
 ) -> tuple[tuple[Measurement, ...], ...]:
     """One test of all artifacts, in turn."""
-    request = MeasureRequest(prompt, generated, repetitions, threads, native)
+    request = MeasureRequest(
+        prompt_tokens=prompt, generate_tokens=generated, repetitions=repetitions, threads=threads, native=native
+    )
 
     def measure_of(subject: _Subject) -> Any:
         own = {

@@ -78,7 +78,15 @@ def gate_command(
     for path, kind in ((junit_path, JUNIT), (chart_path, CHART)):
         if path is not None:
             check_output_file(path, kind, force=True)
-    run = _Run(console, where, artifact, data, text_field, threads, not no_native)
+    run = _Run(
+        console=console,
+        where=where,
+        artifact=artifact,
+        data=data,
+        text_field=text_field,
+        threads=threads,
+        native=not no_native,
+    )
     if update_baseline:
         check_output_file(baseline_path, BASELINE, force=True)
         baseline = _new_baseline(run, reference, tokenizer)
@@ -130,7 +138,15 @@ def _new_baseline(run: _Run, reference: Path | None, tokenizer: Path | None) -> 
         tokens = own.best if model is None else tuple(predictions(model.forward, text.reading)[1].tolist())
         found = figures(manifest, text, own, stock, tokens, run.measure(target, text, manifest.io.context))
     producer, whose = Producer("slmc", version("slmc")), ARTIFACT if model is None else MODEL
-    return Baseline(SCHEMA_VERSION, producer, now(), run.artifact.name, whose, packed(tokens), found)
+    return Baseline(
+        schema_version=SCHEMA_VERSION,
+        producer=producer,
+        created=now(),
+        artifact=run.artifact.name,
+        reference=whose,
+        reference_tokens=packed(tokens),
+        figures=found,
+    )
 
 
 def _checks(run: _Run, baseline: Baseline, path: Path, allowed: Tolerances) -> tuple[Check, ...]:
@@ -139,7 +155,7 @@ def _checks(run: _Run, baseline: Baseline, path: Path, allowed: Tolerances) -> t
     except SlmcError as error:
         if not (run.artifact / MANIFEST_NAME).is_file():
             raise
-        return (Check("files", FAILED, "", "", str(error)),)
+        return (Check(name="files", status=FAILED, before="", now="", why=str(error)),)
     text, before = run.text(manifest), baseline.figures
     if (text.sha256, len(text.ids)) != (before.text.sha256, before.text.tokens):
         raise SlmcError(
@@ -160,7 +176,7 @@ def _checks(run: _Run, baseline: Baseline, path: Path, allowed: Tolerances) -> t
         promised = verdict(manifest, found_by(text, own, stock))
         promises = [_promise_check(promise) for promise in promised if promise.status != NOT_COMPARED]
         return (
-            Check("files", PASSED, "", "", "all listed, unaltered, and no others"),
+            Check(name="files", status=PASSED, before="", now="", why="all listed, unaltered, and no others"),
             *run_checks(compared),
             *promises,
         )
@@ -170,7 +186,7 @@ def _promise_check(promise: Promise) -> Check:
     """One promise of the artifact's own manifest as a check."""
     status = PASSED if promise.status == KEPT else FAILED
     why = f"as the manifest says, within {promise.tolerance}; margin {promise.margin}"
-    return Check(f"promised {promise.name}", status, promise.promised, promise.found, why)
+    return Check(name=f"promised {promise.name}", status=status, before=promise.promised, now=promise.found, why=why)
 
 
 def _say(console: Console, artifact: Path, baseline: Path, checks: Sequence[Check], *, annotate: bool) -> int:

@@ -156,7 +156,16 @@ def sensitivity_command(
     if html is not None:
         listed = [LayerLoss(s.layer, s.choice.format, s.loss, s.bytes) for s in found]
         layers = [
-            LayerRow(x.path, block.path, x.rows, x.cols, "fp32", "nearest", x.bytes_fp32, x.bytes_fp32)
+            LayerRow(
+                path=x.path,
+                block=block.path,
+                rows=x.rows,
+                cols=x.cols,
+                format="fp32",
+                method="nearest",
+                bytes=x.bytes_fp32,
+                bytes_fp32=x.bytes_fp32,
+            )
             for block in job.model.tree.blocks
             for x in block.layers
         ]

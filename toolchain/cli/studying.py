@@ -61,7 +61,17 @@ def study_command(
     source = calibration or SHIPPED_TEXTS / "calibration.txt"
     seen, read = (read_text(source, loaded.tokenizer, piece, text_field) for piece in (context, tuning_piece(loaded)))
     judged = read_text(eval or SHIPPED_TEXTS / "evaluation.txt", loaded.tokenizer, context, text_field)
-    study = Study(loaded, seen.head(calibration_tokens), read, judged.head(tokens), layers, tune, output, bins, alpha)
+    study = Study(
+        model=loaded,
+        calibration=seen.head(calibration_tokens),
+        tuning=read,
+        evaluation=judged.head(tokens),
+        layers=layers,
+        steps=tune,
+        folder=output,
+        bins=bins,
+        alpha=alpha,
+    )
     title = (
         f"{loaded.name}: {len(study.compressed)} layers compressed, judged on {len(study.evaluation.ids)} tokens of "
         f"{study.evaluation.name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import cast
 
@@ -17,6 +16,7 @@ from toolchain.compress.recipe import Choice, Recipe
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
+from toolchain.model.sharing import sharing_copy
 from toolchain.model.streamed import Read, Streamed
 
 
@@ -27,8 +27,7 @@ class QuantizedModel:
     """
 
     def __init__(self, model: LoadedModel, encoded: Callable[[str, Choice], Encoded]) -> None:
-        shared = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
-        self.module = copy.deepcopy(model.module, memo=shared)
+        self.module = sharing_copy(model.module)
         if isinstance(self.module, CachedModel):
             self.module.kv_cache = model.kv_cache
         self._inputs = {layer.path: layer.cols for layer in model.tree.layers}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
@@ -16,22 +14,12 @@ from torch import nn
 from exporters.artifact.errors import NotAvailable
 from exporters.artifact.manifest import (
     MANIFEST_NAME,
-    SCHEMA_VERSION,
-    Bytes,
     ClassScores,
-    Constraint,
     Manifest,
-    Measured,
-    Parity,
-    Producer,
-    Quality,
-    RecipeEntry,
-    Source,
 )
 from exporters.artifact.text_rules import TextRules
-from exporters.export import ExportedGraph, export_graph
-from exporters.formats.base import Encoded, bytes_for
-from exporters.formats.catalog import format_named
+from exporters.export import export_graph
+from exporters.formats.base import Encoded
 from exporters.graph_nodes import read_workload
 from exporters.ops.layers import Biased, shared_look_up
 from exporters.ops.modules import stored_module
@@ -40,13 +28,13 @@ from targets.cpus.cost import predict
 from targets.device.session import Session
 from toolchain.compress.recipe import ACTIVATION_BITS, Recipe
 from toolchain.delivery import package
+from toolchain.delivery.documents import Findings, Sample, manifest_of, report_of
 from toolchain.delivery.generation import Sampling, classified, continuation, prompt_ids, shares_text
 from toolchain.delivery.operators import build_ids
 from toolchain.delivery.reports.catalog import REPORTS
-from toolchain.delivery.reports.data import LayerRow, Predicted, Report
+from toolchain.delivery.reports.data import Predicted, Report
 from toolchain.delivery.validate import (
     artifact_session,
-    constraint,
     measured,
     measurement,
     parity,
@@ -57,10 +45,11 @@ from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.classifier import Classifier
 from toolchain.model.family import LanguageModel
+from toolchain.model.sharing import sharing_copy
 from toolchain.model.text import Text
 from toolchain.model.tree import ModelTree
 from toolchain.quality.accuracy import AnyReference
-from toolchain.search.plan import Plan, Requirements, recipe_bytes
+from toolchain.search.plan import Plan, recipe_bytes
 
 SAMPLE_PROMPT = "The old bridge over the river was"
 SAMPLE_TOKENS = 80
@@ -93,23 +82,6 @@ class Delivered:
     manifest: Manifest
     report: Report
     doubts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """What the artifact makes of a text, for the report; the text itself comes first."""
-
-    prompt: str
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Findings:
-    parity: Parity
-    quality: Quality
-    measured: Measured
-    sample: _Sample
-    predicted: Predicted | None
 
 
 def deliver(
@@ -152,11 +124,11 @@ def deliver(
     speed = measured(result, destination.target, bytes_per_token(model.tree, encoded))
     done("measurement")
     predicted = _predicted(staging, destination.target, threads)
-    findings = _Findings(parity=agreement, quality=found, measured=speed, sample=sample, predicted=predicted)
+    findings = Findings(parity=agreement, quality=found, measured=speed, sample=sample, predicted=predicted)
     manifest = dataclasses.replace(
-        _manifest(model, plan, graph, findings, tuned=tuned), operators=build_ids(destination.libraries)
+        manifest_of(model, plan, graph, findings, tuned=tuned), operators=build_ids(destination.libraries)
     )
-    report = _report(model, plan, manifest, findings)
+    report = report_of(model, plan, manifest, findings)
     manifest = _write(staging, destination.configuration, plan, manifest, report)
     done("report")
     package.publish(staging, destination.output, force=destination.force)
@@ -165,8 +137,7 @@ def deliver(
 
 def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Recipe) -> nn.Module:
     """The model with every layer replaced by a module over its stored planes; vectors are shared with the original."""
-    tensors = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
-    module = copy.deepcopy(model.module, memo=tensors)
+    module = sharing_copy(model.module)
     for layer in model.tree.layers:
         bits = ACTIVATION_BITS[recipe[layer.path].activations]
         bias = getattr(module.get_submodule(layer.path), "bias", None)
@@ -206,93 +177,16 @@ def _predicted(staging: Path, target: str, threads: int) -> Predicted | None:
     return Predicted(found.decode_ms, found.basis)
 
 
-def _sample(session: Session, model: LoadedModel, evaluation: Text, seed: int) -> _Sample:
+def _sample(session: Session, model: LoadedModel, evaluation: Text, seed: int) -> Sample:
     """Text that goes on from a prompt, or the classes of the first sentence that it was judged on."""
     tokenizer, sentences = model.tokenizer, evaluation.sentences
     if sentences is None:
         rules = model.rules or TextRules()
         read = prompt_ids(tokenizer, rules, SAMPLE_PROMPT)
         text = continuation(session, tokenizer, read, SAMPLE_TOKENS, Sampling(seed=seed), rules)
-        return _Sample(SAMPLE_PROMPT, tokenizer.decode(read) + "".join(text))
+        return Sample(SAMPLE_PROMPT, tokenizer.decode(read) + "".join(text))
     ids = sentences.each()[0].tolist()
-    return _Sample(said := tokenizer.decode(ids), f"{said}\n\n{shares_text(classified(session, ids))}")
-
-
-def _constraints(asked: Requirements, stored_bytes: int, findings: _Findings) -> tuple[Constraint, ...]:
-    speed = findings.measured
-    model_rss = speed.rss_peak_bytes - speed.rss_baseline_bytes
-    return tuple(
-        constraint("max_memory", asked.max_bytes, stored_bytes, "bytes")
-        + constraint("max_drop", asked.max_drop, findings.quality.relative_drop, "relative")
-        + constraint("max_latency", asked.max_latency_ms, speed.decode_ms.p50, "ms")
-        + constraint("max_rss", asked.max_rss_bytes, model_rss, "bytes")
-    )
-
-
-def _manifest(model: LoadedModel, plan: Plan, graph: ExportedGraph, findings: _Findings, *, tuned: bool) -> Manifest:
-    tree = model.tree
-    weights, states = recipe_bytes(plan.recipe, tree), tree.stored_state_bytes
-    recipe = {}
-    for layer in tree.layers:
-        choice = plan.recipe[layer.path]
-        size = bytes_for(format_named(choice.format), layer.rows, layer.cols)
-        method = f"{choice.method}+tuned" if tuned and layer.kind == "linear" else choice.method
-        recipe[layer.path] = RecipeEntry(
-            choice.format, method, choice.activations, size, round(8 * size / layer.params, 4)
-        )
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        producer=Producer("slmc", version("slmc")),
-        created=package.now(),
-        source=Source(model.name, tree.family, model.sha256, tree.params),
-        io=graph.io,
-        recipe=recipe,
-        bytes=Bytes(
-            weights,
-            4 * tree.params,
-            states,
-            graph.graph_bytes + graph.data_bytes,
-            None if model.kv_cache == "fp32" else tree.exact_state_bytes,
-        ),
-        quality=findings.quality,
-        parity=findings.parity,
-        measured=findings.measured,
-        constraints=_constraints(plan.requirements, weights + states, findings),
-        files={},
-        text=model.rules,
-    )
-
-
-def _report(model: LoadedModel, plan: Plan, manifest: Manifest, findings: _Findings) -> Report:
-    rows = tuple(
-        LayerRow(
-            path=layer.path,
-            block=block.path,
-            rows=layer.rows,
-            cols=layer.cols,
-            format=plan.recipe[layer.path].format,
-            method=plan.recipe[layer.path].method,
-            bytes=manifest.recipe[layer.path].bytes,
-            bytes_fp32=layer.bytes_fp32,
-            activations=plan.recipe[layer.path].activations,
-        )
-        for block in model.tree.blocks
-        for layer in block.layers
-    )
-    return Report(
-        manifest=manifest,
-        layers=rows,
-        points=plan.candidates,
-        sensitivities=plan.sensitivities,
-        max_bytes=plan.requirements.max_bytes,
-        max_drop=plan.requirements.max_drop,
-        objective=plan.objective,
-        sample_prompt=findings.sample.prompt,
-        sample_text=findings.sample.text,
-        families=plan.families,
-        screening=plan.screening.text() if plan.screening else "",
-        predicted=findings.predicted,
-    )
+    return Sample(said := tokenizer.decode(ids), f"{said}\n\n{shares_text(classified(session, ids))}")
 
 
 def _write(staging: Path, configuration: str, plan: Plan, manifest: Manifest, report: Report) -> Manifest:

@@ -70,7 +70,14 @@ def evaluation_request(text: Text, single_tokens: int, *, native: bool, threads:
     tokens, sentences = tuple(text.ids.tolist()), text.sentences
     ends = () if sentences is None else sentences.ends
     labels = () if sentences is None or sentences.labels is None else tuple(sentences.labels.tolist())
-    return EvaluationRequest(tokens, min(single_tokens, len(tokens)), native, threads, ends, labels)
+    return EvaluationRequest(
+        tokens=tokens,
+        single_tokens=min(single_tokens, len(tokens)),
+        native=native,
+        threads=threads,
+        ends=ends,
+        labels=labels,
+    )
 
 
 def evaluate_artifact(

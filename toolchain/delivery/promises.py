@@ -220,11 +220,18 @@ def _bounded(
     margin = found - promised + room if more_is_better else promised - found + room
     status = KEPT if margin >= 0 else BROKEN  # a figure that is no number breaks it
     sign = "" if not margin < 0 else "-"
-    return Promise(name, status, said(promised), said(found), said(room), sign + said(abs(margin)))
+    return Promise(
+        name=name,
+        status=status,
+        promised=said(promised),
+        found=said(found),
+        tolerance=said(room),
+        margin=sign + said(abs(margin)),
+    )
 
 
 def _open(name: str, why: str) -> Promise:
-    return Promise(name, NOT_COMPARED, "", "", "", "", why)
+    return Promise(name=name, status=NOT_COMPARED, promised="", found="", tolerance="", margin="", why=why)
 
 
 def _percent(share: float) -> str:

@@ -141,4 +141,4 @@ def measured(result: Measurement, target: str, weight_bytes_per_token: int) -> M
 
 def constraint(name: str, limit: float | None, actual: float, unit: str) -> list[Constraint]:
     """One constraint and whether it is met, or nothing where there is no limit."""
-    return [] if limit is None else [Constraint(name, limit, actual, unit, actual <= limit)]
+    return [] if limit is None else [Constraint(name=name, limit=limit, actual=actual, unit=unit, met=actual <= limit)]

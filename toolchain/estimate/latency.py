@@ -66,7 +66,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.__name__.split(".")[0]
         if name not in _NOTHING and outputs:
             parameters = sum(4 * t.numel() for t in inputs if id(t) in self._constant)
-            self.nodes.append(GraphNode(_OPERATORS.get(name, name), "", max(t.numel() for t in outputs), 1, parameters))
+            self.nodes.append(
+                GraphNode(
+                    operator=_OPERATORS.get(name, name),
+                    format="",
+                    rows=max(t.numel() for t in outputs),
+                    cols=1,
+                    nbytes=parameters,
+                )
+            )
         return result
 
 
@@ -81,7 +89,7 @@ def model_workload(model: LoadedModel, formats: Mapping[str, str]) -> Workload:
         name = formats[layer.path]
         size = bytes_for(format_named(name), layer.rows, layer.cols)
         if layer.kind != "linear":
-            nodes.append(GraphNode("Gather", "", layer.cols, 1, size // layer.rows))
+            nodes.append(GraphNode(operator="Gather", format="", rows=layer.cols, cols=1, nbytes=size // layer.rows))
         else:
             nodes += _matrices(name, layer.rows, layer.cols, layer.path)
     specs = stored_states(module, ModelOptions(kv_cache=model.kv_cache))
@@ -187,4 +195,12 @@ def _priced(work: Work, layer: str, activation_bits: int) -> GraphNode:
     if work.format and work.operator:
         widths = activation_widths(work.format)
         bits = activation_bits if activation_bits in widths else widths[0]
-    return GraphNode(work.operator or "Linear", work.format, work.rows, work.cols, work.nbytes, bits, layer)
+    return GraphNode(
+        operator=work.operator or "Linear",
+        format=work.format,
+        rows=work.rows,
+        cols=work.cols,
+        nbytes=work.nbytes,
+        activation_bits=bits,
+        layer=layer,
+    )

@@ -29,7 +29,7 @@ MARK, MARK_TEXT = ".slmc-work", "This folder was made by slmc and is removed by 
 WRITTEN = (
     MARK, "lock", _INPUTS, BEST_PLAN, ".*.partial",
     "statistics.safetensors", "statistics.partial", "statistics.*.partial",
-    "journal.jsonl", "tuning.pt", "tuning.partial", "layers/*--*--*.npz", "layers/*--*--*.partial",
+    "journal.jsonl", "tuning.pt", "tuning.partial", "layers/*--*--*.npz", "layers/*--*--*.partial", "layers/.*.partial",
 )  # fmt: skip
 """Patterns of everything that a build writes into its work folder, beside the artifact in the making."""
 
@@ -173,14 +173,21 @@ def _claim(folder: Path, inputs: Mapping[str, Any], *, resume: bool) -> None:
         write_whole(record, json.dumps(dict(inputs), indent=1) + "\n")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is there complete or not at all."""
-    partial = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}.partial")  # a name that is nobody's
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write bytes to; at the end of the body it is at `path`, complete. After an error nothing is."""
+    partial = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}.partial")  # a name that nobody else uses
     try:
-        with partial.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with partial.open("xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file, text in UTF-8, so that it is there complete or not at all."""
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)

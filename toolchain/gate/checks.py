@@ -188,8 +188,8 @@ def _difference(before: Machine, now: Machine) -> str:
 
 
 def _incomparable(name: str, why: str) -> Check:
-    return Check(name, NOT_COMPARABLE, "", "", why)
+    return Check(name=name, status=NOT_COMPARABLE, before="", now="", why=why)
 
 
 def _check(name: str, worse: bool, before: str, now: str, why: str, value: float, unit: str) -> Check:
-    return Check(name, FAILED if worse else PASSED, before, now, why, value, unit)
+    return Check(name=name, status=FAILED if worse else PASSED, before=before, now=now, why=why, value=value, unit=unit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from exporters.artifact.errors import SlmcError
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.llama import Llama
 from toolchain.model.opt import Opt
+from toolchain.model.sharing import sharing_copy
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,7 @@ def reordered(model: LoadedModel, orders: Mapping[str, Tensor]) -> LoadedModel:
         SlmcError: a path is no consumer, or an order is none.
     """
     known = {c.consumer: c for c in couplings(model)}
-    shared = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
-    module = copy.deepcopy(model.module, memo=shared)
+    module = sharing_copy(model.module)
     for path, order in orders.items():
         coupling = known.get(path)
         if coupling is None:

@@ -135,7 +135,15 @@ def prepare(spec: Spec) -> Job:
     options = layer_options(model.tree, formats, pins, method)
     constraints = Constraints(requirements.max_bytes, requirements.max_drop)
     wider = () if spec.formats else _wider(model.tree, effort, pins, method)
-    problem = Problem(model.tree, options, constraints, effort, spec.seed, spec.activations, wider=wider)
+    problem = Problem(
+        tree=model.tree,
+        options=options,
+        constraints=constraints,
+        effort=effort,
+        seed=spec.seed,
+        activations=spec.activations,
+        wider=wider,
+    )
     every = functools.partial(layer_options, model.tree, formats_matching(("*",)), pins, method)
     check_room(spec.max_memory or "", problem, model, every)
     return Job(

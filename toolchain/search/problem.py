@@ -55,9 +55,33 @@ SPARSE_HANDFUL = (
 """Some of every family."""
 
 EFFORTS = (
-    Effort("quick", 1024, 1024, 4, 2, "range", ("int8", "int6-g64", "int4-g64", "int3-g64", "int2-g64")),
-    Effort("default", 16384, 16384, 12, 5, "gptq", ("fp32", "fp16", "int*", "uint*", *SPARSE_HANDFUL)),
-    Effort("thorough", 65536, 65536, 20, 10, "gptq", ("*",)),
+    Effort(
+        name="quick",
+        calibration_tokens=1024,
+        evaluation_tokens=1024,
+        budgets=4,
+        bisections=2,
+        method="range",
+        formats=("int8", "int6-g64", "int4-g64", "int3-g64", "int2-g64"),
+    ),
+    Effort(
+        name="default",
+        calibration_tokens=16384,
+        evaluation_tokens=16384,
+        budgets=12,
+        bisections=5,
+        method="gptq",
+        formats=("fp32", "fp16", "int*", "uint*", *SPARSE_HANDFUL),
+    ),
+    Effort(
+        name="thorough",
+        calibration_tokens=65536,
+        evaluation_tokens=65536,
+        budgets=20,
+        bisections=10,
+        method="gptq",
+        formats=("*",),
+    ),
 )
 
 

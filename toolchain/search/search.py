@@ -60,7 +60,9 @@ class Trace:
             score = self.evaluator.evaluate(recipe)
             predicted = sum(self.loss(path, choice) for path, choice in recipe.items())
             size, ms = self.problem.bytes(recipe), self.problem.predicted_ms(recipe)
-            candidate = Candidate(recipe, size, predicted, score, tier, why, predicted_ms=ms)
+            candidate = Candidate(
+                recipe=recipe, bytes=size, predicted=predicted, score=score, tier=tier, why=why, predicted_ms=ms
+            )
             self.candidates[key] = candidate
             self.on_candidate(candidate)
 
@@ -119,7 +121,14 @@ def search(
     if chosen is not None and winner.recipe != chosen:
         winner = next(c for c in candidates if c.recipe == chosen)
         feasible = meets(winner, problem.constraints)
-    return SearchResult(winner, feasible, frontier(candidates), candidates, seen, screening)
+    return SearchResult(
+        winner=winner,
+        feasible=feasible,
+        frontier=frontier(candidates),
+        trace=candidates,
+        sensitivities=seen,
+        screening=screening,
+    )
 
 
 def _rounded_activations(trace: Trace) -> Recipe:

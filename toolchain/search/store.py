@@ -17,6 +17,7 @@ import numpy as np
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from toolchain.compress.recipe import Choice, Recipe
+from toolchain.files.workspace import whole_file
 from toolchain.quality.reference import Score
 
 KEEP_BYTES = 2**29
@@ -45,13 +46,9 @@ class LayerStore:
         return encoded
 
     def _write(self, file: Path, encoded: Encoded) -> Encoded:
-        partial = file.with_suffix(".partial")
-        with partial.open("wb") as out:
+        with whole_file(file) as out:
             arrays: dict[str, Any] = {f"plane.{n}": p for n, p in encoded.planes.items()}
             np.savez(out, shape=np.array(encoded.shape), exponent=np.array(encoded.exponent), **arrays)
-            out.flush()
-            os.fsync(out.fileno())
-        partial.replace(file)
         return encoded
 
 

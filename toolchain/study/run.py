@@ -27,7 +27,7 @@ from toolchain.compress.quantized_model import QuantizedModel
 from toolchain.compress.recipe import Choice
 from toolchain.compress.scores import ESparse
 from toolchain.files.progress import Progress
-from toolchain.files.workspace import digest_of
+from toolchain.files.workspace import digest_of, write_whole
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.layer_names import layers_named
 from toolchain.model.text import Text
@@ -157,11 +157,23 @@ class _Runner:
         size = sum(e.nbytes for e in encoded.values())
         ideal = sum(ideal_bits(cell.format, x.cols) * x.params for x in study.compressed) / params
         return Result(
-            cell.format, cell.method, cell.stages, score.perplexity, score.reference, score.relative_drop,
-            score.standard_error, bits_per_byte(score.perplexity, score.tokens, study.evaluation.n_bytes),
-            score.kl_mean, score.top1_agreement, self._layer_error(encoded), size,
-            pruned_bits(cell.format) if _pruned(cell) else 8 * size / params, ideal, throughput(cell.format), seconds,
-        )  # fmt: skip
+            format=cell.format,
+            method=cell.method,
+            stages=cell.stages,
+            perplexity=score.perplexity,
+            reference=score.reference,
+            relative_drop=score.relative_drop,
+            standard_error=score.standard_error,
+            bits_per_byte=bits_per_byte(score.perplexity, score.tokens, study.evaluation.n_bytes),
+            kl_mean=score.kl_mean,
+            top1_agreement=score.top1_agreement,
+            layer_error=self._layer_error(encoded),
+            bytes=size,
+            bits_per_weight=pruned_bits(cell.format) if _pruned(cell) else 8 * size / params,
+            ideal_bits=ideal,
+            throughput=throughput(cell.format),
+            seconds=seconds,
+        )
 
     def _layerwise(self, cell: Cell) -> dict[str, Encoded]:
         encoded, layers = {}, self.study.compressed
@@ -266,7 +278,5 @@ def _statistics(study: Study, progress: Progress) -> dict[str, Seen]:
         hessians = input_hessians(model, ids, lambda d, t: progress("calibration", d, t))
         entropies = channel_entropies(model, ids, study.bins, progress=lambda d, t: progress("entropies", d, t))
         stored = {f"hessian.{p}": t for p, t in hessians.items()} | {f"entropy.{p}": t for p, t in entropies.items()}
-        partial = file.with_suffix(".partial")
-        partial.write_bytes(save(stored))
-        partial.replace(file)
+        write_whole(file, save(stored))
     return {x.path: Seen(stored[f"hessian.{x.path}"], stored[f"entropy.{x.path}"]) for x in study.compressed}

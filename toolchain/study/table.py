@@ -63,7 +63,7 @@ def goal_outcomes(results: Sequence[Result]) -> list[GoalOutcome]:
         if ours is None or (goal.rival and rival is None):
             continue
         allowed = goal.share if rival is None else goal.share * rival
-        found.append(GoalOutcome(goal.format, ours, goal.rival, rival, allowed))
+        found.append(GoalOutcome(format=goal.format, ours=ours, rival=goal.rival, rival_drop=rival, allowed=allowed))
     return found
 
 

@@ -17,6 +17,7 @@ from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from toolchain.files.progress import StepProgress
+from toolchain.files.workspace import whole_file
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
 from toolchain.model.sentences import Sentences
@@ -246,16 +247,13 @@ class _Run:
         self.step += 1
 
     def save(self, file: Path, judge: HeldOut) -> None:
-        partial = file.with_suffix(".partial")
-        torch.save(
-            {
-                "step": self.step, "losses": self.losses, "state": self._state, "seen": judge.seen, "best": judge.best,
-                "teacher_state": self._teacher_state, "module": self._student.module.state_dict(),
-                "optimiser": self._student.optimiser.state_dict(),
-            },
-            partial,
-        )  # fmt: skip
-        partial.replace(file)
+        saved = {
+            "step": self.step, "losses": self.losses, "state": self._state, "seen": judge.seen, "best": judge.best,
+            "teacher_state": self._teacher_state, "module": self._student.module.state_dict(),
+            "optimiser": self._student.optimiser.state_dict(),
+        }  # fmt: skip
+        with whole_file(file) as out:
+            torch.save(saved, out)
 
     def restore(self, file: Path, judge: HeldOut) -> None:
         """Go on where a saved run stood, if there is one that can be read."""

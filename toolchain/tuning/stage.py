@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from exporters.formats.base import Encoded
 from toolchain.files.progress import Progress
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.sharing import sharing_copy
 from toolchain.model.text import Text
 from toolchain.tuning.distil import SENTENCES, Schedule, tune
 
@@ -70,8 +70,7 @@ def _measure(schedule: Schedule) -> str:
 
 def with_vectors(model: LoadedModel, vectors: Mapping[str, Tensor]) -> LoadedModel:
     """A model with other vectors, by parameter name; all else is shared with the original."""
-    shared = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
-    module = copy.deepcopy(model.module, memo=shared)
+    module = sharing_copy(model.module)
     for name, vector in vectors.items():
         holder, _, parameter = name.rpartition(".")
         setattr(module.get_submodule(holder), parameter, nn.Parameter(vector, requires_grad=False))

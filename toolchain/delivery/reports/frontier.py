@@ -72,9 +72,9 @@ def frame_for(report: Report, width: float, height: float) -> Frame:
     least = min(0.0, *drops)
     most = CLIP_DROP if clipped(report) else max(LEAST_SPAN, *drops)
     return Frame(
-        left, top, right, bottom,
-        svg.log_scale(low * 0.9, high * 1.12, left, right),
-        svg.symlog_scale(least, most, bottom - 12, top + 14, LINEAR_DROP),
+        left=left, top=top, right=right, bottom=bottom,
+        x=svg.log_scale(low * 0.9, high * 1.12, left, right),
+        y=svg.symlog_scale(least, most, bottom - 12, top + 14, LINEAR_DROP),
     )  # fmt: skip
 
 

@@ -112,7 +112,13 @@ def margin(constraint: Constraint) -> str:
 
 def constraint_rows(report: Report) -> list[ConstraintRow]:
     return [
-        ConstraintRow(c.name, units.quantity(c.limit, c.unit), units.quantity(c.actual, c.unit), margin(c), c.met)
+        ConstraintRow(
+            name=c.name,
+            limit=units.quantity(c.limit, c.unit),
+            actual=units.quantity(c.actual, c.unit),
+            margin=margin(c),
+            met=c.met,
+        )
         for c in report.manifest.constraints
     ]
 

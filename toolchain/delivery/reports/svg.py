@@ -76,16 +76,16 @@ class Scale:
 
 
 def log_scale(low: float, high: float, start: float, end: float) -> Scale:
-    return Scale(math.log, low, high, start, end)
+    return Scale(transform=math.log, low=low, high=high, start=start, end=end)
 
 
 def linear_scale(low: float, high: float, start: float, end: float) -> Scale:
-    return Scale(float, low, high, start, end)
+    return Scale(transform=float, low=low, high=high, start=start, end=end)
 
 
 def symlog_scale(low: float, high: float, start: float, end: float, linear: float) -> Scale:
     """asinh(value / linear): even up to about `linear` on both sides of zero, logarithmic beyond."""
-    return Scale(lambda value: math.asinh(value / linear), low, high, start, end)
+    return Scale(transform=lambda value: math.asinh(value / linear), low=low, high=high, start=start, end=end)
 
 
 def log_ticks(low: float, high: float) -> list[float]:
