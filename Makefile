@@ -20,7 +20,7 @@ ELSEWHERE = PYTHONPATH=tests/elsewhere $(BIN)/python -m pytest -q -p elsewhere -
 	--ignore tests/exporters/native/test_aarch64.py --ignore tests/exporters/native/test_fuzz.py
 CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake
 
-.PHONY: demo test check docs clean native-aarch64 test-aarch64 sanitize fuzz
+.PHONY: runtime runtime-cross test-runtime-cross fuzz-runtime demo test check docs clean native-aarch64 test-aarch64 sanitize fuzz
 
 demo: $(INSTALLED)
 	$(BIN)/slmc build $(SAMPLE) --max-memory 13.5% --max-drop 1% --threads 2 -o demo --force
@@ -57,6 +57,34 @@ MUTANTS := 20
 fuzz: $(SANITIZED)
 	$(ELSEWHERE) --operators $< --interpreter "$(WITH_ASAN) $(BIN)/python" --mutants $(MUTANTS) \
 		tests/exporters/native tests/exporters/ops
+
+# The runtime of our own, as a program and as a library: build/run/slmc-run, build/run/libslmc_run.a.
+runtime: | $(INSTALLED)
+	$(CMAKE) -S exporters/native -B build/run -G Ninja
+	$(CMAKE) --build build/run --target slmc-run slmc_run
+
+# The same for boards; needs Debian's cross compilers (g++-aarch64-linux-gnu, g++-arm-linux-gnueabihf,
+# g++-riscv64-linux-gnu).
+CROSS := aarch64:aarch64-linux-gnu armv7l:arm-linux-gnueabihf riscv64:riscv64-linux-gnu
+runtime-cross: | $(INSTALLED)
+	for pair in $(CROSS); do folder=$(NATIVE)/linux-$${pair%%:*}; \
+		$(CMAKE) -S exporters/native -B $$folder -G Ninja --toolchain $${pair##*:}.cmake && \
+		$(CMAKE) --build $$folder --target slmc-run || exit 1; done
+
+# Those under emulation, each over one artifact: the text that this machine's own slmc-run writes. Needs qemu-user.
+ARTIFACT := demo
+test-runtime-cross: runtime runtime-cross
+	build/run/slmc-run $(ARTIFACT) -p "The ship" -n 8 --temp 0 > build/run/expected.txt
+	for pair in aarch64:aarch64 armv7l:arm riscv64:riscv64; do \
+		qemu-$${pair##*:} $(NATIVE)/linux-$${pair%%:*}/slmc-run $(ARTIFACT) -p "The ship" -n 8 --temp 0 \
+		| cmp - build/run/expected.txt && echo "$$pair: the same text" || exit 1; done
+
+# Altered artifacts (ARTIFACT) under AddressSanitizer and UndefinedBehaviorSanitizer, MUTANTS per SEED.
+SEED := 1
+fuzz-runtime: | $(INSTALLED)
+	$(CMAKE) -S exporters/native -B $(NATIVE)/sanitized-run -G Ninja -DSLMC_RUN_SANITIZED=ON
+	$(CMAKE) --build $(NATIVE)/sanitized-run --target slmc-run-fuzz
+	ASAN_OPTIONS=detect_container_overflow=0 $(NATIVE)/sanitized-run/slmc-run-fuzz $(ARTIFACT) $(MUTANTS) $(SEED)
 
 $(SANITIZED): $(SOURCES) | $(INSTALLED)
 	$(CMAKE) -S exporters/native -B $(@D) -G Ninja -DCMAKE_BUILD_TYPE=Sanitized -DCMAKE_CXX_FLAGS_SANITIZED="$(SANITIZERS)"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 
 ROOT = Path(__file__).parents[2]
 _LENGTH = struct.Struct("<q")
@@ -17,6 +18,14 @@ _LENGTH = struct.Struct("<q")
 def built(name: str) -> Path | None:
     """A program that `pip install --editable .` has compiled; None without it."""
     return next(iter(sorted(ROOT.glob(f"build/py3*/{name}"))), None)
+
+
+def program(name: str) -> Path:
+    """The same; the test that asks is skipped without it."""
+    found = built(name)
+    if found is None:
+        pytest.skip(f"{name} is not there; 'pip install --editable .' compiles it")
+    return found
 
 
 class Refused(Exception):

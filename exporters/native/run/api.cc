@@ -4,6 +4,7 @@
 #include "artifact.h"
 #include "generation.h"
 #include "slmc.h"
+#include "utf8.h"
 
 using namespace slmc;
 using namespace slmc::run;
@@ -23,7 +24,7 @@ const char* guarded(const Body& body) {
   } catch (const std::bad_alloc&) {
     return "there is not enough memory";
   } catch (const std::exception& found) {
-    error = found.what();
+    error = one_line(found.what());
     return error.c_str();
   }
 }

@@ -6,7 +6,7 @@
 namespace slmc::run {
 namespace {
 
-constexpr size_t kMostGraphBytes = size_t{1} << 30, kMostDataBytes = size_t{1} << 40, kMostTokenizerBytes = 1 << 27;
+constexpr uint64_t kMostGraphBytes = 1 << 30, kMostDataBytes = uint64_t{1} << 40, kMostTokenizerBytes = 1 << 27;
 constexpr const char *kGraph = "model.onnx", *kData = "model.onnx.data", *kTokenizer = "tokenizer.json";
 
 }  // namespace

@@ -161,7 +161,7 @@ void label(Artifact* artifact, const std::vector<int32_t>& ids) {
 }
 
 std::vector<int32_t> read_ids(const std::string& path) {
-  const MappedFile file(path, size_t{1} << 32);
+  const MappedFile file(path, 1 << 30);
   if (file.size() % sizeof(int32_t)) throw Refusal(path + ": not a file of int32 numbers");
   std::vector<int32_t> ids(file.size() / sizeof(int32_t));
   if (!ids.empty()) std::memcpy(ids.data(), file.data(), file.size());

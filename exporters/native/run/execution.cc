@@ -7,7 +7,7 @@ namespace slmc::run {
 namespace {
 
 const char kNothing = 0;
-constexpr size_t kMostMadeBytes = size_t{1} << 30;  // of one value: no model of ours comes near
+constexpr size_t kMostMadeBytes = size_t{1} << 28;  // of one value: no model of ours comes near
 
 // The last row of x [1, T, K].
 Tensor last_row(const Tensor& x) {

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -25,12 +26,12 @@ class Descriptor {
 
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path, size_t most_bytes) {
+MappedFile::MappedFile(const std::string& path, uint64_t most_bytes) {
   const Descriptor file(path);
   if (file.fd < 0) throw Refusal(path + ": cannot be opened (" + std::strerror(errno) + ")");
   struct stat found = {};
   if (fstat(file.fd, &found) != 0 || !S_ISREG(found.st_mode)) throw Refusal(path + ": not a regular file");
-  if (static_cast<uint64_t>(found.st_size) > most_bytes)
+  if (static_cast<uint64_t>(found.st_size) > std::min<uint64_t>(most_bytes, SIZE_MAX / 2))
     throw Refusal(path + ": " + std::to_string(found.st_size) + " bytes, allowed are " + std::to_string(most_bytes));
   if (found.st_size == 0) return;
   void* mapped = mmap(nullptr, static_cast<size_t>(found.st_size), PROT_READ, MAP_PRIVATE, file.fd, 0);

@@ -11,7 +11,7 @@ class MappedFile {
  public:
   MappedFile() = default;
   // Raises Refusal where there is no regular file of that name, or it is larger than `most_bytes`.
-  MappedFile(const std::string& path, size_t most_bytes);
+  MappedFile(const std::string& path, uint64_t most_bytes);
   MappedFile(MappedFile&& other) noexcept { swap(other); }
   MappedFile& operator=(MappedFile&& other) noexcept {
     swap(other);

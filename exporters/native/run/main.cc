@@ -5,6 +5,7 @@
 #include "commands.h"
 #include "generation.h"
 #include "options.h"
+#include "utf8.h"
 
 namespace {
 
@@ -107,7 +108,7 @@ int main(int count, char** arguments) {
     std::fprintf(stderr, "error: there is not enough memory\n");
   } catch (const std::exception& error) {
     std::fflush(stdout);
-    std::fprintf(stderr, "error: %s\n", error.what());
+    std::fprintf(stderr, "error: %s\n", one_line(error.what()).c_str());
   }
   return kFailed;
 }

@@ -7,7 +7,7 @@ namespace slmc::run {
 namespace {
 
 constexpr size_t kMostManifestBytes = 64 << 20;
-constexpr size_t kMostFileBytes = size_t{1} << 40;
+constexpr uint64_t kMostFileBytes = uint64_t{1} << 40;
 constexpr int kSchemaVersion = 1;
 
 std::vector<int32_t> token_ids(const JsonValue& list) {
@@ -76,7 +76,11 @@ bool confined(const std::string& name) {
 
 Manifest read_manifest(const std::string& folder) {
   const MappedFile file(folder + "/manifest.json", kMostManifestBytes);
-  const Json json(file.text(), "manifest.json");
+  return parse_manifest(file.text());
+}
+
+Manifest parse_manifest(std::string_view text) {
+  const Json json(text, "manifest.json");
   const JsonValue root = json.root(), io = root["io"];
   root["schema_version"].integer(kSchemaVersion, kSchemaVersion);
   Manifest manifest;

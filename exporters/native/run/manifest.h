@@ -41,6 +41,7 @@ struct Manifest {
 
 // Raises Refusal for what is not a manifest of ours.
 Manifest read_manifest(const std::string& folder);
+Manifest parse_manifest(std::string_view text);
 
 // Raises Refusal unless a file of the artifact is there with the manifest's size and, if `contents`, its SHA-256.
 void check_file(const std::string& folder, const Manifest& manifest, const std::string& name, bool contents);

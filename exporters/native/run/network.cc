@@ -7,6 +7,7 @@
 namespace slmc::run {
 namespace {
 
+constexpr uint64_t kMostStateBytes = std::min<uint64_t>(uint64_t{1} << 40, SIZE_MAX / 2);
 const char kNothing = 0;  // an empty tensor may have no bytes, but it is there
 
 // A node's operator: its name alone, or with a number behind it where a graph has several bodies of one operator.
@@ -174,13 +175,13 @@ bool Network::may_share(const State& state) const {
 void Network::allocate_states() {
   constexpr size_t kAlignment = 64;
   const auto padded = [](size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; };
-  size_t total = kAlignment;
+  uint64_t total = kAlignment;
   for (const State& state : states_) {
     state_bytes_ += state.bytes;
     total += padded(state.bytes) * (may_share(state) ? 1 : 2);
-    if (total > size_t{1} << 40) throw Refusal("manifest.json: states of more than a terabyte");
+    if (total > kMostStateBytes) throw Refusal("manifest.json: states larger than any memory");
   }
-  state_memory_.reset(new uint8_t[total]);
+  state_memory_.reset(new uint8_t[static_cast<size_t>(total)]);
   const auto address = reinterpret_cast<uintptr_t>(state_memory_.get());
   uint8_t* next = state_memory_.get() + (padded(address) - address);
   for (State& state : states_) {

@@ -7,7 +7,7 @@
 namespace slmc::run {
 namespace {
 
-constexpr size_t kMostTensorBytes = size_t{1} << 40;
+constexpr uint64_t kMostTensorBytes = std::min<uint64_t>(uint64_t{1} << 40, SIZE_MAX / 2);
 constexpr size_t kMostNodes = 1 << 20;
 constexpr int kInt32 = 6, kDouble = 11;
 
@@ -234,15 +234,15 @@ size_t element_size(int type) {
 }
 
 size_t bytes_of(const Shape& shape, int type) {
-  size_t bytes = element_size(type);
+  uint64_t bytes = element_size(type);
   bool empty = false;
   for (size_t i = 0; i < shape.rank; ++i) {
     if (shape.dims[i] < 0) throw Refusal("a tensor of shape " + shape.text());
     if (shape.dims[i] == 0) empty = true;
-    else if (__builtin_mul_overflow(bytes, static_cast<size_t>(shape.dims[i]), &bytes) || bytes > kMostTensorBytes)
+    else if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(shape.dims[i]), &bytes) || bytes > kMostTensorBytes)
       throw Refusal("a tensor of shape " + shape.text() + " is larger than any that fits");
   }
-  return empty ? 0 : bytes;
+  return empty ? 0 : static_cast<size_t>(bytes);
 }
 
 ModelRecord read_model(Span model, Span data, const std::string& data_name) {

@@ -44,6 +44,20 @@ add_executable(slmc-run-driver run/driver.cc)
 slmc_run_options(slmc-run-driver)
 target_link_libraries(slmc-run-driver PRIVATE slmc_run)
 
+# The tests' altered artifacts; with SLMC_RUN_SANITIZED the runtime's own files have sanitizers in them, the kernels not:
+# those have tests of their own, and take long to compile. NaN in elementary.h shifts a negative number, as intended.
+option(SLMC_RUN_SANITIZED "AddressSanitizer and UndefinedBehaviorSanitizer in the runtime" OFF)
+add_executable(slmc-run-fuzz run/fuzz.cc)
+slmc_run_options(slmc-run-fuzz)
+target_link_libraries(slmc-run-fuzz PRIVATE slmc_run)
+if(SLMC_RUN_SANITIZED)
+  foreach(target slmc_run slmc-run-fuzz)
+    target_compile_options(${target} PRIVATE -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined
+      -fno-sanitize=shift-base -fno-sanitize-recover=all)
+  endforeach()
+  target_link_options(slmc-run-fuzz PRIVATE -fsanitize=address,undefined)
+endif()
+
 # One file that needs nothing on its device, where there are static libraries to link it with.
 include(CheckCXXSourceCompiles)
 set(CMAKE_REQUIRED_LINK_OPTIONS -static)

@@ -49,4 +49,16 @@ inline Decoded decode_utf8(std::string_view text, size_t at) {
   return {code, length, true};
 }
 
+// An error as one line, whatever a damaged file made part of it.
+inline std::string one_line(std::string_view text) {
+  std::string out;
+  for (size_t at = 0; at < text.size() && out.size() < 500;) {
+    const Decoded found = decode_utf8(text, at);
+    if (!found.valid || found.code < 0x20 || found.code == 0x7f) out += '?';
+    else out.append(text.substr(at, found.bytes));
+    at += found.bytes;
+  }
+  return out;
+}
+
 }  // namespace slmc::run

@@ -7,17 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from driven import Driver, built
+from driven import Driver, program
 from tiny import write
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def program(name: str) -> Path:
-    found = built(name)
-    if found is None:
-        pytest.skip(f"{name} is not there; 'pip install --editable .' compiles it")
-    return found
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from driven import program
 from tiny import MODELS, VOCABULARY
 
 IDS = np.random.default_rng(3).integers(0, VOCABULARY, 80)
@@ -152,6 +154,16 @@ def test_check_reads_all_files(artifact: Any, slmc_run: Any, tmp_path: Path) -> 
     assert slmc_run(tmp_path, "--check").stdout == "2 files as the manifest says\n"
     _flip(tmp_path / "model.onnx.data")
     assert "model.onnx.data: the contents differ" in slmc_run(tmp_path, "--check").stderr
+
+
+@pytest.mark.parametrize("name", ["spikegpt", "llama", "encoder"])
+def test_altered_artifacts_are_served_or_refused(name: str, artifact: Any) -> None:
+    """The same alterations every time; 'make fuzz-runtime' makes more of them, with sanitizers."""
+    command = [program("slmc-run-fuzz"), artifact(name), "400", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    served, refused = (int(part.split()[0]) for part in result.stdout.split(","))
+    assert served + refused == 400 and min(served, refused) > 20
 
 
 @pytest.mark.parametrize(
