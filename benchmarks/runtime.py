@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.native_library import library_path
+from exporters.artifact.native_library import library_path
 
 ROUNDS = 5
 
@@ -25,7 +25,6 @@ ROUNDS = 5
 def onnx_runtime_ms(artifact: Path, tokens: int) -> float:
     """The least CPU time per token, states bound where they lie as run.py does."""
     import onnxruntime as ort
-
     from toolchain.delivery.continuation import Model
 
     options = ort.SessionOptions()
@@ -71,9 +70,8 @@ def main() -> None:
     theirs, ours = np.array(pairs).T
     print(f"ONNX Runtime {statistics.median(theirs):.4f} ms (least {min(theirs):.4f}), "
           f"slmc-run {statistics.median(ours):.4f} ms (least {min(ours):.4f})")  # fmt: skip
-    print(
-        f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}); slmc-run's peak {peak / 1e6:.2f} MB"
-    )
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+    print(f"ratio {statistics.median(ratios):.2f} ({spread}); slmc-run's peak {peak / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

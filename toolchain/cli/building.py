@@ -112,6 +112,9 @@ def search_command(
 @text_options
 @click.option("--threads", type=int)
 @click.option("--native", multiple=True, type=PATH, help="libslmc_ops.so of another platform, to go along. Repeatable.")
+@click.option(
+    "--runtime", multiple=True, type=PATH, help="slmc-run, to go along; or that of another platform. Repeatable."
+)
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted export stopped.")
 @command

@@ -61,6 +61,7 @@ class Destination:
     """Where an artifact goes and what it is measured for.
 
     staging: a folder that does not exist yet, on the output's file system. libraries: compiled operators by platform.
+    programs: slmc-run likewise.
     configuration: the resolved options, as YAML. seed: of the sample of text.
     """
 
@@ -68,6 +69,7 @@ class Destination:
     output: Path
     force: bool
     libraries: Mapping[str, Path]
+    programs: Mapping[str, Path]
     configuration: str
     target: str
     threads: int
@@ -110,7 +112,7 @@ def deliver(
     carried = cast(LanguageModel, module)
     weight_bytes = recipe_bytes(plan.recipe, model.tree)
     graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context, _scores(model))
-    package.add_companions(staging, model.tokenizer_path, destination.libraries, model.left_out)
+    package.add_companions(staging, model.tokenizer_path, destination.libraries, model.left_out, destination.programs)
     done("export")
     session = artifact_session(staging, graph.io, threads=threads)
     agreement = parity(session, carried, evaluation.reading)

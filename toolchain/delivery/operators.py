@@ -1,17 +1,21 @@
-"""Operator libraries for other machines than this one: which platform a compiled file is for."""
+"""Compiled files that go along in an artifact, for this machine and others: operator libraries, and slmc-run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from exporters.artifact.errors import SlmcError
+from exporters.artifact.errors import NotAvailable, SlmcError
 from exporters.artifact.native_library import build_id, library_path
 from exporters.artifact.opening import open_file
 from targets.device.native import platform_name
 
 ELF_MACHINES = {0x3E: "linux-x86_64", 0xB7: "linux-aarch64"}
 """e_machine of an ELF header -> the platform as artifacts spell it."""
+
+RUNTIME_NAME = "slmc-run"
+RUNTIME_MACHINES = ELF_MACHINES | {0x28: "linux-armv7l", 0xF3: "linux-riscv64"}
+"""The same for slmc-run, which needs neither Python nor ONNX Runtime there."""
 
 _HEADER_BYTES = 20
 
@@ -52,3 +56,39 @@ def operator_libraries(more: Sequence[Path]) -> dict[str, Path]:
 def build_ids(libraries: Mapping[str, Path]) -> dict[str, str]:
     """Platform -> id of the sources that its library was compiled from; a library that says none is left out."""
     return {platform: said for platform, path in libraries.items() if (said := build_id(path))}
+
+
+def runtime_programs(given: Sequence[Path]) -> dict[str, Path]:
+    """Platform -> slmc-run. `slmc-run` alone, where no such file is, stands for the one of this installation.
+
+    Raises:
+        SlmcError: one is no program, or two are for the same platform.
+        NotAvailable: this installation has none.
+    """
+    programs: dict[str, Path] = {}
+    for path in given:
+        own = path == Path(RUNTIME_NAME) and not path.exists()
+        found = _installed_runtime() if own else path
+        platform = platform_name() if own else _program_platform(path)
+        if platform in programs:
+            raise SlmcError(f"--runtime {path}: a second program for {platform}, beside {programs[platform]}; give one")
+        programs[platform] = found
+    return programs
+
+
+def _installed_runtime() -> Path:
+    path = library_path().parent / RUNTIME_NAME
+    if not path.is_file():
+        raise NotAvailable(f"{path} is not there; install again with 'pip install .' (a C++17 compiler is needed)")
+    return path
+
+
+def _program_platform(path: Path) -> str:
+    with open_file(path, "--runtime is slmc-run or such a program; 'make runtime-cross' builds some") as file:
+        header = file.read(_HEADER_BYTES)
+    little = len(header) == _HEADER_BYTES and header[:4] == b"\x7fELF" and header[5] == 1
+    machine = int.from_bytes(header[18:20], "little") if little else 0
+    if machine not in RUNTIME_MACHINES:
+        allowed = ", ".join(RUNTIME_MACHINES.values())
+        raise SlmcError(f"--runtime {path}: no program for {allowed}; 'make runtime-cross' builds some")
+    return RUNTIME_MACHINES[machine]

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import MANIFEST_NAME, FileEntry
@@ -15,6 +16,7 @@ from exporters.artifact.opening import read_json
 from targets.device import continuation
 from targets.device.native import LIBRARY_NAME
 from targets.device.verify import SUMS_NAME, file_sha256
+from toolchain.delivery.operators import RUNTIME_NAME
 from toolchain.files.outputs import check_output, remove_artifact, remove_files
 from toolchain.files.workspace import REPLACED
 from toolchain.model.tokenizer import without_tokens
@@ -25,9 +27,10 @@ _RUNNER, _PART = "run_artifact.py", "continuation"
 
 
 def add_companions(
-    staging: Path, tokenizer: Path, libraries: Mapping[str, Path], left_out: Collection[str] = ()
-) -> None:
-    """The tokenizer without tokens that are left out, run.py, and the compiled operators by platform."""
+    staging: Path, tokenizer: Path, libraries: Mapping[str, Path], left_out: Collection[str] = (),
+    programs: Mapping[str, Path] = MappingProxyType({}),
+) -> None:  # fmt: skip
+    """The tokenizer without tokens that are left out, run.py, and by platform the compiled operators and slmc-run."""
     if left_out:
         text = tokenizer.read_text(encoding="utf-8-sig")
         (staging / "tokenizer.json").write_text(without_tokens(text, left_out), encoding="utf-8")
@@ -38,6 +41,11 @@ def add_companions(
         native = staging / "native" / platform
         native.mkdir(parents=True)
         shutil.copyfile(library, native / LIBRARY_NAME)
+    for platform, program in programs.items():
+        native = staging / "native" / platform
+        native.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(program, native / RUNTIME_NAME)
+        (native / RUNTIME_NAME).chmod(0o755)
 
 
 def runner() -> str:

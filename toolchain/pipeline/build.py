@@ -188,6 +188,7 @@ def _tuned_and_delivered(
         output=spec.output,
         force=force,
         libraries=job.libraries,
+        programs=job.programs,
         configuration=to_yaml(spec),
         target=spec.target,
         threads=spec.threads,

@@ -20,7 +20,7 @@ from targets.cpus.catalog import named_cpu
 from targets.device.units import bytes_text, parse_bytes, parse_seconds, parse_share
 from toolchain.compress.catalog import method_named
 from toolchain.compress.recipe import Recipe
-from toolchain.delivery.operators import operator_libraries
+from toolchain.delivery.operators import operator_libraries, runtime_programs
 from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
@@ -51,6 +51,7 @@ class Job:
     problem: Problem
     method: str
     libraries: Mapping[str, Path]
+    programs: Mapping[str, Path]
 
     def plan_source(self) -> PlanSource:
         return PlanSource(
@@ -155,6 +156,7 @@ def prepare(spec: Spec) -> Job:
         problem=problem,
         method=method,
         libraries=operator_libraries(spec.native),
+        programs=runtime_programs(spec.runtime),
     )
 
 

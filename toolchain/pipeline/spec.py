@@ -94,6 +94,7 @@ class Spec(BaseModel):
     seed: int = _option(0, "Of everything that is drawn at random.", result=True, ge=0, lt=2**63)
     threads: int = _option(1, "Threads of the build and of the measurement.", ge=1, le=256)
     native: tuple[Path, ...] = _option((), "libslmc_ops.so of another platform, to go along. Repeatable.")
+    runtime: tuple[Path, ...] = _option((), "slmc-run, to go along; or a file: that of another platform. Repeatable.")
     target: str = _option("host", "What it is built for; see 'slmc targets ls'.", result=True)
 
 

@@ -9,7 +9,7 @@ import pytest
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.native_library import library_path
 from targets.device.native import platform_name
-from toolchain.delivery.operators import elf_platform, operator_libraries
+from toolchain.delivery.operators import RUNTIME_NAME, elf_platform, operator_libraries, runtime_programs
 
 
 def elf(path: Path, machine: int) -> Path:
@@ -60,3 +60,27 @@ def test_a_machine_without_operators(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SlmcError, match="cannot be read"):
         elf_platform(tmp_path / "none.so")
+
+
+def test_runtime_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = library_path().parent / RUNTIME_NAME
+    board = elf(tmp_path / "board", 0xF3)
+    if own.is_file():
+        assert runtime_programs((Path(RUNTIME_NAME), board)) == {platform_name(): own, "linux-riscv64": board}
+    small = tmp_path / "small"
+    small.write_bytes(b"\x7fELF\x01\x01\x01" + bytes(9) + b"\x02\x00\x28\x00" + bytes(44))  # a 32-bit program
+    assert runtime_programs((small,)) == {"linux-armv7l": small}
+    assert runtime_programs(()) == {}
+
+
+def test_what_is_no_runtime_program(tmp_path: Path) -> None:
+    board, text = elf(tmp_path / "board", 0xF3), tmp_path / "text"
+    text.write_text("#!/bin/sh\n" * 9)
+    with pytest.raises(SlmcError, match="a second program for linux-riscv64"):
+        runtime_programs((board, board))
+    for path in (text, elf(tmp_path / "other", 8)):
+        with pytest.raises(SlmcError, match="no program for linux-x86_64, linux-aarch64, linux-armv7l, linux-riscv64"):
+            runtime_programs((path,))
+    with pytest.raises(SlmcError, match="absent"):
+        runtime_programs((tmp_path / "absent",))

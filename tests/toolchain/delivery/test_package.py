@@ -70,3 +70,20 @@ def test_tokens_that_were_left_out_are_not_in_the_artifact(tmp_path: Path) -> No
     assert found.get_vocab() == {"a": 0, "b": 1, "<s>": 2} and found.padding is None
     add_companions(tmp_path / "out", tmp_path / "own.json", {})
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (tmp_path / "own.json").read_bytes()
+
+
+def test_slmc_run_goes_along(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "out").mkdir()
+    library, program = tmp_path / "lib.so", tmp_path / "program"
+    library.write_bytes(b"library")
+    program.write_bytes(b"program")
+    board = {"linux-riscv64": program, "linux-x86_64": program}
+    add_companions(tmp_path / "out", tmp_path / "tokenizer.json", {"linux-x86_64": library}, programs=board)
+    native = tmp_path / "out" / "native"
+    assert {str(p.relative_to(native)): p.read_bytes() for p in native.rglob("*") if p.is_file()} == {
+        "linux-riscv64/slmc-run": b"program",
+        "linux-x86_64/slmc-run": b"program",
+        "linux-x86_64/libslmc_ops.so": b"library",
+    }
+    assert (native / "linux-riscv64" / "slmc-run").stat().st_mode & 0o111 == 0o111
