@@ -1,15 +1,19 @@
 // CachedAttention and CachedAttentionInt8: the caches are extended in place where the caller lets them.
-#include <algorithm>
-#include <cmath>
+//
+// The new tokens' rows are stored first; then every part, some tokens of one group over some of its slots, is a task.
 #include <cstring>
+#include <memory>
+#include <mutex>
 
+#include "attention_parts.h"
+#include "kernels.h"
 #include "operator.h"
 
 namespace slmc {
 namespace {
 
 constexpr float kSmallestScale = 1e-12f;  // SMALLEST_SCALE of ops/attention.py
-constexpr int kLanes = 8;                 // independent sums, so that the compiler can use vectors
+constexpr int64_t kTokensPerStore = 32;   // tokens whose rows are stored by one task
 
 // Rows of float32 as they are.
 struct Exact {
@@ -27,28 +31,14 @@ struct Codes {
   using Element = int8_t;
   static constexpr ElementType kType = kInt8;
   static constexpr bool kScaled = true;
+  static constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer, ties to even
 
   static void store(const float* row, int8_t* cache, float* scale, int64_t width) {
     float most = kSmallestScale;
-    for (int64_t i = 0; i < width; ++i) most = std::max(most, std::fabs(row[i]));
+    for (int64_t i = 0; i < width; ++i) most = larger(std::fabs(row[i]), most);
     *scale = most / 127.0f;
-    for (int64_t i = 0; i < width; ++i) cache[i] = static_cast<int8_t>(std::nearbyint(row[i] / *scale));
+    for (int64_t i = 0; i < width; ++i) cache[i] = static_cast<int8_t>((row[i] / *scale + kMagic) - kMagic);
   }
-};
-
-template <typename Element>
-float dot(const float* a, const Element* b, int64_t count) {
-  float sums[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes)
-    for (int lane = 0; lane < kLanes; ++lane) sums[lane] += a[i + lane] * static_cast<float>(b[i + lane]);
-  for (; i < count; ++i) sums[0] += a[i] * static_cast<float>(b[i]);
-  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
-}
-
-// The sizes of one call.
-struct Sizes {
-  int64_t time, heads, groups, length, width, start;
 };
 
 // What the keys and values of one sequence live in, and the scales of codes.
@@ -58,75 +48,20 @@ struct Cache {
   float* scales;
 };
 
-// cos and sin of every new token's angles, [time, width / 2] each; empty without rotation.
-struct Turns {
-  std::vector<float> cos, sin;
-
-  Turns(const Sizes& sizes, float theta, bool rotate) {
-    if (!rotate) return;
-    const int64_t half = sizes.width / 2;
-    cos.resize(sizes.time * half);
-    sin.resize(sizes.time * half);
-    for (int64_t i = 0; i < half; ++i) {
-      const float period = std::pow(theta, static_cast<float>(2 * i) / static_cast<float>(sizes.width));
-      for (int64_t t = 0; t < sizes.time; ++t) {
-        const float angle = static_cast<float>(sizes.start + t) * (1.0f / period);
-        cos[t * half + i] = std::cos(angle);
-        sin[t * half + i] = std::sin(angle);
-      }
-    }
-  }
-
-  void apply(const float* row, int64_t t, int64_t width, float* out) const {
-    if (cos.empty()) {
-      std::copy(row, row + width, out);
-      return;
-    }
-    const int64_t half = width / 2;
-    const float *c = &cos[t * half], *s = &sin[t * half];
-    for (int64_t i = 0; i < half; ++i) {
-      out[i] = row[i] * c[i] - row[half + i] * s[i];
-      out[half + i] = row[half + i] * c[i] + row[i] * s[i];
-    }
-  }
-};
-
-// One group of heads over all new tokens, in their order; `work` has room for width + length floats.
-template <typename Codec>
-void attend_group(const Sizes& sizes, int64_t group, const float* q, const float* k, const float* v,
-                  const Turns& turns, Cache<typename Codec::Element> keys, Cache<typename Codec::Element> values,
-                  float* y, float* work) {
-  const int64_t width = sizes.width, shared = sizes.heads / sizes.groups;
-  float *row = work, *shares = work + width;
-  const float root = 1.0f / std::sqrt(static_cast<float>(width));
-  const auto scale = [](const auto& cache, int64_t slot) { return Codec::kScaled ? cache.scales[slot] : 1.0f; };
-  for (int64_t t = 0; t < sizes.time; ++t) {
-    const int64_t slot = sizes.start + t, place = t * sizes.groups + group;
-    turns.apply(k + place * width, t, width, row);
-    Codec::store(row, keys.rows + slot * width, keys.scales + slot, width);
-    Codec::store(v + place * width, values.rows + slot * width, values.scales + slot, width);
-    for (int64_t head = group * shared; head < (group + 1) * shared; ++head) {
-      turns.apply(q + (t * sizes.heads + head) * width, t, width, row);
-      float most = -INFINITY, total = 0.0f;
-      for (int64_t s = 0; s <= slot; ++s) {
-        shares[s] = dot(row, keys.rows + s * width, width) * scale(keys, s) * root;
-        most = std::max(most, shares[s]);
-      }
-      for (int64_t s = 0; s <= slot; ++s) total += shares[s] = std::exp(shares[s] - most);
-      float* out = y + (t * sizes.heads + head) * width;
-      std::fill(out, out + width, 0.0f);
-      for (int64_t s = 0; s <= slot; ++s) {
-        const float share = shares[s] / total * scale(values, s);
-        const auto* value = values.rows + s * width;
-        for (int64_t i = 0; i < width; ++i) out[i] += share * static_cast<float>(value[i]);
-      }
-    }
-  }
+// Memory of one thread for one part, aligned to 64 bytes.
+float* part_memory(int64_t floats) {
+  static thread_local std::vector<float> memory;
+  if (static_cast<int64_t>(memory.size()) < floats + 16) memory.resize(floats + 16);
+  auto at = reinterpret_cast<uintptr_t>(memory.data());
+  return reinterpret_cast<float*>((at + 63) / 64 * 64);
 }
+
+int64_t rounded_up(int64_t floats) { return (floats + 15) / 16 * 16; }
 
 template <typename Codec>
 class CachedAttention : public Kernel {
   using Element = typename Codec::Element;
+  using Caches = Cache<Element>[2];
 
  public:
   explicit CachedAttention(const Node& node)
@@ -138,28 +73,100 @@ class CachedAttention : public Kernel {
     const Tensor q = call.input(0), k = call.input(1), v = call.input(2), cache = call.input(3);
     const Tensor position = call.input(Codec::kScaled ? 7 : 5);
     const Sizes sizes = checked(q, k, v, cache, position);
-    std::vector<Cache<Element>> caches;
+    Caches caches;
     for (size_t i = 0; i < 2; ++i) {
-      Cache<Element> kept{static_cast<Element*>(carried(call, 3 + i, cache.shape, sizeof(Element))), nullptr};
+      caches[i] = {static_cast<Element*>(carried(call, 3 + i, cache.shape, sizeof(Element))), nullptr};
       if (Codec::kScaled)
-        kept.scales = static_cast<float*>(carried(call, 5 + i, {1, sizes.groups, sizes.length}, sizeof(float)));
-      caches.push_back(kept);
+        caches[i].scales = static_cast<float*>(carried(call, 5 + i, {1, sizes.groups, sizes.length}, sizeof(float)));
     }
     auto* y = static_cast<float*>(call.output(0, q.shape));
-    const Turns turns(sizes, theta_, rotate_);
-    const int64_t room = sizes.width + sizes.length;
-    std::vector<float> work(sizes.groups * room);
-    call.parallel(sizes.groups, [&](size_t group) {
-      const auto of_group = [&](Cache<Element> all) {
-        return Cache<Element>{all.rows + group * sizes.length * sizes.width,
-                              all.scales ? all.scales + group * sizes.length : nullptr};
-      };
-      attend_group<Codec>(sizes, group, q.as<float>(), k.as<float>(), v.as<float>(), turns, of_group(caches[0]),
-                          of_group(caches[1]), y, &work[group * room]);
+    if (sizes.time == 0) return;
+    const Turns turns(sizes, frequencies(sizes.width));
+    call.parallel((sizes.time + kTokensPerStore - 1) / kTokensPerStore, [&](size_t task) {
+      const int64_t first = task * kTokensPerStore, last = std::min(sizes.time, first + kTokensPerStore);
+      store(sizes, turns, k.as<float>(), v.as<float>(), first, last, caches);
     });
+    const Parts parts(sizes);
+    Stretches stretches(sizes, parts);
+    call.parallel(parts.count(sizes), [&](size_t task) {
+      attend(sizes, parts, turns, task, q.as<float>(), caches, stretches, y);
+    });
+    if (parts.stretches == 1) return;
+    for (int64_t query = 0; query < sizes.time * sizes.heads; ++query)
+      stretches.add_up(sizes, parts, query, y + output_row(sizes, query) * sizes.width);
   }
 
  private:
+  // Rows of a group's tokens and of their shared heads follow one another in parts, those of a token's heads in y.
+  static int64_t output_row(const Sizes& s, int64_t query) {
+    const int64_t shared = s.heads / s.groups, group = query / (s.time * shared);
+    const int64_t token = query / shared % s.time;
+    return token * s.heads + group * shared + query % shared;
+  }
+
+  const std::vector<float>& frequencies(int64_t width) {
+    std::call_once(turns_known_, [&] {
+      for (int64_t i = 0; rotate_ && i < width / 2; ++i)
+        frequencies_.push_back(1.0f / std::pow(theta_, static_cast<float>(2 * i) / static_cast<float>(width)));
+    });
+    if (rotate_ && static_cast<int64_t>(frequencies_.size()) != width / 2)
+      throw Refusal("heads are " + std::to_string(width) + " wide, those of an earlier call " +
+                    std::to_string(2 * frequencies_.size()));
+    return frequencies_;
+  }
+
+  static void store(const Sizes& s, const Turns& turns, const float* k, const float* v, int64_t first, int64_t last,
+                    const Caches& caches) {
+    float* turned = part_memory(s.width);
+    for (int64_t t = first; t < last; ++t)
+      for (int64_t group = 0; group < s.groups; ++group) {
+        const int64_t slot = group * s.length + s.start + t, place = (t * s.groups + group) * s.width;
+        turns.apply(k + place, t, s.width, 1.0f, turned);
+        Codec::store(turned, caches[0].rows + slot * s.width, caches[0].scales + slot, s.width);
+        Codec::store(v + place, caches[1].rows + slot * s.width, caches[1].scales + slot, s.width);
+      }
+  }
+
+  static void attend(const Sizes& s, const Parts& parts, const Turns& turns, int64_t task, const float* q,
+                     const Caches& caches, Stretches& stretches, float* y) {
+    const int64_t stretch = task % parts.stretches, tile = task / parts.stretches % parts.tiles;
+    const int64_t group = task / parts.stretches / parts.tiles, shared = s.heads / s.groups;
+    const int64_t first = tile * parts.tokens, last = std::min(s.time, first + parts.tokens);
+    const int64_t queries = (last - first) * shared, floats = rounded_up(queries * s.width);
+    float* memory = part_memory(2 * floats + rounded_up(2 * queries) + attention_scratch(queries, s.width) / 4);
+    for (int64_t i = 0; i < queries; ++i) {
+      const int64_t t = first + i / shared, head = group * shared + i % shared;
+      const float root = 1.0f / std::sqrt(static_cast<float>(s.width));
+      turns.apply(q + (t * s.heads + head) * s.width, t, s.width, root, memory + i * s.width);
+    }
+    const int64_t at = (stretch * s.groups + group) * s.time * shared + first * shared;
+    const bool whole = parts.stretches == 1;
+    const auto of_group = [&](const float* scales) { return scales ? scales + group * s.length : nullptr; };
+    AttentionPart part;
+    part.q = memory;
+    part.queries = queries;
+    part.shared = shared;
+    part.width = s.width;
+    part.own = s.start + first;
+    part.first = stretch * parts.slots;
+    part.end = std::min(part.first + parts.slots, s.start + last);
+    part.keys = caches[0].rows + group * s.length * s.width;
+    part.values = caches[1].rows + group * s.length * s.width;
+    part.key_scales = of_group(caches[0].scales);
+    part.value_scales = of_group(caches[1].scales);
+    part.mixed = whole ? memory + floats : &stretches.mixed[at * s.width];
+    part.most = whole ? memory + 2 * floats : &stretches.most[at];
+    part.total = whole ? memory + 2 * floats + queries : &stretches.total[at];
+    part.scratch = memory + 2 * floats + rounded_up(2 * queries);
+    const AttentionKernels& kernels = attention_kernels(s.width);
+    (Codec::kScaled ? kernels.codes : kernels.floats)(part);
+    if (!whole) return;
+    for (int64_t i = 0; i < queries; ++i) {
+      float* out = y + ((first + i / shared) * s.heads + group * shared + i % shared) * s.width;
+      for (int64_t d = 0; d < s.width; ++d) out[d] = part.mixed[i * s.width + d] / part.total[i];
+    }
+  }
+
   Sizes checked(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cache, const Tensor& position) const {
     if (cache.shape.rank != 4 || cache.shape.dims[0] != 1 || q.shape.rank != 3)
       throw Refusal("keys are " + cache.shape.text() + " and q " + q.shape.text() +
@@ -170,7 +177,7 @@ class CachedAttention : public Kernel {
     expect_shape(q, {1, time, heads_ * sizes.width}, "q");
     expect_shape(k, {1, time, sizes.groups * sizes.width}, "k");
     expect_shape(v, k.shape, "v");
-    if (heads_ % sizes.groups)
+    if (sizes.groups < 1 || heads_ % sizes.groups)
       throw Refusal(std::to_string(heads_) + " heads cannot share " + std::to_string(sizes.groups) + " groups");
     if (rotate_ && sizes.width % 2) throw Refusal("heads of odd width " + std::to_string(sizes.width) + " do not turn");
     if (sizes.start < 0 || sizes.start + time > sizes.length)
@@ -191,6 +198,8 @@ class CachedAttention : public Kernel {
   int64_t heads_;
   float theta_;
   bool rotate_;
+  std::once_flag turns_known_;
+  std::vector<float> frequencies_;  // of the pairs' angles; none without rotation
 };
 
 template <typename Codec>

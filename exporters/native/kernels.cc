@@ -7,20 +7,24 @@ namespace slmc {
 
 const KernelTable& kernels() {
   static constexpr KernelTable tables[] = {
-      {&portable::linear, &portable::events, nullptr, nullptr},
+      {&portable::linear, &portable::events, nullptr, nullptr, &portable::attention},
 #if defined(__x86_64__)
-      {&avx2::linear, &avx2::events, &avx2::tiles, &avx2::units},
-      {&avx_vnni::linear, &avx2::events, &avx_vnni::tiles, &avx2::units},
-      {&avx512vl_vnni::linear, &avx2::events, &avx512vl_vnni::tiles, &avx2::units},
-      {&avx512::linear, &avx512::events, &avx512::tiles, &avx512::units},
+      {&avx2::linear, &avx2::events, &avx2::tiles, &avx2::units, &avx2::attention},
+      {&avx_vnni::linear, &avx2::events, &avx_vnni::tiles, &avx2::units, &avx_vnni::attention},
+      {&avx512vl_vnni::linear, &avx2::events, &avx512vl_vnni::tiles, &avx2::units, &avx512vl_vnni::attention},
+      {&avx512::linear, &avx512::events, &avx512::tiles, &avx512::units, &avx512::attention},
 #elif defined(__aarch64__)
-      {&neon::linear, &neon::events, &neon::tiles, nullptr},
-      {&neon_dot::linear, &neon::events, &neon_dot::tiles, nullptr},
+      {&neon::linear, &neon::events, &neon::tiles, nullptr, &neon::attention},
+      {&neon_dot::linear, &neon::events, &neon_dot::tiles, nullptr, &neon_dot::attention},
 #endif
   };
   return tables[isa()];
 }
 
 const LinearKernels& linear_kernels(int64_t group) { return group % 32 == 0 ? *kernels().linear : portable::linear; }
+
+const AttentionKernels& attention_kernels(int64_t width) {
+  return width % 16 == 0 && width <= kWidestHead ? *kernels().attention : portable::attention;
+}
 
 }  // namespace slmc

@@ -1,5 +1,6 @@
 // The kernels of every instruction set, one table each, and the one place that chooses among them.
 #pragma once
+#include "attention_kernels.h"
 #include "events.h"
 #include "matrix.h"
 #include "sparse.h"
@@ -11,6 +12,7 @@ struct KernelTable {
   const EventKernels* events;
   const SparseKernels* tiles;  // of 16 rows; null where their rows are decoded first
   const SparseKernels* units;  // of four rows, likewise
+  const AttentionKernels* attention;
 };
 
 // Of the instruction set in use (isa.h).
@@ -21,39 +23,46 @@ const LinearKernels& linear_kernels(int64_t group);
 
 namespace portable {
 extern const LinearKernels linear;
+extern const AttentionKernels attention;
 extern const EventKernels events;
 }  // namespace portable
 
 namespace avx2 {
 extern const LinearKernels linear;
+extern const AttentionKernels attention;
 extern const EventKernels events;
 extern const SparseKernels tiles, units;
 }  // namespace avx2
 
 namespace avx_vnni {
 extern const LinearKernels linear;
+extern const AttentionKernels attention;
 extern const SparseKernels tiles;
 }  // namespace avx_vnni
 
 namespace avx512vl_vnni {
 extern const LinearKernels linear;
+extern const AttentionKernels attention;
 extern const SparseKernels tiles;
 }  // namespace avx512vl_vnni
 
 namespace avx512 {
 extern const LinearKernels linear;
+extern const AttentionKernels attention;
 extern const EventKernels events;
 extern const SparseKernels tiles, units;
 }  // namespace avx512
 
 namespace neon {
 extern const LinearKernels linear;
+extern const AttentionKernels attention;
 extern const EventKernels events;
 extern const SparseKernels tiles;
 }  // namespace neon
 
 namespace neon_dot {
 extern const LinearKernels linear;
+extern const AttentionKernels attention;
 extern const SparseKernels tiles;
 }  // namespace neon_dot
 

@@ -1,0 +1,85 @@
+// Attention of the queries of one group over blocks of its cache, on one vector type V.
+//
+// Softmax is taken in one pass (arXiv 1805.02867): a block whose largest score is above all before shrinks what they
+// summed up to.
+#pragma once
+#include "attention_codes-inl.h"
+
+namespace slmc {
+namespace {
+
+// e^x for x <= 88, relative error below 2e-7; 0 below -88. As `exponential` of elementary.h.
+template <typename V>
+SLMC_INLINE typename V::F exponentials(typename V::F x) {
+  x = V::max(V::set(-88.0f), x);  // in this order NaN stays
+  const typename V::I n = V::round(V::mul(x, V::set(1.44269504088896341f)));
+  const typename V::F whole = V::to_float(n);
+  typename V::F r = V::fnma(whole, V::set(0.693359375f), x);
+  r = V::fnma(whole, V::set(-2.12194440e-4f), r);
+  typename V::F p = V::fma(V::set(1.9875691500e-4f), r, V::set(1.3981999507e-3f));
+  p = V::fma(p, r, V::set(8.3334519073e-3f));
+  p = V::fma(p, r, V::set(4.1665795894e-2f));
+  p = V::fma(p, r, V::set(1.6666665459e-1f));
+  p = V::fma(p, r, V::set(5.0000001201e-1f));
+  p = V::add(V::fma(V::mul(p, r), r, r), V::set(1.0f));
+  return V::mul(p, V::as_float(V::template left<23>(V::add(n, V::set(int32_t{127})))));
+}
+
+// Scores become shares; returns what the sums so far are to be multiplied by. `seen` slots of `room` count.
+template <typename V>
+SLMC_INLINE float take_shares(float* scores, int64_t seen, int64_t room, float* most, float* total) {
+  for (int64_t i = seen; i < room; ++i) scores[i] = -INFINITY;
+  typename V::F top = V::load(scores), sum = V::zero();
+  for (int64_t i = V::kLanes; i < room; i += V::kLanes) top = V::max(top, V::load(scores + i));
+  const float before = *most;
+  *most = larger(before, V::largest(top));
+  for (int64_t i = 0; i < room; i += V::kLanes) {
+    const typename V::F share = exponentials<V>(V::sub(V::load(scores + i), V::set(*most)));
+    V::store(scores + i, share);
+    sum = V::add(sum, share);
+  }
+  const float shrink = before == *most ? 1.0f : exponential(before - *most);
+  *total = *total * shrink + V::sum(sum);
+  return shrink;
+}
+
+template <typename V, int queries, typename Cache>
+SLMC_INLINE void attend_queries(const AttentionPart& part, const Cache& cache, int64_t query, int64_t slot,
+                                int64_t count) {
+  alignas(64) float scores[queries][kBlockSlots];
+  float shrink[queries];
+  cache.template score<queries>(query, scores);
+  const int64_t room = (count + V::kLanes - 1) / V::kLanes * V::kLanes;
+  for (int i = 0; i < queries; ++i) {
+    const int64_t seen = part.own + (query + i) / part.shared + 1 - slot;
+    shrink[i] = take_shares<V>(scores[i], seen < count ? seen : count, room, part.most + query + i,
+                               part.total + query + i);
+  }
+  cache.template mix<queries>(query, scores, shrink);
+}
+
+template <typename V, typename Cache>
+void attend(const AttentionPart& part) {
+  for (int64_t i = 0; i < part.queries; ++i) {
+    part.most[i] = -INFINITY;
+    part.total[i] = 0;
+  }
+  for (int64_t i = 0; i < part.queries * part.width; ++i) part.mixed[i] = 0;
+  Cache cache(part);
+  for (int64_t slot = part.first; slot < part.end; slot += kBlockSlots) {
+    const int64_t count = part.end - slot < kBlockSlots ? part.end - slot : kBlockSlots;
+    cache.take(slot, count);
+    int64_t query = slot > part.own ? (slot - part.own) * part.shared : 0;
+    for (; query + V::kQueries <= part.queries; query += V::kQueries)
+      attend_queries<V, V::kQueries>(part, cache, query, slot, count);
+    for (; query < part.queries; ++query) attend_queries<V, 1>(part, cache, query, slot, count);
+  }
+}
+
+template <typename V>
+constexpr AttentionKernels attention_kernels_of() {
+  return {attend<V, FloatCache<V>>, attend<V, CodeCache<V>>};
+}
+
+}  // namespace
+}  // namespace slmc

@@ -1,0 +1,98 @@
+// How a call of attention is cut into parts, and what is worked out before and after them.
+//
+// Parts depend on sizes alone, so that results do not depend on the number of threads.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "attention_kernels.h"
+
+namespace slmc {
+namespace {
+
+constexpr int64_t kPartQueries = 96;  // of a part, where there are so many: they share a block made ready
+constexpr int64_t kPartSlots = 512;   // of a part, where there are few queries
+constexpr int64_t kManyParts = 16;    // which need not be split further for the threads' sake
+
+// The sizes of one call.
+struct Sizes {
+  int64_t time, heads, groups, length, width, start;
+};
+
+// cos and sin of every new token's angles, [time, width / 2] each; empty without rotation.
+struct Turns {
+  std::vector<float> cos, sin;
+
+  Turns(const Sizes& sizes, const std::vector<float>& frequencies) {
+    const auto half = static_cast<int64_t>(frequencies.size());
+    cos.resize(sizes.time * half);
+    sin.resize(sizes.time * half);
+    for (int64_t t = 0; t < sizes.time; ++t)
+      for (int64_t i = 0; i < half; ++i) {
+        const float angle = static_cast<float>(sizes.start + t) * frequencies[i];
+        cos[t * half + i] = std::cos(angle);
+        sin[t * half + i] = std::sin(angle);
+      }
+  }
+
+  void apply(const float* row, int64_t t, int64_t width, float times, float* out) const {
+    if (cos.empty()) {
+      for (int64_t i = 0; i < width; ++i) out[i] = row[i] * times;
+      return;
+    }
+    const int64_t half = width / 2;
+    const float *c = &cos[t * half], *s = &sin[t * half];
+    SLMC_LANES
+    for (int64_t i = 0; i < half; ++i) {
+      out[i] = (row[i] * c[i] - row[half + i] * s[i]) * times;
+      out[half + i] = (row[half + i] * c[i] + row[i] * s[i]) * times;
+    }
+  }
+};
+
+// How the work of one call is cut: tokens of a part, and slots of a part from slot 0 on.
+struct Parts {
+  int64_t tokens, tiles, slots, stretches;
+
+  explicit Parts(const Sizes& s) {
+    tokens = std::max<int64_t>(1, kPartQueries / (s.heads / s.groups));
+    tiles = (s.time + tokens - 1) / tokens;
+    const int64_t used = s.start + s.time;
+    slots = tiles * s.groups < kManyParts ? kPartSlots : used;
+    stretches = (used + slots - 1) / slots;
+  }
+  int64_t count(const Sizes& s) const { return s.groups * tiles * stretches; }
+};
+
+// What the parts of several stretches leave until they are added up, [stretch, group, token, shared head].
+struct Stretches {
+  std::vector<float> most, total, mixed;
+
+  Stretches(const Sizes& s, const Parts& parts) {
+    if (parts.stretches == 1) return;
+    const int64_t queries = parts.stretches * s.time * s.heads;
+    most.resize(queries);
+    total.resize(queries);
+    mixed.resize(queries * s.width);
+  }
+
+  // One query's softmax over all of them, from those of each.
+  void add_up(const Sizes& s, const Parts& parts, int64_t query, float* y) const {
+    const int64_t queries = s.time * s.heads;
+    float top = -INFINITY, sum = 0.0f;
+    for (int64_t i = 0; i < parts.stretches; ++i) top = larger(most[i * queries + query], top);
+    std::fill(y, y + s.width, 0.0f);
+    for (int64_t i = 0; i < parts.stretches; ++i) {
+      const int64_t at = i * queries + query;
+      if (total[at] == 0.0f) continue;  // it sees none of these slots
+      const float shrink = std::exp(most[at] - top);
+      sum += total[at] * shrink;
+      for (int64_t d = 0; d < s.width; ++d) y[d] += mixed[at * s.width + d] * shrink;
+    }
+    for (int64_t d = 0; d < s.width; ++d) y[d] /= sum;
+  }
+};
+
+}  // namespace
+}  // namespace slmc
