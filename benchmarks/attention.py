@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from exporters.native_library import library_path
+from exporters.artifact.native_library import library_path
 from exporters.ops.signatures import DOMAIN, VERSION
 
 HEADS, GROUPS, WIDTH = 9, 3, 64

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from exporters.errors import NotAvailable
-from exporters.native_library import library, library_path
+from exporters.artifact.errors import NotAvailable
+from exporters.artifact.native_library import library, library_path
 from exporters.ops.signatures import DOMAIN, VERSION
 
 try:
@@ -20,8 +20,9 @@ except NotAvailable as missing:
     pytest.skip(str(missing), allow_module_level=True)
 
 OPERATORS = ("CachedAttention", "CachedAttentionInt8")
-TOLERANCE = {"CachedAttention": 2e-5, "CachedAttentionInt8": 4e-4}
-"""Of outputs of about 1, at scores of up to about 20: float32 sums, and queries and shares of 14 bits."""
+TOLERANCE = {"CachedAttention": 2e-5, "CachedAttentionInt8": 1e-3}
+"""Of outputs of up to 2.5 at scores of up to about 20. Queries of up to 12 in 14 bits are off by 2e-4, root mean square,
+which their scores and so the outputs are, too."""
 
 
 def levels() -> list[int]:
