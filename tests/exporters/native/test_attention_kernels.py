@@ -21,8 +21,8 @@ except NotAvailable as missing:
 
 OPERATORS = ("CachedAttention", "CachedAttentionInt8")
 TOLERANCE = {"CachedAttention": 2e-5, "CachedAttentionInt8": 1e-3}
-"""Of outputs of up to 2.5 at scores of up to about 20. Queries of up to 12 in 14 bits are off by 2e-4, root mean square,
-which their scores and so the outputs are, too."""
+"""Of outputs of up to 2.5 at scores of up to about 20. Queries of up to 12 in 14 bits are off by 2e-4 (root mean
+square), and so are their scores and the shares."""
 
 
 def levels() -> list[int]:
