@@ -68,7 +68,7 @@ def test_without_loss_the_shuffled_model_is_the_model(tiny_model: Path, slmc: Sl
     found = manifest(out)
     assert abs(found["quality"]["relative_drop"]) < 2e-3
     assert found["quality"]["top1_agreement"] > 0.99
-    assert json.loads((out / "plan.json").read_text(encoding="utf-8"))["shuffle"] == "2:4"
+    assert json.loads((out / "plan.json").read_text(encoding="utf-8"))["options"]["shuffle"] == "2:4"
 
 
 def test_the_plan_says_so_and_export_repeats_it(

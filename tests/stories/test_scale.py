@@ -73,7 +73,7 @@ def test_statistics_of_either_kind_serve_the_other(source: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(("option", "value"), [("tune", 10), ("shuffle", "2:4")])
 def test_what_needs_the_model_in_memory(source: Path, option: str, value: Any) -> None:
-    with pytest.raises(SlmcError, match=rf"--{option} needs the whole model in memory, 0\.5 GB.*--max-build-memory"):
+    with pytest.raises(SlmcError, match=rf"--{option} needs the whole model in memory, 537 MB.*--max-build-memory"):
         prepare(spec(source, "1MB", **{option: value}))
 
 

@@ -100,11 +100,12 @@ def test_a_search_among_them_says_what_every_family_gave(
         used = [c for path, c in found.recipe.items() if family_of(c.format) == row.family]
         assert row.layers == len(used)
         assert row.predicted_ms is None
-    assert "pairs of a layer and a sparse format" in found.screening
+    assert found.screening is not None
+    assert "pairs of a layer and a sparse format" in found.screening.text()
     assert slmc("export", tiny_model, "--plan", plan, "-o", out).exit_code == 0
     told = json.loads((out / "report.json").read_text())
     assert [row["family"] for row in told["families"]] == [row.family for row in found.families]
-    assert told["screening"] == found.screening
+    assert told["screening"] == found.screening.text()
     for kind in ("md", "html"):
         text = slmc("report", out, "--format", kind).stdout
         assert "Sparse formats beside dense ones" in text and "does not pay here" in text

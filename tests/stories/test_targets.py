@@ -40,8 +40,12 @@ def test_probe_replaces_nothing_unasked(tmp_path: Path, fails: Callable[..., Non
     monkeypatch.setattr(targeting, "probe", probed)
     file = tmp_path / "here.toml"
     file.write_text("mine")
+    for force in ((), ("--force",)):
+        fails(("targets", "probe", "-o", file, *force), 2, "here.toml")
+        assert file.read_text() == "mine"
+    file.unlink()
+    assert slmc("targets", "probe", "-o", file).exit_code == 0
     fails(("targets", "probe", "-o", file), 2, "here.toml", "--force")
-    assert file.read_text() == "mine"
     assert slmc("targets", "probe", "-o", file, "--force").exit_code == 0 and read_cpu(file).costs[0].us == 0.5
 
 
