@@ -27,15 +27,7 @@ from toolchain.delivery.promises import KEPT, NOT_COMPARED, Promise, verdict
 from toolchain.delivery.validate import artifact_session
 from toolchain.files.outputs import BASELINE, CHART, JUNIT, check_output_file
 from toolchain.files.workspace import write_whole
-from toolchain.gate.checks import (
-    FAILED,
-    PASSED,
-    Check,
-    Compared,
-    Tolerances,
-    parse_tolerances,
-    run_checks,
-)
+from toolchain.gate.checks import FAILED, PASSED, Check, Compared, Tolerances, parse_tolerances, run_checks
 from toolchain.gate.observe import figures, measure_speed, speed
 from toolchain.gate.render import annotation_lines, benchmark_json, junit, markdown
 from toolchain.gate.values import ARTIFACT, MODEL, SCHEMA_VERSION, Baseline, packed, read_baseline, unpacked

@@ -82,15 +82,15 @@ def inspect_command(
     }  # fmt: skip
     total = f"{units.count_text(tree.params)} parameters in {len(tree.layers)} layers and {tree.vector_params} others, "
     total += f"{units.bytes_text(tree.bytes_fp32)} as fp32 with {tree.state_values} carried values"
-    foretold, said = _model_foretold(loaded, target) if target else ({}, "")
-    console.result(document | foretold, total + said)
+    prediction, prediction_text = _model_forecast(loaded, target) if target else ({}, "")
+    console.result(document | prediction, total + prediction_text)
     return 0
 
 
 def _inspect_artifact(console: Console, artifact: Path, target: str | None) -> int:
     manifest = open_artifact(artifact)
     work = read_workload(artifact / "model.onnx")
-    foretold, said = _foretold(work, target, {}) if target else ({}, "")
+    prediction, prediction_text = _forecast(work, target, {}) if target else ({}, "")
     rows = [
         (path, e.format, e.method, e.activations, f"{e.bits_per_weight:.2f}", units.bytes_text(e.bytes))
         for path, e in manifest.recipe.items()
@@ -102,11 +102,11 @@ def _inspect_artifact(console: Console, artifact: Path, target: str | None) -> i
     text = f"{units.bytes_text(b.weights + b.states)} of weights and states, {share} of fp32; " + ", ".join(
         f"{n} x {name}" for name, n in counts.most_common()
     )
-    console.result(dataclasses.asdict(manifest) | foretold, text + said)
+    console.result(dataclasses.asdict(manifest) | prediction, text + prediction_text)
     return 0
 
 
-def _foretold(work: Workload, target: str, activity: dict[str, Activity]) -> tuple[dict[str, Any], str]:
+def _forecast(work: Workload, target: str, activity: dict[str, Activity]) -> tuple[dict[str, Any], str]:
     """Time and energy per token on a target: as a document and as text. Neither is measured."""
     cpu = named_cpu(target)
     latency, energy = predict(cpu, work), estimate_energy(work, cpu.last_cache_bytes, activity)
@@ -124,11 +124,11 @@ def _foretold(work: Workload, target: str, activity: dict[str, Activity]) -> tup
     return {"predicted": dataclasses.asdict(latency), "energy_estimate": dataclasses.asdict(energy)}, text
 
 
-def _model_foretold(model: LoadedModel, target: str) -> tuple[dict[str, Any], str]:
+def _model_forecast(model: LoadedModel, target: str) -> tuple[dict[str, Any], str]:
     """The same for a model as it is, fp32, with the activity of its inputs on our own text."""
     work = model_workload(model, dict.fromkeys((layer.path for layer in model.tree.layers), "fp32"))
     text = read_text(SHIPPED_TEXTS / "calibration.txt", model.tokenizer, model.forward.context).head(ACTIVITY_TOKENS)
-    return _foretold(work, target, input_activity(model, text.ids))
+    return _forecast(work, target, input_activity(model, text.ids))
 
 
 @click.command("sensitivity")

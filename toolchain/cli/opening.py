@@ -1,4 +1,4 @@
-"""Opening a model for a command: what was found out on the way is said."""
+"""Open a model for a command, and print what was found out about it."""
 
 from __future__ import annotations
 

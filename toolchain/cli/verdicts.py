@@ -1,4 +1,4 @@
-"""From what a command measured to the verdict on an artifact's promises, and how it is printed."""
+"""Print the verdict on an artifact's promises, and choose the exit code."""
 
 from __future__ import annotations
 

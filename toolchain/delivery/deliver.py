@@ -12,11 +12,7 @@ from typing import cast
 from torch import nn
 
 from exporters.artifact.errors import NotAvailable
-from exporters.artifact.manifest import (
-    MANIFEST_NAME,
-    ClassScores,
-    Manifest,
-)
+from exporters.artifact.manifest import MANIFEST_NAME, ClassScores, Manifest
 from exporters.artifact.text_rules import TextRules
 from exporters.export import export_graph
 from exporters.formats.base import Encoded
@@ -33,13 +29,7 @@ from toolchain.delivery.generation import Sampling, classified, continuation, pr
 from toolchain.delivery.operators import build_ids
 from toolchain.delivery.reports.catalog import REPORTS
 from toolchain.delivery.reports.data import Predicted, Report
-from toolchain.delivery.validate import (
-    artifact_session,
-    measured,
-    measurement,
-    parity,
-    quality,
-)
+from toolchain.delivery.validate import artifact_session, measured, measurement, parity, quality
 from toolchain.files.progress import Progress
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
@@ -78,7 +68,7 @@ class Destination:
 
 @dataclass(frozen=True, kw_only=True)
 class Delivered:
-    """What stands at the end: the artifact's folder, its manifest, the report, and why to doubt the measured times."""
+    """The result: the artifact's folder, its manifest and report, and reasons to doubt the measured times."""
 
     folder: Path
     manifest: Manifest
@@ -171,7 +161,7 @@ def bytes_per_token(tree: ModelTree, encoded: Mapping[str, Encoded]) -> int:
 
 
 def _predicted(staging: Path, target: str, threads: int) -> Predicted | None:
-    """Time per token by the target's file, to stand beside the measured one; None where it says too little."""
+    """Predicted time per token on the target, to compare with the measured one; None without measured costs."""
     try:
         found = predict(named_cpu(target), read_workload(staging / "model.onnx"), threads)
     except NotAvailable:

@@ -55,7 +55,7 @@ def bench_row(name: str, manifest: Manifest, token_bytes: int, m: Measurement) -
 
 
 def comparison_fields(found: Comparison) -> dict[str, float]:
-    """CPU time beside the first artifact's, 1 for itself, with its 95 % interval."""
+    """CPU time relative to the first artifact's, with its 95 % interval."""
     return {"cpu_vs_first": found.ratio, "cpu_vs_first_low": found.low, "cpu_vs_first_high": found.high}
 
 

@@ -85,7 +85,7 @@ def read_report(artifact: Path) -> object:
 
 
 def publish(staging: Path, output: Path, *, force: bool) -> None:
-    """Move a finished folder into place; what stood there waits beside the staging folder until the new one stands.
+    """Move a finished folder into place. The old one is kept next to the staging folder until the new one is there.
 
     Raises:
         SlmcError: the output, or what still waits there, holds what slmc did not write.

@@ -1,4 +1,4 @@
-"""What an artifact's manifest promises beside what is measured: one table, for all commands that judge an artifact.
+"""Comparison of what an artifact's manifest promises with what is measured: one table for all commands.
 
 A tolerance is an allowance for what differs between equal artifacts (another instruction set, another text) and
 DEVIATIONS standard errors of the measurement: of block means of paired differences of losses, or of a share of tokens.
@@ -215,7 +215,13 @@ PROMISES: Final = (size, metric, drop, agreement, parity, parity_of_losses, sing
 
 
 def _bounded(
-    name: str, promised: float, found: float, room: float, said: Callable[[Any], str], *, more_is_better: bool = False
+    name: str,
+    promised: float,
+    found: float,
+    room: float,
+    to_text: Callable[[Any], str],
+    *,
+    more_is_better: bool = False,
 ) -> Promise:
     margin = found - promised + room if more_is_better else promised - found + room
     status = KEPT if margin >= 0 else BROKEN  # a figure that is no number breaks it
@@ -223,10 +229,10 @@ def _bounded(
     return Promise(
         name=name,
         status=status,
-        promised=said(promised),
-        found=said(found),
-        tolerance=said(room),
-        margin=sign + said(abs(margin)),
+        promised=to_text(promised),
+        found=to_text(found),
+        tolerance=to_text(room),
+        margin=sign + to_text(abs(margin)),
     )
 
 

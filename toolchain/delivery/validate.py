@@ -1,4 +1,4 @@
-"""What an artifact is worth on ONNX Runtime: parity with torch, quality against fp32, speed and memory."""
+"""Validation of an artifact on ONNX Runtime: parity with torch, quality relative to fp32, speed and memory."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def session_logits(session: Session, ids: Reading, chunk: int = CHUNK) -> Iterat
 
 
 def parity(session: Session, compressed: LanguageModel, ids: Reading) -> Parity:
-    """The artifact beside torch with the same stored weights, over the first tokens of a text."""
+    """Compare the artifact with torch and the same stored weights, over the first tokens of a text."""
     read = first(ids, int(min(len(ids), max(64, PARITY_LOGITS // session.vocabulary))))
     reference = reference_for(compressed, read)
     worst = 0.0
@@ -76,7 +76,7 @@ def parity(session: Session, compressed: LanguageModel, ids: Reading) -> Parity:
 
 
 def quality(session: Session, reference: AnyReference, text: Text) -> Quality:
-    """The artifact's quality on a text, beside the fp32 model's."""
+    """The artifact's quality on a text, compared with the fp32 model's."""
     score = reference.score(session_logits(session, text.reading))
     if score.accuracy is not None:
         return _accuracy(score, text)

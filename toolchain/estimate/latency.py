@@ -1,4 +1,4 @@
-"""Time per token and energy foretold before anything is compressed: the model's own work, priced on the target."""
+"""Forecast of the time per token before compression: the model's workload at the costs of the target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder beside the output in which a build keeps what it has already paid for, until the artifact stands."""
+"""The work folder next to the output: a build keeps intermediate results there until the artifact is complete."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WRITTEN = (
     "statistics.safetensors", "statistics.partial", "statistics.*.partial",
     "journal.jsonl", "tuning.pt", "tuning.partial", "layers/*--*--*.npz", "layers/*--*--*.partial", "layers/.*.partial",
 )  # fmt: skip
-"""Patterns of everything that a build writes into its work folder, beside the artifact in the making."""
+"""Patterns of all files that a build writes into its work folder, except those of the unfinished artifact."""
 
 ARTIFACT = (
     "model.onnx", "model.onnx.data", "tokenizer.json", "run.py", "native/*/libslmc_ops.so", "plan.json",
@@ -54,7 +54,7 @@ def digest_of(inputs: Mapping[str, Any]) -> str:
 def workspace(output: Path, inputs: Mapping[str, Any], *, resume: bool) -> Iterator[Path]:
     """The work folder of one output, locked. Kept when the build is interrupted, removed when it succeeds.
 
-    A KeyboardInterrupt leaves with a text that says how to go on.
+    A KeyboardInterrupt is raised again with a text that says how to resume.
 
     Raises:
         SlmcError: another build holds it, it cannot be written, or --resume finds other inputs.
@@ -145,7 +145,7 @@ def clear_staging(folder: Path) -> Path:
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still the one that stands at a path, and not one that has been removed."""
+    """Whether an open file is still the one at a path, and not one that has been removed."""
     return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
 
 

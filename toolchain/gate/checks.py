@@ -1,4 +1,4 @@
-"""What must not get worse: one check per figure, from the baseline's and today's, each a value with its reason."""
+"""Regression checks: one per figure, which compares the baseline's value with today's and says why it fails."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def check_memory(c: Compared) -> Check:
 
 
 def check_latency(c: Compared) -> Check:
-    """CPU time per token in units of the reference work. Slower is what a whole 95 % interval says, twice."""
+    """CPU time per token relative to the reference work; fails if two 95 % intervals lie above the limit."""
     if other := _difference(c.before.machine, c.now.machine):
         return _incomparable("latency", other)
     before = c.before.speed.normalised

@@ -1,4 +1,4 @@
-"""The gate's look at an artifact: it reads the text, and is measured in several processes one after the other."""
+"""Figures for the gate: an artifact is evaluated on the text, and measured in several processes in turn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROMPT, POSITIONS, ROUNDS = 64, 64, 24
 def measure_speed(
     target: ExecutionTarget, text: Text, context: int | None, *, threads: int, native: bool, progress: Progress
 ) -> tuple[Measurement, ...]:
-    """The artifact in PROCESSES processes, which share nothing: their difference is what chance does."""
+    """Measure the artifact in PROCESSES independent processes; their differences are the noise."""
     prompt, positions = fitting_lengths(PROMPT, POSITIONS, context)
     request = MeasureRequest(
         prompt_tokens=prompt, generate_tokens=positions, repetitions=ROUNDS, threads=threads, native=native,

@@ -1,4 +1,4 @@
-"""The gate's verdict for those who read it: JUnit XML, a Markdown summary, annotations, a chart's JSON."""
+"""The gate's verdict as JUnit XML, Markdown, GitHub annotations and JSON for a chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gate looks at: figures of one artifact on one machine, and the file in git that keeps them."""
+"""Figures of one artifact on one machine, and the baseline file in git that keeps them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Speed:
 
     @property
     def normalised(self) -> tuple[float, ...]:
-        """Time per token in units of the reference work, so that a machine that is slower as a whole says the same."""
+        """Time per token divided by that of the reference work, so that the speed of the machine cancels."""
         return tuple(time / self.reference_cpu_ms for time in self.token_cpu_ms)
 
 

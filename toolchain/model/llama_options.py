@@ -5,18 +5,7 @@ Places, defaults and what null means are those of the classes of Hugging Face tr
 
 from __future__ import annotations
 
-from toolchain.model.options import (
-    Group,
-    Option,
-    OptionTable,
-    SameAs,
-    always,
-    each_of,
-    flag,
-    one_of,
-    positive,
-    whole,
-)
+from toolchain.model.options import Group, Option, OptionTable, SameAs, always, each_of, flag, one_of, positive, whole
 from toolchain.model.rotary import SCALINGS
 
 ROPE = Group(

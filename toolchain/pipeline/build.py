@@ -74,7 +74,7 @@ def build(job: Job, *, force: bool, resume: bool, notifier: Notifier) -> Deliver
     """Search and deliver. A build that is stopped anywhere leaves its work folder, from which `resume` goes on.
 
     Raises:
-        SlmcError: what is wrong; nothing stands at the output then.
+        SlmcError: any stage failed; there is nothing at the output then.
     """
     check_output(job.spec.output, force=force)
     with workspace(job.spec.output, job.inputs(), resume=resume) as folder:
@@ -86,7 +86,7 @@ def export(job: Job, plan: Plan, *, force: bool, resume: bool, notifier: Notifie
     """Carry a plan out: all of `build` that comes after the search.
 
     Raises:
-        SlmcError: what is wrong; nothing stands at the output then.
+        SlmcError: any stage failed; there is nothing at the output then.
     """
     check_output(job.spec.output, force=force)
     job = of_plan(job, plan)
@@ -127,7 +127,7 @@ def calibrate(job: Job, folder: Path, notifier: Notifier) -> Calibrated:
 def evaluator_of(
     job: Job, calibrated: Calibrated, folder: Path, time_left: Callable[[], float] = lambda: float("inf")
 ) -> ModelEvaluator:
-    """The evaluator over the evaluation text; what it has evaluated stands in the journal of the work folder."""
+    """The evaluator over the evaluation text; its results are kept in the journal of the work folder."""
     journal = Journal(folder / "journal.jsonl")
     reading = job.evaluation.reading
     return ModelEvaluator(calibrated.model, calibrated.statistics, reading, calibrated.layers, journal, time_left)
@@ -201,7 +201,7 @@ def _tuned_and_delivered(
 
 
 class _BestSoFar:
-    """Says what is found, and keeps the plan of the best candidate on disk."""
+    """Print every candidate, and keep the plan of the best one on disk."""
 
     def __init__(self, job: Job, problem: Problem, folder: Path, say: Say) -> None:
         self._job, self._problem, self._folder, self._say = job, problem, folder, say

@@ -1,4 +1,4 @@
-"""The last tier: which products round their inputs to 8 bits, as many as the limits allow."""
+"""The last tier: 8-bit inputs for as many products as the constraints allow."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ Option = tuple[float, int]
 """Loss and bytes of one way to store an item."""
 
 MOST_PAIRS = 50_000
-"""Beyond so many partial sums, those whose bytes nearly agree are merged, the larger bytes counting for both."""
+"""Beyond this number of partial sums, sums of nearly equal bytes are merged; the larger byte count is kept."""
 
 
 def smallest_bytes(items: Sequence[Sequence[Option]]) -> int:
-    """The least that all items together can take."""
+    """The smallest total of all items, in bytes."""
     return sum(min(size for _, size in options) for options in items)
 
 
@@ -52,7 +52,7 @@ def allocate(items: Sequence[Sequence[Option]], budget: int, most_pairs: int = M
 
 
 def _extended(step: _Step, options: Sequence[Option], room: int, most_pairs: int) -> _Step:
-    """The undominated sums with one more item that leave the rest its room."""
+    """The undominated sums with one more item that leave enough bytes for the remaining ones."""
     worth = _undominated(options)
     losses = (step.losses[:, None] + np.array([options[i][0] for i in worth])).ravel()
     sizes = (step.sizes[:, None] + np.array([options[i][1] for i in worth], np.int64)).ravel()

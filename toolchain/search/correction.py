@@ -1,7 +1,7 @@
-"""How many times more sparse layers lose than is expected of them, beside dense ones: learned from what was evaluated.
+"""Correction of the expected loss of sparse layers, fitted to the candidates that were evaluated.
 
-A pruned input is an error that every token with that input makes in the same direction, and a second-order estimate
-takes errors for small: sparse layers lose more than it says.
+The second-order estimate assumes small, independent errors. Pruning an input causes the same error in every token, so
+sparse layers lose more than estimated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from toolchain.search.values import Candidate
 Losses = Mapping[tuple[str, Choice], float]
 
 EXPECTED_SPREAD = 1.0
-"""Standard deviation of the factor, about 1, before anything was evaluated: a guess."""
+"""Standard deviation of the prior of the factor, whose mean is 1: a guess."""
 
 MOST = 4.0
 
@@ -62,7 +62,7 @@ def _sparse(recipe: Recipe, losses: Losses) -> float:
 
 
 def _scale(whole: np.ndarray, measured: np.ndarray, noise: np.ndarray) -> float:
-    """How much is lost per expected nat, all layers alike: what the variances are taken from."""
+    """Measured loss per expected nat over all layers; the variances are computed from it."""
     scale = 1.0
     for _ in range(3):
         weight = 1 / (noise**2 + (MODEL_ERROR * scale * whole) ** 2 + FLOOR**2)

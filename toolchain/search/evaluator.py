@@ -1,4 +1,4 @@
-"""How a recipe is tried: one forward pass of the compressed model over a text, remembered in the journal."""
+"""Evaluation of a recipe: one forward pass of the quantized model over a text, remembered in the journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which candidates no other beats, and which one a user with given limits should get."""
+"""The Pareto frontier of the candidates, and the selection of one under constraints."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def objective(candidate: Candidate, constraints: Constraints) -> float:
 
 
 def excess(candidate: Candidate, constraints: Constraints) -> float:
-    """By how much a candidate misses the limits, each relative to itself; 0 if it keeps them."""
+    """Euclidean norm of the relative excess over each constraint; 0 if all are kept."""
     over_bytes = candidate.bytes / constraints.max_bytes - 1 if constraints.max_bytes is not None else 0.0
     over_drop = 0.0
     if constraints.max_drop is not None:

@@ -1,4 +1,4 @@
-"""What a search that could not keep its limits has found instead, and why it went no further."""
+"""Messages for a search without a feasible candidate: the nearest constraints that it can keep, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search saw, as rows: every candidate, every sensitivity, and what each family of sparse formats gave."""
+"""Results of a search as rows: candidates, sensitivities, and the best candidate of each family of sparse formats."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LayerLoss:
 
 @dataclass(frozen=True)
 class FamilyResult:
-    """What a family of sparse formats gave in the search: its candidate that does best beside dense ones.
+    """Outcome of a family of sparse formats: its candidate with the least drop relative to dense ones.
 
     layers: of the winner that are stored so. formats: of this family in the candidate. bytes, drop, upper,
     predicted_ms: the candidate's. dense_drop: what dense candidates reach in as many bytes, None where none is so
@@ -93,7 +93,7 @@ def tried_candidates(result: SearchResult) -> tuple[TriedCandidate, ...]:
 
 
 def family_results(result: SearchResult) -> tuple[FamilyResult, ...]:
-    """A row for every sparse family that was tried: its candidate that does best beside the dense ones."""
+    """A row for every sparse family that was tried: its candidate with the least drop relative to dense ones."""
     tried = [c for c in result.trace if math.isfinite(c.drop)]
     dense = [c for c in tried if set(_families(c.recipe)) <= {DENSE}]
     used = _families(result.winner.recipe)
@@ -112,13 +112,13 @@ def _families(recipe: Recipe) -> Counter[str]:
 
 
 def _beside(candidate: Candidate, dense: Sequence[Candidate]) -> float:
-    """Its drop over that of dense formats in as many bytes; infinite where no dense candidate is so small."""
+    """Ratio of its drop to that of dense formats of equal bytes; infinite if no dense candidate is that small."""
     reached = _dense_drop(candidate, dense)
     return math.inf if reached is None else max(candidate.drop, FLOOR) / max(reached, FLOOR)
 
 
 def _dense_drop(candidate: Candidate, dense: Sequence[Candidate]) -> float | None:
-    """Between the dense candidates around its bytes; None where none is so small."""
+    """Drop of dense formats at its bytes, interpolated on their hull; None if none is that small."""
     if not any(c.bytes <= candidate.bytes for c in dense):
         return None
     return hull_at([(c.bytes, c.drop) for c in dense], candidate.bytes)

@@ -1,4 +1,4 @@
-"""plan.json: what a search decided and everything that it saw on the way, enough to export and to report."""
+"""plan.json: the recipe that a search chose and all its results, enough to export and to report."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def plan_of(result: SearchResult, source: PlanSource) -> Plan:
 
 
 def read_plan(path: Path) -> Plan:
-    """A plan, for whatever model it was made.
+    """Read a plan of any model.
 
     Raises:
         SlmcError: no plan, or one of another version.

@@ -1,8 +1,7 @@
 """Posterior estimate of a candidate's loss, from its noisy measurement and what its layers' sensitivities predict.
 
-Spikes flip near their threshold, so that two recipes of the same quality differ by tenths of a percent on a short
-text, and the fp32 model is itself one such draw. The sensitivities have no such noise but an unknown scale, which all
-candidates together determine.
+Spikes near their threshold flip, so two recipes of equal quality differ by tenths of a percent on a short text; so does
+the fp32 model itself. Sensitivities have no such noise, but an unknown scale. It is fitted to all candidates.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ import numpy as np
 from toolchain.search.values import Candidate
 
 MODEL_ERROR = 0.5
-"""Relative standard deviation with which a scaled prediction is trusted."""
+"""Relative standard deviation of a scaled prediction."""
 
 FLOOR = 1e-4
-"""Nats that no prediction is trusted beyond."""
+"""Least standard deviation of a prediction, in nats."""
 
 BIAS_STD = 3e-3
-"""Standard deviation, in nats, that the fp32 model's own bias on a text is expected to have."""
+"""Standard deviation of the prior of the fp32 model's bias on a text, in nats."""
 
 LARGEST_SCALE = 10.0
-"""A larger scale comes from predictions that are too small to tell it."""
+"""Upper bound of the scale; larger ones only occur if the predictions are too small to fit it."""
 
 ONE_SIDED_95 = 1.645
 

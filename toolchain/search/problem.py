@@ -1,4 +1,4 @@
-"""All that a tier may look at: the hierarchy, the options of every layer, the limits, and how to try a recipe."""
+"""The input of a search: the layers with their options, the constraints, and how to evaluate a recipe."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from toolchain.search.times import Times
 
 @dataclass(frozen=True)
 class Constraints:
-    """What must hold: bytes of weights and states as stored; relative loss of the metric; predicted milliseconds per
-    token, where the target has measured costs. None is no limit."""
+    """Upper bounds: bytes of weights and states as stored; relative loss of the metric; predicted milliseconds per
+    token, if the target has measured costs. None means no bound."""
 
     max_bytes: int | None
     max_drop: float | None
@@ -98,18 +98,18 @@ def effort_named(name: str) -> Effort:
 
 
 class Evaluator(Protocol):
-    """The ways to judge a recipe."""
+    """How recipes and layers are evaluated."""
 
     def evaluate(self, recipe: Recipe) -> Score:
         """Of a total recipe, on the evaluation text; remembered."""
         ...
 
     def loss(self, path: str, choice: Choice) -> float:
-        """What a layer alone is expected to cost in a choice, nats per token."""
+        """Expected loss of one layer alone in a choice, nats per token."""
         ...
 
     def estimate(self, path: str, choice: Choice) -> float:
-        """The same without compressing it: to compare the options of one layer by."""
+        """The same without compressing it; only for comparing the options of one layer."""
         ...
 
     def kurtosis(self, path: str) -> float:

@@ -1,4 +1,4 @@
-"""Which sparse options are worth a pass over the Hessian: the others are told from an estimate that costs no pass."""
+"""Screening of sparse options: a cheap estimate decides which are worth a pass over the Hessian."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolchain.model.tree import Layer
 from toolchain.search.problem import Evaluator, Problem
 
 MARGIN = 1.4
-"""An estimate may be wrong by so much, compared with one of another family: a guess."""
+"""Factor by which estimates of different families may be wrong relative to each other: a guess."""
 
 Costs = Mapping[Choice, tuple[int, float]]
 """Bytes and estimated loss of a layer's options."""
@@ -45,8 +45,8 @@ def screened(
 ) -> tuple[Problem, Screening | None]:
     """The problem without the sparse options that cannot pay; None where there are none.
 
-    Dense options stay, and in every family the format that comes closest to paying in the whole model, so that what is
-    said of a family was tried.
+    Dense options stay. So does the most promising format of every family, so that each family is evaluated at least
+    once.
     """
     layers = [x for x in problem.tree.layers if sparse_options(problem.options[x.path])]
     if not layers:
@@ -69,7 +69,7 @@ def screened(
 
 
 def sparse_options(options: Sequence[Choice]) -> list[Choice]:
-    """Those of a layer's options that a search may leave out again: none if the layer has no other choice."""
+    """The sparse options of a layer that screening may remove; none if the layer has only one option."""
     return [c for c in options if family_of(c.format) != DENSE] if len(options) > 1 else []
 
 
@@ -80,7 +80,7 @@ def _costs(problem: Problem, layer: Layer, evaluator: Evaluator) -> Costs:
 def hull_at(points: Sequence[tuple[int, float]], size: int) -> float:
     """The loss at `size` bytes of the lower convex hull of (bytes, loss); at its ends, of the nearest point.
 
-    What several layers reach together: no division of a budget wants a point above it, but for what is left over.
+    Several layers together reach the hull: apart from rounding, no division of a budget uses a point above it.
     """
     hull: list[tuple[int, float]] = []
     for point in sorted(set(points)):
@@ -102,7 +102,7 @@ def _above(middle: tuple[int, float], left: tuple[int, float], right: tuple[int,
 
 
 def _representatives(costs: Sequence[Costs]) -> list[str]:
-    """For every family the format whose loss is least beside that of the dense hulls at its bytes, all layers added."""
+    """For every family the format with the least ratio of loss to that of the dense hulls at equal bytes."""
     names = dict.fromkeys(c.format for own in costs for c in own if family_of(c.format) != DENSE)
     excess = {name: _excess(costs, name) for name in names}
     families = {f: [n for n in names if family_of(n) == f] for f in SPARSE}

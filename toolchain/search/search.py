@@ -1,4 +1,4 @@
-"""The search: sensitivity, then the tiers global, block and module, then the choice under both constraints."""
+"""The search: sensitivities, then the tiers global, block and module, then the selection under all constraints."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from toolchain.search.tiers import Losses, block_tier, global_tier, module_tier
 from toolchain.search.values import Candidate, SearchResult
 
 LEAST_STEP = 0.004
-"""Closing in ends when the budgets differ by less than this share."""
+"""The bisection ends when two budgets differ by less than this share."""
 
 LEAST_CORRECTION = 0.1
-"""Sparse layers that lose only so much more than expected are left as they were proposed."""
+"""The correction of sparse layers is skipped if it would be smaller than this share."""
 
 LARGEST_BITS = 8
-"""The byte ladder ends where every layer has about this many bits."""
+"""The largest byte budget gives every layer about this many bits."""
 
 
 class OutOfTime(Exception):
-    """The time that the user gave is over; what has been found stands."""
+    """The time limit has passed; the results so far remain valid."""
 
 
 @dataclass
 class Trace:
-    """Everything tried so far; a recipe is evaluated once, whichever tier proposes it again.
+    """All candidates so far. A recipe is evaluated once, even if several tiers propose it.
 
-    factor: how many times more sparse layers lose than `losses` say (see correction.py).
+    factor: actual loss of sparse layers over that in `losses` (see correction.py).
     """
 
     problem: Problem
@@ -67,7 +67,7 @@ class Trace:
             self.on_candidate(candidate)
 
     def estimated_for(self, recipe: Recipe) -> Candidate:
-        """A recipe that was tried, as estimated beside all others."""
+        """The posterior estimate of an evaluated recipe, given all candidates so far."""
         return next(c for c in self.estimated if c.recipe == recipe)
 
     @property
@@ -132,7 +132,7 @@ def search(
 
 
 def _rounded_activations(trace: Trace) -> Recipe:
-    """The last tier's recipe, from the winner of the others."""
+    """The recipe of the last tier, which starts from the winner of the others."""
     start = select(trace.estimated, trace.problem.constraints)[0].recipe
 
     def attempt(recipe: Recipe, why: str) -> Candidate:
@@ -143,7 +143,7 @@ def _rounded_activations(trace: Trace) -> Recipe:
 
 
 def _fall_back(trace: Trace) -> None:
-    """Where nothing so far keeps the limits, try more bits, as far as the memory limit allows."""
+    """Try more bits, within the memory limit, if no candidate so far keeps the constraints."""
     constraints = trace.problem.constraints
     for name, recipe in trace.problem.wider:
         fits = constraints.max_bytes is None or trace.problem.bytes(recipe) <= constraints.max_bytes
@@ -169,7 +169,7 @@ def _climb(
     trace: Trace, tier: str, propose: Callable[[Problem, Losses, int], Recipe | None], problem: Problem,
     ladder: list[int], progress: Progress,
 ) -> None:  # fmt: skip
-    """Try what a tier proposes for every budget."""
+    """Evaluate what a tier proposes for every budget."""
     for i, budget in enumerate(ladder):
         recipe = propose(problem, trace.expected, budget)
         if recipe is not None:
@@ -178,7 +178,7 @@ def _climb(
 
 
 def dense_alone(problem: Problem) -> Problem:
-    """The problem without sparse options, wherever a layer has others: what they have to beat."""
+    """The problem without sparse options where a layer has others: the baseline that sparse formats have to beat."""
     left = {path: tuple(c for c in o if c not in sparse_options(o)) for path, o in problem.options.items()}
     return dataclasses.replace(problem, options={path: left[path] or o for path, o in problem.options.items()})
 
@@ -200,7 +200,7 @@ def budgets(problem: Problem) -> list[int]:
 def _close_in(trace: Trace, max_drop: float, ladder: list[int], progress: Progress) -> None:
     """Approach the smallest model that surely keeps the drop limit, by module-tier budgets between two of the ladder.
 
-    Dense formats alone are tried at every step too: where sparse ones lose more than is expected, they must not end it.
+    Every step also tries dense formats alone, so that sparse layers that lose more than expected do not end it.
     """
     steps, dense = trace.problem.effort.bisections, dense_alone(trace.problem)
     low = trace.problem.smallest_bytes

@@ -1,11 +1,10 @@
-"""What a search has already paid for, on disk: compressed layers and evaluations, each written whole or not at all."""
+"""Results of a search on disk: compressed layers and evaluations, each written completely or not at all."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import zipfile
 from collections.abc import Callable
@@ -17,11 +16,12 @@ import numpy as np
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from toolchain.compress.recipe import Choice, Recipe
+from toolchain.files.journal import KeyedLines
 from toolchain.files.workspace import whole_file
 from toolchain.quality.reference import Score
 
 KEEP_BYTES = 2**29
-"""Compressed layers stay in memory up to this size; beyond it they are read again from disk."""
+"""Compressed layers are kept in memory up to this size; the others are read from disk."""
 
 
 class LayerStore:
@@ -74,39 +74,16 @@ def recipe_key(recipe: Recipe) -> str:
 
 
 class Journal:
-    """Evaluations by recipe, appended as they are made; a torn last line is forgotten."""
+    """Evaluations by recipe, appended as they are made; a damaged last line is ignored."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
-        self._known: dict[str, Score] = {}
-        if file.is_file():
-            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    entry = json.loads(line)
-                    self._known[entry["key"]] = Score(**entry["score"])
-                except (json.JSONDecodeError, KeyError, TypeError):
-                    continue
+        self._lines = KeyedLines(file, "score", lambda raw: Score(**raw), dataclasses.asdict)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._lines)
 
     def scored(self, recipe: Recipe, evaluate: Callable[[Recipe], Score]) -> Score:
-        """The score of a recipe: remembered, or evaluated and written down before it is used."""
+        """The score of a recipe: remembered, or evaluated and written to disk before it is used."""
         key = recipe_key(recipe)
-        if key not in self._known:
-            score = evaluate(recipe)
-            line = json.dumps({"key": key, "score": dataclasses.asdict(score)})
-            with self._file.open("a", encoding="utf-8") as out:
-                out.write("\n" + line + "\n" if self._torn() else line + "\n")
-                out.flush()
-                os.fsync(out.fileno())
-            self._known[key] = score
-        return self._known[key]
-
-    def _torn(self) -> bool:
-        """Whether the file ends in the middle of a line."""
-        if not self._file.is_file() or self._file.stat().st_size == 0:
-            return False
-        with self._file.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) != b"\n"
+        known = self._lines.get(key)
+        return self._lines.add(key, evaluate(recipe)) if known is None else known

@@ -9,10 +9,10 @@ from toolchain.search.allocate import Option, allocate
 
 Items = Sequence[Sequence[Option]]
 ItemTimes = Sequence[Sequence[float]]
-"""Milliseconds of every option, beside its loss and bytes."""
+"""Milliseconds of every option, in the order of the items."""
 
 DOUBLINGS, HALVINGS = 40, 14
-"""Prices tried until one keeps the time, and then between that and the last that did not."""
+"""Doublings of the price until the time limit is met; halvings of the interval between the last two prices."""
 
 PAIRS = 5_000
 """Partial sums kept while prices are tried: within one part in 2,500 of the budget."""

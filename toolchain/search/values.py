@@ -1,4 +1,4 @@
-"""The values that the search hands on: what a candidate costs, what it knows, and why it was tried."""
+"""Values of the search: candidates, sensitivities and its result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What one layer alone is expected to cost in one choice, nats per token, and its bytes there."""
+    """Expected loss of one layer alone in one choice, nats per token, and its bytes."""
 
     layer: str
     choice: Choice
@@ -42,7 +42,7 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The winner, the frontier that it is one point of (rising bytes, falling drop), and everything tried, in order."""
+    """The winner, the frontier (rising bytes, falling drop), and all candidates in the order of their evaluation."""
 
     winner: Candidate
     feasible: bool

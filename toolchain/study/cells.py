@@ -1,4 +1,4 @@
-"""What a study tries: its cells, a format and the stages that get the layers into it, said as data."""
+"""The cells of a study as data: a format, and the stages that bring the layers into it."""
 
 from __future__ import annotations
 

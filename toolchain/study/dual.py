@@ -1,7 +1,7 @@
 """Products of decomposed weights with inputs rounded twice: 8 bits for the outliers, four-bit floats elsewhere.
 
 SDQ (Jeong et al., arXiv 2406.13868, section 4) rounds activations on the fly in both formats, so that each of its two
-products has operands of one width. No operator of ours does so: this is a way to judge, not to run.
+products has operands of one width. None of our operators does so: this is for evaluation only.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Results of cells, and the file that keeps them: one line of JSON each, a torn last line is forgotten."""
+"""Results of cells, and the file that keeps them: one line of JSON each, a damaged line is ignored."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from toolchain.files.journal import KeyedLines
 
 
 @dataclass(frozen=True)
@@ -38,30 +38,10 @@ class Result:
     seconds: float
 
 
-class Results:
-    """Results by key, written down as soon as they are known."""
+def read_results(file: Path) -> KeyedLines[Result]:
+    """The results in a file, by key."""
+    return KeyedLines(file, "result", _decoded, dataclasses.asdict)
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._known: dict[str, Result] = {}
-        if file.is_file():
-            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    entry: dict[str, Any] = json.loads(line)
-                    stages = tuple(entry["result"].pop("stages"))
-                    self._known[entry["key"]] = Result(**entry["result"], stages=stages)
-                except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-                    continue
 
-    def known(self, key: str) -> Result | None:
-        return self._known.get(key)
-
-    def add(self, key: str, result: Result) -> Result:
-        """The result, after it has been written down."""
-        line = json.dumps({"key": key, "result": dataclasses.asdict(result)})
-        with self._file.open("a", encoding="utf-8") as out:
-            out.write(f"\n{line}\n")  # what was torn before ends here
-            out.flush()
-            os.fsync(out.fileno())
-        self._known[key] = result
-        return result
+def _decoded(raw: dict[str, Any]) -> Result:
+    return Result(**{**raw, "stages": tuple(raw["stages"])})

@@ -1,4 +1,4 @@
-"""A study carried out: every cell compressed, judged and written down, so that each is paid for once."""
+"""Run a study: compress and evaluate every cell once, and keep the result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from toolchain.quality.reference import Reference, bits_per_byte, stream_logits
 from toolchain.study.cells import DISTIL, DUAL, GOALS, PRUNED, Cell
 from toolchain.study.dual import dual_inputs
 from toolchain.study.formulas import ideal_bits, pattern_of, pruned_bits, throughput
-from toolchain.study.results import Result, Results
+from toolchain.study.results import Result, read_results
 from toolchain.tuning.distil import Schedule, fake_quantized_layers, tune
 from toolchain.tuning.parametrization import MaskedWeight, WeightParametrization
 from toolchain.tuning.stage import LONGEST_PIECE, with_vectors
@@ -109,11 +109,11 @@ def run_study(
 ) -> dict[Cell, Result]:
     """Every cell's result, those that take seconds first, tuned ones last; `done` hears of each once it is known."""
     study.folder.mkdir(parents=True, exist_ok=True)
-    results = Results(study.folder / "cells.jsonl")
+    results = read_results(study.folder / "cells.jsonl")
     found: dict[Cell, Result] = {}
     runner: _Runner | None = None
     for number, cell in enumerate(sorted(cells, key=_when)):
-        result = results.known(study.key(cell))
+        result = results.get(study.key(cell))
         if result is None:
             runner = runner or _Runner(study, progress)
             result = results.add(study.key(cell), runner.result(cell))
@@ -124,7 +124,7 @@ def run_study(
 
 
 def _when(cell: Cell) -> tuple[bool, bool, bool]:
-    """What takes seconds comes first, what is tuned last, and of that first what a goal needs."""
+    """Order: fast cells first, tuned ones last, and of those first the ones that a goal needs."""
     return (
         cell.tuned,
         not cell.tuned and cell.stages[0] in SLOW,
@@ -141,7 +141,7 @@ class _Runner:
         self.reference = Reference(study.model.forward, study.evaluation.ids)
 
     def result(self, cell: Cell) -> Result:
-        """A cell compressed, tuned if it asks for it, and judged."""
+        """Compress a cell, tune it if its stages say so, and evaluate it."""
         study, began = self.study, time.process_time()
         encoded = self._layerwise(cell)
         seconds = time.process_time() - began

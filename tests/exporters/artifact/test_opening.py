@@ -12,15 +12,7 @@ from typing import Any
 import pytest
 
 from exporters.artifact.errors import SlmcError
-from exporters.artifact.opening import (
-    DOCUMENT_DEPTH,
-    bounded,
-    file_size,
-    open_file,
-    read_bytes,
-    read_json,
-    read_text,
-)
+from exporters.artifact.opening import DOCUMENT_DEPTH, bounded, file_size, open_file, read_bytes, read_json, read_text
 
 READERS: tuple[Callable[[Path, str], Any], ...] = (file_size, open_file, read_bytes, read_text, read_json)
 

@@ -72,9 +72,9 @@ def _parity(parity: Parity | None) -> tuple[tuple[str, str], ...]:
 
 
 def _latency(measured: Measured | None, predicted: Predicted | None) -> tuple[tuple[str, str], ...]:
-    foretold = ((f"per token, predicted ({predicted.basis})", units.ms(predicted.ms)),) if predicted else ()
+    prediction = ((f"per token, predicted ({predicted.basis})", units.ms(predicted.ms)),) if predicted else ()
     if measured is None:
-        return foretold
+        return prediction
     decode = measured.decode_ms
     return (
         ("per token, p50", units.ms(decode.p50)),
@@ -86,7 +86,7 @@ def _latency(measured: Measured | None, predicted: Predicted | None) -> tuple[tu
         ("load", units.ms(measured.load_ms)),
         ("read bandwidth of the machine", f"{units.significant(measured.read_bandwidth_gbs)} GB/s"),
         ("of which generation uses", units.percent(measured.bandwidth_fraction)),
-        *foretold,
+        *prediction,
     )
 
 
