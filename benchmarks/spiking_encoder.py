@@ -24,7 +24,7 @@ from exporters.export import export_graph
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from targets.device.session import Session, open_session
-from toolchain.calibration.zeros import zero_shares
+from toolchain.calibration.activity import zero_shares
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice, Recipe
 from toolchain.delivery.deliver import stored_model

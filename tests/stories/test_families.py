@@ -23,8 +23,7 @@ from exporters.artifact.manifest import read_manifest
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload
-from toolchain.calibration.activity import input_activity
-from toolchain.calibration.zeros import zero_shares
+from toolchain.calibration.activity import input_activity, zero_shares
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import Choice
 from toolchain.delivery.validate import artifact_session

@@ -16,8 +16,7 @@ import torch
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import read_manifest
-from toolchain.calibration.activity import input_activity
-from toolchain.calibration.zeros import zero_shares
+from toolchain.calibration.activity import input_activity, zero_shares
 from toolchain.delivery.validate import artifact_session
 from toolchain.model.catalog import load_model
 from toolchain.model.text import read_sentences

@@ -1,45 +1,51 @@
-"""How active a model is: which share of every layer's inputs is not zero on a text, and whether they are spikes."""
+"""Input activity: the share of a layer's inputs that is not zero on a text, and whether the inputs are spikes."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from targets.cpus.energy import Activity
+from toolchain.calibration.hessian import linear_layers
+from toolchain.calibration.observe import observe_inputs
 from toolchain.model.catalog import LoadedModel
-from toolchain.model.text import Reading
-from toolchain.quality.reference import stream_logits
+from toolchain.model.text import Reading, first
+
+ZEROS_TOKENS = 2048
+"""Tokens of the calibration text on which zeros are counted. More tokens hardly change the shares."""
 
 
-class _Counter:
-    """Nonzero inputs and all inputs of one layer; whether those of every product seen so far are spikes."""
+class _ActivityCounter:
+    """Counts the inputs of one layer and checks whether they are spikes."""
 
     def __init__(self) -> None:
         self.nonzero = self.total = 0
         self.spikes = True
 
-    def add(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        x: Tensor = inputs[0]
+    def add(self, x: Tensor) -> None:
         self.nonzero += int(torch.count_nonzero(x))
         self.total += x.numel()
         size = x.abs()
         self.spikes = self.spikes and bool(((x == 0) | (size == size.amax(-1, keepdim=True))).all())
 
+    def activity(self) -> Activity:
+        """A layer without any input counts as dense."""
+        return Activity(self.nonzero / self.total if self.total else 1.0, self.spikes)
+
 
 def input_activity(model: LoadedModel, ids: Reading) -> dict[str, Activity]:
-    """Activity of every linear layer's inputs over what the fp32 model reads, by layer path."""
-    counters: dict[str, _Counter] = {}
-    hooks = []
-    for layer in model.tree.layers:
-        if layer.kind == "linear":
-            counters[layer.path] = _Counter()
-            hooks.append(model.module.get_submodule(layer.path).register_forward_pre_hook(counters[layer.path].add))
-    try:
-        for _ in stream_logits(model.forward, ids):
-            pass
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {path: Activity(c.nonzero / max(1, c.total), c.spikes) for path, c in counters.items()}
+    """The activity of every linear layer's inputs while the fp32 model reads a text, by layer path.
+
+    ids: token ids int64 [n], or sentences.
+    """
+    counters = {layer.path: _ActivityCounter() for layer in linear_layers(model)}
+    observe_inputs(model, ids, counters)
+    return {path: counter.activity() for path, counter in counters.items()}
+
+
+def zero_shares(model: LoadedModel, ids: Reading) -> dict[str, float]:
+    """The share of zeros among every linear layer's inputs, by layer path: 1 - activity.
+
+    Event-driven products skip these inputs. Only the first `ZEROS_TOKENS` tokens of `ids` are read.
+    """
+    return {path: 1 - found.nonzero for path, found in input_activity(model, first(ids, ZEROS_TOKENS)).items()}

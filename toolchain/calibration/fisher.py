@@ -1,4 +1,4 @@
-"""How much the loss cares about each output of each layer: the Fisher diagonal, by surrogate gradients."""
+"""The diagonal of the Fisher information of every layer's outputs. Spikes have surrogate gradients."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from toolchain.calibration.observe import removed_at_end
 from toolchain.files.progress import StepProgress
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.sentences import Sentences
 from toolchain.model.text import Reading
 
 STREAMS = 8
-"""Pieces of the text that are read side by side, each from an empty state."""
+"""Parts of the text that are read as one batch, each from an empty state."""
 
 WINDOW = 128
-"""Gradients reach back this many tokens."""
+"""Tokens of a forward pass. Gradients do not reach back further (truncated backpropagation through time)."""
 
 
 class _OutputGradient:
-    """Sum over tokens of the squared gradient of every output of a layer, [rows]."""
+    """The sum over tokens of the squared gradient of every output of a layer, [rows]."""
 
     def __init__(self, rows: int) -> None:
         self.sum = torch.zeros(rows)
@@ -42,29 +43,30 @@ def output_fisher(
     seed: int,
     progress: StepProgress = lambda done, total: None,
 ) -> dict[str, Tensor]:
-    """F = mean over tokens of (d loss / d output)^2, float32 [rows], for every layer ([cols] of an embedding,
-    also of one that shares a linear layer's matrix).
+    """F = mean over tokens of (d loss / d output)^2, float32 [rows], by layer path.
 
-    The loss is -log p of a token drawn from the model's own prediction (the true Fisher, not the empirical one), in
-    nats, summed over tokens; spikes are differentiated by their surrogate. A layer whose weights change by E then
-    costs about 1/2 sum_r F_r E_r H E_r^T nats per token, with H the mean of x x^T. Of a classifier a class is drawn for
-    each sentence, F is the sum over tokens divided by sentences, and the cost is in nats per sentence.
+    The loss is -log p of a token drawn from the model's own prediction, in nats, summed over tokens. This gives the
+    true Fisher information, not the empirical one. A change E of a layer's weights costs about
+    1/2 sum_r F_r E_r H E_r^T nats per token, where H is the mean of x x^T. For a classifier one class is drawn per
+    sentence, F is the sum over tokens divided by the number of sentences, and the cost is in nats per sentence.
 
     Args:
         ids: token ids int64 [n], or sentences.
-        seed: of the drawn tokens or classes.
+        seed: for drawing tokens or classes.
+        progress: called with the tokens read so far and the total.
+
+    Returns:
+        Linear layers have [rows]; embeddings have [cols], also those that share the matrix of a linear layer.
     """
     watched: dict[str, _OutputGradient] = {}
-    hooks = []
     for layer in model.tree.layers:
         watched[layer.path] = _OutputGradient(layer.rows if layer.kind == "linear" else layer.cols)
         if layer.table:
             watched[layer.table] = _OutputGradient(layer.cols)
-    for path, gradient in watched.items():
-        hooks.append(model.module.get_submodule(path).register_forward_hook(gradient.watch))
     generator = torch.Generator().manual_seed(seed)
     state, read, predictions = model.forward.initial_state(0), 0, 0
-    try:
+    hooks = (model.module.get_submodule(p).register_forward_hook(gradient.watch) for p, gradient in watched.items())
+    with removed_at_end(hooks):
         for piece, fresh in _pieces(ids, model.forward.context):
             state = model.forward.initial_state(len(piece)) if fresh else state
             logits, after = model.forward(piece, state)
@@ -74,14 +76,11 @@ def output_fisher(
             state = [s.detach() for s in after]
             read, predictions = read + piece.numel(), predictions + len(drawn)
             progress(read, len(ids))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return {path: gradient.sum / predictions for path, gradient in watched.items()}
 
 
 def _pieces(ids: Reading, context: int | None) -> Iterator[tuple[Tensor, bool]]:
-    """What is read in one call [streams, time], and whether it begins anew: windows of a text, or whole sentences."""
+    """Batches of tokens [streams, time], and whether states are empty before them: windows of a text, or sentences."""
     if isinstance(ids, Sentences):
         yield from ((ids.stacked(batch), True) for batch in ids.batches(STREAMS))
         return
@@ -90,9 +89,10 @@ def _pieces(ids: Reading, context: int | None) -> Iterator[tuple[Tensor, bool]]:
 
 
 def _streams(ids: Tensor, context: int | None) -> list[Tensor]:
-    """Token ids int64 [n] as texts [streams, time] that are read one after the other, each from an empty state.
+    """Token ids int64 [n] as batches [streams, time], each read from an empty state.
 
-    Without a context there is one text; with one, every row is a context of its own, and what fills none is left out.
+    A model without a context reads one batch. With a context, every row is one whole context, and the remaining
+    tokens are left out.
     """
     if context is None:
         streams = min(STREAMS, max(1, len(ids) // WINDOW))

@@ -1,4 +1,4 @@
-"""A safetensors file of float32 tensors that grow in place, for sums that are larger together than memory."""
+"""A safetensors file of float32 tensors that are changed in place. Together they may be larger than memory."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from torch import Tensor
 from toolchain.model.checkpoint import StoredTensor
 
 ALIGNMENT = 64
-"""Tensors start at multiples of this, as torch's own memory does: products round alike then."""
+"""Tensors start at multiples of this many bytes, like torch's own memory, so that products round in the same way."""
 
 
 class GrowingFile:
-    """The file from its first zeros on, in the layout of safetensors, so that any reader opens it when it is done."""
+    """A file of zeros in the layout of safetensors. Any reader can open it once it is finished."""
 
     def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Make room for zeros of these shapes.
+        """Create the file with zeros of these shapes.
 
         Raises:
-            OSError: the disk has no room.
+            OSError: the disk is full.
         """
         self._path, self._shapes, self._starts = path, dict(shapes), {}
         header, end = {}, 0
@@ -42,11 +42,11 @@ class GrowingFile:
             file.write(len(text).to_bytes(8, "little") + text)
             file.flush()
             if end:
-                os.posix_fallocate(file.fileno(), self._first, end)  # a full disk is an error here, and a signal later
+                os.posix_fallocate(file.fileno(), self._first, end)  # a full disk is an error here, a signal later
 
     @contextmanager
     def opened(self, name: str) -> Iterator[Tensor]:
-        """One tensor, to be changed in place; its pages are let go at the end."""
+        """One tensor, for changes in place. Its pages are released at the end."""
         shape = self._shapes[name]
         at = self._first + self._starts[name]
         array = np.memmap(self._path, np.float32, "r+", at, shape)
@@ -54,14 +54,14 @@ class GrowingFile:
         del array
 
     def finish(self, path: Path) -> None:
-        """Put the file, as it is now, in its place."""
+        """Flush the file and rename it to `path`."""
         with self._path.open("rb") as file:
             os.fsync(file.fileno())
         self._path.replace(path)
 
 
 class StoredTensors(Mapping[str, Tensor]):
-    """The tensors of a safetensors file whose names begin with a prefix, each read when it is asked for."""
+    """The tensors of a safetensors file whose names begin with a prefix. Each is read on access."""
 
     def __init__(self, file: Path, prefix: str) -> None:
         self._file, self._prefix = file, prefix

@@ -1,4 +1,4 @@
-"""What calibration gathers of a model's layers, kept in the work folder and read from there when a build goes on."""
+"""The calibration statistics of a model. The work folder keeps them, so that a resumed build reads them again."""
 
 from __future__ import annotations
 
@@ -24,9 +24,15 @@ from toolchain.model.text import Reading, Text
 
 @dataclass(frozen=True)
 class CalibrationStatistics:
-    """What calibration gave, by layer path: input hessians [cols, cols] and output Fisher [rows] of linear layers,
-    [cols] of embeddings; the frequency of every token [vocabulary]; entropies of input channels [cols] if a method
-    asks for them."""
+    """Statistics of the fp32 model on the calibration text.
+
+    Attributes:
+        hessians: by path of a linear layer, mean of x x^T over its inputs, float32 [cols, cols].
+        fisher: by layer path, the output Fisher diagonal, float32 [rows]; [cols] of an embedding.
+        frequency: share of every token, float32 [vocabulary].
+        entropies: by path of a linear layer, of its input channels in nats, float32 [cols]. Empty unless a method
+            needs them.
+    """
 
     hessians: Mapping[str, Tensor]
     fisher: Mapping[str, Tensor]
@@ -37,12 +43,18 @@ class CalibrationStatistics:
 def gather_statistics(
     model: LoadedModel, text: Text, folder: Path, progress: Progress, *, seed: int, entropy: bool
 ) -> CalibrationStatistics:
-    """Input hessians and output Fisher of every layer, from the calibration text; kept in the work folder.
+    """Collect the calibration statistics, or read them from the work folder if they are there.
 
-    Those of a model that stays on disk stay there too.
+    The statistics of a model that stays on disk stay on disk too.
 
     Args:
-        seed: of what the Fisher information draws. entropy: whether channels' entropies are asked for.
+        folder: the work folder.
+        progress: called with the name of the step, the tokens read so far and the total.
+        seed: for drawing tokens from the model's predictions (Fisher information).
+        entropy: collect the entropies of input channels too.
+
+    Raises:
+        OSError: the disk is full.
     """
     ids = text.reading
     file = folder / "statistics.safetensors"
@@ -62,7 +74,7 @@ def gather_statistics(
         stored = {f"hessian.{p}": t for p, t in hessians.items()} | _vectors(
             model, ids, progress, seed=seed, entropy=entropy
         )
-        write_whole(file, save(stored))  # its own save_file hides a full disk in an error of another kind
+        write_whole(file, save(stored))  # save_file would hide a full disk behind another error
     parts = {
         kind: {n.removeprefix(f"{kind}."): t for n, t in stored.items() if n.startswith(f"{kind}.")}
         for kind in ("hessian", "fisher", "entropy")
@@ -85,7 +97,7 @@ def _vectors(
 def _gather_on_disk(
     model: LoadedModel, vectors: Mapping[str, torch.Tensor], ids: Reading, file: Path, progress: Progress
 ) -> None:
-    """The same file, with one hessian in memory at a time."""
+    """Write the same file with only one Hessian in memory at a time."""
     shapes = {f"hessian.{layer.path}": (layer.cols, layer.cols) for layer in linear_layers(model)}
     growing = GrowingFile(file.with_suffix(".partial"), shapes | {name: tuple(t.shape) for name, t in vectors.items()})
     for name, tensor in vectors.items():
@@ -113,6 +125,9 @@ def _stored_statistics(file: Path) -> dict[str, torch.Tensor] | None:
 
 
 def token_frequency(ids: Tensor, vocabulary: int) -> Tensor:
-    """Share of every token in a text, one added to each count so that no token is free, float32 [vocabulary]."""
+    """The share of every token in a text, float32 [vocabulary].
+
+    One is added to each count, so that no token has weight 0.
+    """
     counts = torch.bincount(ids, minlength=vocabulary).float() + 1
     return counts / counts.sum()

@@ -1,6 +1,6 @@
-"""ALPS: an N:M mask by ADMM over the layer's Hessian, and the best weights for a given mask by conjugate gradients.
+"""ALPS: an N:M mask by ADMM, and the best weights for a given mask by conjugate gradients.
 
-Meng et al., ALPS (NeurIPS 2024): minimise tr((B - W) H (B - W)^T) over B whose support is N:M.
+Meng et al., ALPS (NeurIPS 2024): minimise tr((B - W) H (B - W)^T) over all B with N:M support.
 """
 
 from __future__ import annotations
@@ -14,19 +14,26 @@ from toolchain.compress.masks import best_mask
 
 
 def damped(hessian: Tensor, damping: float) -> Tensor:
-    """H + damping mean(diag H) I in float64; a channel that calibration never saw gets the mean diagonal too."""
+    """H + damping mean(diag H) I, float64 [cols, cols].
+
+    A channel that was always zero in calibration gets the mean diagonal as well.
+    """
     h = hessian.double()
     mean = h.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     return h + torch.diag(damping * mean + (h.diagonal() == 0).double() * mean)
 
 
 def solve_masked(weight: Tensor, mask: Tensor, hessian: Tensor, iterations: int = 10) -> Tensor:
-    """B [rows, cols], zero outside the mask, with the least tr((B - W) H (B - W)^T): all rows at once.
+    """B [rows, cols], zero outside the mask, that minimises tr((B - W) H (B - W)^T).
 
-    Preconditioned conjugate gradients on M (H M b - H w) = 0 per row, Jacobi preconditioner (ALPS, section 3.3).
+    Solves M (H M b - H w) = 0 for all rows at once by conjugate gradients with a Jacobi preconditioner (ALPS,
+    section 3.3).
 
     Args:
-        weight: W [rows, cols]; hessian: positive definite [cols, cols]; mask: bool [rows, cols].
+        weight: W, float32 [rows, cols].
+        mask: bool [rows, cols].
+        hessian: H, positive definite [cols, cols].
+        iterations: of conjugate gradients.
     """
     h = hessian.double()
     kept = mask.double()
@@ -53,11 +60,11 @@ def solve_masked(weight: Tensor, mask: Tensor, hessian: Tensor, iterations: int 
 
 @dataclass(frozen=True)
 class Alps:
-    """The mask by ADMM with a growing penalty.
+    """Finds the mask by ADMM with a growing penalty.
 
     B = (H + rho I)^-1 (H W - V + rho D), D = the best N:M part of B + V / rho, V += rho (B - D), on columns scaled to
-    H_jj = 1; rho grows by 1.3, 1.2 or 1.1 every third round while more than 10 %, more than 0.5 % or any of the support
-    changed, and the mask stands when nothing changes any more (ALPS, section 3.2 and appendix).
+    H_jj = 1. Every third round rho is multiplied by 1.3, 1.2 or 1.1 if more than 10 %, more than 0.5 % or any of the
+    support changed. The rounds end when the support is stable (ALPS, section 3.2 and appendix).
     """
 
     damping: float = 0.01
@@ -65,7 +72,13 @@ class Alps:
     first_penalty: float = 0.1
 
     def mask(self, weight: Tensor, hessian: Tensor, keep: int, of: int, shared_rows: int = 1) -> Tensor:
-        """bool [rows, cols] with `keep` of every `of` inputs, for weight W [rows, cols] and H [cols, cols]."""
+        """The mask, bool [rows, cols], with `keep` of every `of` inputs.
+
+        Args:
+            weight: W, float32 [rows, cols].
+            hessian: H, [cols, cols].
+            shared_rows: number of consecutive rows that share one pattern.
+        """
         h = damped(hessian, self.damping)
         size = h.diagonal().sqrt()
         h = h / size / size[:, None]

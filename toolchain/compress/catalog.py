@@ -1,4 +1,4 @@
-"""The compression methods by name, and the one way to apply a choice to a weight matrix."""
+"""The compression methods by name, and the function that applies them to a weight matrix."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from toolchain.compress.corrected import correct
 from toolchain.compress.descent import Descent, descend_jointly
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import compress_jointly
+from toolchain.compress.layer_statistics import LayerStatistics
 from toolchain.compress.method import Method
-from toolchain.compress.pruners import PRUNERS, Pruner, Seen
+from toolchain.compress.pruners import PRUNERS, Pruner
 from toolchain.compress.recipe import Choice
 from toolchain.compress.rounding import Nearest, RangeSearch
 
 INTEGER_METHODS: tuple[Method, ...] = (Nearest(), RangeSearch(), Gptq(), Descent())
 
 METHODS: tuple[Method | Pruner, ...] = (*INTEGER_METHODS, *PRUNERS)
-"""Integer methods come first, which all formats know; then pruners, which N:M and decomposed ones know."""
+"""Integer methods, which every format supports, then pruners, which N:M and decomposed formats support."""
 
 JOINTLY: dict[str, Callable[[Tensor, Format, Tensor], Encoded]] = {
     Gptq.name: compress_jointly,
     Descent.name: descend_jointly,
 }
-"""How sparse, decomposed and four-bit float formats read the integer methods that look at the Hessian."""
+"""What the integer methods that use the Hessian do in sparse, decomposed and four-bit float formats."""
 
 
 def method_named(name: str) -> Method | Pruner:
@@ -57,7 +58,7 @@ def pruner_named(name: str) -> Pruner:
 
 
 def method_takes(name: str, fmt: Format) -> bool:
-    """Whether a method can bring a matrix into a format, whatever else stands in for it where it cannot."""
+    """Whether a method itself can bring a matrix into a format. See `method_for` for its substitutes."""
     method = method_named(name)
     if fmt.even:
         return any(name == m.name for m in INTEGER_METHODS)
@@ -67,10 +68,13 @@ def method_takes(name: str, fmt: Format) -> bool:
 
 
 def method_for(name: str, fmt: Format, *, linear: bool) -> str:
-    """The method that a layer gets in a format where `name` is asked for of the whole model.
+    """The method for one layer in a format when `name` is requested for the whole model.
 
-    Floats and signs are rounded to nearest. Layers that are looked up have no Hessian: range search. Pruning methods
-    give way to GPTQ in integer formats, `range` to nearest in sparse ones.
+    Floats and signs are rounded to nearest. Embeddings have no Hessian and get range search instead of methods that
+    need one. GPTQ replaces pruning methods in integer formats; nearest replaces `range` in sparse formats.
+
+    Args:
+        linear: whether the layer is a linear layer, not an embedding.
     """
     method = method_named(name)
     if fmt.even:
@@ -83,30 +87,35 @@ def method_for(name: str, fmt: Format, *, linear: bool) -> str:
 
 
 def compress(weight: Tensor, choice: Choice, hessian: Tensor | None, entropy: Tensor | None = None) -> Encoded:
-    """A weight matrix [rows, cols] as its choice stores it.
+    """Compress a weight matrix with a format and a method.
 
-    hessian: mean of x x^T [cols, cols]; entropy: of the input channels [cols], which esparse alone needs. Sparse,
-    decomposed and four-bit float formats are rounded with feedback by `gptq` and `descent`, and by magnitude and to
-    nearest by `nearest` and `range`.
+    In sparse, decomposed and four-bit float formats `gptq` and `descent` round with error feedback; `nearest` and
+    `range` prune by magnitude and round to nearest.
+
+    Args:
+        weight: [rows, cols].
+        choice: the format and the method.
+        hessian: mean of x x^T, [cols, cols]; None if it was not collected.
+        entropy: of the input channels, [cols]. Only esparse needs it.
 
     Raises:
-        SlmcError: the method cannot bring a matrix into this format, or lacks what calibration did not collect.
+        SlmcError: the method does not support this format, or a statistic that it needs was not collected.
     """
     fmt = format_named(choice.format)
 
     def encode(normalised: Float32) -> Encoded:
-        return _compressed(torch.from_numpy(normalised), fmt, choice, Seen(hessian, entropy))
+        return _compressed(torch.from_numpy(normalised), fmt, choice, LayerStatistics(hessian, entropy))
 
     return fmt.normally(weight.detach().float().numpy(), encode)
 
 
-def _compressed(w: Tensor, fmt: Format, choice: Choice, seen: Seen) -> Encoded:
-    """The same for a normalised matrix (exporters.formats.scales)."""
-    method, hessian = method_named(choice.method), seen.hessian
+def _compressed(w: Tensor, fmt: Format, choice: Choice, statistics: LayerStatistics) -> Encoded:
+    """Like `compress`, for a normalised matrix (exporters.formats.scales)."""
+    method, hessian = method_named(choice.method), statistics.hessian
     if fmt.correction:
         return correct(w, fmt.correction, _integer(method.name, fmt.correction.values), hessian)
     if fmt.patterned and any(p.name == choice.method for p in PRUNERS):
-        return pruner_named(choice.method).compress(w, fmt, seen)
+        return pruner_named(choice.method).compress(w, fmt, statistics)
     if fmt.even:
         (part,) = fmt.parts
         return fmt.from_plain(_integer(method.name, part.values).compress(w, part.values, hessian))

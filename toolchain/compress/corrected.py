@@ -1,4 +1,4 @@
-"""Integers with a correction: which diagonal or thin product, and which integers beside it."""
+"""Integer weights with a correction: a diagonal or a low-rank product is added to the integers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from toolchain.compress.gptq import Gptq
 from toolchain.compress.method import Method
 
 ROUNDS = 3
-"""Integers and a thin product are found in turn so often; each costs a pass of the method."""
+"""Alternations between integers and low-rank product. Each runs the method once."""
 
 
 def correct(weight: Tensor, fmt: Correction, method: Method, hessian: Tensor | None) -> Encoded:
-    """A matrix [rows, cols] float32 as integers by a method and what corrects them.
+    """A matrix as integers and their correction.
 
-    hessian: mean of x x^T [cols, cols], or None: then all inputs count alike, and the correction is the plain one.
+    Args:
+        weight: float32 [rows, cols].
+        method: rounds the integers.
+        hessian: mean of x x^T, [cols, cols]. None: all inputs have the same weight.
     """
     h = torch.eye(weight.shape[1]) if hessian is None else damped(hessian, Gptq.damping).float()
     return _thin(weight, fmt, method, hessian, h) if fmt.rank else _diagonal(weight, fmt, method, hessian, h)
 
 
 def _diagonal(weight: Tensor, fmt: Correction, method: Method, hessian: Tensor | None, h: Tensor) -> Encoded:
-    """The weight's own diagonal is taken out; then, integers given, the one with the least error tr(E H E^T):
+    """Round the matrix without its diagonal d, then choose the diagonal that minimises tr(E H E^T) for these integers:
     d_i + (E H)_ii / H_ii."""
     diagonal = weight.diagonal()
     values = method.compress(weight - torch.diag(diagonal), fmt.values, hessian)
@@ -36,8 +39,10 @@ def _diagonal(weight: Tensor, fmt: Correction, method: Method, hessian: Tensor |
 
 
 def _thin(weight: Tensor, fmt: Correction, method: Method, hessian: Tensor | None, h: Tensor) -> Encoded:
-    """Integers of what the product leaves, then the product closest to what they leave, in turn: that of the largest
-    singular values of E H^1/2, after SLiM, which takes the diagonal of H and one round."""
+    """Alternate between integers for W - L R and the product L R closest to the error E of the integers.
+
+    L R keeps the largest singular values of E H^1/2. SLiM does the same with the diagonal of H and in one round.
+    """
     values, vectors = torch.linalg.eigh(h.double())
     root = values.clamp_min(1e-12 * float(values[-1])).sqrt()
     product, best, least = torch.zeros_like(weight), None, float("inf")

@@ -1,9 +1,9 @@
-"""Coordinate descent on a frozen grid: every code is chosen again, now that all the others stand.
+"""Coordinate descent over the codes of a quantized matrix.
 
-One pass over the Hessian never comes back to a column that it has fixed. Here every column is visited again: with
-R = (W - Q) H the best value of column j, all others kept, is Q_j + R_j / H_jj, and its nearest grid value is the best
-on the grid, because the objective tr((W - Q) H (W - Q)^T) is quadratic in it (QuantEase, Behdin et al., arXiv
-2309.01885, section 3). Between sweeps the scale of every group takes its least-squares value for the codes it has.
+GPTQ never revisits a column. Coordinate descent updates every column again while all others are fixed. With
+R = (W - Q) H the optimum of column j is Q_j + R_j / H_jj. The objective tr((W - Q) H (W - Q)^T) is quadratic in the
+column, so the nearest grid value is the best one on the grid (QuantEase, Behdin et al., arXiv 2309.01885, section 3).
+Between sweeps the scale of every group is set to its least-squares value for the current codes.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ from toolchain.compress.grids import as_grid, round_to_grid, storable
 from toolchain.compress.joint import JointPass, layout_of
 
 BLOCK = 128
-"""Columns whose updates are kept apart before the rest of the residual follows in one product."""
+"""Columns per block. The residual of the other columns is updated once per block, with one matrix product."""
 
 SWEEPS = 4
-"""The fifth and later ones gain less than 1 % of the error."""
+"""Further sweeps reduce the error by less than 1 %."""
 
 Fix = Callable[[int, Tensor], Tensor]
-"""Column number and what it should be [rows] -> the grid values [rows] that it gets."""
+"""(column index, wanted values [rows]) -> the nearest grid values [rows]."""
 
 
 def sweep(values: Tensor, residual: Tensor, hessian: Tensor, fix: Fix) -> None:
-    """Visit every column once, in place.
+    """Update every column once, in place.
 
     Args:
-        values: Q [rows, cols]; residual: R = (W - Q) H [rows, cols], kept up to date.
+        values: Q, [rows, cols]; updated.
+        residual: R = (W - Q) H, [rows, cols]; updated.
         hessian: positive definite [cols, cols].
-        fix: gives every entry of a column the nearest of the values that it may have.
+        fix: rounds a column to its grid.
     """
     cols = values.shape[1]
     for start in range(0, cols, BLOCK):
         end = min(start + BLOCK, cols)
         inner = hessian[start:end, start:end]
         now, errors = (x[:, start:end].t().contiguous() for x in (values, residual))  # a column is contiguous
-        before = now.clone()  # `fix` may note its values where Q is
+        before = now.clone()  # `fix` may write to the memory of Q
         for j in range(end - start):
             changed = fix(start + j, now[j] + errors[j] / inner[j, j])
             errors.addr_(inner[j], changed - now[j], alpha=-1)
@@ -55,14 +56,17 @@ def sweep(values: Tensor, residual: Tensor, hessian: Tensor, fix: Fix) -> None:
 
 
 def best_scales(steps: Tensor, scales: Tensor, residual: Tensor, hessian: Tensor, size: int) -> Tensor:
-    """Scales [rows, groups] with the least error for codes that stay, one group after another.
+    """Least-squares scales [rows, groups] for fixed codes, one group after another.
 
-    With c a row's steps in a group, the error is quadratic in the scale and least at s + (R c) / (c H c), of which the
-    nearest float16 is taken; 0 steps say nothing of a scale, which then stays.
+    Let c be the steps of one row in a group. The error is quadratic in the scale s, with its minimum at
+    s + (R c) / (c H c), which is rounded to float16. A scale whose steps are all 0 is unchanged.
 
     Args:
-        steps: what codes stand for in units of their scale, [rows, cols]; 0 where a weight is none of these groups'.
-        residual: R = (W - Q) H [rows, cols], kept up to date; size: columns of a group.
+        steps: values of the codes in units of their scale, [rows, cols]; 0 for weights of another part.
+        scales: current scales, [rows, groups].
+        residual: R = (W - Q) H, [rows, cols]; updated.
+        hessian: [cols, cols].
+        size: columns per group.
     """
     fitted = scales.clone()
     for g, start in enumerate(range(0, steps.shape[1], size)):
@@ -78,7 +82,7 @@ def best_scales(steps: Tensor, scales: Tensor, residual: Tensor, hessian: Tensor
 
 @dataclass(frozen=True)
 class Descent:
-    """GPTQ, then sweeps of coordinate descent over codes and scales."""
+    """GPTQ followed by sweeps of coordinate descent over codes and scales."""
 
     damping: float = Gptq.damping
     sweeps: int = SWEEPS
@@ -108,15 +112,17 @@ class Descent:
 
 
 def descend_jointly(weight: Tensor, fmt: Format, hessian: Tensor, sweeps: int = SWEEPS) -> Encoded:
-    """A matrix [rows, cols] float32 in a sparse, decomposed or four-bit float format: the strongest that we know
-    without gradients.
+    """Compress a matrix into a sparse, decomposed or four-bit float format by coordinate descent.
 
-    The pattern is ALPS's, the kept weights solve their least squares, one pass rounds them, and sweeps go over codes
-    and scales. Since what is solved leaves an error that no kept weight can lower, rounding it is the whole problem
-    again. Outliers of a decomposed format are the kept weights with the largest w^2 H_jj.
+    ALPS chooses the pattern, masked least squares gives the kept weights, one GPTQ-like pass rounds them, and sweeps
+    improve codes and scales. The sweeps may compare with the solved weights instead of the original ones: at the
+    least-squares solution the rest of the error is constant. The outliers of a decomposed format are the kept weights
+    with the largest w^2 H_jj. This is our most accurate method without gradients.
 
     Args:
+        weight: float32 [rows, cols].
         hessian: mean of x x^T, [cols, cols].
+        sweeps: of coordinate descent; 0 leaves the rounding pass alone.
     """
     layout, h = layout_of(fmt), damped(hessian, Gptq.damping)
     kinds, solved = None, weight
@@ -143,5 +149,5 @@ def _fit_scales(run: JointPass, residual: Tensor, hessian: Tensor) -> None:
 
 
 def _spread(groups: Tensor, size: int, like: Tensor) -> Tensor:
-    """[rows, groups] as [rows, cols]."""
+    """Repeat [rows, groups] to [rows, cols]."""
     return groups.repeat_interleave(size, 1)[:, : like.shape[1]]

@@ -1,4 +1,4 @@
-"""GPTQ: columns are rounded one after another, each error made good by the columns that are still free."""
+"""GPTQ: rounds column by column and compensates each error in the columns that are not yet rounded."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from exporters.formats.parts import Values
 from toolchain.compress.grids import as_grid, grouped, round_to_grid, search_grid
 
 BLOCK = 128
-"""Columns whose updates are kept apart before the rest of the matrix follows in one product."""
+"""Columns per block. The columns after a block are updated once, with one matrix product."""
 
 
 def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
-    """U, upper triangular with U^T U = (H + damping mean(diag H) I)^-1, as float32 [cols, cols].
+    """U, upper triangular with U^T U = (H + damping mean(diag H) I)^-1, float32 [cols, cols].
 
-    Columns that calibration never saw get the mean diagonal, so that they are rounded by themselves.
+    Channels that were always zero in calibration get the mean diagonal, so that they are rounded independently.
+
+    Raises:
+        SlmcError: the Hessian is not finite.
     """
     h = hessian.double()
     mean = h.diagonal().mean()
@@ -35,10 +38,11 @@ def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Gptq:
-    """Frantar et al., GPTQ (arXiv 2210.17323), with the grid of every group found by range search when it is reached.
+    """GPTQ (Frantar et al., arXiv 2210.17323). Range search finds the grid of a group when its first column is reached.
 
     Fixing column j at value c costs (w_j - c)^2 / U_jj^2 and moves the columns k > j by -(w_j - c) / U_jj * U_jk.
-    The paper's damping is 0.01; ten times that forgives a short calibration text, unlike what the model will read.
+    The paper's damping is 0.01. We use ten times as much, because our calibration texts are short and may differ from
+    what the model will read.
     """
 
     damping: float = 0.1
@@ -52,7 +56,7 @@ class Gptq:
         return fmt.store(codes.to(torch.uint8).numpy(), as_grid(scales, zeros))
 
     def rounded(self, weight: Tensor, fmt: Values, hessian: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Codes [rows, cols], scales [rows, groups] and zeros likewise (None: the format's own), all float32."""
+        """Codes [rows, cols], scales and zeros [rows, groups], all float32. zeros None: the format's default."""
         factor = inverse_factor(hessian, self.damping)
         w, codes = weight.clone(), torch.empty_like(weight)
         importance = factor.diagonal().square().reciprocal()[None]
@@ -80,8 +84,8 @@ class Gptq:
 def _round_block(
     block: Tensor, factor: Tensor, scales: Tensor, zeros: Tensor | float, fmt: Values
 ) -> tuple[Tensor, Tensor]:
-    """Codes and scaled errors [rows, n] of one block [rows, n], its own updates included."""
-    columns = block.t().contiguous()  # [n, rows]: a column is contiguous
+    """Round one block [rows, n]; codes and scaled errors, both [rows, n]."""
+    columns = block.t().contiguous()  # [n, rows], so that a column is contiguous
     codes, errors = torch.empty_like(columns), torch.empty_like(columns)
     for j in range(len(columns)):
         codes[j] = round_to_grid(columns[j], scales, zeros, fmt.levels)

@@ -1,4 +1,4 @@
-"""Range search: for every group the scale (and zero) whose rounding error, weighted by importance, is smallest."""
+"""Range search: the scale and zero of every group with the smallest weighted rounding error."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from exporters.formats.parts import Grid, Values
 from exporters.formats.scales import stored_scales
 
 STEPS = 32
+"""Ranges tried per group (for symmetric grids: per sign, and the covering range)."""
 
 CHUNK_GROUPS = 2**16
-"""Groups that are searched together, so that the candidates' scales stay small."""
+"""Groups per call of the search. Bounds the memory of the candidate scales."""
 
 
 def storable(scales: Tensor) -> Tensor:
-    """Scales as float16 keeps them, away from zero and infinity."""
+    """Scales rounded to float16, clamped away from zero and infinity."""
     return torch.from_numpy(stored_scales(scales.numpy()))
 
 
 def round_to_grid(weight: Tensor, scales: Tensor, zeros: Tensor | float, levels: int) -> Tensor:
-    """The codes of weight [..., n], for scales and zeros that broadcast against it."""
+    """The codes of weight [..., n], as floats. scales and zeros broadcast against weight; levels: number of codes."""
     return (torch.round(weight / scales) + zeros).clamp_(0, levels - 1)
 
 
 def _candidates(grouped: Tensor, fmt: Values) -> tuple[Tensor, Tensor | None]:
-    """Scales and zeros (None: the format's own) to try, each [candidate, groups], for weights [groups, group].
+    """Candidate scales and zeros (None: the format's default), both [candidates, groups], for weights [groups, group].
 
     A symmetric grid may have a negative scale, which puts its longer side on the positive weights. The covering grid
-    comes first: where no input matters every error is zero, and the first is taken.
+    is the first candidate. It wins if all importances, and so all errors, are 0.
     """
     if fmt.symmetric:
         below, above = fmt.default_zero, fmt.levels - 1 - fmt.default_zero
@@ -45,9 +46,14 @@ def _candidates(grouped: Tensor, fmt: Values) -> tuple[Tensor, Tensor | None]:
 
 
 def search_grid(grouped: Tensor, fmt: Values, importance: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The best scales and zeros [rows, groups] for weights [rows, groups, group], importance [1, groups, group].
+    """The scales and zeros that minimise sum_k importance_k (w_k - scale (code_k - zero))^2 over a list of ranges.
 
-    Minimises sum_k importance_k (w_k - scale (code_k - zero))^2 over a fixed list of ranges.
+    Args:
+        grouped: weights, float32 [rows, groups, group].
+        importance: float32 [1, groups, group].
+
+    Returns:
+        Scales and zeros (None: the format's default), both float32 [rows, groups].
     """
     rows, per_row, size = grouped.shape
     scales, zeros = torch.empty(rows, per_row), None if fmt.symmetric else torch.empty(rows, per_row)
@@ -63,7 +69,7 @@ def search_grid(grouped: Tensor, fmt: Values, importance: Tensor) -> tuple[Tenso
 
 
 def _best(weights: Tensor, importance: Tensor, scales: Tensor, zeros: Tensor | None, fmt: Values) -> Tensor:
-    """Index of the best candidate of every group, int64 [1, groups]."""
+    """The index of the best candidate of every group, int64 [1, groups]."""
     groups, size = weights.shape
     best = torch.empty(groups, dtype=torch.int32)
     scales = scales.contiguous()
@@ -77,10 +83,11 @@ def _best(weights: Tensor, importance: Tensor, scales: Tensor, zeros: Tensor | N
 
 
 def grouped(x: Tensor, fmt: Values) -> Tensor:
-    """[rows, cols] as [rows, groups, group], zeros after the last column."""
+    """[rows, cols] as [rows, groups, group], padded with zeros."""
     size, groups = fmt.group_size(x.shape[1]), fmt.groups(x.shape[1])
     return torch.nn.functional.pad(x, (0, size * groups - x.shape[1])).view(x.shape[0], groups, size)
 
 
 def as_grid(scales: Tensor, zeros: Tensor | None) -> Grid:
+    """Scales and zeros, both [rows, groups], as a grid of numpy arrays."""
     return Grid(scales.numpy(), None if zeros is None else zeros.numpy())

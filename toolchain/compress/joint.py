@@ -1,9 +1,9 @@
-"""Pruning, decomposition and rounding in one pass over the Hessian, each error made good by the columns still free.
+"""Pruning, decomposition and rounding in one pass over the columns, with error feedback.
 
-Fixing column j at a value c, which is zero where the weight is pruned and a value of its part's grid elsewhere, costs
-(w_j - c)^2 / U_jj^2 and moves the columns k > j by -(w_j - c) / U_jj * U_jk: pruning and rounding are the same step
-(SparseGPT, Frantar and Alistarh, arXiv 2301.00774, section 3). SDQ's decomposition (arXiv 2406.13868) chooses its
-outliers in the same place, so that no part of the error is left without an answer.
+Fixing column j at value c costs (w_j - c)^2 / U_jj^2 and moves the columns k > j by -(w_j - c) / U_jj * U_jk. The
+value c is zero for a pruned weight and a grid value of its part otherwise, so pruning and rounding are the same step
+(SparseGPT, Frantar and Alistarh, arXiv 2301.00774, section 3). The outliers of SDQ's decomposition (arXiv 2406.13868)
+are chosen in the same pass, so that later columns compensate their error too.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ from toolchain.compress.masks import in_groups, per_pattern
 from toolchain.compress.values import decoded_steps, fit_table, round_values
 
 BLOCK = 128
-"""Columns whose updates are kept apart before the rest of the matrix follows; a multiple of every period."""
+"""Columns per block, a multiple of every period. The columns after a block are updated once, with one product."""
 
 PRUNED = 0
-"""In an array of kinds; 1 is the first part of a format, 2 the second."""
+"""The kind of a pruned weight. 1 is the first part of a format, 2 the second."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One set of stored values: their format (None: any number, so that only pruning is left), and how many of every
-    period it keeps."""
+    """One set of stored values.
+
+    Attributes:
+        values: their number format; None leaves them unrounded, so that the pass only prunes.
+        kept: weights of this part per period.
+    """
 
     values: Values | None
     kept: int
@@ -38,14 +42,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a format asks of a pass: its parts, the most important weights going to the first; rows of one pattern."""
+    """The parts of a format, the period of its pattern in inputs, and the rows that share one pattern.
+
+    The most important weights go to the first part.
+    """
 
     parts: tuple[Part, ...]
     period: int
     pattern_rows: int = 1
 
     def kinds(self, score: Tensor) -> Tensor:
-        """The part of every weight, int8 [rows, cols], PRUNED where it has none; score [rows, cols] >= 0."""
+        """The part of every weight, int8 [rows, cols]; PRUNED if it is in none. score: [rows, cols] >= 0."""
         rows, cols = score.shape
         summed = per_pattern(in_groups(score, self.period, -1.0), self.pattern_rows)
         order = summed.sort(dim=-1, descending=True, stable=True).indices
@@ -58,24 +65,25 @@ class Layout:
 
 
 def layout_of(fmt: Format) -> Layout:
-    """Of a format that has parts; they have one period."""
+    """The layout of a format with parts. All parts have the same period."""
     first = fmt.parts[0]
     return Layout(tuple(Part(part.values, part.kept) for part in fmt.parts), first.period, first.pattern_rows)
 
 
 def prune(weight: Tensor, layout: Layout, hessian: Tensor, kinds: Tensor | None = None) -> Tensor:
-    """SparseGPT without rounding: the matrix [rows, cols] with zeros where its layout's only part keeps nothing."""
+    """SparseGPT without rounding: the matrix [rows, cols] with zeros where the layout's only part keeps nothing."""
     run = JointPass(weight, layout, hessian, kinds)
     run.all_columns()
     return run.values
 
 
 def compress_jointly(weight: Tensor, fmt: Format, hessian: Tensor, kinds: Tensor | None = None) -> Encoded:
-    """A matrix [rows, cols] float32 in a sparse, decomposed or four-bit float format.
+    """Compress a matrix into a sparse, decomposed or four-bit float format in one pass.
 
     Args:
+        weight: float32 [rows, cols].
         hessian: mean of x x^T, [cols, cols].
-        kinds: which part every weight goes to, int8 [rows, cols]; chosen on the way by w^2 / U_jj^2 if not given.
+        kinds: the part of every weight, int8 [rows, cols]. None: chosen during the pass by w^2 / U_jj^2.
     """
     run = JointPass(weight, layout_of(fmt), hessian, kinds)
     run.all_columns()
@@ -83,8 +91,13 @@ def compress_jointly(weight: Tensor, fmt: Format, hessian: Tensor, kinds: Tensor
 
 
 class JointPass:
-    """One walk over the columns of a matrix. kinds, codes, values: of every weight, [rows, cols]; scales: of every
-    part, [rows, groups]; sizes: columns of a group, of every part."""
+    """One pass over the columns of a matrix.
+
+    Attributes:
+        kinds, codes, values: of every weight, [rows, cols].
+        scales: of every part, [rows, groups].
+        sizes: columns per group, of every part.
+    """
 
     def __init__(self, weight: Tensor, layout: Layout, hessian: Tensor, kinds: Tensor | None) -> None:
         rows, cols = weight.shape
@@ -97,6 +110,7 @@ class JointPass:
         self.scales = [torch.ones(rows, -(-cols // size)) for size in self.sizes]
 
     def all_columns(self) -> None:
+        """Fix every column, from the first to the last."""
         cols = self.weight.shape[1]
         for start in range(0, cols, BLOCK):
             end = min(start + BLOCK, cols)
@@ -104,8 +118,8 @@ class JointPass:
             self.weight[:, end:] -= errors @ self.factor[start:end, end:]
 
     def _block(self, start: int, end: int) -> Tensor:
-        """Fix the columns of a block; their scaled errors [rows, columns]."""
-        block = self.weight[:, start:end].t().contiguous()  # [columns, rows]: a column is contiguous
+        """Fix the columns of a block and return their scaled errors, [rows, columns]."""
+        block = self.weight[:, start:end].t().contiguous()  # [columns, rows], so that a column is contiguous
         errors = torch.empty_like(block)
         for j in range(end - start):
             self._begin(start + j, block[j:])
@@ -115,7 +129,7 @@ class JointPass:
         return errors.t()
 
     def _begin(self, at: int, rest: Tensor) -> None:
-        """Grids of the groups and parts of the period that begin at a column; rest: the block from there on."""
+        """Choose grids for groups, and kinds for a period, that begin at this column. rest: the block from here on."""
         for number, size in enumerate(self.sizes):
             if at % size == 0:
                 self._fit(number, at, self._current(at, size, rest))
@@ -125,13 +139,16 @@ class JointPass:
             self.kinds[:, at : at + now.shape[1]] = self.layout.kinds(score)
 
     def _current(self, at: int, count: int, rest: Tensor) -> Tensor:
-        """`count` columns from `at` on as they are now, [rows, count]; columns behind the block wait for its end."""
+        """`count` columns from `at` on with their updates so far, [rows, count].
+
+        Columns after the block are updated at its end.
+        """
         inside = rest[:count].t()
         behind = self.weight[:, at + inside.shape[1] : at + count]
         return torch.cat([inside, behind], 1) if behind.shape[1] else inside
 
     def _fit(self, number: int, at: int, weights: Tensor) -> None:
-        """The grid of one part for one group, by the weights that would go to that part now."""
+        """Choose the grid of one part for one group, from the weights that currently belong to that part."""
         importance = self.importance[at : at + weights.shape[1]]
         kinds = self.kinds[:, at : at + weights.shape[1]]
         if not self.given:
@@ -147,7 +164,7 @@ class JointPass:
         self.scales[number][:, at // self.sizes[number]] = scales
 
     def fixed(self, at: int, column: Tensor) -> Tensor:
-        """The values [rows] that a column gets, its codes noted."""
+        """Round a column [rows] to its grids, record its codes and values, and return the values."""
         kinds, value, codes = self.kinds[:, at], torch.zeros_like(column), torch.zeros_like(column)
         for number, part in enumerate(self.layout.parts):
             scales = self.scales[number][:, at // self.sizes[number]]
@@ -158,13 +175,13 @@ class JointPass:
         return value
 
     def steps(self, number: int) -> Tensor:
-        """What the codes of a part stand for in units of its scales, [rows, cols]; 0 where weights are not its own."""
+        """The values of a part in units of its scales, [rows, cols]; 0 for weights of other parts."""
         values = self.layout.parts[number].values
         if values is None:
             return torch.where(self.kinds == number + 1, self.values, 0.0)
         return torch.where(self.kinds == number + 1, decoded_steps(self.codes, values), 0.0)
 
     def stored(self, fmt: Format) -> Encoded:
-        """The matrix in the format whose layout this is."""
+        """The matrix in its format."""
         codes, grids = self.codes.to(torch.uint8).numpy(), [Grid(s.numpy(), None) for s in self.scales]
         return fmt.join([((self.kinds == i + 1).numpy(), codes, grid) for i, grid in enumerate(grids)])

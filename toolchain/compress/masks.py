@@ -1,4 +1,4 @@
-"""N:M masks: which weights of every group of M inputs stay, given their scores."""
+"""N:M masks: the weights with the highest scores in every group of M inputs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch import Tensor
 from exporters.artifact.errors import SlmcError
 
 SHARED_ROWS = 16
-"""Rows that use one pattern together in a format such as 4:8x16."""
+"""Rows that share one pattern in a format such as 4:8x16."""
 
 
 def in_groups(score: Tensor, of: int, rest: float) -> Tensor:
-    """[rows, cols] as [rows, groups, of], `rest` after the last column."""
+    """[rows, cols] as [rows, groups, of], padded with `rest`."""
     rows, cols = score.shape
     groups = -(-cols // of)
     return torch.nn.functional.pad(score, (0, groups * of - cols), value=rest).view(rows, groups, of)
 
 
 def best_mask(score: Tensor, keep: int, of: int, shared_rows: int = 1) -> Tensor:
-    """True for the `keep` highest of every `of` neighbouring inputs; of equal scores the first stays.
+    """True for the `keep` highest scores of every `of` neighbouring inputs. The first of equal scores is kept.
 
     Args:
         score: [rows, cols], at least 0.
-        shared_rows: so many consecutive rows use one pattern, that with the largest sum of their scores.
+        shared_rows: number of consecutive rows that share one pattern, chosen by the sums of their scores.
 
     Returns:
         bool [rows, cols]. A last group of fewer than `of` inputs keeps at most `keep` of them.
@@ -49,8 +49,3 @@ def per_pattern(grouped: Tensor, shared_rows: int) -> Tensor:
     blocks = -(-rows // shared_rows)
     padded = torch.nn.functional.pad(grouped, (0, 0, 0, 0, 0, blocks * shared_rows - rows))
     return padded.view(blocks, shared_rows, *grouped.shape[1:]).sum(1)
-
-
-def retained(score: Tensor, mask: Tensor) -> float:
-    """Share of the total score that a mask keeps: what a permutation of channels tries to raise."""
-    return float(score[mask].double().sum() / score.double().sum())

@@ -1,4 +1,4 @@
-"""What a compression method is: from a weight matrix and what calibration saw of its input, to stored planes."""
+"""The interface of compression methods for evenly spaced values."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ from exporters.formats.parts import Values
 
 
 class Method(Protocol):
-    """One way to choose codes and scales for evenly spaced values."""
+    """A way to choose codes and scales for evenly spaced values."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def needs_hessian(self) -> bool:
-        """Whether the hessian of the layer's inputs must be given."""
+        """Whether the method needs the layer's Hessian."""
         ...
 
     def compress(self, weight: Tensor, fmt: Values, hessian: Tensor | None) -> Encoded:
-        """weight [rows, cols] float32, normalised (exporters.formats.scales);
-        hessian [cols, cols] = mean of x x^T over calibration tokens, or None."""
+        """Compress a weight matrix.
+
+        Args:
+            weight: normalised (exporters.formats.scales), float32 [rows, cols].
+            fmt: the number format.
+            hessian: mean of x x^T over calibration tokens, [cols, cols]; None if it was not collected.
+
+        Raises:
+            SlmcError: the method needs a Hessian and there is none.
+        """
         ...

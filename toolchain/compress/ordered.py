@@ -1,4 +1,4 @@
-"""Pruning of channels in an order that keeps more: E-Sparse's shuffles and RIA's permutation around a score."""
+"""N:M pruning after a permutation of the input channels: E-Sparse's shuffles and RIA's permutation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from exporters.artifact.errors import SlmcError
+from toolchain.compress.layer_statistics import LayerStatistics
 from toolchain.compress.permutation import assigned, block_swaps, serpentine
-from toolchain.compress.pruners import Scored, Seen
+from toolchain.compress.pruners import Scored
 from toolchain.compress.scores import ESparse, Ria
 
 Order = Callable[[Tensor, int, int], Tensor]
-"""From scores [rows, cols], N and M to an order of the channels, int64 [cols] (toolchain.compress.permutation)."""
+"""(scores [rows, cols], N, M) -> order of the channels, int64 [cols] (toolchain.compress.permutation)."""
 
 
 def shuffled(score: Tensor, keep: int, of: int) -> Tensor:
@@ -25,9 +26,10 @@ def shuffled(score: Tensor, keep: int, of: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Ordered:
-    """A score's pruning after its channels have been put in order; the result stands in the original order again.
+    """Prunes by a score in a permuted channel order. The result is in the original order again.
 
-    The order costs nothing where the layer before can give its outputs in it, and one gather of the inputs elsewhere.
+    The permutation is free at run time if the previous layer can produce its outputs in this order. Otherwise it costs
+    one gather of the inputs.
     """
 
     name: str
@@ -38,13 +40,15 @@ class Ordered:
     def needs_entropy(self) -> bool:
         return self.scored.needs_entropy
 
-    def prune(self, weight: Tensor, keep: int, of: int, seen: Seen) -> Tensor:
-        """weight [rows, cols] float32 with `keep` of every `of` inputs that are neighbours in the order."""
-        order = self.order(self.scored.scores(weight, seen), keep, of)
-        entropy = None if seen.entropy is None else seen.entropy[order]
-        hessian = None if seen.hessian is None else seen.hessian[order][:, order]
+    def prune(self, weight: Tensor, keep: int, of: int, statistics: LayerStatistics) -> Tensor:
+        """weight [rows, cols] float32 with `keep` of every `of` inputs that are neighbours in the order.
+
+        Raises:
+            SlmcError: a statistic that the score needs was not collected.
+        """
+        order = self.order(self.scored.scores(weight, statistics), keep, of)
         pruned = torch.empty_like(weight)
-        pruned[:, order] = self.scored.prune(weight[:, order], keep, of, Seen(hessian, entropy))
+        pruned[:, order] = self.scored.prune(weight[:, order], keep, of, statistics.reordered(order))
         return pruned
 
 
@@ -55,7 +59,7 @@ ORDERED: tuple[Ordered, ...] = (
 
 
 def ordered_named(name: str) -> Ordered:
-    """The pruning in order of that name.
+    """The permuted pruning method of that name.
 
     Raises:
         SlmcError: there is none.
@@ -63,4 +67,4 @@ def ordered_named(name: str) -> Ordered:
     for ordered in ORDERED:
         if ordered.name == name:
             return ordered
-    raise SlmcError(f"unknown pruning in order {name!r}; allowed are {', '.join(o.name for o in ORDERED)}")
+    raise SlmcError(f"unknown permuted pruning method {name!r}; allowed are {', '.join(o.name for o in ORDERED)}")

@@ -1,7 +1,7 @@
-"""Orders of a layer's input channels that let an N:M mask keep more: shuffles, swaps, assignment.
+"""Permutations of a layer's input channels with which an N:M mask keeps a larger score.
 
-An order is int64 [cols]: position p of the shuffled matrix holds channel order[p] of the original. Every function here
-takes scores [rows, cols] and returns such an order; none looks at anything else.
+An order is int64 [cols]: position p of the permuted matrix holds channel order[p] of the original. Every function
+computes an order from scores [rows, cols] alone.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from toolchain.compress.masks import in_groups
 
 
 def kept_score(score: Tensor, keep: int, of: int) -> float:
-    """Sum of the scores that the best N:M mask keeps."""
+    """The sum of the scores that the best N:M mask keeps."""
     return float(in_groups(score, of, 0.0).topk(keep, -1).values.double().sum())
 
 
 def serpentine(score: Tensor, of: int) -> Tensor:
-    """Channels sorted by their score and dealt to and fro over the groups, so that each gets one of every quantile.
+    """Deal the channels, sorted by score, to the groups in serpentine order: each group gets one channel per quantile.
 
-    E-Sparse's global naive shuffle (arXiv 2310.15929, section 3.3) deals sorted channels over groups; the turning of
-    every other round is RIA's heuristic channel reallocation (ICLR 2024, section 3.3).
+    E-Sparse's global naive shuffle (arXiv 2310.15929, section 3.3) deals sorted channels to groups. RIA's heuristic
+    channel reallocation (ICLR 2024, section 3.3) reverses the direction in every other round.
     """
     cols = score.shape[1]
     ranked = score.sum(0).argsort(dim=0, descending=True, stable=True)
@@ -43,9 +43,13 @@ def serpentine(score: Tensor, of: int) -> Tensor:
 
 
 def block_swaps(score: Tensor, keep: int, of: int, block: int = 256, tries: int = 2000, seed: int = 0) -> Tensor:
-    """Greedy swaps of two channels of different groups within a block of channels, kept where more score stays.
+    """Swap random channels of different groups within a block of channels if the mask then keeps a larger score.
 
-    E-Sparse's local block shuffle (section 3.3): the cost is that of `tries` swaps per block, not of all pairs.
+    This is E-Sparse's local block shuffle (section 3.3).
+
+    Args:
+        block: channels per block.
+        tries: swaps tried per block.
     """
     cols = score.shape[1]
     order = torch.arange(cols)
@@ -59,7 +63,7 @@ def block_swaps(score: Tensor, keep: int, of: int, block: int = 256, tries: int 
 
 
 def _swapped(score: Tensor, keep: int, of: int, tries: int, generator: np.random.Generator) -> Tensor:
-    """The order of one block [rows, n], n a multiple of `of`, after `tries` random swaps."""
+    """The order of one block [rows, n] after `tries` random swaps; n is a multiple of `of`."""
     columns = score.t().contiguous().numpy()
     groups = len(columns) // of
     order = np.arange(len(columns)).reshape(groups, of)
@@ -80,8 +84,11 @@ def _swapped(score: Tensor, keep: int, of: int, tries: int, generator: np.random
 
 
 def assigned(score: Tensor, keep: int, of: int) -> Tensor:
-    """For each of the `of` places of a group in turn: the channels there are dealt anew to the groups by linear
-    assignment, given the other places (RIA, ICLR 2024, section 3.3). Starts from the serpentine order."""
+    """Reassign channels to groups by linear assignment, one place of the groups after another.
+
+    For each of the `of` places the channels there are distributed over the groups so that the kept score is largest,
+    given the channels at the other places (RIA, ICLR 2024, section 3.3). Starts from the serpentine order.
+    """
     cols = score.shape[1]
     whole = cols - cols % of
     order = serpentine(score, of)
@@ -94,7 +101,7 @@ def assigned(score: Tensor, keep: int, of: int) -> Tensor:
         others = [k for k in range(of) if k != place]
         fixed = columns[places[:, others]]  # [groups, of - 1, rows]
         candidates = columns[places[:, place]]  # [groups, rows]
-        # With v the lowest score that is kept of the others, a candidate c adds max(c - v, 0).
+        # If v is the lowest kept score of the others, a candidate c adds max(c - v, 0).
         lowest = fixed.topk(keep, 1).values[:, -1]
         gain = torch.stack([(candidates - v).clamp_min(0).sum(1) for v in lowest])
         _, chosen = linear_sum_assignment(gain.numpy(), maximize=True)
@@ -107,10 +114,10 @@ _SPLITS = [s for s in itertools.combinations(range(8), 4) if 0 in s]
 
 
 def stripes(score: Tensor, keep: int = 2, rounds: int = 20) -> Tensor:
-    """Exact search over pairs of groups of four: the best of the 35 ways to split their eight channels.
+    """Search all pairs of groups of four for the best of the 35 ways to split their eight channels.
 
-    All pairs are scored, the best disjoint improvements are made, until none is left or `rounds` are over
-    (Pool and Yu, NeurIPS 2021, section 4). For M = 4 only; costs cols^2 / 32 pairs x 35 splits x rows per round.
+    Every round scores all pairs and applies the best disjoint improvements, until none is left (Pool and Yu, NeurIPS
+    2021, section 4). Only for M = 4. A round costs cols^2 / 32 pairs x 35 splits x rows.
     """
     cols = score.shape[1]
     whole = cols - cols % 4
@@ -131,7 +138,7 @@ def stripes(score: Tensor, keep: int = 2, rounds: int = 20) -> Tensor:
 
 
 def _stripe_moves(columns: Tensor, groups: Tensor, splits: Tensor, keep: int) -> list[tuple[float, int, int, Tensor]]:
-    """(gain, group, group, their eight channels in the best new order) of every pair, best first."""
+    """(gain, group, group, their eight channels in the best order) of every pair that improves, best first."""
     now = columns[groups].topk(keep, 1).values.sum((1, 2))
     moves = []
     for a in range(len(groups)):

@@ -1,4 +1,4 @@
-"""Methods for N:M and decomposed formats by name: masks by a score, SparseGPT, ALPS; to floats or to a format."""
+"""Pruning methods for N:M and decomposed formats: masks by a score, SparseGPT and ALPS."""
 
 from __future__ import annotations
 
@@ -8,57 +8,45 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded, Format
 from toolchain.compress.alps import Alps, damped, solve_masked
 from toolchain.compress.descent import descend_jointly
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import Layout, Part, compress_jointly, layout_of, prune
-from toolchain.compress.scores import Channels, ESparse, Magnitude, PruningMetric, Ria, Wanda
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What calibration saw of a layer's inputs.
-
-    hessian: mean of x x^T, float32 [cols, cols]; entropy: of every channel in nats, float32 [cols]
-    (toolchain.calibration.entropy). None where it was not collected.
-    """
-
-    hessian: Tensor | None = None
-    entropy: Tensor | None = None
-
-    def channels(self, cols: int) -> Channels:
-        square = torch.ones(cols) if self.hessian is None else self.hessian.diagonal()
-        return Channels(square, self.entropy)
+from toolchain.compress.layer_statistics import LayerStatistics
+from toolchain.compress.scores import ESparse, Magnitude, PruningMetric, Ria, Wanda
 
 
 class Pruner(Protocol):
-    """One way to bring a matrix into an N:M pattern."""
+    """A method that brings a matrix into an N:M pattern."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def needs_hessian(self) -> bool:
-        """Whether the hessian of the layer's inputs must be given."""
+        """Whether the method needs the layer's Hessian."""
         ...
 
     @property
     def needs_entropy(self) -> bool:
-        """Whether the entropy of the input channels must be given."""
+        """Whether the method needs the entropy of the input channels."""
         ...
 
     def takes(self, fmt: Format) -> bool:
-        """Whether it can bring a matrix into a format."""
+        """Whether the method can bring a matrix into this format."""
         ...
 
-    def prune(self, weight: Tensor, keep: int, of: int, seen: Seen) -> Tensor:
-        """weight [rows, cols] float32 with `keep` of every `of` inputs, the others zero; nothing is rounded."""
+    def prune(self, weight: Tensor, keep: int, of: int, statistics: LayerStatistics) -> Tensor:
+        """weight [rows, cols] float32, unrounded, with `keep` of every `of` inputs and zeros elsewhere.
+
+        Raises:
+            SlmcError: a statistic that the method needs was not collected.
+        """
         ...
 
-    def compress(self, weight: Tensor, fmt: Format, seen: Seen) -> Encoded:
-        """weight [rows, cols] float32 as the format stores it."""
+    def compress(self, weight: Tensor, fmt: Format, statistics: LayerStatistics) -> Encoded:
+        """weight [rows, cols] float32 in a format. Raises SlmcError like `prune`."""
         ...
 
 
@@ -66,19 +54,8 @@ def _pattern(keep: int, of: int) -> Layout:
     return Layout((Part(None, keep),), of)
 
 
-def hessian_of(name: str, seen: Seen) -> Tensor:
-    """The hessian that a method needs.
-
-    Raises:
-        SlmcError: it was not collected.
-    """
-    if seen.hessian is None:
-        raise SlmcError(f"{name} needs calibration; choose method nearest or magnitude where there is none")
-    return seen.hessian
-
-
 def stored_nearest(weight: Tensor, fmt: Format, kinds: Tensor) -> Encoded:
-    """Every weight [rows, cols] to the nearest value of its part's covering grid; kinds as in `Layout.kinds`."""
+    """Round every weight [rows, cols] to nearest on the covering grid of its part. kinds: see `Layout.kinds`."""
     parts = []
     for number, part in enumerate(fmt.parts, 1):
         mask = (kinds == number).numpy()
@@ -90,10 +67,10 @@ def stored_nearest(weight: Tensor, fmt: Format, kinds: Tensor) -> Encoded:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a score ranks highest is kept as it is, then rounded to the nearest: no error is made good by other weights.
+    """Keeps the weights with the highest scores and rounds them to nearest, without error feedback.
 
-    In a decomposed format the highest become outliers, the next inliers: SDQ as published, which prunes, decomposes and
-    rounds one after the other (Jeong et al., arXiv 2406.13868, section 4).
+    In a decomposed format the highest scores become outliers and the next ones inliers. This is SDQ as published: it
+    prunes, then decomposes, then rounds (Jeong et al., arXiv 2406.13868, section 4).
     """
 
     score: PruningMetric
@@ -113,21 +90,19 @@ class Scored:
     def takes(self, fmt: Format) -> bool:
         return fmt.patterned
 
-    def scores(self, weight: Tensor, seen: Seen) -> Tensor:
-        if self.needs_hessian:
-            hessian_of(self.name, seen)
-        return self.score(weight, seen.channels(weight.shape[1]))
+    def scores(self, weight: Tensor, statistics: LayerStatistics) -> Tensor:
+        return self.score(weight, statistics)
 
-    def prune(self, weight: Tensor, keep: int, of: int, seen: Seen) -> Tensor:
-        return weight * (_pattern(keep, of).kinds(self.scores(weight, seen)) > 0)
+    def prune(self, weight: Tensor, keep: int, of: int, statistics: LayerStatistics) -> Tensor:
+        return weight * (_pattern(keep, of).kinds(self.scores(weight, statistics)) > 0)
 
-    def compress(self, weight: Tensor, fmt: Format, seen: Seen) -> Encoded:
-        return stored_nearest(weight, fmt, layout_of(fmt).kinds(self.scores(weight, seen)))
+    def compress(self, weight: Tensor, fmt: Format, statistics: LayerStatistics) -> Encoded:
+        return stored_nearest(weight, fmt, layout_of(fmt).kinds(self.scores(weight, statistics)))
 
 
 @dataclass(frozen=True)
 class SparseGpt:
-    """SparseGPT (Frantar and Alistarh, arXiv 2301.00774): masks and values chosen column by column, with feedback."""
+    """SparseGPT (Frantar and Alistarh, arXiv 2301.00774): masks and values column by column, with error feedback."""
 
     name: str = "sparsegpt"
     needs_hessian: bool = True
@@ -136,18 +111,18 @@ class SparseGpt:
     def takes(self, fmt: Format) -> bool:
         return fmt.patterned
 
-    def prune(self, weight: Tensor, keep: int, of: int, seen: Seen) -> Tensor:
-        return prune(weight, _pattern(keep, of), hessian_of(self.name, seen))
+    def prune(self, weight: Tensor, keep: int, of: int, statistics: LayerStatistics) -> Tensor:
+        return prune(weight, _pattern(keep, of), statistics.required_hessian(self.name))
 
-    def compress(self, weight: Tensor, fmt: Format, seen: Seen) -> Encoded:
-        return compress_jointly(weight, fmt, hessian_of(self.name, seen))
+    def compress(self, weight: Tensor, fmt: Format, statistics: LayerStatistics) -> Encoded:
+        return compress_jointly(weight, fmt, statistics.required_hessian(self.name))
 
 
 @dataclass(frozen=True)
 class AlpsPruner:
-    """The mask by ADMM, the kept weights by masked least squares; rounding, with feedback, on the mask as it is.
+    """ALPS (Meng et al., NeurIPS 2024): the mask by ADMM, the kept weights by masked least squares.
 
-    Meng et al., ALPS (NeurIPS 2024); `descent` without its sweeps.
+    A format is then rounded with error feedback on this mask, as in `descent` but without its sweeps.
     """
 
     name: str = "alps"
@@ -157,13 +132,13 @@ class AlpsPruner:
     def takes(self, fmt: Format) -> bool:
         return fmt.patterned
 
-    def prune(self, weight: Tensor, keep: int, of: int, seen: Seen) -> Tensor:
-        hessian = hessian_of(self.name, seen)
+    def prune(self, weight: Tensor, keep: int, of: int, statistics: LayerStatistics) -> Tensor:
+        hessian = statistics.required_hessian(self.name)
         mask = Alps(Gptq.damping).mask(weight, hessian, keep, of)
         return solve_masked(weight, mask, damped(hessian, Gptq.damping))
 
-    def compress(self, weight: Tensor, fmt: Format, seen: Seen) -> Encoded:
-        return descend_jointly(weight, fmt, hessian_of(self.name, seen), sweeps=0)
+    def compress(self, weight: Tensor, fmt: Format, statistics: LayerStatistics) -> Encoded:
+        return descend_jointly(weight, fmt, statistics.required_hessian(self.name), sweeps=0)
 
 
 PRUNERS: tuple[Pruner, ...] = (

@@ -1,4 +1,4 @@
-"""The compressed model in torch: the fp32 model's twin whose layers are exchanged one by one."""
+"""The quantized model in torch: a copy of the fp32 model whose layers are replaced according to a recipe."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from toolchain.model.streamed import Read, Streamed
 
 
 class QuantizedModel:
-    """A model that shares every tensor with the original until a recipe says otherwise.
+    """A model that shares all tensors with the original, except those of the layers in its current recipe.
 
-    Layers of a streamed model stay streamed: they are decoded for every product.
+    The layers of a model that stays on disk are decoded again for every product.
     """
 
     def __init__(self, model: LoadedModel, encoded: Callable[[str, Choice], Encoded]) -> None:
+        """encoded: compresses the layer of a path."""
         self.module = sharing_copy(model.module)
         if isinstance(self.module, CachedModel):
             self.module.kv_cache = model.kv_cache
@@ -38,7 +39,10 @@ class QuantizedModel:
         self._hooks: dict[str, RemovableHandle] = {}
 
     def apply(self, recipe: Recipe) -> LanguageModel:
-        """The model with exactly these layers compressed, all others as they were."""
+        """The model with exactly these layers compressed and all others as in the original.
+
+        The same module is changed and returned by every call.
+        """
         for path in self._now.keys() - recipe.keys():
             self._restore(path)
             self._keep_inputs(path)

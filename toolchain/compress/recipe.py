@@ -1,16 +1,16 @@
-"""What shall happen to every layer: a total map from layer path to format and method."""
+"""The recipe of a model: format, method and activations of every layer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 ACTIVATION_BITS = {"fp32": 32, "int8": 8}
-"""Bits of a product's inputs, by the name of what happens to them: as they are, or rounded per token and block."""
+"""Bits of a product's inputs by the name of their type. int8 inputs are quantized per token and block."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What happens to one layer: its weights' format, the method that gets them there, and its inputs' activations."""
+    """The format of one layer's weights, the compression method, and the type of its inputs."""
 
     format: str
     method: str
@@ -18,4 +18,4 @@ class Choice:
 
 
 Recipe = dict[str, Choice]
-"""Every layer path of a model to its choice."""
+"""By layer path, for every layer of a model."""

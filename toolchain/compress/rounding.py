@@ -1,4 +1,4 @@
-"""Rounding without feedback: to the nearest value of the covering grid, or of the grid found by range search."""
+"""Rounding without error feedback, on the covering grid or on the grid that range search finds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolchain.compress.grids import as_grid, grouped, search_grid
 
 @dataclass(frozen=True)
 class Nearest:
-    """Every weight to the nearest value of the grid that just covers its group."""
+    """Rounds every weight to nearest on the grid that covers its group."""
 
     name: str = "nearest"
     needs_hessian: bool = False
@@ -24,7 +24,7 @@ class Nearest:
 
 @dataclass(frozen=True)
 class RangeSearch:
-    """Nearest rounding on the grid with the least error, inputs weighted by their mean square where it is known."""
+    """Rounds to nearest on the grid with the smallest error, weighted by the Hessian's diagonal if it is known."""
 
     name: str = "range"
     needs_hessian: bool = False

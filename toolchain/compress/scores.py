@@ -1,4 +1,4 @@
-"""Scores for pruning: how much every weight of a layer seems to matter, from its size and its input channel."""
+"""Pruning scores: estimates of how much every weight of a layer matters."""
 
 from __future__ import annotations
 
@@ -9,23 +9,7 @@ import torch
 from torch import Tensor
 
 from exporters.artifact.errors import SlmcError
-
-
-@dataclass(frozen=True)
-class Channels:
-    """What calibration saw of a layer's inputs, channel by channel.
-
-    square: mean of x_j^2 over tokens, float32 [cols]; entropy: of a histogram of x_j over its own range, in nats,
-    float32 [cols], or None where it was not collected.
-    """
-
-    square: Tensor
-    entropy: Tensor | None = None
-
-    @property
-    def rms(self) -> Tensor:
-        """Root mean square of every channel: ||X_:,j||_2 / sqrt(tokens), free of the length of the text."""
-        return self.square.sqrt()
+from toolchain.compress.layer_statistics import LayerStatistics
 
 
 class PruningMetric(Protocol):
@@ -37,8 +21,12 @@ class PruningMetric(Protocol):
     @property
     def needs_calibration(self) -> bool: ...
 
-    def __call__(self, weight: Tensor, channels: Channels) -> Tensor:
-        """Scores [rows, cols] of weight [rows, cols], larger is kept; all are at least 0."""
+    def __call__(self, weight: Tensor, statistics: LayerStatistics) -> Tensor:
+        """Scores [rows, cols] >= 0 for a weight [rows, cols]. The largest are kept.
+
+        Raises:
+            SlmcError: a statistic that the score needs was not collected.
+        """
         ...
 
 
@@ -49,7 +37,7 @@ class Magnitude:
     name: str = "magnitude"
     needs_calibration: bool = False
 
-    def __call__(self, weight: Tensor, channels: Channels) -> Tensor:
+    def __call__(self, weight: Tensor, statistics: LayerStatistics) -> Tensor:
         return weight.abs()
 
 
@@ -60,8 +48,8 @@ class Wanda:
     name: str = "wanda"
     needs_calibration: bool = True
 
-    def __call__(self, weight: Tensor, channels: Channels) -> Tensor:
-        return weight.abs() * channels.rms
+    def __call__(self, weight: Tensor, statistics: LayerStatistics) -> Tensor:
+        return weight.abs() * statistics.rms(self.name)
 
 
 @dataclass(frozen=True)
@@ -72,41 +60,30 @@ class Ria:
     name: str = "ria"
     needs_calibration: bool = True
 
-    def __call__(self, weight: Tensor, channels: Channels) -> Tensor:
+    def __call__(self, weight: Tensor, statistics: LayerStatistics) -> Tensor:
         size = weight.abs()
         tiny = torch.finfo(size.dtype).tiny
         relative = size / size.sum(0).clamp_min(tiny) + size / size.sum(1, keepdim=True).clamp_min(tiny)
-        return relative * channels.rms**self.power
+        return relative * statistics.rms(self.name) ** self.power
 
 
 @dataclass(frozen=True)
 class ESparse:
     """|w_ij| (IR_j + alpha FN_j): entropy and norm of the input channel (Li et al., arXiv 2310.15929, section 3).
 
-    IR_j = -sum_b p_b ln p_b over equal-width bins of channel j's own range; FN_j = its root mean square here, so that
-    alpha does not depend on the length of the text. The paper's alpha is not known to us.
+    IR_j = -sum_b p_b ln p_b over bins of equal width in the range of channel j. FN_j is the root mean square here,
+    not the norm, so that alpha does not depend on the length of the text. The paper does not give its alpha.
     """
 
     alpha: float = 1.0
     name: str = "esparse"
     needs_calibration: bool = True
 
-    def __call__(self, weight: Tensor, channels: Channels) -> Tensor:
-        if channels.entropy is None:
+    def __call__(self, weight: Tensor, statistics: LayerStatistics) -> Tensor:
+        norm = statistics.rms(self.name)
+        if statistics.entropy is None:
             raise SlmcError("score esparse needs the entropy of the input channels; calibrate with entropies first")
-        return weight.abs() * (channels.entropy + self.alpha * channels.rms)
+        return weight.abs() * (statistics.entropy + self.alpha * norm)
 
 
 SCORES: tuple[PruningMetric, ...] = (Magnitude(), Wanda(), Ria(), ESparse())
-
-
-def score_named(name: str) -> PruningMetric:
-    """The score of that name.
-
-    Raises:
-        SlmcError: there is none.
-    """
-    for score in SCORES:
-        if score.name == name:
-            return score
-    raise SlmcError(f"unknown score {name!r}; allowed are {', '.join(s.name for s in SCORES)}")

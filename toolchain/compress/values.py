@@ -1,4 +1,4 @@
-"""Rounding to the values of a format without zeros in torch: symmetric integers and four-bit floats."""
+"""Rounding in torch for formats without zero points: symmetric integers and four-bit floats."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from exporters.formats.parts import Values
 from toolchain.compress.grids import round_to_grid, storable
 
 TRIED = 17
-"""Ranges of a group whose steps are not even that are tried."""
+"""Ranges tried for a group of four-bit floats."""
 
 
 def round_values(weights: Tensor, scales: Tensor, values: Values) -> tuple[Tensor, Tensor]:
-    """Codes and what they stand for, both like weights, for scales that broadcast against them."""
+    """The nearest codes and their values, both shaped like weights. scales broadcast against weights."""
     magnitudes = magnitudes_of(values)
     if magnitudes is None:
         codes = round_to_grid(weights, scales, float(values.default_zero), values.levels)
@@ -26,19 +26,25 @@ def round_values(weights: Tensor, scales: Tensor, values: Values) -> tuple[Tenso
 
 
 def decoded_steps(codes: Tensor, values: Values) -> Tensor:
-    """What codes stand for in units of their scale, like codes; anything for codes that these values have not."""
+    """The values of codes in units of their scale, shaped like codes. Invalid codes give arbitrary values."""
     if values.table is None:
         return codes - values.default_zero
     return torch.from_numpy(values.table)[codes.long() % values.levels]
 
 
 def magnitudes_of(values: Values) -> Tensor | None:
-    """The steps without a sign, in order, of values whose steps are not even."""
+    """The magnitudes of a table of values in ascending order; None for evenly spaced values."""
     return None if values.table is None else torch.from_numpy(values.table[: values.levels // 2].copy())
 
 
 def fit_table(weights: Tensor, importance: Tensor, values: Values) -> Tensor:
-    """The scales [rows] with the least sum_k importance_k (w_k - rounded_k)^2 over some ranges; weights [rows, n]."""
+    """The scales [rows] that minimise sum_k importance_k (w_k - rounded_k)^2 over `TRIED` ranges.
+
+    Args:
+        weights: float32 [rows, n].
+        importance: float32 [n].
+        values: four-bit floats.
+    """
     assert values.table is not None
     reach = weights.abs().amax(1) / float(values.table.max())
     tried = storable(torch.linspace(1.0, values.least_share, TRIED)[:, None] * reach)  # [shares, rows]

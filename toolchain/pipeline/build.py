@@ -11,8 +11,8 @@ from pathlib import Path
 from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded
 from targets.device.units import parse_seconds
+from toolchain.calibration.activity import zero_shares
 from toolchain.calibration.statistics import CalibrationStatistics, gather_statistics
-from toolchain.calibration.zeros import zero_shares
 from toolchain.delivery.deliver import Delivered, Destination, deliver
 from toolchain.estimate.latency import priced
 from toolchain.files.outputs import check_output

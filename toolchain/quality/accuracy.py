@@ -1,4 +1,4 @@
-"""How well a compressed classifier still tells classes apart, beside the fp32 model."""
+"""The quality of a compressed classifier compared with the fp32 model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from toolchain.model.text import Reading
 from toolchain.quality.reference import WORST_LOSS, Reference, Score, stream_logits
 
 ONE_MORE = 0.25
-"""Spreads allow for one more sentence whose answer changes, of which the model is as sure as this."""
+"""Standard errors allow for one more changed answer. The model is assumed to be this sure of it."""
 
 
 class ClassReference:
-    """The fp32 model's class probabilities of labelled sentences: what every candidate is compared with.
+    """The fp32 model's class probabilities for labelled sentences. Every candidate is compared with them.
 
-    A candidate is judged by the accuracy that the fp32 model expects of it, as if labels were drawn from its own
-    predictions:
+    A candidate is judged by its expected accuracy if labels were drawn from the fp32 model's predictions:
 
         drop = mean_i (p_i[best_i] - p_i[candidate's best_i]) / mean_i p_i[best_i]
 
-    It needs no more sentences than accuracy itself, but an answer that changes counts by how sure the model was, and
-    not as a whole right or wrong one, half of which cancel by chance. It is never below 0.
+    A changed answer counts by the fp32 model's confidence, not as fully right or wrong. This has less variance than
+    measured accuracy, in which right and wrong changes partly cancel by chance. The drop is never negative.
     """
 
     def __init__(self, model: LanguageModel, sentences: Sentences) -> None:
@@ -44,19 +43,22 @@ class ClassReference:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean cross-entropy of the labels: 1 is certainty, the number of classes is ignorance."""
+        """exp of the mean cross-entropy of the labels. 1: always certain and right; the number of classes: guessing."""
         return _exp(self.losses)
 
     @property
     def accuracy(self) -> float:
-        """Share of sentences whose best class is their label."""
+        """The share of sentences whose most probable class is the label."""
         return float((self.log_probs.argmax(-1) == self.labels).double().mean())
 
     def _losses(self, log_probs: Tensor) -> Tensor:
         return torch.nan_to_num(-log_probs.gather(1, self.labels[:, None])[:, 0], nan=WORST_LOSS)
 
     def score(self, chunks: Iterable[tuple[int, Tensor]]) -> Score:
-        """The score of a classifier whose scores come in the batches of `stream_logits`."""
+        """Score a classifier.
+
+        chunks: its (tokens read before, scores [b, classes]), in the batches of `stream_logits`.
+        """
         found = _log_probs(chunks)
         best, own = found.argmax(-1), self.log_probs.argmax(-1)
         probs = self.log_probs.double().exp()
@@ -92,5 +94,5 @@ AnyReference = Reference | ClassReference
 
 
 def reference_for(model: LanguageModel, reading: Reading) -> AnyReference:
-    """The fp32 model's predictions on what it reads: of the next token, or of classes."""
+    """The fp32 model's predictions on a text (of the next token) or on sentences (of classes)."""
     return ClassReference(model, reading) if isinstance(reading, Sentences) else Reference(model, reading)

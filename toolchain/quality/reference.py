@@ -1,4 +1,4 @@
-"""How much a compressed model still knows: perplexity, KL divergence and top-1 agreement against the fp32 model."""
+"""The quality of a compressed model: perplexity, KL divergence and top-1 agreement with the fp32 model."""
 
 from __future__ import annotations
 
@@ -16,28 +16,37 @@ from toolchain.model.sentences import Sentences
 from toolchain.model.text import Reading
 
 CHUNK = 512
-"""Tokens per forward pass; the state is carried, so the choice changes nothing but speed."""
+"""Tokens per forward pass. The state is carried over, so this only affects speed."""
 
 KEEP_BYTES = 2**30
-"""Log-probabilities of the reference are kept up to this size, and computed anew beyond it."""
+"""Log-probabilities of the reference are kept in memory up to this size. Larger ones are computed again."""
 
 BLOCK = 32
-"""Neighbouring tokens are averaged in blocks of this many before their spread is taken: they are not independent."""
-
+"""Tokens per block of the standard error. Losses of neighbouring tokens are not independent, block means almost are."""
 
 WORST_LOSS = 700.0
-"""Nats per token that a broken model is said to lose: exp of it is still a number."""
+"""The loss of a broken model in nats per token. Its exp is still finite."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Quality on a text of `tokens` predictions.
+    """The quality of a model on a text, or of a classifier on sentences.
 
-    relative_drop: perplexity / reference - 1, > 0 is worse. standard_error: of the mean difference of the per-token
-    losses, in nats, which is that of the drop where both are small. kl_mean: KL(reference || model) in nats per token.
-    top1_agreement: share of equal best tokens. Of a classifier all is per sentence, and relative_drop, standard_error:
-    of the expected accuracy (see classes.py); accuracy_error: standard error of the difference of the two accuracies,
-    one more changed answer allowed for.
+    For a classifier everything is per sentence, and `relative_drop` and `standard_error` refer to the expected
+    accuracy (toolchain.quality.accuracy).
+
+    Attributes:
+        perplexity: of the model.
+        reference: perplexity of the fp32 model.
+        relative_drop: perplexity / reference - 1; positive is worse.
+        standard_error: of the mean difference of the losses, in nats per token. For small values also that of
+            `relative_drop`.
+        kl_mean: KL(reference || model), in nats per token.
+        top1_agreement: share of predictions with the same most probable token.
+        tokens: number of predictions.
+        accuracy: share of right answers of a classifier; None for a language model, as the next two.
+        reference_accuracy: that of the fp32 model.
+        accuracy_error: standard error of the difference of the two accuracies. It allows for one more changed answer.
     """
 
     perplexity: float
@@ -52,16 +61,22 @@ class Score:
     accuracy_error: float | None = None
 
     def to_text(self) -> str:
-        """The metric and its drop, in a few words."""
+        """The metric and its drop as a short text."""
         if self.accuracy is not None:
             return f"accuracy {self.accuracy:.2%} ({self.relative_drop:+.2%} expected)"
         return f"perplexity {self.perplexity:.3f} ({self.relative_drop:+.2%})"
 
 
 def stream_logits(model: LanguageModel, ids: Reading, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
-    """(position, logits [t, V]) over token ids [n], the state carried from chunk to chunk within a context.
+    """The predictions of a model, chunk by chunk.
 
-    Over sentences (tokens read before, scores [b, classes]) of their batches, each sentence from an empty state.
+    Args:
+        ids: token ids int64 [n], or sentences.
+        chunk: tokens per forward pass; not used for sentences.
+
+    Yields:
+        For a text (position, logits [t, vocabulary]); the state is carried over within a context. For sentences
+        (tokens read before, scores [b, classes]) per batch; every sentence starts from an empty state.
     """
     if isinstance(ids, Sentences):
         yield from _stream_scores(model, ids)
@@ -70,7 +85,7 @@ def stream_logits(model: LanguageModel, ids: Reading, chunk: int = CHUNK) -> Ite
     for start, end in pieces(len(ids), model.context, chunk):
         if model.context and start and start % model.context == 0:
             state = model.initial_state(1)
-        # The mode ends before the yield: an abandoned generator would leave it on in its caller.
+        # The mode ends before the yield. Otherwise an abandoned generator would leave it on in its caller.
         with torch.inference_mode():
             logits, state = model(ids[None, start:end], state)
         yield start, logits[0]
@@ -87,7 +102,7 @@ def _stream_scores(model: LanguageModel, sentences: Sentences) -> Iterator[tuple
 
 
 class Reference:
-    """The fp32 model's predictions on a text: what every candidate is compared with."""
+    """The fp32 model's predictions on a text. Every candidate is compared with them."""
 
     def __init__(self, model: LanguageModel, ids: Tensor) -> None:
         self.model, self.ids = model, ids
@@ -118,7 +133,10 @@ class Reference:
             yield torch.log_softmax(logits, -1)
 
     def score(self, chunks: Iterable[tuple[int, Tensor]]) -> Score:
-        """The score of a model whose (position, logits [t, V]) come in the chunks of `stream_logits`."""
+        """Score a model.
+
+        chunks: its (position, logits [t, vocabulary]), in the chunks of `stream_logits`.
+        """
         losses, kl, same = [], 0.0, 0
         with torch.inference_mode():
             for (start, logits), reference in zip(chunks, self._chunks(), strict=True):
@@ -131,7 +149,7 @@ class Reference:
 
     def _summary(self, losses: Tensor, kl: float, same: float) -> Score:
         difference = (losses - self.losses).double()
-        drop = math.expm1(min(max(float(difference.mean()), -30.0), WORST_LOSS))  # never -1: it has a logarithm
+        drop = math.expm1(min(max(float(difference.mean()), -30.0), WORST_LOSS))  # 1 + drop has a logarithm
         perplexity = _exp(float(losses.double().mean()))
         return Score(perplexity, self.perplexity, drop, standard_error(difference), max(kl, 0.0), same, len(losses))
 
@@ -150,16 +168,16 @@ def next_token_losses(log_probs: Tensor, ids: Tensor, start: int, context: int |
 
 
 def _exp(loss: float) -> float:
-    """Perplexity of a mean loss in nats, without overflow."""
+    """The perplexity of a mean loss in nats, without overflow."""
     return math.exp(min(loss, WORST_LOSS))
 
 
 def standard_error(difference: Tensor) -> float:
-    """Standard error of the mean of a correlated series [n], by the spread of block means."""
+    """The standard error of the mean of a correlated series [n], from the spread of block means."""
     blocks = difference[: len(difference) // BLOCK * BLOCK].view(-1, BLOCK).mean(1)
     return float(blocks.std()) / math.sqrt(len(blocks)) if len(blocks) > 1 else math.inf
 
 
 def bits_per_byte(perplexity: float, tokens: int, n_bytes: int) -> float:
-    """Bits per UTF-8 byte of a text of so many predicted tokens."""
+    """Bits per UTF-8 byte of a text with `tokens` predicted tokens and `n_bytes` bytes."""
     return math.log2(perplexity) * tokens / n_bytes

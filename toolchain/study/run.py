@@ -21,8 +21,9 @@ from exporters.formats.dense import FP16, FP32
 from toolchain.calibration.entropy import BINS, channel_entropies
 from toolchain.calibration.hessian import input_hessians
 from toolchain.compress.catalog import compress, pruner_named
+from toolchain.compress.layer_statistics import LayerStatistics
 from toolchain.compress.ordered import ORDERED, Ordered, ordered_named
-from toolchain.compress.pruners import Pruner, Scored, Seen
+from toolchain.compress.pruners import Pruner, Scored
 from toolchain.compress.quantized_model import QuantizedModel
 from toolchain.compress.recipe import Choice
 from toolchain.compress.scores import ESparse
@@ -137,7 +138,7 @@ class _Runner:
 
     def __init__(self, study: Study, progress: Progress) -> None:
         self.study, self.progress = study, progress
-        self.seen = _statistics(study, progress)
+        self.statistics = _layer_statistics(study, progress)
         self.reference = Reference(study.model.forward, study.evaluation.ids)
 
     def result(self, cell: Cell) -> Result:
@@ -179,7 +180,7 @@ class _Runner:
         encoded, layers = {}, self.study.compressed
         for number, layer in enumerate(layers):
             weight = self.study.model.weight(layer.path)
-            encoded[layer.path] = compressed(weight, cell, self.seen[layer.path], self.study.alpha)
+            encoded[layer.path] = compressed(weight, cell, self.statistics[layer.path], self.study.alpha)
             self.progress(cell.name, number + 1, len(layers))
         return encoded
 
@@ -209,7 +210,7 @@ class _Runner:
         """Mean over layers of tr(E H E^T) / tr(W H W^T): the mean squared error of the outputs beside their size."""
         shares = []
         for path, stored in encoded.items():
-            weight, hessian = self.study.model.weight(path), self.seen[path].hessian
+            weight, hessian = self.study.model.weight(path), self.statistics[path].hessian
             assert hessian is not None
             error = torch.from_numpy(format_named(stored.format).decode(stored)) - weight
             shares.append(float(((error @ hessian) * error).sum() / ((weight @ hessian) * weight).sum()))
@@ -240,21 +241,21 @@ def _pruned(cell: Cell) -> bool:
     return cell.format.endswith(f"/{PRUNED}")
 
 
-def compressed(weight: Tensor, cell: Cell, seen: Seen, alpha: float = ESparse.alpha) -> Encoded:
+def compressed(weight: Tensor, cell: Cell, statistics: LayerStatistics, alpha: float = ESparse.alpha) -> Encoded:
     """A matrix [rows, cols] after the first stage of a cell; pruned ones stand in fp16, zeros and all.
 
     alpha: of E-Sparse's score.
     """
     method = cell.stages[0]
     if not _pruned(cell):
-        return compress(weight, Choice(cell.format, method), seen.hessian, seen.entropy)
+        return compress(weight, Choice(cell.format, method), statistics.hessian, statistics.entropy)
     keep, of = pattern_of(cell.format)
     pruner: Ordered | Pruner = ordered_named(method) if method in {o.name for o in ORDERED} else pruner_named(method)
     if isinstance(pruner, Ordered):
         pruner = dataclasses.replace(pruner, scored=_with_alpha(pruner.scored, alpha))
     elif isinstance(pruner, Scored):
         pruner = _with_alpha(pruner, alpha)
-    return FP16.encode(pruner.prune(weight, keep, of, seen).numpy())
+    return FP16.encode(pruner.prune(weight, keep, of, statistics).numpy())
 
 
 def _with_alpha(scored: Scored, alpha: float) -> Scored:
@@ -266,8 +267,8 @@ def _masked_weights(encoded: Mapping[str, Encoded]) -> dict[str, WeightParametri
     return {path: MaskedWeight(weight, weight != 0) for path, weight in weights.items()}
 
 
-def _statistics(study: Study, progress: Progress) -> dict[str, Seen]:
-    """What calibration saw of every compressed layer; kept in the folder."""
+def _layer_statistics(study: Study, progress: Progress) -> dict[str, LayerStatistics]:
+    """The calibration statistics of every compressed layer. The study's folder keeps them."""
     file = study.folder / f"statistics-{digest_of(study.inputs())[:12]}.safetensors"
     try:
         stored = load_file(file) if file.is_file() else None
@@ -279,4 +280,4 @@ def _statistics(study: Study, progress: Progress) -> dict[str, Seen]:
         entropies = channel_entropies(model, ids, study.bins, progress=lambda d, t: progress("entropies", d, t))
         stored = {f"hessian.{p}": t for p, t in hessians.items()} | {f"entropy.{p}": t for p, t in entropies.items()}
         write_whole(file, save(stored))
-    return {x.path: Seen(stored[f"hessian.{x.path}"], stored[f"entropy.{x.path}"]) for x in study.compressed}
+    return {x.path: LayerStatistics(stored[f"hessian.{x.path}"], stored[f"entropy.{x.path}"]) for x in study.compressed}

@@ -1,6 +1,6 @@
-"""Channel shuffling that costs nothing: inner channels in an order that lets N:M patterns keep more of a layer.
+"""Channel permutation without run-time cost: N:M patterns keep more if inner channels are in a better order.
 
-Where a layer's inputs are another layer's outputs, both take the new order, and nothing is left of it at run time.
+If the inputs of a layer are the outputs of another layer, both are stored in the new order.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from toolchain.model.couplings import Coupling, couplings, reordered
 from toolchain.model.family import LanguageModel
 
 CHECKED_TOKENS = 48
-"""Of the calibration text, on which the reordered model must say what the model says."""
+"""Tokens of the calibration text on which the permuted model is compared with the original."""
 
 LARGEST_DIFFERENCE = 1e-6
-"""Between their logits in float64, beside the largest logit."""
+"""Allowed difference of their logits in float64, relative to the largest logit."""
 
 MOST_STRIPES = 1024
-"""Up to so many channels all pairs of groups are searched; the work grows with their square."""
+"""All pairs of groups are searched up to this number of channels. The cost grows with its square."""
 
 
 def parse_pattern(text: str) -> tuple[int, int]:
-    """N and M of a text such as 2:4.
+    """N and M of a pattern such as 2:4.
 
     Raises:
-        SlmcError: it is none.
+        SlmcError: the text is no such pattern.
     """
     match = re.fullmatch(r"([0-9]{1,2}):([0-9]{1,2})", text)
     keep, of = (int(match[1]), int(match[2])) if match else (0, 0)
@@ -48,8 +48,12 @@ def parse_pattern(text: str) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Shuffled:
-    """The model and the statistics in the new order. gains: by consumer, the score that N:M keeps now over that before.
-    difference: largest of the logits, beside the largest logit."""
+    """The model and its statistics in the new channel order.
+
+    Attributes:
+        gains: by path of the layer that reads the channels, kept score after / before.
+        difference: largest difference of logits, relative to the largest logit.
+    """
 
     model: LoadedModel
     statistics: CalibrationStatistics
@@ -57,6 +61,7 @@ class Shuffled:
     difference: float
 
     def text(self) -> str:
+        """One line for the console."""
         if not self.gains:
             return "shuffle: no layer's channels have a free order"
         mean = sum(self.gains.values()) / len(self.gains)
@@ -67,13 +72,16 @@ class Shuffled:
 
 
 def shuffled(model: LoadedModel, statistics: CalibrationStatistics, ids: Tensor, keep: int, of: int) -> Shuffled:
-    """Free orders in which an N:M mask keeps the most of w_ij^2 H_jj, applied to model and statistics.
+    """Permute the inner channels of a model so that an N:M mask keeps more of w_ij^2 H_jj.
 
     Args:
+        statistics: of the model; permuted in the same way.
         ids: token ids int64 [n], on which both models are compared.
+        keep: N.
+        of: M.
 
     Raises:
-        SlmcError: the reordered model says something else, which is a fault of slmc.
+        SlmcError: the permuted model computes something else, which is a fault of slmc.
     """
     orders, gains = {}, {}
     for coupling in couplings(model):
@@ -91,9 +99,9 @@ def shuffled(model: LoadedModel, statistics: CalibrationStatistics, ids: Tensor,
 
 
 def _best_order(coupling: Coupling, score: Tensor, keep: int, of: int) -> tuple[Tensor, float]:
-    """Orders [groups, width] for scores [rows, cols], and what is kept with them over what was kept before."""
+    """Orders [groups, width] for scores [rows, cols], and the kept score after / before."""
     rows = score.shape[0]
-    # Heads that share their values have one order: their rows count together.
+    # Heads that share their values share one order, so their rows are scored together.
     apart = score.view(rows, coupling.groups, coupling.repeats, coupling.width).permute(1, 2, 0, 3)
     parts = apart.reshape(coupling.groups, -1, coupling.width)
     orders = []
@@ -124,9 +132,9 @@ def _reordered_statistics(
 
 
 def logit_difference(model: LoadedModel, other: LoadedModel, ids: Tensor) -> float:
-    """Largest difference of logits over token ids [n] in float64, beside the largest logit.
+    """The largest difference of logits over token ids [n], relative to the largest logit.
 
-    In float64, because the sum of a product in another order may else flip a spike.
+    Computed in float64: in float32 another order of summation may flip a spike.
     """
     before, after = _double_logits(model, ids), _double_logits(other, ids)
     return float((after - before).abs().max() / before.abs().max().clamp_min(1e-300))

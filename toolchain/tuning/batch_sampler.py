@@ -1,4 +1,4 @@
-"""How a text is read while a model is tuned: what every step sees, as a function of the step alone."""
+"""Batches of a text for tuning. A batch depends on the step alone, so that a resumed run reads the same ones."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from toolchain.model.sentences import Sentences
 
 HELD_OUT_SHARE = 1 / 16
 MOST_HELD_OUT = 8192
-"""Tokens at the end of a text that are not learned from, so that they can judge: a share, and not more than these."""
+"""Tokens at the end of a text that are held out: a share of them, but at most this many."""
 
 FEWEST_HELD_OUT = 128
+"""With fewer tokens nothing is held out."""
 
 
 class BatchSampler(Protocol):
-    """Steps to tokens."""
+    """Gives the batch of every step."""
 
     def at(self, step: int) -> tuple[Tensor, bool]:
-        """Token ids int64 [rows, time] of a step, and whether states are empty before them."""
+        """The token ids of a step, int64 [rows, time], and whether states are empty before them."""
         ...
 
 
 @dataclass(frozen=True)
 class StreamSampler:
-    """Parts of a text [streams, time] side by side, window after window, states carried; then from the start again."""
+    """Reads parts of a text [streams, time] in parallel, window by window, with carried states, over and over."""
 
     text: Tensor
     window: int
@@ -41,7 +42,7 @@ class StreamSampler:
 
 @dataclass(frozen=True)
 class PieceSampler:
-    """Some of the pieces of a text [pieces, time], each from empty states, in an order drawn anew for every pass."""
+    """Reads `rows` pieces of a text [pieces, time] per step from empty states, in a new random order in every pass."""
 
     text: Tensor
     rows: int
@@ -55,7 +56,7 @@ class PieceSampler:
 
 @dataclass(frozen=True)
 class SentenceSampler:
-    """Sentences of the same length, `size` at most, each from empty states, in an order drawn anew for every pass."""
+    """Reads up to `size` sentences of equal length per step from empty states, in a new random order in every pass."""
 
     sentences: Sentences
     size: int
@@ -71,7 +72,10 @@ class SentenceSampler:
 
 
 def held_out_tokens(tokens: int, piece: int) -> int:
-    """How many tokens of a text are held out, whole pieces of so many tokens (0: there are none); 0 of a short text."""
+    """The number of held-out tokens of a text, 0 for a short one.
+
+    piece: tokens per piece; only whole pieces are held out. 0: the text has no pieces.
+    """
     held = min(MOST_HELD_OUT, int(tokens * HELD_OUT_SHARE))
     held -= held % piece if piece else 0
     return held if held >= FEWEST_HELD_OUT else 0

@@ -1,4 +1,4 @@
-"""A corrected matrix that learns: integers behind their rounding, and the diagonal or thin factors beside them."""
+"""A trainable corrected matrix: fake-quantized integers plus a diagonal or low-rank correction."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from toolchain.tuning.parametrization import WeightParametrization
 
 
 class CorrectedWeight(WeightParametrization):
-    """w = rounded integers + diag(d), or + left right; what corrects learns at the rate of scales, unrounded."""
+    """w = fake-quantized integers + diag(d), or + left right.
+
+    The correction is not rounded in training and has the learning rate of scales.
+    """
 
     def __init__(self, fmt: Correction, encoded: Encoded, weight: Tensor) -> None:
-        """encoded: in the corrected format; weight: what it stands for, float32 [rows, cols]."""
+        """encoded: in the corrected format; weight: the original matrix, float32 [rows, cols]."""
         super().__init__()
         self.fmt = fmt
         beside = torch.from_numpy(fmt.beside(encoded)) * 2.0**encoded.exponent
@@ -47,6 +50,6 @@ class CorrectedWeight(WeightParametrization):
 
 
 def parametrization_for(encoded: Encoded, weight: Tensor) -> WeightParametrization:
-    """What learns in place of a stored matrix [rows, cols] whose format can learn."""
+    """The parametrization of a matrix in a trainable format; weight: the original, float32 [rows, cols]."""
     correction = format_named(encoded.format).correction
     return CorrectedWeight(correction, encoded, weight) if correction else FakeQuantizedWeight(encoded, weight)

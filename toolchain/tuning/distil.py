@@ -1,4 +1,4 @@
-"""End-to-end tuning: the compressed model learns to predict what the fp32 model predicts, its formats unchanged."""
+"""End-to-end tuning: the fp32 model is distilled into the compressed model, whose formats do not change."""
 
 from __future__ import annotations
 
@@ -29,23 +29,27 @@ from toolchain.tuning.objective import DISTRIBUTION, Objective
 from toolchain.tuning.parametrization import WeightParametrization
 
 CHECKPOINT_STEPS = 25
-"""The work of at most so many steps is lost when a build is interrupted."""
+"""Steps between checkpoints: an interrupted build loses at most this many."""
 
 SENTENCES = 64
-"""Sentences of one length that a step of a classifier's tuning reads side by side."""
+"""Sentences of equal length per step of tuning a classifier."""
 
 LOOKS = 4
-"""How often on its way a tuning is judged on held-out text, beside its end."""
+"""Evaluations on held-out text during a tuning, in addition to the one at its end."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to tune, and toward what.
+    """Length, learning rates and objective of a tuning.
 
-    Each step reads `streams` pieces of `window` tokens, states carried from piece to piece. If the model has a context
-    it reads about as many tokens, in whole pieces from empty states, in an order drawn anew for each pass.
-    Learning rates are Adam's: of latent weights and of vectors (norms, mixes, biases), and of scales. They rise over
-    `warm_up` steps and fall linearly to `last` of their height.
+    Each step reads `streams` windows of `window` tokens with carried states. A model with a context reads about as
+    many tokens, in whole pieces from empty states, in a new random order in every pass.
+
+    Attributes:
+        rate: Adam's learning rate of latent weights and vectors (norms, mixes, biases).
+        scale_rate: that of scales.
+        warm_up: steps over which the rates rise linearly.
+        last: share of the full rates at the end; they fall linearly.
     """
 
     steps: int
@@ -58,20 +62,24 @@ class Schedule:
     objective: Objective = DISTRIBUTION
 
     def height(self, step: int) -> float:
-        """Share of the full learning rates at a step, counted from 0."""
+        """The share of the full learning rates at a step, counted from 0."""
         return (self.last + (1 - self.last) * (1 - step / self.steps)) * min(1.0, (step + 1) / self.warm_up)
 
     @property
     def tokens(self) -> int:
+        """Tokens that all steps read."""
         return self.steps * self.streams * self.window
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning gives back: the layers in the formats they had, and the vectors, which no format changes.
+    """The result of a tuning: the best state on held-out text.
 
-    losses: the objective at every step, nats per token; held_out: the same on the held-out end of the
-    text, by the step after which it was taken. What is given back is the best of these.
+    Attributes:
+        encoded: the layers in the formats they had.
+        vectors: norms, mixes and biases, by parameter name.
+        losses: the objective at every step, in nats per token.
+        held_out: the objective on held-out text, in nats per token, by step.
     """
 
     encoded: dict[str, Encoded]
@@ -90,18 +98,19 @@ def tune(
     parametrizations: Mapping[str, WeightParametrization] | None = None,
     piece: int | None = None,
 ) -> Tuned:
-    """Minimise the schedule's objective per token over a text, by gradients through rounding and spikes; of a
-    classifier, of the class probabilities, per sentence.
+    """Minimise the schedule's objective over a text, with gradients through rounding and spikes.
 
-    Knowledge distillation into the integers themselves: what EfficientQAT (arXiv 2407.11062) does block by block and
-    then for scales alone is done here for the whole model at once, which small models allow.
+    The loss is per token; for a classifier it is that of the class probabilities, per sentence. This is
+    quantization-aware training by knowledge distillation. EfficientQAT (arXiv 2407.11062) trains block by block and
+    then the scales alone; small models can be trained as a whole.
 
     Args:
-        encoded: every layer as compressed so far; layers in formats that cannot learn stay as they are.
-        ids: token ids int64 [n], or sentences; read over and over if the schedule needs more.
-        checkpoint: a file that holds the state of the work, read if it is there; the caller removes it.
-        parametrizations: by layer path; by default one for every linear layer whose format can learn.
-        piece: of a model with a context, tokens that the text has been cut into; its context if not given.
+        encoded: every compressed layer. Layers in formats that cannot be trained do not change.
+        ids: token ids int64 [n], or sentences. They are read repeatedly if the schedule needs more.
+        checkpoint: file with the state of the run. It is read if it exists; the caller removes it.
+        progress: called with the steps done and the total.
+        parametrizations: by layer path; by default one for every linear layer whose format can be trained.
+        piece: for a model with a context, tokens per piece of the text; by default the context.
 
     Raises:
         SlmcError: the text is too short for one step, or the loss is not finite.
@@ -128,7 +137,7 @@ def tune(
 
 
 def _sampler(ids: Reading, piece: int, schedule: Schedule) -> tuple[BatchSampler, Tensor, int]:
-    """What the steps read, what is held out of it (of sentences nothing), and its pieces' length, 0 if it has none."""
+    """The sampler, the held-out token ids (none for sentences), and tokens per piece (0: no pieces)."""
     if isinstance(ids, Sentences):
         return SentenceSampler(ids, SENTENCES), ids.ids[:0], 0
     length = min(piece, len(ids))
@@ -143,14 +152,14 @@ def _sampler(ids: Reading, piece: int, schedule: Schedule) -> tuple[BatchSampler
 
 
 def fake_quantized_layers(model: LoadedModel, encoded: Mapping[str, Encoded]) -> dict[str, WeightParametrization]:
-    """A parametrization for every linear layer that is stored in a format that can learn."""
+    """A parametrization for every linear layer whose format can be trained, by layer path."""
     linear = [layer.path for layer in model.tree.layers if layer.kind == "linear"]
     able = [path for path in linear if format_named(encoded[path].format).parts]
     return {path: parametrization_for(encoded[path], model.weight(path)) for path in able}
 
 
 class _Student:
-    """A twin of the model in which parametrizations stand for weights, and whose vectors learn."""
+    """A copy of the model with parametrized weights and trainable vectors."""
 
     def __init__(
         self,
@@ -168,7 +177,7 @@ class _Student:
             for holder in (self.module.get_submodule(path) for path in (layer.path, layer.table) if path):
                 if layer.path in parametrizations:
                     parametrize.register_parametrization(
-                        holder, "weight", _Instead(parametrizations[layer.path]), unsafe=True
+                        holder, "weight", _Replacement(parametrizations[layer.path]), unsafe=True
                     )
                 else:
                     stored = encoded[layer.path]
@@ -185,7 +194,7 @@ class _Student:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """All that learns."""
+        """All trainable parameters."""
         return [p for group in self.optimiser.param_groups for p in group["params"]]
 
     @property
@@ -199,8 +208,8 @@ class _Student:
         return {name: self.module.get_parameter(name).detach().clone() for name in self.vector_names}
 
 
-class _Instead(nn.Module):
-    """A parametrization that does not look at the weight it replaces."""
+class _Replacement(nn.Module):
+    """Adapter for torch's parametrizations, which pass the weight that is replaced."""
 
     def __init__(self, source: WeightParametrization) -> None:
         super().__init__()
@@ -212,7 +221,7 @@ class _Instead(nn.Module):
 
 
 class _Run:
-    """Where a tuning stands: the step, both models' states, the optimiser."""
+    """The state of a tuning: step, recurrent states of both models, optimiser."""
 
     def __init__(self, model: LoadedModel, student: _Student, sampler: BatchSampler, schedule: Schedule) -> None:
         self._model, self._student, self._sampler, self._schedule = model, student, sampler, schedule
@@ -222,7 +231,7 @@ class _Run:
         self._teacher_state: list[Tensor] = []
 
     def advance(self) -> None:
-        """One step over what it reads."""
+        """Read one batch and update the parameters."""
         piece, fresh = self._sampler.at(self.step)
         if fresh:
             self._state = self._student.forward.initial_state(len(piece))
@@ -247,6 +256,7 @@ class _Run:
         self.step += 1
 
     def save(self, file: Path, judge: HeldOut) -> None:
+        """Write a checkpoint."""
         saved = {
             "step": self.step, "losses": self.losses, "state": self._state, "seen": judge.seen, "best": judge.best,
             "teacher_state": self._teacher_state, "module": self._student.module.state_dict(),
@@ -256,7 +266,7 @@ class _Run:
             torch.save(saved, out)
 
     def restore(self, file: Path, judge: HeldOut) -> None:
-        """Go on where a saved run stood, if there is one that can be read."""
+        """Continue a saved run, if there is one that can be read."""
         if not file.is_file():
             return
         try:

@@ -1,4 +1,4 @@
-"""A stored matrix that can learn: latent weights and scales behind the rounding, its pattern kept."""
+"""A fake-quantized weight: trainable latent weights and scales behind rounding. Its sparsity pattern is fixed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from toolchain.compress.values import round_values
 from toolchain.tuning.parametrization import WeightParametrization
 
 HALF_STEP = 0.49
-"""A latent weight starts within its own rounding cell: the codes at the start are those that were stored."""
+"""A latent weight starts at most this many steps from its code, so that the first codes are the stored ones."""
 
 USUAL = 2.0**-10, 2.0**6
 """Learning rates are meant for matrices whose largest weight lies between these."""
 
 BELOW_TOP = 14
-"""Others learn as if it were in [2^-3, 2^-1)."""
+"""Other matrices are scaled for training until their largest weight is in [2^-3, 2^-1)."""
 
 
 class _Part:
-    """A part of a stored matrix as tensors."""
+    """One part of a stored matrix as tensors."""
 
     def __init__(self, part: StoredPart) -> None:
         self.values = part.values
@@ -34,7 +34,7 @@ class _Part:
 
 
 def shift_of(encoded: Encoded) -> int:
-    """The power of two that a stored matrix learns without: 0 for one of usual size; even."""
+    """The binary exponent that is factored out in training: 0 for a matrix of usual size, otherwise even."""
     weight = format_named(encoded.format).decode(encoded)
     least, most = USUAL
     usual = least <= float(np.abs(weight).max(initial=0)) <= most or not weight.any()
@@ -42,15 +42,16 @@ def shift_of(encoded: Encoded) -> int:
 
 
 class FakeQuantizedWeight(WeightParametrization):
-    """w = scale (clamp(round(latent / scale) + zero) - zero) in each part, as if nothing were rounded to a gradient.
+    """w = scale (clamp(round(latent / scale) + zero) - zero) in each part.
 
-    The gradient passes the rounding unchanged (straight-through, Bengio et al., arXiv 1308.3432) and stops where a code
-    is clamped; that of a scale follows from the same formula (LSQ, Esser et al., arXiv 1902.08153). Zeros and patterns
-    stay, and what a pattern leaves out learns nothing. Parameters are 2^shift times smaller than the weight.
+    The gradient passes the rounding unchanged (straight-through, Bengio et al., arXiv 1308.3432) and is zero where a
+    code is clamped. The gradient of a scale follows from the same formula (LSQ, Esser et al., arXiv 1902.08153). Zero
+    points and patterns are fixed, and pruned weights are not trained. Parameters are 2^shift times smaller than the
+    weight.
     """
 
     def __init__(self, encoded: Encoded, weight: Tensor) -> None:
-        """encoded: in a format that can learn; weight: what it stands for, float32 [rows, cols]."""
+        """encoded: in a format that can be trained; weight: the original matrix, float32 [rows, cols]."""
         super().__init__()
         self.fmt = format_named(encoded.format)
         self.cols = encoded.shape[1]
@@ -66,14 +67,14 @@ class FakeQuantizedWeight(WeightParametrization):
         self.latent = nn.Parameter(stored + torch.maximum(torch.minimum(weight - stored, reach), -reach))
 
     def _spread(self, groups: Tensor, values: Values) -> Tensor:
-        """[rows, groups] as [rows, cols]."""
+        """Repeat [rows, groups] to [rows, cols]."""
         return groups.repeat_interleave(values.group_size(self.cols), 1)[:, : self.cols]
 
     def _zero(self, part: _Part) -> Tensor | float:
         return float(part.values.default_zero) if part.zeros is None else self._spread(part.zeros, part.values)
 
     def forward(self) -> Tensor:
-        """The weight [rows, cols] that would be stored now, but for the rounding of its scales to float16."""
+        """The weight [rows, cols] as it would be stored, except that scales are not rounded to float16."""
         weight = torch.zeros_like(self.latent)
         for part, scales in zip(self.parts, self.scales, strict=True):
             spread = self._spread(scales, part.values)
@@ -81,7 +82,7 @@ class FakeQuantizedWeight(WeightParametrization):
         return weight * 2.0**self.shift if self.shift else weight
 
     def _steps(self, part: _Part, steps: Tensor) -> Tensor:
-        """Steps of a grid as it stores them, differentiable where nothing is clamped."""
+        """Round steps to the grid; the gradient is 1 where nothing is clamped."""
         if part.values.table is None:
             zero = self._zero(part)
             clamped = (steps + zero).clamp(0, part.values.levels - 1) - zero
@@ -94,19 +95,19 @@ class FakeQuantizedWeight(WeightParametrization):
 
     @torch.no_grad()
     def stored(self) -> Encoded:
-        """The matrix in its format, on scales as float16 keeps them."""
+        """The current matrix in its format, with float16 scales."""
         exponent = self.shift + exponent_of(self.latent.numpy())
         return self.fmt.settled(self.normalised(exponent), exponent)
 
     @torch.no_grad()
     def normalised(self, exponent: int) -> Encoded:
-        """The matrix without a power of two, in its format."""
+        """The matrix divided by 2^exponent, in its format."""
         moved = float(2.0 ** (self.shift - exponent))
         pieces = [self._codes(part, scales, moved) for part, scales in zip(self.parts, self.scales, strict=True)]
         return self.fmt.join(pieces)
 
     def _codes(self, part: _Part, scales: Tensor, moved: float) -> Piece:
-        """Mask, codes [rows, cols] and grid of one part, everything `moved` times as large as it learns."""
+        """Mask, codes [rows, cols] and grid of one part; the parameters are multiplied by `moved`."""
         scales = storable(scales * moved)
         steps = self.latent * moved / self._spread(scales, part.values)
         if part.values.table is None:

@@ -1,4 +1,4 @@
-"""Which state of a tuning is the best: by its objective on a part of the text that is not learned from."""
+"""Evaluation on held-out text: which state of a tuning is the best."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from toolchain.model.family import LanguageModel
 from toolchain.tuning.objective import Objective
 
 WINDOW = 256
-"""Tokens per forward pass where states are carried."""
+"""Tokens per forward pass. States are carried over."""
 
 ROWS = 16
+"""Texts per batch."""
 
 
 class HeldOut:
-    """What was found at some steps, and the parameters of the best of them.
+    """The objective at the evaluated steps, and the parameters of the best step.
 
-    seen: step -> the objective, nats per token.
+    Attributes:
+        seen: by step, the objective in nats per token.
+        best: copies of the parameters at the best step.
     """
 
     def __init__(self, teacher: LanguageModel, ids: Tensor, piece: int, objective: Objective) -> None:
-        """ids: token ids int64 [n], whole pieces of `piece` tokens that are read separately (0: there are none)."""
+        """ids: token ids int64 [n]; piece: tokens per piece, each read from an empty state (0: no pieces)."""
         self._teacher, self._objective = teacher, objective
         rows = len(ids) // piece if piece else min(ROWS, len(ids))
         self._texts = torch.split(ids[: len(ids) // rows * rows].view(rows, -1), ROWS) if rows else ()
@@ -29,7 +32,7 @@ class HeldOut:
         self.best: list[Tensor] = []
 
     def look(self, step: int, student: LanguageModel, parameters: list[Tensor]) -> None:
-        """Judge the student as it stands after a step; its parameters are kept if it is the best so far."""
+        """Evaluate the student after a step and keep a copy of its parameters if it is the best so far."""
         if not self._texts:
             return
         loss = self._loss(student)
@@ -38,7 +41,7 @@ class HeldOut:
         self.seen[step] = loss
 
     def restore_best(self, parameters: list[Tensor]) -> None:
-        """Give the parameters the values of the best step; nothing where nothing was held out."""
+        """Set the parameters to their values at the best step. Nothing changes if nothing was held out."""
         with torch.no_grad():
             for parameter, value in zip(parameters, self.best, strict=False):
                 parameter.copy_(value)

@@ -1,4 +1,4 @@
-"""What a compressed model learns from the fp32 model's predictions: its distribution, or also its best tokens."""
+"""Distillation objectives: the fp32 model's distribution, optionally with its most probable tokens as labels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.nn import functional
 class Objective:
     """KL(p_fp32 || p) - best_tokens * log p[argmax p_fp32], mean over tokens, in nats.
 
-    The divergence alone is knowledge distillation; labels beside it are as in Hinton et al. (arXiv 1503.02531, section
-    2), only that they are the fp32 model's own best tokens and not the text's.
+    The divergence alone is knowledge distillation. Hinton et al. (arXiv 1503.02531, section 2) add labels to it; ours
+    are the fp32 model's most probable tokens, not those of the text.
     """
 
     best_tokens: float = 0.0
 
     def __call__(self, wanted: Tensor, given: Tensor) -> Tensor:
-        """wanted, given: logits [rows, time, vocabulary] of the fp32 model and of the compressed one."""
+        """wanted, given: logits [rows, time, vocabulary] of the fp32 model and of the compressed model."""
         loss = divergence(wanted, given)
         if self.best_tokens:
             best = functional.cross_entropy(given.flatten(0, 1), wanted.argmax(-1).flatten())
@@ -39,4 +39,4 @@ def divergence(wanted: Tensor, given: Tensor) -> Tensor:
 DISTRIBUTION = Objective()
 
 OBJECTIVES = {"distribution": DISTRIBUTION, "best-token": Objective(0.2)}
-"""By the names that --tune-for takes."""
+"""By the values of --tune-for."""

@@ -1,4 +1,4 @@
-"""What stands in for a layer's weight while it is tuned: a module that gives the weight, and stores it at the end."""
+"""Parametrizations of a layer's weight for tuning: modules that compute the weight from trainable parameters."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from exporters.formats.dense import FP16
 
 
 class WeightParametrization(nn.Module):
-    """A weight [rows, cols] behind parameters: `latent`, and `scales` if there are any."""
+    """Computes a weight [rows, cols] from the parameters `latent` and `scales` (which may be empty)."""
 
     latent: nn.Parameter
     scales: nn.ParameterList
 
     def stored(self) -> Encoded:
-        """The matrix in its format."""
+        """The current matrix in its format."""
         raise NotImplementedError
 
 
 class MaskedWeight(WeightParametrization):
-    """A pruned matrix in float16, whose kept weights learn."""
+    """A pruned matrix in float16 whose kept weights are trained."""
 
     def __init__(self, weight: Tensor, mask: Tensor) -> None:
         """weight [rows, cols] float32; mask bool [rows, cols]."""

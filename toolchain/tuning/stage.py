@@ -1,4 +1,4 @@
-"""Tuning as a stage of a build: what the search chose learns from the fp32 model before it is delivered."""
+"""Tuning as a stage of a build, between the search and the delivery."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from toolchain.model.text import Text
 from toolchain.tuning.distil import SENTENCES, Schedule, tune
 
 CHECKPOINT = "tuning.pt"
-"""In the work folder: where an interrupted tuning stood."""
+"""Checkpoint of an interrupted tuning, in the work folder."""
 
 LONGEST_PIECE = 256
-"""Tokens of a text that are read at once by a model with a context: attention over more costs more than it teaches."""
+"""Tokens per piece of the text for a model with a context. Attention over longer pieces costs more than it helps."""
 
 
 def piece_tokens(model: LoadedModel) -> int | None:
-    """Tokens of the pieces that tuning reads; None for a model without a context."""
+    """Tokens per piece that tuning reads; None for a model without a context."""
     context = model.forward.context
     return min(LONGEST_PIECE, context) if context else None
 
@@ -32,13 +32,17 @@ def tuned(
     model: LoadedModel, encoded: Mapping[str, Encoded], text: Text, schedule: Schedule, folder: Path,
     progress: Progress, say: Callable[[str], None],
 ) -> tuple[LoadedModel, dict[str, Encoded]]:  # fmt: skip
-    """The same formats after the steps of distillation that `schedule` has.
+    """Tune the compressed layers by distillation. Their formats do not change.
 
     Args:
+        encoded: every compressed layer.
         text: the whole calibration text, in pieces of `piece_tokens`.
+        folder: the work folder, which holds the checkpoint.
+        progress: called with the name of the stage, the steps done and the total.
+        say: prints a line.
 
     Returns:
-        The model, its vectors (norms, mixes, biases) as they have been learned; and every layer.
+        The model with tuned vectors (norms, mixes, biases), and every layer.
 
     Raises:
         SlmcError: the calibration text is too short, or the loss is not finite.
@@ -69,7 +73,7 @@ def _measure(schedule: Schedule) -> str:
 
 
 def with_vectors(model: LoadedModel, vectors: Mapping[str, Tensor]) -> LoadedModel:
-    """A model with other vectors, by parameter name; all else is shared with the original."""
+    """A copy of a model with other vectors, by parameter name. All other tensors are shared with the original."""
     module = sharing_copy(model.module)
     for name, vector in vectors.items():
         holder, _, parameter = name.rpartition(".")

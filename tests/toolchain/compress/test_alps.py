@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from toolchain.compress.alps import Alps, damped, solve_masked
+from toolchain.compress.layer_statistics import LayerStatistics
 from toolchain.compress.masks import best_mask
-from toolchain.compress.scores import Channels, Wanda
+from toolchain.compress.scores import Wanda
 
 
 def problem(rows: int, cols: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -40,7 +41,7 @@ def exact(weight: Tensor, mask: Tensor, h: Tensor) -> Tensor:
 def test_conjugate_gradients_reach_the_least_squares_solution(keep: int, of: int, cols: int) -> None:
     weight, hessian = problem(5, cols, cols)
     h = damped(hessian, 0.01)
-    mask = best_mask(Wanda()(weight, Channels(hessian.diagonal())), keep, of)
+    mask = best_mask(Wanda()(weight, LayerStatistics(hessian)), keep, of)
     expected = exact(weight, mask, h)
     solved = solve_masked(weight, mask, h, iterations=100)
     assert (solved.double() - expected).abs().max() < 1e-4
@@ -73,7 +74,7 @@ def test_the_mask_is_near_the_best_of_all(seed: int) -> None:
 def test_better_than_wanda_with_the_same_weights_solved() -> None:
     weight, hessian = problem(16, 64, 9)
     h = damped(hessian, 0.01)
-    wanda = best_mask(Wanda()(weight, Channels(hessian.diagonal())), 2, 4)
+    wanda = best_mask(Wanda()(weight, LayerStatistics(hessian)), 2, 4)
     alps = Alps().mask(weight, hessian, 2, 4)
     assert alps.sum() == wanda.sum()
     assert error(weight, exact(weight, alps, h), h) < 0.9 * error(weight, exact(weight, wanda, h), h)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from exporters.artifact.errors import SlmcError
-from toolchain.compress.masks import best_mask, retained
+from toolchain.compress.masks import best_mask
 
 
 def random_scores(rows: int, cols: int) -> torch.Tensor:
@@ -43,11 +43,6 @@ def test_shared_rows_use_the_pattern_of_their_sum() -> None:
     mask = best_mask(score, 2, 4, shared_rows=2)
     assert mask[0].tolist() == mask[1].tolist() == [True, False, True, False]
     assert mask[2].tolist() == [False, False, True, True]  # a last, smaller set of rows
-
-
-def test_retained_share() -> None:
-    score = torch.tensor([[4.0, 1.0, 3.0, 2.0]])
-    assert retained(score, best_mask(score, 2, 4)) == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize(("keep", "of"), [(0, 4), (4, 4), (5, 4)])

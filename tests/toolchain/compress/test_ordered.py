@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from exporters.artifact.errors import SlmcError
+from toolchain.compress.layer_statistics import LayerStatistics
 from toolchain.compress.ordered import ORDERED, Ordered, ordered_named, shuffled
 from toolchain.compress.permutation import kept_score
-from toolchain.compress.pruners import Seen
 
 FALLING = torch.tensor([[8.0, 7, 6, 5, 4, 3, 2, 1]])
 
@@ -32,14 +32,14 @@ def test_esparse_with_shuffle_by_hand() -> None:
     """
     weight = torch.tensor([[8.0, -7, 6, 5, 4, 3, 2, -2]])
     entropy = torch.tensor([0.0, 0, 0, 0, 0, 0, 0, 3])
-    seen = Seen(torch.eye(8), entropy)
-    pruned = ordered_named("esparse-shuffle").prune(weight, 2, 4, seen)
+    statistics = LayerStatistics(torch.eye(8), entropy)
+    pruned = ordered_named("esparse-shuffle").prune(weight, 2, 4, statistics)
     assert pruned.tolist() == [[8.0, -7, 6, 0, 0, 0, 0, -2]]
 
 
 def test_ria_with_permutation_keeps_all_of_the_largest() -> None:
     """Equal inputs; column sums cancel in |w| / colsum, so that only |w| / rowsum ranks: the four largest stay."""
-    pruned = ordered_named("ria-permutation").prune(FALLING, 2, 4, Seen(torch.eye(8)))
+    pruned = ordered_named("ria-permutation").prune(FALLING, 2, 4, LayerStatistics(torch.eye(8)))
     assert pruned.tolist() == [[8.0, 7, 6, 5, 0, 0, 0, 0]]
 
 
@@ -49,18 +49,18 @@ def test_more_of_the_score_stays_than_without_an_order(ordered: Ordered, keep: i
     generator = torch.Generator().manual_seed(1)
     size = torch.linspace(3, 0.1, 64)
     weight = torch.randn(16, 64, generator=generator) * size
-    seen = Seen(torch.diag(size.square()), torch.rand(64, generator=generator))
-    score = ordered.scored.scores(weight, seen)
-    kept = float(score[ordered.prune(weight, keep, of, seen) != 0].sum())
-    plain = float(score[ordered.scored.prune(weight, keep, of, seen) != 0].sum())
+    statistics = LayerStatistics(torch.diag(size.square()), torch.rand(64, generator=generator))
+    score = ordered.scored.scores(weight, statistics)
+    kept = float(score[ordered.prune(weight, keep, of, statistics) != 0].sum())
+    plain = float(score[ordered.scored.prune(weight, keep, of, statistics) != 0].sum())
     assert kept > 1.005 * plain
-    pruned = ordered.prune(weight, keep, of, seen)
+    pruned = ordered.prune(weight, keep, of, statistics)
     assert math.isclose(float((pruned != 0).float().mean()), keep / of)
     assert torch.equal(pruned[pruned != 0], weight[pruned != 0])
 
 
 def test_an_unknown_name() -> None:
     with pytest.raises(
-        SlmcError, match="unknown pruning in order 'wanda'; allowed are esparse-shuffle, ria-permutation"
+        SlmcError, match="unknown permuted pruning method 'wanda'; allowed are esparse-shuffle, ria-permutation"
     ):
         ordered_named("wanda")

@@ -16,24 +16,27 @@ from exporters.formats.nm import NmFormat
 from toolchain.compress.alps import damped
 from toolchain.compress.catalog import METHODS, compress, method_for, method_takes, pruner_named
 from toolchain.compress.gptq import Gptq
-from toolchain.compress.pruners import PRUNERS, Pruner, Scored, Seen
+from toolchain.compress.layer_statistics import LayerStatistics
+from toolchain.compress.pruners import PRUNERS, Pruner, Scored
 from toolchain.compress.recipe import Choice
 
 SDQ = "1:8/int8+6:8/fp4-g16"
 FORMATS = ("2:4/int4-g64", "4:8x16/int4-g64", "6:8/fp4-g16", SDQ)
 
 
-def layer(rows: int, cols: int) -> tuple[Tensor, Seen]:
+def layer(rows: int, cols: int) -> tuple[Tensor, LayerStatistics]:
     generator = torch.Generator().manual_seed(rows * 1000 + cols)
     x = torch.randn(500, max(2, cols // 4), generator=generator) @ torch.randn(
         max(2, cols // 4), cols, generator=generator
     )
     x += 0.3 * torch.randn(500, cols, generator=generator)
-    return torch.randn(rows, cols, generator=generator), Seen(x.T @ x / 500, torch.rand(cols, generator=generator))
+    return torch.randn(rows, cols, generator=generator), LayerStatistics(
+        x.T @ x / 500, torch.rand(cols, generator=generator)
+    )
 
 
-def decoded(weight: Tensor, fmt: str, method: str, seen: Seen) -> Tensor:
-    encoded = compress(weight, Choice(fmt, method), seen.hessian, seen.entropy)
+def decoded(weight: Tensor, fmt: str, method: str, statistics: LayerStatistics) -> Tensor:
+    encoded = compress(weight, Choice(fmt, method), statistics.hessian, statistics.entropy)
     assert encoded.nbytes == bytes_for(format_named(fmt), *weight.shape)
     return torch.from_numpy(format_named(fmt).decode(encoded))
 
@@ -41,8 +44,8 @@ def decoded(weight: Tensor, fmt: str, method: str, seen: Seen) -> Tensor:
 @pytest.mark.parametrize("pruner", [p for p in PRUNERS if isinstance(p, Scored)], ids=lambda p: p.name)
 @pytest.mark.parametrize(("keep", "of"), [(2, 4), (6, 8)])
 def test_no_other_mask_keeps_more_of_a_score(pruner: Scored, keep: int, of: int) -> None:
-    weight, seen = layer(2, 2 * of)
-    pruned, score = pruner.prune(weight, keep, of, seen), pruner.scores(weight, seen)
+    weight, statistics = layer(2, 2 * of)
+    pruned, score = pruner.prune(weight, keep, of, statistics), pruner.scores(weight, statistics)
     for row, start in itertools.product(range(2), (0, of)):
         part = slice(start, start + of)
         most = max(float(score[row, part][list(kept)].sum()) for kept in itertools.combinations(range(of), keep))
@@ -68,15 +71,15 @@ def exact_best(weight: Tensor, h: Tensor, keep: int, of: int) -> float:
 @pytest.mark.parametrize("name", ["sparsegpt", "alps"])
 def test_updates_come_near_the_best_mask_with_its_exact_weights(name: str) -> None:
     """Two groups of 2:4 in each of 12 rows: never below the best of all 36 masks, and not far above it in the sum."""
-    weight, seen = layer(12, 8)
-    assert seen.hessian is not None
-    h = damped(seen.hessian, Gptq.damping)
-    error = (pruner_named(name).prune(weight, 2, 4, seen) - weight).double()
+    weight, statistics = layer(12, 8)
+    assert statistics.hessian is not None
+    h = damped(statistics.hessian, Gptq.damping)
+    error = (pruner_named(name).prune(weight, 2, 4, statistics) - weight).double()
     found = ((error @ h) * error).sum(1)
     best = torch.tensor([exact_best(row, h, 2, 4) for row in weight])
     assert (found >= best * (1 - 1e-5)).all()
     assert found.sum() < {"sparsegpt": 2.0, "alps": 1.25}[name] * best.sum()
-    magnitude = (pruner_named("magnitude").prune(weight, 2, 4, seen) - weight).double()
+    magnitude = (pruner_named("magnitude").prune(weight, 2, 4, statistics) - weight).double()
     assert found.sum() < 0.7 * ((magnitude @ h) * magnitude).sum()
 
 
@@ -90,10 +93,10 @@ def test_sdq_by_hand() -> None:
     rms = torch.tensor([1.0, 200.0, 1, 1, 1, 1, 1, 1])
     step = 12.7 / 12
     expected = [12.7, 0.1, 6 * step, 3 * step, -2 * step, step, 0.0, 4 * step]
-    found = decoded(weight, SDQ, "wanda", Seen(torch.diag(rms.square())))
+    found = decoded(weight, SDQ, "wanda", LayerStatistics(torch.diag(rms.square())))
     assert found[0].tolist() == pytest.approx(expected, rel=1e-3)
     # By magnitude alone 12.7 is the outlier, and 0.1 is pruned in place of 0.5.
-    plain = decoded(weight, SDQ, "magnitude", Seen())[0]
+    plain = decoded(weight, SDQ, "magnitude", LayerStatistics())[0]
     assert plain[1] == 0
     assert plain[0].item() == pytest.approx(12.7, rel=1e-3)
     assert plain[6].item() == pytest.approx(0.5, rel=1e-3)  # one step of 6 / 12
@@ -102,17 +105,17 @@ def test_sdq_by_hand() -> None:
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("pruner", PRUNERS, ids=lambda p: p.name)
 def test_every_pattern_is_kept_and_feedback_pays(pruner: Pruner, fmt: str) -> None:
-    weight, seen = layer(32, 64)
-    assert seen.hessian is not None
-    values, named = decoded(weight, fmt, pruner.name, seen), format_named(fmt)
+    weight, statistics = layer(32, 64)
+    assert statistics.hessian is not None
+    values, named = decoded(weight, fmt, pruner.name, statistics), format_named(fmt)
     assert isinstance(named, NmFormat | DecomposedFormat)
     parts = named.parts
     kept = (values != 0).view(32, -1, parts[0].period).sum(-1)
     assert int(kept.max()) <= sum(p.kept for p in parts)
     error = values - weight
-    own = float(((error @ seen.hessian) * error).sum())
-    plain = decoded(weight, fmt, "magnitude", seen) - weight
-    beside = own / float(((plain @ seen.hessian) * plain).sum())
+    own = float(((error @ statistics.hessian) * error).sum())
+    plain = decoded(weight, fmt, "magnitude", statistics) - weight
+    beside = own / float(((plain @ statistics.hessian) * plain).sum())
     assert beside < (0.8 if pruner.name in ("sparsegpt", "alps") else 2.0)
 
 
@@ -120,21 +123,21 @@ def test_every_pattern_is_kept_and_feedback_pays(pruner: Pruner, fmt: str) -> No
 def test_what_calibration_did_not_see_is_asked_for(pruner: Pruner) -> None:
     weight, _ = layer(4, 16)
     with pytest.raises(SlmcError, match=f"{pruner.name} needs calibration"):
-        pruner.prune(weight, 2, 4, Seen())
+        pruner.prune(weight, 2, 4, LayerStatistics())
     with pytest.raises(SlmcError, match="needs calibration"):
         compress(weight, Choice(SDQ, pruner.name), None)
 
 
 def test_esparse_asks_for_entropies() -> None:
-    weight, seen = layer(4, 16)
+    weight, statistics = layer(4, 16)
     with pytest.raises(SlmcError, match="needs the entropy of the input channels"):
-        compress(weight, Choice("2:4/int4-g64", "esparse"), seen.hessian)
+        compress(weight, Choice("2:4/int4-g64", "esparse"), statistics.hessian)
 
 
 def test_a_pruning_method_does_not_serve_a_dense_format() -> None:
-    weight, seen = layer(4, 64)
+    weight, statistics = layer(4, 64)
     with pytest.raises(SlmcError, match="method wanda prunes, and format int4-g64 keeps every weight; give it one of"):
-        compress(weight, Choice("int4-g64", "wanda"), seen.hessian)
+        compress(weight, Choice("int4-g64", "wanda"), statistics.hessian)
     with pytest.raises(SlmcError, match="unknown pruning method 'gptq'; allowed are magnitude, wanda"):
         pruner_named("gptq")
 
@@ -159,6 +162,6 @@ def test_the_method_of_the_whole_model_gives_way_where_it_cannot(
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 @pytest.mark.parametrize("fmt", ["int4-g64", "event/int4-g64", "fp4-g16", *FORMATS])
 def test_what_a_method_takes_it_can_do(method: Pruner, fmt: str) -> None:
-    weight, seen = layer(16, 64)
+    weight, statistics = layer(16, 64)
     if method_takes(method.name, format_named(fmt)):
-        assert torch.isfinite(decoded(weight, fmt, method.name, seen)).all()
+        assert torch.isfinite(decoded(weight, fmt, method.name, statistics)).all()

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from exporters.artifact.errors import SlmcError
-from toolchain.compress.scores import SCORES, Channels, ESparse, score_named
+from toolchain.compress.layer_statistics import LayerStatistics
+from toolchain.compress.scores import SCORES, ESparse, PruningMetric, Ria, Wanda
 
 WEIGHT = torch.tensor([[3.0, -1.0], [1.0, 2.0]])
-CHANNELS = Channels(square=torch.tensor([4.0, 1.0]), entropy=torch.tensor([0.5, 1.5]))
+STATISTICS = LayerStatistics(hessian=torch.tensor([[4.0, 0.5], [0.5, 1.0]]), entropy=torch.tensor([0.5, 1.5]))
 
 BY_HAND = {
     "magnitude": [[3.0, 1.0], [1.0, 2.0]],
@@ -26,25 +27,31 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("score", SCORES, ids=lambda s: s.name)
-def test_by_hand(score: object) -> None:
-    named = score_named(score.name)  # type: ignore[attr-defined]
-    assert torch.allclose(named(WEIGHT, CHANNELS), torch.tensor(BY_HAND[named.name]))
+def test_by_hand(score: PruningMetric) -> None:
+    assert torch.allclose(score(WEIGHT, STATISTICS), torch.tensor(BY_HAND[score.name]))
 
 
 def test_alpha_weighs_the_norm_against_the_entropy() -> None:
-    assert ESparse(alpha=0.0)(WEIGHT, CHANNELS).tolist() == [[1.5, 1.5], [0.5, 3.0]]
+    assert ESparse(alpha=0.0)(WEIGHT, STATISTICS).tolist() == [[1.5, 1.5], [0.5, 3.0]]
 
 
 def test_an_empty_row_and_column_score_zero() -> None:
-    scores = score_named("ria")(torch.zeros(2, 2), CHANNELS)
+    scores = Ria()(torch.zeros(2, 2), STATISTICS)
     assert scores.tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
 def test_esparse_without_entropies() -> None:
     with pytest.raises(SlmcError, match="entropy of the input channels"):
-        ESparse()(WEIGHT, Channels(CHANNELS.square))
+        ESparse()(WEIGHT, LayerStatistics(STATISTICS.hessian))
 
 
-def test_unknown_score() -> None:
-    with pytest.raises(SlmcError, match="allowed are magnitude, wanda, ria, esparse"):
-        score_named("taylor")
+def test_wanda_without_calibration() -> None:
+    with pytest.raises(SlmcError, match="wanda needs calibration"):
+        Wanda()(WEIGHT, LayerStatistics())
+
+
+def test_statistics_in_another_channel_order() -> None:
+    found = STATISTICS.reordered(torch.tensor([1, 0]))
+    assert found.hessian is not None and found.hessian.tolist() == [[1.0, 0.5], [0.5, 4.0]]
+    assert found.entropy is not None and found.entropy.tolist() == [1.5, 0.5]
+    assert LayerStatistics().reordered(torch.tensor([1, 0])) == LayerStatistics()
