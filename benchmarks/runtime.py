@@ -25,7 +25,8 @@ ROUNDS = 5
 def onnx_runtime_ms(artifact: Path, tokens: int) -> float:
     """The least CPU time per token, states bound where they lie as run.py does."""
     import onnxruntime as ort
-    from toolchain.delivery.continuation import Model
+
+    from targets.device.continuation import Model
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
