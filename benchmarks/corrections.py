@@ -15,7 +15,7 @@ from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from toolchain.calibration.statistics import gather_statistics
 from toolchain.compress.catalog import compress
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.pipeline.job import prepare
 from toolchain.pipeline.spec import resolve
 
@@ -37,7 +37,7 @@ def diagonal(weight: Tensor) -> float:
 
 
 def rounded(weight: Tensor, name: str, hessian: Tensor, method: str = "gptq") -> Tensor:
-    encoded = compress(weight, Choice(name, method), hessian)
+    encoded = compress(weight, LayerConfig(name, method), hessian)
     return torch.from_numpy(format_named(encoded.format).decode(encoded))
 
 

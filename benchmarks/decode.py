@@ -23,7 +23,7 @@ from targets.device.measurement import MeasureRequest, chunk_for
 from targets.device.session import Session, open_session
 from targets.measure.child import measure
 from toolchain.compress.catalog import compress
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.delivery.deliver import stored_model
 from toolchain.model.catalog import LoadedModel, load_model
 
@@ -57,7 +57,7 @@ def export(model: LoadedModel, name: str, activations: str, folder: Path) -> Io:
     tree = model.tree
     small = name != "fp32"
     recipe = {
-        x.path: Choice("sign" if x.sign_only and small else name, "nearest", activations if small else "fp32")
+        x.path: LayerConfig("sign" if x.sign_only and small else name, "nearest", activations if small else "fp32")
         for x in tree.layers
     }
     encoded = {path: compress(model.weight(path), choice, None) for path, choice in recipe.items()}

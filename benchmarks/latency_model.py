@@ -32,7 +32,7 @@ from targets.cpus.spec import read_cpu
 from targets.device.clock import low_decile, median
 from targets.device.measurement import MeasureRequest
 from targets.measure.child import measure
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.delivery.deliver import stored_model
 from toolchain.model.catalog import LoadedModel, load_model
 
@@ -78,7 +78,7 @@ def export(model: LoadedModel, name: str, folder: Path) -> None:
         weight = model.module.get_submodule(layer.path).weight.detach().float().numpy()
         encoded[layer.path] = fmt.encode(weight)
         size += bytes_for(fmt, layer.rows, layer.cols)
-        recipe[layer.path] = Choice(fmt.name, "nearest", "int8" if rounded else "fp32")
+        recipe[layer.path] = LayerConfig(fmt.name, "nearest", "int8" if rounded else "fp32")
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -26,7 +26,7 @@ from exporters.formats.catalog import format_named
 from targets.device.session import Session, open_session
 from toolchain.calibration.activity import zero_shares
 from toolchain.compress.catalog import compress
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.delivery.deliver import stored_model
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.classifier import Classes
@@ -87,7 +87,7 @@ def main(
     vocabulary = model.tree.vocabulary
     ids = torch.randint(0, vocabulary, (512,), generator=torch.Generator().manual_seed(1))
     shares = zero_shares(model, Sentences(ids, tuple(range(16, 513, 16)), None))
-    dense: Recipe = {layer.path: Choice(format_name, "nearest") for layer in model.tree.layers}
+    dense: Recipe = {layer.path: LayerConfig(format_name, "nearest") for layer in model.tree.layers}
     rounded = {p: dataclasses.replace(c, activations="int8") for p, c in dense.items()}
     event = with_layouts(dense, model.tree, shares, ())
     turned = [p for p in event if event[p] != dense[p]]

@@ -24,7 +24,7 @@ from targets.device.native import platform_name
 from targets.device.session import open_session
 from toolchain.calibration.hessian import input_hessians
 from toolchain.calibration.statistics import CalibrationStatistics
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.delivery.deliver import stored_model
 from toolchain.delivery.validate import artifact_session
 from toolchain.files.shipped import SHIPPED_TEXTS
@@ -200,7 +200,7 @@ def test_the_same_tokens_come_out_everywhere(artifact: Path, manifest: Manifest,
     plan = read_plan(artifact / "plan.json")
     text = read_text(SHIPPED_TEXTS / "calibration.txt", loaded.tokenizer).head(plan.calibration_tokens)
     make = layer_maker(loaded, CalibrationStatistics(input_hessians(loaded, text.ids), {}, torch.ones(0)))
-    recipe = {path: Choice(e.format, e.method, e.activations) for path, e in manifest.recipe.items()}
+    recipe = {path: LayerConfig(e.format, e.method, e.activations) for path, e in manifest.recipe.items()}
     stored = {path: make(path, choice) for path, choice in recipe.items()}
     native = artifact_session(artifact, manifest.io)
     written = greedy_session(native, ids, count)

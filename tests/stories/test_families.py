@@ -25,7 +25,7 @@ from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload
 from toolchain.calibration.activity import input_activity, zero_shares
 from toolchain.compress.catalog import compress
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.delivery.validate import artifact_session
 from toolchain.estimate.latency import model_workload
 from toolchain.files.shipped import SHIPPED_TEXTS
@@ -203,7 +203,9 @@ def test_work_foretold_is_that_of_the_graph(built: tuple[Path, Path]) -> None:
 def test_tuning_keeps_formats_and_tied_matrices(built: tuple[Path, Path], tmp_path: Path) -> None:
     """Latent weights of every linear layer learn, over more text than a context holds."""
     model = load_model(built[0], options=ModelOptions(read_manifest(built[1]).io.context))
-    encoded = {x.path: compress(model.weight(x.path), Choice("int4-g32", "range"), None) for x in model.tree.layers}
+    encoded = {
+        x.path: compress(model.weight(x.path), LayerConfig("int4-g32", "range"), None) for x in model.tree.layers
+    }
     ids = torch.randint(0, VOCABULARY, (1000,), generator=torch.Generator().manual_seed(9))
     schedule = Schedule(steps=24, streams=4, window=32, rate=2e-3, scale_rate=2e-4)
     tuned = tune(model, encoded, ids, schedule, tmp_path / "state.pt")

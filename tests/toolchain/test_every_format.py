@@ -23,7 +23,7 @@ from exporters.ops.modules import stored_module
 from exporters.states import StateSpec
 from targets.device.session import session_options
 from toolchain.compress.catalog import METHODS, compress, method_for, method_takes
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.study.formulas import terms
 from toolchain.tuning.corrected import parametrization_for
 
@@ -116,7 +116,7 @@ def test_parts_say_what_is_stored(name: str) -> None:
 def test_the_methods_that_can_reach_it_do(name: str, method: str) -> None:
     fmt = format_named(name)
     assert method_takes(method_for(method, fmt, linear=True), fmt) or not fmt.parts
-    choice = Choice(name, method_for(method, fmt, linear=True))
+    choice = LayerConfig(name, method_for(method, fmt, linear=True))
     encoded = compress(matrix(), choice, hessian(), torch.ones(SIZE))
     assert encoded.format == name and encoded.nbytes == bytes_for(fmt, SIZE, SIZE)
 

@@ -18,7 +18,7 @@ from toolchain.compress.joint import compress_jointly
 from toolchain.compress.layer_statistics import LayerStatistics
 from toolchain.compress.method import Method
 from toolchain.compress.pruners import PRUNERS, Pruner
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.compress.rounding import Nearest, RangeSearch
 
 INTEGER_METHODS: tuple[Method, ...] = (Nearest(), RangeSearch(), Gptq(), Descent())
@@ -86,7 +86,7 @@ def method_for(name: str, fmt: Format, *, linear: bool) -> str:
     return name if method_takes(name, fmt) else Gptq.name if method.needs_hessian else Nearest.name
 
 
-def compress(weight: Tensor, choice: Choice, hessian: Tensor | None, entropy: Tensor | None = None) -> Encoded:
+def compress(weight: Tensor, choice: LayerConfig, hessian: Tensor | None, entropy: Tensor | None = None) -> Encoded:
     """Compress a weight matrix with a format and a method.
 
     In sparse, decomposed and four-bit float formats `gptq` and `descent` round with error feedback; `nearest` and
@@ -109,7 +109,7 @@ def compress(weight: Tensor, choice: Choice, hessian: Tensor | None, entropy: Te
     return fmt.normally(weight.detach().float().numpy(), encode)
 
 
-def _compressed(w: Tensor, fmt: Format, choice: Choice, statistics: LayerStatistics) -> Encoded:
+def _compressed(w: Tensor, fmt: Format, choice: LayerConfig, statistics: LayerStatistics) -> Encoded:
     """Like `compress`, for a normalised matrix (exporters.formats.scales)."""
     method, hessian = method_named(choice.method), statistics.hessian
     if fmt.correction:

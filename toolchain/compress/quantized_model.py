@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.ops.activations import rounded_activations
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
@@ -26,7 +26,7 @@ class QuantizedModel:
     The layers of a model that stays on disk are decoded again for every product.
     """
 
-    def __init__(self, model: LoadedModel, encoded: Callable[[str, Choice], Encoded]) -> None:
+    def __init__(self, model: LoadedModel, encoded: Callable[[str, LayerConfig], Encoded]) -> None:
         """encoded: compresses the layer of a path."""
         self.module = sharing_copy(model.module)
         if isinstance(self.module, CachedModel):
@@ -35,7 +35,7 @@ class QuantizedModel:
         self._tables = {layer.path: layer.table for layer in model.tree.layers if layer.table}
         self._original = model
         self._encoded = encoded
-        self._now: dict[str, Choice] = {}
+        self._now: dict[str, LayerConfig] = {}
         self._hooks: dict[str, RemovableHandle] = {}
 
     def apply(self, recipe: Recipe) -> LanguageModel:
@@ -54,7 +54,7 @@ class QuantizedModel:
                 self._now[path] = choice
         return cast(LanguageModel, self.module)
 
-    def _exchange(self, path: str, choice: Choice) -> None:
+    def _exchange(self, path: str, choice: LayerConfig) -> None:
         if isinstance(self.module.get_submodule(path), Streamed):
             self._read(path, lambda: self._decoded(path, choice))
         else:
@@ -67,11 +67,11 @@ class QuantizedModel:
         else:
             self._set(path, self._original.module.get_parameter(f"{path}.weight"))
 
-    def _decoded(self, path: str, choice: Choice) -> Tensor:
+    def _decoded(self, path: str, choice: LayerConfig) -> Tensor:
         encoded = self._encoded(path, choice)
         return torch.from_numpy(format_named(encoded.format).decode(encoded))
 
-    def _quantize_inputs(self, path: str, choice: Choice) -> None:
+    def _quantize_inputs(self, path: str, choice: LayerConfig) -> None:
         self._keep_inputs(path)
         group = format_named(choice.format).input_group(self._inputs[path])
         if choice.activations == "int8" and group is not None:

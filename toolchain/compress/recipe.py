@@ -9,7 +9,7 @@ ACTIVATION_BITS = {"fp32": 32, "int8": 8}
 
 
 @dataclass(frozen=True)
-class Choice:
+class LayerConfig:
     """The format of one layer's weights, the compression method, and the type of its inputs."""
 
     format: str
@@ -17,5 +17,5 @@ class Choice:
     activations: str = "fp32"
 
 
-Recipe = dict[str, Choice]
+Recipe = dict[str, LayerConfig]
 """By layer path, for every layer of a model."""

@@ -10,7 +10,7 @@ import torch
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import family_of, format_named
 from targets.device import units
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.model.residency import bytes_from_disk, bytes_in_memory, hessian_bytes
 from toolchain.model.tree import Layer
 from toolchain.quality.reference import KEEP_BYTES
@@ -120,9 +120,9 @@ def forecast(
     )
 
 
-def _pairs(problem: Problem) -> tuple[list[tuple[Layer, Choice]], list[tuple[Layer, Choice]]]:
+def _pairs(problem: Problem) -> tuple[list[tuple[Layer, LayerConfig]], list[tuple[Layer, LayerConfig]]]:
     """Layers with each of their options: those that are compressed in any case, and those that are screened first."""
-    pairs: tuple[list[tuple[Layer, Choice]], list[tuple[Layer, Choice]]] = [], []
+    pairs: tuple[list[tuple[Layer, LayerConfig]], list[tuple[Layer, LayerConfig]]] = [], []
     for layer in problem.tree.layers:
         options = problem.options[layer.path]
         screened = sparse_options(options)

@@ -18,7 +18,7 @@ from exporters.formats.parts import Work
 from exporters.graph_nodes import GraphNode, Workload
 from targets.cpus.catalog import named_cpu
 from targets.cpus.cost import Prediction, predict
-from toolchain.compress.recipe import ACTIVATION_BITS, Choice
+from toolchain.compress.recipe import ACTIVATION_BITS, LayerConfig
 from toolchain.model.catalog import LoadedModel, stored_states
 from toolchain.model.family import ModelOptions
 from toolchain.search.problem import Problem
@@ -172,7 +172,7 @@ def _usual_bits(problem: Problem) -> float:
     return 4.0 if most is None else 8 * most / problem.tree.params
 
 
-def _nearest(options: Sequence[Choice], bits: float) -> str:
+def _nearest(options: Sequence[LayerConfig], bits: float) -> str:
     return min((c.format for c in options), key=lambda f: abs(stored_bits(format_named(f)) - bits))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from exporters.artifact.errors import SlmcError
 from targets.device.units import parse_bytes
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.search.problem import Problem
@@ -22,7 +22,7 @@ _OPTION = "--max-memory"
 
 
 def check_room(
-    asked: str, problem: Problem, model: LoadedModel, every_option: Callable[[], Mapping[str, tuple[Choice, ...]]]
+    asked: str, problem: Problem, model: LoadedModel, every_option: Callable[[], Mapping[str, tuple[LayerConfig, ...]]]
 ) -> None:
     """Refuse a limit that is below the smallest possible size, with options that would keep it.
 

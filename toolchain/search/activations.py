@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from exporters.formats.catalog import format_named
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.search.frontier import meets
 from toolchain.search.problem import Problem
 from toolchain.search.values import Candidate
@@ -36,7 +36,7 @@ def products(problem: Problem, recipe: Recipe) -> list[str]:
 
 
 def activation_tier(
-    problem: Problem, winner: Callable[[], Candidate], loss: Callable[[str, Choice], float], attempt: Attempt
+    problem: Problem, winner: Callable[[], Candidate], loss: Callable[[str, LayerConfig], float], attempt: Attempt
 ) -> Recipe:
     """The winner's recipe with inputs rounded wherever that keeps what the winner keeps.
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from exporters.formats.catalog import family_of
 from exporters.formats.families import DENSE
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.search.posterior import FLOOR, MODEL_ERROR
 from toolchain.search.values import Candidate
 
-Losses = Mapping[tuple[str, Choice], float]
+Losses = Mapping[tuple[str, LayerConfig], float]
 
 EXPECTED_SPREAD = 1.0
 """Standard deviation of the prior of the factor, whose mean is 1: a guess."""
@@ -52,7 +52,7 @@ def sparse_factor(candidates: Sequence[Candidate], losses: Losses) -> float:
     return float(min(max(1 + c / a, 1.0), MOST)) if a > 0 else 1.0
 
 
-def corrected(losses: Losses, factor: float) -> dict[tuple[str, Choice], float]:
+def corrected(losses: Losses, factor: float) -> dict[tuple[str, LayerConfig], float]:
     """The expected losses with those of sparse choices times the factor."""
     return {(p, c): loss if family_of(c.format) == DENSE else loss * factor for (p, c), loss in losses.items()}
 

@@ -13,7 +13,7 @@ from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.compress.catalog import compress
 from toolchain.compress.gptq import Gptq, inverse_factor
 from toolchain.compress.quantized_model import QuantizedModel
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Reading
 from toolchain.quality.accuracy import AnyReference, reference_for
@@ -52,7 +52,7 @@ class ModelEvaluator:
     def evaluate(self, recipe: Recipe) -> Score:
         return self._journal.scored(recipe, self._run)
 
-    def loss(self, path: str, choice: Choice) -> float:
+    def loss(self, path: str, choice: LayerConfig) -> float:
         encoded = self._layers.encoded(path, choice)
         error = torch.from_numpy(format_named(encoded.format).decode(encoded)) - self._model.weight(path)
         layer = self._layers_by_path[path]
@@ -70,7 +70,7 @@ class ModelEvaluator:
             loss += embedding_loss(error, frequency, self._statistics.fisher[looked_up])
         return loss
 
-    def estimate(self, path: str, choice: Choice) -> float:
+    def estimate(self, path: str, choice: LayerConfig) -> float:
         """Of a linear layer that no tokens are looked up in."""
         weight = self._model.weight(path)
         if path not in self._importance:
@@ -92,7 +92,7 @@ class ModelEvaluator:
         return reference.score(stream_logits(self._quantized.apply(recipe), self._text))
 
 
-def layer_maker(model: LoadedModel, statistics: CalibrationStatistics) -> Callable[[str, Choice], Encoded]:
+def layer_maker(model: LoadedModel, statistics: CalibrationStatistics) -> Callable[[str, LayerConfig], Encoded]:
     """The function that compresses one layer of a model in one choice."""
     return lambda path, choice: compress(
         model.weight(path), choice, statistics.hessians.get(path), statistics.entropies.get(path)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from exporters.formats.base import Encoded, Format, bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.event import PREFIX
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.tree import Layer, ModelTree
 from toolchain.search.store import LayerStore
 
@@ -35,7 +35,7 @@ def with_layouts(recipe: Recipe, tree: ModelTree, zeros: Mapping[str, float], fi
     }
 
 
-def _twins(layer: Layer, choice: Choice) -> list[Format]:
+def _twins(layer: Layer, choice: LayerConfig) -> list[Format]:
     """The input-major format that holds the same matrix in no more bytes, or none."""
     fmt = format_named(choice.format)
     if not fmt.input_major:
@@ -45,7 +45,7 @@ def _twins(layer: Layer, choice: Choice) -> list[Format]:
     return [twin] if fits else []
 
 
-def encoded_layer(layers: LayerStore, path: str, choice: Choice) -> Encoded:
+def encoded_layer(layers: LayerStore, path: str, choice: LayerConfig) -> Encoded:
     """A layer as its choice stores it; an event layout is made of the dense codes that the search has paid for."""
     fmt = format_named(choice.format)
     return fmt.from_plain(layers.encoded(path, dataclasses.replace(choice, format=fmt.plain.name)))

@@ -14,7 +14,7 @@ from exporters.artifact.parsing import parse
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import method_named
-from toolchain.compress.recipe import ACTIVATION_BITS, Choice, Recipe
+from toolchain.compress.recipe import ACTIVATION_BITS, LayerConfig, Recipe
 from toolchain.model.tree import ModelTree
 from toolchain.search.frontier import OBJECTIVE
 from toolchain.search.outcome import FamilyResult, LayerLoss, TriedCandidate, family_results, tried_candidates
@@ -58,7 +58,7 @@ class Plan:
     requirements: Requirements
     objective: str
     feasible: bool
-    recipe: dict[str, Choice]
+    recipe: dict[str, LayerConfig]
     candidates: tuple[TriedCandidate, ...]
     sensitivities: tuple[LayerLoss, ...]
     families: tuple[FamilyResult, ...] = ()

@@ -12,7 +12,7 @@ from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP32, SIGN
 from toolchain.compress.catalog import method_for
 from toolchain.compress.pruners import PRUNERS
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.tree import Layer, ModelTree
 from toolchain.quality.reference import Score
 from toolchain.search.times import Times
@@ -104,11 +104,11 @@ class Evaluator(Protocol):
         """Of a total recipe, on the evaluation text; remembered."""
         ...
 
-    def loss(self, path: str, choice: Choice) -> float:
+    def loss(self, path: str, choice: LayerConfig) -> float:
         """Expected loss of one layer alone in a choice, nats per token."""
         ...
 
-    def estimate(self, path: str, choice: Choice) -> float:
+    def estimate(self, path: str, choice: LayerConfig) -> float:
         """The same without compressing it; only for comparing the options of one layer."""
         ...
 
@@ -127,7 +127,7 @@ class Problem:
     """
 
     tree: ModelTree
-    options: Mapping[str, tuple[Choice, ...]]
+    options: Mapping[str, tuple[LayerConfig, ...]]
     constraints: Constraints
     effort: Effort
     seed: int
@@ -139,7 +139,7 @@ class Problem:
         """Time per token of a recipe, where the target has measured costs."""
         return self.times.of(recipe) if self.times else None
 
-    def layer_bytes(self, layer: Layer, choice: Choice) -> int:
+    def layer_bytes(self, layer: Layer, choice: LayerConfig) -> int:
         return bytes_for(format_named(choice.format), layer.rows, layer.cols)
 
     def bytes(self, recipe: Recipe) -> int:
@@ -154,7 +154,7 @@ class Problem:
 
 def layer_options(
     tree: ModelTree, formats: Sequence[Format], pins: Mapping[str, str], method: str
-) -> dict[str, tuple[Choice, ...]]:
+) -> dict[str, tuple[LayerConfig, ...]]:
     """What every layer may become. A layer that only its signs matter of is stored as signs, which is exact.
 
     pins: layer path -> format name, or format@method; a pinned layer has no other option.
@@ -162,7 +162,7 @@ def layer_options(
     Raises:
         SlmcError: a pin names a format that the layer cannot have, or no format is left.
     """
-    options: dict[str, tuple[Choice, ...]] = {}
+    options: dict[str, tuple[LayerConfig, ...]] = {}
     for layer in tree.layers:
         if layer.path in pins:
             name, _, own = pins[layer.path].partition(METHOD_MARK)
@@ -180,7 +180,7 @@ def layer_options(
     return options
 
 
-def _choice(fmt: Format, layer: Layer, method: str, own: str = "") -> Choice:
+def _choice(fmt: Format, layer: Layer, method: str, own: str = "") -> LayerConfig:
     """A layer in a format by the method of the whole model, or by its own, if it has one."""
     if fmt.signs_only and not layer.sign_only:
         raise SlmcError(
@@ -201,7 +201,7 @@ def _choice(fmt: Format, layer: Layer, method: str, own: str = "") -> Choice:
         raise SlmcError(
             f"layer {layer.path}: method {own} cannot bring it into format {fmt.name}; {chosen} can, see --method"
         )
-    return Choice(fmt.name, chosen)
+    return LayerConfig(fmt.name, chosen)
 
 
 def needs_entropy(problem: Problem) -> bool:

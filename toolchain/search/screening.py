@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from exporters.formats.catalog import family_of
 from exporters.formats.families import DENSE, SPARSE
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.files.progress import StepProgress
 from toolchain.model.tree import Layer
 from toolchain.search.problem import Evaluator, Problem
@@ -16,7 +16,7 @@ from toolchain.search.problem import Evaluator, Problem
 MARGIN = 1.4
 """Factor by which estimates of different families may be wrong relative to each other: a guess."""
 
-Costs = Mapping[Choice, tuple[int, float]]
+Costs = Mapping[LayerConfig, tuple[int, float]]
 """Bytes and estimated loss of a layer's options."""
 
 
@@ -68,7 +68,7 @@ def screened(
     return dataclasses.replace(problem, options=options), found
 
 
-def sparse_options(options: Sequence[Choice]) -> list[Choice]:
+def sparse_options(options: Sequence[LayerConfig]) -> list[LayerConfig]:
     """The sparse options of a layer that screening may remove; none if the layer has only one option."""
     return [c for c in options if family_of(c.format) != DENSE] if len(options) > 1 else []
 

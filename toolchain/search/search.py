@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.files.progress import Progress
 from toolchain.search.activations import activation_tier
 from toolchain.search.correction import corrected, sparse_factor
@@ -43,12 +43,12 @@ class Trace:
 
     problem: Problem
     evaluator: Evaluator
-    losses: dict[tuple[str, Choice], float]
+    losses: dict[tuple[str, LayerConfig], float]
     on_candidate: Callable[[Candidate], None]
     candidates: dict[str, Candidate] = field(default_factory=dict)
     factor: float = 1.0
 
-    def loss(self, path: str, choice: Choice) -> float:
+    def loss(self, path: str, choice: LayerConfig) -> float:
         """What a layer alone is expected to cost in a choice."""
         if (path, choice) not in self.losses:
             self.losses[path, choice] = self.evaluator.loss(path, choice)
@@ -81,7 +81,7 @@ class Trace:
         )
 
     @property
-    def expected(self) -> Mapping[tuple[str, Choice], float]:
+    def expected(self) -> Mapping[tuple[str, LayerConfig], float]:
         """The losses by which recipes are proposed and estimated."""
         return self.losses if self.factor == 1.0 else corrected(self.losses, self.factor)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.files.journal import KeyedLines
 from toolchain.files.workspace import whole_file
 from toolchain.quality.reference import Score
@@ -27,13 +27,13 @@ KEEP_BYTES = 2**29
 class LayerStore:
     """Compressed layers by (path, choice), computed once."""
 
-    def __init__(self, folder: Path, make: Callable[[str, Choice], Encoded]) -> None:
+    def __init__(self, folder: Path, make: Callable[[str, LayerConfig], Encoded]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._make = folder, make
         self._memory: dict[tuple[str, str, str], Encoded] = {}
         self._held_bytes = 0
 
-    def encoded(self, path: str, choice: Choice) -> Encoded:
+    def encoded(self, path: str, choice: LayerConfig) -> Encoded:
         key = (path, choice.format, choice.method)  # activations change no weights
         if key in self._memory:
             return self._memory[key]

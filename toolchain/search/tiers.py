@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from exporters.formats.base import stored_bits
 from exporters.formats.catalog import format_named
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.search.allocate import Option, allocate
 from toolchain.search.problem import Problem
 from toolchain.search.screening import sparse_options
 from toolchain.search.timed import allocate_within
 
-Losses = Mapping[tuple[str, Choice], float]
+Losses = Mapping[tuple[str, LayerConfig], float]
 """What a layer alone is expected to cost in a choice, nats per token."""
 
 
-def uniform(problem: Problem, choice: Choice) -> Recipe:
+def uniform(problem: Problem, choice: LayerConfig) -> Recipe:
     """Every layer in one choice, where it has it; elsewhere the layer's own with the nearest number of bits."""
     bits = stored_bits(format_named(choice.format))
     recipe: Recipe = {}
@@ -32,7 +32,7 @@ def uniform(problem: Problem, choice: Choice) -> Recipe:
 def global_tier(problem: Problem) -> Iterator[tuple[Recipe, str]]:
     """One format for the whole model: every dense one that some layer may have, sparse ones that all of them have."""
     free = [options for options in problem.options.values() if len(options) > 1]
-    seen: dict[str, Choice] = {}
+    seen: dict[str, LayerConfig] = {}
     for options in free:
         seen |= {c.format: c for c in options if c.format not in seen}
     able = [options for options in free if sparse_options(options)]
@@ -85,7 +85,7 @@ def _has(problem: Problem, path: str, name: str) -> bool:
     return len(options) == 1 or any(c.format == name for c in options)
 
 
-def _named(problem: Problem, path: str, name: str) -> Choice:
+def _named(problem: Problem, path: str, name: str) -> LayerConfig:
     options = problem.options[path]
     return options[0] if len(options) == 1 else next(c for c in options if c.format == name)
 

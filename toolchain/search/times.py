@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 
 Key = tuple[str, str, str]
 """Layer path, format, activations."""
@@ -21,7 +21,7 @@ class Times:
     fixed_ms: float
     layer_ms: Mapping[Key, float]
 
-    def layer(self, path: str, choice: Choice) -> float:
+    def layer(self, path: str, choice: LayerConfig) -> float:
         return self.layer_ms.get((path, choice.format, choice.activations), 0.0)
 
     def of(self, recipe: Recipe) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.quality.reference import Score
 from toolchain.search.screening import Screening
 
@@ -35,7 +35,7 @@ class Sensitivity:
     """Expected loss of one layer alone in one choice, nats per token, and its bytes."""
 
     layer: str
-    choice: Choice
+    choice: LayerConfig
     loss: float
     bytes: int
 

@@ -25,7 +25,7 @@ from toolchain.compress.layer_statistics import LayerStatistics
 from toolchain.compress.ordered import ORDERED, Ordered, ordered_named
 from toolchain.compress.pruners import Pruner, Scored
 from toolchain.compress.quantized_model import QuantizedModel
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.compress.scores import ESparse
 from toolchain.files.progress import Progress
 from toolchain.files.workspace import digest_of, write_whole
@@ -150,7 +150,7 @@ class _Runner:
         if cell.tuned:
             model, encoded, spent = self._tuned(cell, encoded)
             seconds += spent
-        recipe = {path: Choice(e.format, "nearest") for path, e in encoded.items()}
+        recipe = {path: LayerConfig(e.format, "nearest") for path, e in encoded.items()}
         quantized = QuantizedModel(model, lambda path, _: encoded[path])
         with dual_inputs(quantized.module, encoded if DUAL in cell.stages else {}):
             score = self.reference.score(stream_logits(quantized.apply(recipe), study.evaluation.ids))
@@ -248,7 +248,7 @@ def compressed(weight: Tensor, cell: Cell, statistics: LayerStatistics, alpha: f
     """
     method = cell.stages[0]
     if not _pruned(cell):
-        return compress(weight, Choice(cell.format, method), statistics.hessian, statistics.entropy)
+        return compress(weight, LayerConfig(cell.format, method), statistics.hessian, statistics.entropy)
     keep, of = pattern_of(cell.format)
     pruner: Ordered | Pruner = ordered_named(method) if method in {o.name for o in ORDERED} else pruner_named(method)
     if isinstance(pruner, Ordered):

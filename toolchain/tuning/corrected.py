@@ -24,8 +24,8 @@ class CorrectedWeight(WeightParametrization):
         """encoded: in the corrected format; weight: the original matrix, float32 [rows, cols]."""
         super().__init__()
         self.fmt = fmt
-        beside = torch.from_numpy(fmt.beside(encoded)) * 2.0**encoded.exponent
-        self.integers = FakeQuantizedWeight(fmt.integers(encoded), weight - beside)
+        correction = torch.from_numpy(fmt.beside(encoded)) * 2.0**encoded.exponent
+        self.integers = FakeQuantizedWeight(fmt.integers(encoded), weight - correction)
         self.latent = self.integers.latent
         self.shift = shift_of(encoded)
         self.power = 0.5 if fmt.rank else 1.0
@@ -37,8 +37,8 @@ class CorrectedWeight(WeightParametrization):
     def forward(self) -> Tensor:
         integers: Tensor = self.integers()
         first, *second = self.correction
-        beside = first @ second[0] if second else torch.diag(first)
-        return integers + (beside * 2.0**self.shift if self.shift else beside)
+        correction = first @ second[0] if second else torch.diag(first)
+        return integers + (correction * 2.0**self.shift if self.shift else correction)
 
     @torch.no_grad()
     def stored(self) -> Encoded:

@@ -10,7 +10,7 @@ from exporters.artifact.errors import SlmcError
 from exporters.formats.base import bytes_for, stored_bits
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import compress
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 
 
 def test_by_hand() -> None:
@@ -49,7 +49,7 @@ def test_feedback_loses_less_and_all_codes_stay_ternary() -> None:
     weight, hessian = torch.randn(32, 96, generator=random), x.T @ x / 500
     fmt, lost = format_named("ternary-g32"), {}
     for method in ("nearest", "range", "gptq", "descent"):
-        encoded = compress(weight, Choice(fmt.name, method), hessian)
+        encoded = compress(weight, LayerConfig(fmt.name, method), hessian)
         decoded = torch.from_numpy(fmt.decode(encoded))
         scales = np.repeat(np.abs(encoded.planes["scales"].astype(np.float32)), 32, 1)
         assert set(np.unique(decoded.numpy() / scales)) <= {-1.0, 0.0, 1.0}

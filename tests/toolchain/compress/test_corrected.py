@@ -11,7 +11,7 @@ from exporters.formats.catalog import format_named
 from toolchain.compress.alps import damped
 from toolchain.compress.catalog import compress, method_for, method_takes
 from toolchain.compress.gptq import Gptq
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 
 
 def case(rows: int = 48, cols: int = 48) -> tuple[Tensor, Tensor]:
@@ -30,8 +30,8 @@ def error(weight: Tensor, encoded: Encoded, hessian: Tensor) -> float:
 def test_a_correction_lowers_the_error(method: str, correction: str) -> None:
     weight, hessian = case()
     weight = weight + torch.diag(torch.full((48,), 6.0))
-    plain = error(weight, compress(weight, Choice("int3-g16", method), hessian), hessian)
-    found = error(weight, compress(weight, Choice(f"{correction}+int3-g16", method), hessian), hessian)
+    plain = error(weight, compress(weight, LayerConfig("int3-g16", method), hessian), hessian)
+    found = error(weight, compress(weight, LayerConfig(f"{correction}+int3-g16", method), hessian), hessian)
     assert found < (0.7 if correction == "diag" else 0.9) * plain
 
 
@@ -39,7 +39,7 @@ def test_no_other_diagonal_is_better() -> None:
     """The error is quadratic in every entry of the diagonal: a step to either side loses."""
     weight, hessian = case()
     h = damped(hessian, Gptq.damping).float()
-    encoded = compress(weight, Choice("diag+int2-g16", "gptq"), hessian)
+    encoded = compress(weight, LayerConfig("diag+int2-g16", "gptq"), hessian)
     least = error(weight, encoded, h)
     for at in (0, 7, 47):
         for step in (-0.02, 0.02):
@@ -51,7 +51,7 @@ def test_no_other_diagonal_is_better() -> None:
 
 def test_a_diagonal_matrix_is_exact() -> None:
     weight = torch.diag(torch.tensor([0.5, -2.0, 8.0]))
-    encoded = compress(weight, Choice("diag+int2", "gptq"), torch.eye(3))
+    encoded = compress(weight, LayerConfig("diag+int2", "gptq"), torch.eye(3))
     assert torch.equal(torch.from_numpy(format_named("diag+int2").decode(encoded)), weight)
 
 

@@ -22,7 +22,7 @@ from toolchain.compress.catalog import compress
 from toolchain.compress.descent import Descent, best_scales, descend_jointly, sweep
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import compress_jointly
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 
 
 def problem(rows: int, cols: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -134,7 +134,7 @@ def test_jointly_it_loses_less_than_one_pass(name: str, share: float) -> None:
     assert isinstance(fmt, NmFormat | DecomposedFormat | Float4Format)
     h = damped(hessian, Gptq.damping)
     before = loss(weight, decoded(compress_jointly(weight, fmt, hessian)), h).sum()
-    encoded = compress(weight, Choice(name, "descent"), hessian)
+    encoded = compress(weight, LayerConfig(name, "descent"), hessian)
     assert encoded.format == name
     assert loss(weight, decoded(encoded), h).sum() < share * before
     if isinstance(fmt, NmFormat):

@@ -19,7 +19,7 @@ from toolchain.compress.catalog import compress
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import Layout, Part, compress_jointly, layout_of, prune
 from toolchain.compress.masks import best_mask
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 
 Float64 = NDArray[np.float64]
 JOINT = [
@@ -117,8 +117,8 @@ def test_more_columns_than_a_block() -> None:
 @pytest.mark.parametrize("name", JOINT)
 def test_feedback_halves_the_error_of_nearest_rounding(name: str) -> None:
     weight, hessian = problem(32, 128, seed=3)
-    with_feedback = output_error(weight, compress(weight, Choice(name, "gptq"), hessian), hessian)
-    without = output_error(weight, compress(weight, Choice(name, "nearest"), None), hessian)
+    with_feedback = output_error(weight, compress(weight, LayerConfig(name, "gptq"), hessian), hessian)
+    without = output_error(weight, compress(weight, LayerConfig(name, "nearest"), None), hessian)
     assert with_feedback < 0.6 * without
 
 

@@ -18,7 +18,7 @@ from toolchain.compress.catalog import METHODS, compress, method_for, method_tak
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.layer_statistics import LayerStatistics
 from toolchain.compress.pruners import PRUNERS, Pruner, Scored
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 
 SDQ = "1:8/int8+6:8/fp4-g16"
 FORMATS = ("2:4/int4-g64", "4:8x16/int4-g64", "6:8/fp4-g16", SDQ)
@@ -36,7 +36,7 @@ def layer(rows: int, cols: int) -> tuple[Tensor, LayerStatistics]:
 
 
 def decoded(weight: Tensor, fmt: str, method: str, statistics: LayerStatistics) -> Tensor:
-    encoded = compress(weight, Choice(fmt, method), statistics.hessian, statistics.entropy)
+    encoded = compress(weight, LayerConfig(fmt, method), statistics.hessian, statistics.entropy)
     assert encoded.nbytes == bytes_for(format_named(fmt), *weight.shape)
     return torch.from_numpy(format_named(fmt).decode(encoded))
 
@@ -125,19 +125,19 @@ def test_what_calibration_did_not_see_is_asked_for(pruner: Pruner) -> None:
     with pytest.raises(SlmcError, match=f"{pruner.name} needs calibration"):
         pruner.prune(weight, 2, 4, LayerStatistics())
     with pytest.raises(SlmcError, match="needs calibration"):
-        compress(weight, Choice(SDQ, pruner.name), None)
+        compress(weight, LayerConfig(SDQ, pruner.name), None)
 
 
 def test_esparse_asks_for_entropies() -> None:
     weight, statistics = layer(4, 16)
     with pytest.raises(SlmcError, match="needs the entropy of the input channels"):
-        compress(weight, Choice("2:4/int4-g64", "esparse"), statistics.hessian)
+        compress(weight, LayerConfig("2:4/int4-g64", "esparse"), statistics.hessian)
 
 
 def test_a_pruning_method_does_not_serve_a_dense_format() -> None:
     weight, statistics = layer(4, 64)
     with pytest.raises(SlmcError, match="method wanda prunes, and format int4-g64 keeps every weight; give it one of"):
-        compress(weight, Choice("int4-g64", "wanda"), statistics.hessian)
+        compress(weight, LayerConfig("int4-g64", "wanda"), statistics.hessian)
     with pytest.raises(SlmcError, match="unknown pruning method 'gptq'; allowed are magnitude, wanda"):
         pruner_named("gptq")
 

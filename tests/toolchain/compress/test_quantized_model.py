@@ -11,10 +11,10 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import compress
 from toolchain.compress.quantized_model import QuantizedModel
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.catalog import LoadedModel
 
-INT4, INT2 = Choice("int4-g16", "nearest"), Choice("int2", "nearest")
+INT4, INT2 = LayerConfig("int4-g16", "nearest"), LayerConfig("int2", "nearest")
 
 
 class Layers:
@@ -22,9 +22,9 @@ class Layers:
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
-        self.asked: list[tuple[str, Choice]] = []
+        self.asked: list[tuple[str, LayerConfig]] = []
 
-    def __call__(self, path: str, choice: Choice) -> Encoded:
+    def __call__(self, path: str, choice: LayerConfig) -> Encoded:
         self.asked.append((path, choice))
         return compress(self.model.weight(path), choice, None)
 
@@ -87,9 +87,9 @@ def test_only_what_changes_is_asked_for(spiking: LoadedModel, layers: Layers) ->
 
 def test_another_method_in_the_same_format_is_another_layer(spiking: LoadedModel, layers: Layers) -> None:
     quantized = QuantizedModel(spiking, layers)
-    quantized.apply({"head": Choice("int2", "nearest")})
+    quantized.apply({"head": LayerConfig("int2", "nearest")})
     nearest = quantized.module.get_parameter("head.weight").clone()
-    quantized.apply({"head": Choice("int2", "range")})
+    quantized.apply({"head": LayerConfig("int2", "range")})
     assert not torch.equal(quantized.module.get_parameter("head.weight"), nearest)
 
 
@@ -113,7 +113,7 @@ def test_inputs_are_rounded_where_the_choice_says_so(spiking: LoadedModel, layer
     quantized, seen = QuantizedModel(spiking, layers), []
     as_it_is = quantized.apply({"head": INT4})
     plain = as_it_is(ids, as_it_is.initial_state())[0]
-    taken = quantized.apply({"head": Choice("int4-g16", "nearest", "int8")})
+    taken = quantized.apply({"head": LayerConfig("int4-g16", "nearest", "int8")})
     handle = quantized.module.get_submodule("head").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     logits = taken(ids, taken.initial_state())[0]
     handle.remove()
@@ -121,7 +121,7 @@ def test_inputs_are_rounded_where_the_choice_says_so(spiking: LoadedModel, layer
     assert torch.allclose(steps, steps.round(), atol=1e-3) and not torch.equal(steps, steps.sign() * 127)
     assert torch.allclose(logits, seen[0] @ quantized.module.get_parameter("head.weight").T, atol=1e-5)
     assert 1e-5 < float((logits - plain).abs().max() / plain.abs().max()) < 0.02
-    for recipe in ({"head": INT4}, {"head": Choice("fp16", "nearest", "int8")}, {}):
+    for recipe in ({"head": INT4}, {"head": LayerConfig("fp16", "nearest", "int8")}, {}):
         taken = quantized.apply(recipe)  # floats have no integer products
         assert not quantized.module.get_submodule("head")._forward_pre_hooks
 
@@ -129,5 +129,5 @@ def test_inputs_are_rounded_where_the_choice_says_so(spiking: LoadedModel, layer
 def test_signs_are_exact_for_a_binarised_embedding(spiking: LoadedModel, layers: Layers, token_ids: Any) -> None:
     ids = token_ids(40, 13)[None]
     original = spiking.forward(ids, spiking.forward.initial_state())[0]
-    taken = QuantizedModel(spiking, layers).apply({"emb": Choice("sign", "nearest")})
+    taken = QuantizedModel(spiking, layers).apply({"emb": LayerConfig("sign", "nearest")})
     assert torch.equal(taken(ids, taken.initial_state())[0], original)

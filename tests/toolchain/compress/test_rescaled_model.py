@@ -12,7 +12,7 @@ import torch
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import compress, method_for
 from toolchain.compress.quantized_model import QuantizedModel
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.quality.reference import Reference, stream_logits
 
@@ -38,9 +38,9 @@ def rescaled(model: LoadedModel, k: int) -> LoadedModel:
 
 
 def drop(model: LoadedModel, name: str, method: str) -> float:
-    def choice(kind: str) -> Choice:
+    def choice(kind: str) -> LayerConfig:
         fmt = format_named(name) if kind == "linear" else format_named("int8")
-        return Choice(fmt.name, method_for(method, fmt, linear=kind == "linear"))
+        return LayerConfig(fmt.name, method_for(method, fmt, linear=kind == "linear"))
 
     recipe: Recipe = {layer.path: choice(layer.kind) for layer in model.tree.layers if not layer.table}
     quantized = QuantizedModel(model, lambda path, chosen: compress(model.weight(path), chosen, None))

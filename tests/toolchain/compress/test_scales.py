@@ -8,7 +8,7 @@ import torch
 
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import METHODS, compress, method_takes
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.tuning.corrected import parametrization_for
 
 FORMATS = ("int8", "int4-g32", "uint3-g64", "2:4/int4-g64", "4:8x16/int4-g64", "1:8/int8+6:8/fp4-g16", "fp4-g16",
@@ -28,7 +28,7 @@ def test_methods_do_not_know_the_size_of_a_matrix(name: str) -> None:
     weight, hessian, entropy = seen()
     fmt = format_named(name)
     for method in (m.name for m in METHODS if method_takes(m.name, fmt)):
-        choice = Choice(name, method)
+        choice = LayerConfig(name, method)
         usual = compress(weight, choice, hessian, entropy)
         assert usual.exponent == 0, method
         for k in SHIFTS:
@@ -47,7 +47,7 @@ def test_methods_do_not_know_the_size_of_a_matrix(name: str) -> None:
 def test_what_learns_begins_and_ends_as_stored_whatever_its_size(name: str, k: int) -> None:
     weight, hessian, _ = seen()
     fmt = format_named(name)
-    encoded = compress(weight * 2.0**k, Choice(name, "gptq"), hessian)
+    encoded = compress(weight * 2.0**k, LayerConfig(name, "gptq"), hessian)
     assert encoded.exponent != 0 or k == 20
     parametrization = parametrization_for(encoded, weight * 2.0**k)
     assert 2.0**-4 < float(parametrization.latent.detach().abs().max()) < 1
@@ -61,7 +61,7 @@ def test_a_step_of_learning_moves_matrices_of_unusual_size_alike() -> None:
     weight, hessian, _ = seen()
     moved = []
     for k in (-20, -40, 12, 40):
-        encoded = compress(weight * 2.0**k, Choice("int4-g32", "gptq"), hessian)
+        encoded = compress(weight * 2.0**k, LayerConfig("int4-g32", "gptq"), hessian)
         parametrization = parametrization_for(encoded, weight * 2.0**k)
         optimiser = torch.optim.Adam([parametrization.latent, *parametrization.scales], lr=1e-3)
         ((parametrization() * 2.0**-k) @ torch.ones(48)).square().sum().backward()

@@ -20,7 +20,7 @@ from toolchain.calibration.hessian import accumulate_hessians, input_hessians
 from toolchain.calibration.hessian_file import GrowingFile, StoredTensors
 from toolchain.compress.catalog import compress
 from toolchain.compress.quantized_model import QuantizedModel
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.model import streamed
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.llama import Llama, LlamaConfig, LlamaFamily
@@ -120,7 +120,7 @@ def test_hessians_grow_on_disk_to_the_same(both: Pair, alive: dict[str, int], tm
 
 def test_a_quantized_model_decodes_a_layer_for_its_product_alone(both: Pair, alive: dict[str, int]) -> None:
     memory, disk = both
-    recipe = {layer.path: Choice("int4-g16", "nearest") for layer in memory.tree.layers}
+    recipe = {layer.path: LayerConfig("int4-g16", "nearest") for layer in memory.tree.layers}
     quantized_models = [QuantizedModel(m, partial(_compressed, m)) for m in both]
     ids, changed = IDS[None, :40], []
     for quantized, model in zip(quantized_models, both, strict=True):
@@ -135,7 +135,7 @@ def test_a_quantized_model_decodes_a_layer_for_its_product_alone(both: Pair, ali
     assert not torch.equal(back, changed[1])
 
 
-def _compressed(model: LoadedModel, path: str, choice: Choice) -> object:
+def _compressed(model: LoadedModel, path: str, choice: LayerConfig) -> object:
     return compress(model.weight(path), choice, None)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from exporters.formats.catalog import format_named, formats_matching
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.tree import Block, Layer, ModelTree
 from toolchain.quality.reference import Score
 from toolchain.search.problem import Constraints, Effort, Problem, layer_options
@@ -61,7 +61,7 @@ class FakeEvaluator:
         self.calls: list[Recipe] = []
         self.scale = 0.6
 
-    def loss(self, path: str, choice: Choice) -> float:
+    def loss(self, path: str, choice: LayerConfig) -> float:
         fmt = format_named(choice.format)
         if fmt.name in ("sign", "fp32"):
             return 0.0

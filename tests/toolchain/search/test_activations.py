@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.search.search import search
 from toolchain.search.sensitivity import CREST, activation_loss
 
@@ -45,7 +45,7 @@ def test_the_most_sensitive_products_keep_their_inputs(problem: Any, evaluator: 
     assert 0 < len(found) < len(LINEAR) and result.feasible and result.winner.score.relative_drop <= 0.02
 
     def cost(path: str) -> float:
-        plain = Choice("int4-g64", "range")
+        plain = LayerConfig("int4-g64", "range")
         return fake.loss(path, dataclasses.replace(plain, activations="int8")) - fake.loss(path, plain)
 
     assert max(map(cost, found)) <= min(cost(path) for path in LINEAR - found)

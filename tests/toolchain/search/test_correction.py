@@ -9,13 +9,13 @@ import pytest
 
 from exporters.formats.catalog import family_of
 from exporters.formats.families import DENSE
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.quality.reference import Score
 from toolchain.search.correction import MOST, corrected, sparse_factor
 from toolchain.search.search import dense_alone, search
 from toolchain.search.values import Candidate
 
-A, B = Choice("int2-g64", "gptq"), Choice("2:4/int4-g64", "gptq")
+A, B = LayerConfig("int2-g64", "gptq"), LayerConfig("2:4/int4-g64", "gptq")
 LOSSES = {("a", A): 0.01, ("a", B): 0.02, ("b", A): 0.03, ("b", B): 0.05}
 RECIPES = ({"a": A, "b": A}, {"a": B, "b": A}, {"a": A, "b": B}, {"a": B, "b": B})
 
@@ -54,7 +54,7 @@ def test_a_search_that_was_misled_is_no_worse_than_one_of_dense_formats(problem:
     names = ("int8", "int4-g64", "int2-g64", "6:8/int3-g64", "4:8x16/int4-g64")
 
     class Misled(evaluator):  # type: ignore[misc]
-        def estimate(self, path: str, choice: Choice) -> float:
+        def estimate(self, path: str, choice: LayerConfig) -> float:
             return float(self.loss(path, choice))
 
         def kurtosis(self, path: str) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from exporters.formats.catalog import format_named
 from exporters.states import StateSpec
 from toolchain.calibration.statistics import CalibrationStatistics
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.tree import Block, Layer, ModelTree
 from toolchain.quality.reference import Reference, stream_logits
@@ -22,7 +22,7 @@ from toolchain.search.search import OutOfTime
 from toolchain.search.store import Journal, LayerStore
 
 VOCABULARY, WIDTH = 11, 32
-RECIPE: Recipe = {"emb": Choice("int4-g32", "range"), "head": Choice("int3-g32", "gptq")}
+RECIPE: Recipe = {"emb": LayerConfig("int4-g32", "range"), "head": LayerConfig("int3-g32", "gptq")}
 
 
 class Bigram(nn.Module):
@@ -68,7 +68,7 @@ def evaluator(model: LoadedModel, folder: Path, **options: Any) -> tuple[ModelEv
     return ModelEvaluator(model, statistics, TEXT, layers, Journal(folder / "journal"), **options), statistics
 
 
-def decoded(model: LoadedModel, statistics: CalibrationStatistics, path: str, choice: Choice) -> Tensor:
+def decoded(model: LoadedModel, statistics: CalibrationStatistics, path: str, choice: LayerConfig) -> Tensor:
     encoded = layer_maker(model, statistics)(path, choice)
     return torch.from_numpy(format_named(encoded.format).decode(encoded))
 
@@ -85,7 +85,7 @@ def test_an_evaluation_is_the_score_of_a_model_with_those_weights(model: LoadedM
 
 
 def test_the_fp32_recipe_loses_nothing(model: LoadedModel, tmp_path: Path) -> None:
-    score = evaluator(model, tmp_path)[0].evaluate({p: Choice("fp32", "nearest") for p in ("emb", "head")})
+    score = evaluator(model, tmp_path)[0].evaluate({p: LayerConfig("fp32", "nearest") for p in ("emb", "head")})
     assert (score.relative_drop, score.kl_mean, score.top1_agreement, score.standard_error) == (0, 0, 1, 0)
 
 
@@ -108,7 +108,7 @@ def test_evaluations_are_remembered_and_time_is_asked_only_for_new_ones(model: L
     assert made.evaluate(RECIPE) == score
     assert evaluator(model, tmp_path, time_left=lambda: 0.0)[0].evaluate(RECIPE) == score
     with pytest.raises(OutOfTime):
-        made.evaluate(RECIPE | {"head": Choice("int8", "gptq")})
+        made.evaluate(RECIPE | {"head": LayerConfig("int8", "gptq")})
     assert len(Journal(tmp_path / "journal")) == 1
 
 
@@ -128,5 +128,5 @@ def test_the_reference_is_made_once_and_only_when_needed(
     made.evaluate(RECIPE)
     assert calls == []
     for name in ("int8", "int2-g32"):
-        made.evaluate(RECIPE | {"head": Choice(name, "gptq")})
+        made.evaluate(RECIPE | {"head": LayerConfig(name, "gptq")})
     assert calls == [512, 188] * 3

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from exporters.formats.catalog import format_named
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.tree import Block, Layer, ModelTree
 from toolchain.search.layout import LEAST_ZEROS, encoded_layer, with_layouts
 from toolchain.search.store import LayerStore
@@ -23,20 +23,20 @@ TREE = ModelTree("tiny", tuple(Block(layer.path, (layer,)) for layer in LAYERS),
 
 
 def recipe(**formats: str) -> Recipe:
-    return {layer.path: Choice(formats.get(layer.path, "int4-g64"), "gptq") for layer in LAYERS}
+    return {layer.path: LayerConfig(formats.get(layer.path, "int4-g64"), "gptq") for layer in LAYERS}
 
 
 def test_mostly_zero_inputs_turn_the_layout() -> None:
     zeros = {"key": LEAST_ZEROS - 0.01, "value": LEAST_ZEROS}
     found = with_layouts(recipe(), TREE, zeros, ())
-    assert found == recipe() | {"value": Choice("event/int4-g64", "gptq")}
+    assert found == recipe() | {"value": LayerConfig("event/int4-g64", "gptq")}
 
 
 @pytest.mark.parametrize("activations", ["fp32", "int8"])
 def test_activations_stay_as_they_were_judged(activations: str) -> None:
-    before = recipe() | {"value": Choice("int4-g64", "gptq", activations)}
+    before = recipe() | {"value": LayerConfig("int4-g64", "gptq", activations)}
     found = with_layouts(before, TREE, {"value": 1.0}, ())
-    assert found["value"] == Choice("event/int4-g64", "gptq", activations)
+    assert found["value"] == LayerConfig("event/int4-g64", "gptq", activations)
 
 
 def test_what_the_user_chose_stays() -> None:
@@ -55,15 +55,15 @@ def test_a_layout_that_takes_more_bytes_is_not_taken() -> None:
 
 def test_the_codes_of_the_search_are_rearranged(tmp_path: Path) -> None:
     fmt = format_named("int4-g64")
-    made: list[Choice] = []
+    made: list[LayerConfig] = []
 
-    def make(path: str, choice: Choice):
+    def make(path: str, choice: LayerConfig):
         made.append(choice)
         return fmt.encode(np.random.default_rng(0).normal(0, 1, (128, 512)).astype(np.float32))
 
     layers = LayerStore(tmp_path / "layers", make)
-    dense = encoded_layer(layers, "value", Choice("int4-g64", "gptq"))
-    event = encoded_layer(layers, "value", Choice("event/int4-g64", "gptq"))
-    assert made == [Choice("int4-g64", "gptq")]
+    dense = encoded_layer(layers, "value", LayerConfig("int4-g64", "gptq"))
+    event = encoded_layer(layers, "value", LayerConfig("event/int4-g64", "gptq"))
+    assert made == [LayerConfig("int4-g64", "gptq")]
     assert event.format == "event/int4-g64"
     np.testing.assert_array_equal(format_named(event.format).decode(event), fmt.decode(dense))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.quality.reference import Score
 from toolchain.search.outcome import FamilyResult, family_results
 from toolchain.search.values import Candidate, SearchResult
@@ -13,7 +13,7 @@ SCORE = Score(20.0, 20.0, 0.0, 0.01, 0.0, 0.9, 1000)
 
 
 def recipe(*formats: str) -> Recipe:
-    return {f"layer.{i}": Choice(name, "gptq") for i, name in enumerate(formats)}
+    return {f"layer.{i}": LayerConfig(name, "gptq") for i, name in enumerate(formats)}
 
 
 def candidate(size: int, drop: float, ms: float, *formats: str) -> Candidate:

@@ -9,16 +9,16 @@ import pytest
 
 from exporters.artifact.errors import SlmcError
 from exporters.formats.catalog import format_named, formats_matching
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.search.problem import EFFORTS, effort_named, layer_options
 
 
 def test_bytes_of_a_recipe_by_hand(problem: Any) -> None:
     made = problem()
-    recipe = {layer.path: Choice("int4-g64", "range") for layer in made.tree.layers} | {
-        "emb": Choice("sign", "nearest"),
-        "head": Choice("int8", "range"),
-        "blocks.1.value": Choice("fp16", "nearest"),
+    recipe = {layer.path: LayerConfig("int4-g64", "range") for layer in made.tree.layers} | {
+        "emb": LayerConfig("sign", "nearest"),
+        "head": LayerConfig("int8", "range"),
+        "blocks.1.value": LayerConfig("fp16", "nearest"),
     }
     signs = 100 * 8  # 64 bits are eight bytes
     int8_head = 100 * (64 + 2)  # one float16 scale a row
@@ -37,30 +37,30 @@ def test_the_smallest_recipe_by_hand(problem: Any) -> None:
 
 def test_every_linear_has_every_format_and_signs_are_signs(problem: Any) -> None:
     options = problem().options
-    assert options["emb"] == (Choice("sign", "nearest"),)
+    assert options["emb"] == (LayerConfig("sign", "nearest"),)
     assert [c.format for c in options["head"]] == ["fp16", "int8", "int6-g64", "int4-g64", "int3-g64", "int2-g64"]
     assert {c.method for c in options["head"] if c.format != "fp16"} == {"range"}
-    assert options["head"][0] == Choice("fp16", "nearest")
+    assert options["head"][0] == LayerConfig("fp16", "nearest")
 
 
 def test_formats_are_filtered_by_globs(problem: Any) -> None:
     made = problem(formats=("int4-*", "uint2*"))
     assert {c.format for c in made.options["head"]} == {"int4-g32", "int4-g64", "int4-g128", "uint2-g32", "uint2-g64"}
-    assert problem(formats=("int5",)).options["head"] == (Choice("int5", "range"),)
+    assert problem(formats=("int5",)).options["head"] == (LayerConfig("int5", "range"),)
 
 
 def test_a_pin_leaves_one_option(problem: Any) -> None:
     options = problem(pins={"head": "int5-g128", "emb": "fp16"}).options
-    assert options["head"] == (Choice("int5-g128", "range"),)
-    assert options["emb"] == (Choice("fp16", "nearest"),)
+    assert options["head"] == (LayerConfig("int5-g128", "range"),)
+    assert options["emb"] == (LayerConfig("fp16", "nearest"),)
     assert len(options["blocks.0.key"]) == 6
 
 
 def test_gptq_is_for_linears_and_embeddings_are_rounded(problem: Any) -> None:
     tree, formats = problem().tree, formats_matching(("int4-g64",))
     options = layer_options(tree, formats, {"emb": "int4-g64"}, "gptq")
-    assert options["emb"] == (Choice("int4-g64", "range"),)
-    assert options["head"] == (Choice("int4-g64", "gptq"),)
+    assert options["emb"] == (LayerConfig("int4-g64", "range"),)
+    assert options["head"] == (LayerConfig("int4-g64", "gptq"),)
     assert layer_options(tree, formats, {"emb": "int4-g64"}, "nearest")["emb"][0].method == "nearest"
 
 

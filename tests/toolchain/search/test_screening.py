@@ -9,7 +9,7 @@ import pytest
 
 from exporters.formats.catalog import SEARCHED_SPARSE, family_of
 from exporters.formats.families import DENSE, SPARSE
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.search.screening import MARGIN, hull_at, screened
 from toolchain.search.search import dense_alone, search
 
@@ -27,11 +27,11 @@ class Told:
     def __init__(self, fake: Any, factors: dict[str, float]) -> None:
         self.fake, self.factors, self.compressed = fake, factors, set()
 
-    def loss(self, path: str, choice: Choice) -> float:
+    def loss(self, path: str, choice: LayerConfig) -> float:
         self.compressed.add((path, choice.format))
         return self.fake.loss(path, choice) * self.factors.get(choice.format, 1.0)
 
-    def estimate(self, path: str, choice: Choice) -> float:
+    def estimate(self, path: str, choice: LayerConfig) -> float:
         return 2 * self.fake.loss(path, choice) * self.factors.get(choice.format, 1.0)
 
     def kurtosis(self, path: str) -> float:
@@ -94,7 +94,7 @@ def test_without_sparse_formats_nothing_is_asked(problem: Any) -> None:
 def test_a_pinned_sparse_layer_keeps_its_format(problem: Any, evaluator: Any) -> None:
     made = mixed(problem, pins={"head": "2:4/int4-g64"})
     left, _ = screened(made, Told(evaluator(), dict.fromkeys(SPARSE_NAMES, 100.0)))
-    assert left.options["head"] == made.options["head"] == (Choice("2:4/int4-g64", "nearest"),)
+    assert left.options["head"] == made.options["head"] == (LayerConfig("2:4/int4-g64", "nearest"),)
     assert dense_alone(left).options["head"] == made.options["head"]
 
 

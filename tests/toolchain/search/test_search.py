@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.search.problem import Effort, Problem
 from toolchain.search.search import OutOfTime, search
 from toolchain.search.store import Journal, recipe_key
@@ -186,7 +186,7 @@ def test_everything_pinned_is_one_candidate(problem: Any, evaluator: Any) -> Non
     result = search(problem(max_bytes=10**6, pins=pins), fake)
     assert len(result.trace) == len(fake.calls) == 1
     assert result.feasible
-    assert result.winner.recipe["head"] == Choice("int4-g64", "range")
+    assert result.winner.recipe["head"] == LayerConfig("int4-g64", "range")
 
 
 def test_only_the_formats_that_are_allowed_are_used(problem: Any, evaluator: Any) -> None:
@@ -197,7 +197,7 @@ def test_only_the_formats_that_are_allowed_are_used(problem: Any, evaluator: Any
 
 def test_signs_cost_nothing_and_are_not_asked_about(problem: Any, evaluator: Any) -> None:
     class Asked(evaluator):  # type: ignore[misc]
-        def loss(self, path: str, choice: Choice) -> float:
+        def loss(self, path: str, choice: LayerConfig) -> float:
             assert choice.format != "sign"
             return float(super().loss(path, choice))
 

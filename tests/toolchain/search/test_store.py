@@ -12,14 +12,14 @@ import pytest
 
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import SEARCHED, format_named
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.quality.reference import Score
 from toolchain.search import store
 from toolchain.search.store import Journal, LayerStore, recipe_key
 
 SCORE = Score(21.5, 20.0, 0.075, 0.001, 0.07, 0.93, 999)
-ONE: Recipe = {"emb": Choice("sign", "nearest"), "head": Choice("int4-g64", "gptq")}
-TWO: Recipe = {"emb": Choice("sign", "nearest"), "head": Choice("int8", "gptq")}
+ONE: Recipe = {"emb": LayerConfig("sign", "nearest"), "head": LayerConfig("int4-g64", "gptq")}
+TWO: Recipe = {"emb": LayerConfig("sign", "nearest"), "head": LayerConfig("int8", "gptq")}
 
 
 def never(recipe: Recipe) -> Score:
@@ -30,9 +30,9 @@ class Maker:
     """Compresses random layers and counts how often."""
 
     def __init__(self) -> None:
-        self.made: list[tuple[str, Choice]] = []
+        self.made: list[tuple[str, LayerConfig]] = []
 
-    def __call__(self, path: str, choice: Choice) -> Encoded:
+    def __call__(self, path: str, choice: LayerConfig) -> Encoded:
         self.made.append((path, choice))
         weight = np.random.default_rng(len(path)).standard_normal((3, 70)).astype(np.float32)
         return format_named(choice.format).encode(weight)
@@ -51,7 +51,7 @@ def same(one: Encoded, other: Encoded) -> bool:
 
 @pytest.mark.parametrize("name", [f.name for f in SEARCHED] + ["fp32", "sign"])
 def test_a_layer_is_made_once_and_found_by_the_next_process(tmp_path: Path, name: str) -> None:
-    choice, maker = Choice(name, "gptq"), Maker()
+    choice, maker = LayerConfig(name, "gptq"), Maker()
     first = LayerStore(tmp_path / "a" / "layers", maker)
     made = first.encoded("blocks.0.att.key", choice)
     assert first.encoded("blocks.0.att.key", choice) is made
@@ -63,7 +63,7 @@ def test_a_layer_is_made_once_and_found_by_the_next_process(tmp_path: Path, name
 def test_paths_formats_and_methods_are_kept_apart(tmp_path: Path) -> None:
     maker = Maker()
     keys = [
-        (path, Choice(fmt, method))
+        (path, LayerConfig(fmt, method))
         for path in ("head", "blocks.1.att.key", "blocks.11.att.key")
         for fmt in ("int4", "int4-g64")
         for method in ("gptq", "range")
@@ -79,7 +79,7 @@ def test_beyond_the_memory_limit_layers_come_from_disk(tmp_path: Path, monkeypat
     monkeypatch.setattr(store, "KEEP_BYTES", 0)
     maker = Maker()
     layers = LayerStore(tmp_path, maker)
-    one, other = (layers.encoded("head", Choice("int3-g64", "gptq")) for _ in range(2))
+    one, other = (layers.encoded("head", LayerConfig("int3-g64", "gptq")) for _ in range(2))
     assert one is not other
     assert same(one, other)
     assert len(maker.made) == 1
@@ -90,7 +90,7 @@ def truncations(size: int) -> list[int]:
 
 
 def test_a_truncated_file_is_made_again(tmp_path: Path) -> None:
-    choice, maker = Choice("int4-g64", "gptq"), Maker()
+    choice, maker = LayerConfig("int4-g64", "gptq"), Maker()
     made = LayerStore(tmp_path, maker).encoded("head", choice)
     (file,) = tmp_path.iterdir()
     raw = file.read_bytes()
@@ -102,7 +102,7 @@ def test_a_truncated_file_is_made_again(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_made_again(tmp_path: Path) -> None:
-    choice, maker = Choice("int4-g64", "gptq"), Maker()
+    choice, maker = LayerConfig("int4-g64", "gptq"), Maker()
     LayerStore(tmp_path, maker).encoded("head", choice)
     (file,) = tmp_path.iterdir()
     file.write_bytes(b"")
@@ -111,7 +111,7 @@ def test_an_empty_file_is_made_again(tmp_path: Path) -> None:
 
 
 def test_a_file_with_a_damaged_header_is_made_again(tmp_path: Path) -> None:
-    choice, maker = Choice("int4-g64", "gptq"), Maker()
+    choice, maker = LayerConfig("int4-g64", "gptq"), Maker()
     LayerStore(tmp_path, maker).encoded("head", choice)
     (file,) = tmp_path.iterdir()
     raw = bytearray(file.read_bytes())
@@ -124,7 +124,7 @@ def test_a_file_with_a_damaged_header_is_made_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("raw", [b"hello", b"PK\x03\x04" + bytes(50), bytes(1000)], ids=["text", "zip", "zeros"])
 def test_a_file_of_other_things_is_made_again(tmp_path: Path, raw: bytes) -> None:
-    choice, maker = Choice("int4-g64", "gptq"), Maker()
+    choice, maker = LayerConfig("int4-g64", "gptq"), Maker()
     made = LayerStore(tmp_path, maker).encoded("head", choice)
     (file,) = tmp_path.iterdir()
     file.write_bytes(raw)
@@ -133,7 +133,7 @@ def test_a_file_of_other_things_is_made_again(tmp_path: Path, raw: bytes) -> Non
 
 
 def test_a_crash_while_writing_leaves_nothing_under_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choice, maker = Choice("int4-g64", "gptq"), Maker()
+    choice, maker = LayerConfig("int4-g64", "gptq"), Maker()
 
     def crashing(out: Any, **arrays: Any) -> None:
         out.write(b"PK\x03\x04 half a file")
@@ -239,8 +239,8 @@ def test_every_line_is_json_by_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda r: r | {"head": Choice("int4-g64", "range")},
-        lambda r: r | {"head": Choice("int4-g32", "gptq")},
+        lambda r: r | {"head": LayerConfig("int4-g64", "range")},
+        lambda r: r | {"head": LayerConfig("int4-g32", "gptq")},
         lambda r: {"emb": r["emb"]},
         lambda r: {"emb": r["emb"], "tail": r["head"]},
     ],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exporters.formats.catalog import format_named
-from toolchain.compress.recipe import Choice, Recipe
+from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.search.problem import Problem
 from toolchain.search.search import budgets
 from toolchain.search.tiers import Losses, block_tier, global_tier, module_tier, uniform
@@ -28,13 +28,13 @@ def test_the_global_tier_tries_every_format_many_bits_first(problem: Any) -> Non
     assert [name for _, name in tried] == ["fp16", "int8", "int6-g64", "int4-g64", "int3-g64", "int2-g64"]
     for recipe, name in tried:
         assert recipe.keys() == made.options.keys()
-        assert recipe["emb"] == Choice("sign", "nearest")
+        assert recipe["emb"] == LayerConfig("sign", "nearest")
         assert {c.format for path, c in recipe.items() if path != "emb"} == {name}
 
 
 def test_a_pinned_layer_keeps_its_format_in_the_global_tier(problem: Any) -> None:
     for recipe, _ in global_tier(problem(pins={"head": "int5"})):
-        assert recipe["head"] == Choice("int5", "range")
+        assert recipe["head"] == LayerConfig("int5", "range")
     assert "int5" not in [name for _, name in global_tier(problem(pins={"head": "int5"}))]
 
 
@@ -48,7 +48,7 @@ def test_everything_pinned_is_one_proposal(problem: Any) -> None:
 def test_where_a_layer_lacks_a_format_it_takes_the_nearest_bits(problem: Any) -> None:
     made = problem()
     options = dict(made.options) | {"head": tuple(c for c in made.options["head"] if c.format in ("fp16", "int3-g64"))}
-    recipe = uniform(Problem(made.tree, options, made.constraints, made.effort, 0), Choice("int4-g64", "range"))
+    recipe = uniform(Problem(made.tree, options, made.constraints, made.effort, 0), LayerConfig("int4-g64", "range"))
     assert recipe["head"].format == "int3-g64"
     assert recipe["blocks.0.key"].format == "int4-g64"
 
@@ -91,10 +91,10 @@ def test_the_block_tier_against_all_assignments(problem: Any, evaluator: Any, ro
     budget = int(made.smallest_bytes * room)
     every = []
     for formats in itertools.product([c.format for c in made.options["head"]], repeat=3):
-        recipe: Recipe = {"emb": Choice("sign", "nearest")}
+        recipe: Recipe = {"emb": LayerConfig("sign", "nearest")}
         for block, name in zip(made.tree.blocks[1:], formats, strict=True):
             method = "range" if name.startswith("int") else "nearest"
-            recipe |= {layer.path: Choice(name, method) for layer in block.layers}
+            recipe |= {layer.path: LayerConfig(name, method) for layer in block.layers}
         if made.bytes(recipe) <= budget:
             every.append(predicted(losses, recipe))
     chosen = block_tier(made, losses, budget)

@@ -8,7 +8,7 @@ import torch
 
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import compress
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.tuning.corrected import CorrectedWeight, parametrization_for
 from toolchain.tuning.fake_quantized import FakeQuantizedWeight
 
@@ -19,7 +19,7 @@ def matrix() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["diag+int4-g16", "diag+uint3-g32", "lr3+int2-g16"])
 def test_before_learning_it_is_what_was_stored(name: str) -> None:
-    encoded = compress(matrix(), Choice(name, "range"), None)
+    encoded = compress(matrix(), LayerConfig(name, "range"), None)
     parametrization = parametrization_for(encoded, matrix())
     assert isinstance(parametrization, CorrectedWeight)
     for plane, values in parametrization.stored().planes.items():
@@ -29,10 +29,10 @@ def test_before_learning_it_is_what_was_stored(name: str) -> None:
 
 def test_gradients_of_a_correction_by_hand() -> None:
     """The sum of weights moves by one with an entry of the diagonal, by the other factor's sums with low rank."""
-    parametrization = parametrization_for(compress(matrix(), Choice("diag+int4", "range"), None), matrix())
+    parametrization = parametrization_for(compress(matrix(), LayerConfig("diag+int4", "range"), None), matrix())
     parametrization().sum().backward()
     assert parametrization.scales[-1].grad is not None and parametrization.scales[-1].grad.tolist() == [1.0] * 40
-    parametrization = parametrization_for(compress(matrix(), Choice("lr2+int4", "range"), None), matrix())
+    parametrization = parametrization_for(compress(matrix(), LayerConfig("lr2+int4", "range"), None), matrix())
     parametrization().sum().backward()
     left, right = parametrization.scales[-2], parametrization.scales[-1]
     assert left.grad is not None and right.grad is not None

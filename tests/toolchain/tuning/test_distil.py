@@ -15,7 +15,7 @@ from exporters.formats.base import Encoded
 from exporters.formats.dense import FP16
 from toolchain.compress.catalog import compress
 from toolchain.compress.masks import best_mask
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.tuning.distil import Schedule, Tuned, tune
 from toolchain.tuning.parametrization import MaskedWeight
@@ -40,7 +40,7 @@ def encoded(model: LoadedModel) -> dict[str, Encoded]:
     names = {layer.path: "int2-g32" if layer.kind == "linear" else "sign" for layer in model.tree.layers}
     names["head"] = "fp16"
     return {
-        path: compress(model.weight(path), Choice(name, "range" if name.startswith("int") else "nearest"), None)
+        path: compress(model.weight(path), LayerConfig(name, "range" if name.startswith("int") else "nearest"), None)
         for path, name in names.items()
     }
 

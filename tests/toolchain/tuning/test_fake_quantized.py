@@ -10,7 +10,7 @@ from exporters.formats.catalog import SEARCHED, format_named
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.parts import Grid
 from toolchain.compress.catalog import compress
-from toolchain.compress.recipe import Choice
+from toolchain.compress.recipe import LayerConfig
 from toolchain.tuning.fake_quantized import FakeQuantizedWeight
 
 LEARNING = [f.name for f in SEARCHED if isinstance(f, IntegerFormat)] + [
@@ -25,7 +25,7 @@ def matrix(rows: int = 5, cols: int = 70) -> torch.Tensor:
 @pytest.mark.parametrize("name", LEARNING)
 def test_before_learning_it_is_what_was_stored(name: str) -> None:
     weight, fmt = matrix(), format_named(name)
-    encoded = compress(weight, Choice(name, "range"), None)
+    encoded = compress(weight, LayerConfig(name, "range"), None)
     rounded = FakeQuantizedWeight(encoded, weight)
     again = rounded.stored()
     assert again.planes.keys() == encoded.planes.keys()
@@ -60,7 +60,7 @@ def test_gradients_by_hand() -> None:
 def test_what_a_pattern_leaves_out_learns_nothing() -> None:
     """2:4: the two largest learn; the gradient of the others is zero, and they stay zero."""
     weight = torch.tensor([[4.0, 0.1, -3.0, 0.2]])
-    rounded = FakeQuantizedWeight(compress(weight, Choice("2:4/int4-g16", "nearest"), None), weight)
+    rounded = FakeQuantizedWeight(compress(weight, LayerConfig("2:4/int4-g16", "nearest"), None), weight)
     rounded().sum().backward()
     assert rounded.latent.grad is not None
     assert rounded.latent.grad.tolist() == [[1.0, 0.0, 1.0, 0.0]]
