@@ -1,6 +1,7 @@
 // CachedAttention and CachedAttentionInt8: the caches are extended in place where the caller lets them.
 //
 // The new tokens' rows are stored first; then every part, some tokens of one group over some of its slots, is a task.
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -14,6 +15,8 @@ namespace {
 
 constexpr float kSmallestScale = 1e-12f;  // SMALLEST_SCALE of ops/attention.py
 constexpr int64_t kTokensPerStore = 32;   // tokens whose rows are stored by one task
+
+constexpr size_t kCopyTold = 1 << 20;     // bytes of one cache from which on a copy costs more than the attention
 
 // Rows of float32 as they are.
 struct Exact {
@@ -57,6 +60,15 @@ float* part_memory(int64_t floats) {
 }
 
 int64_t rounded_up(int64_t floats) { return (floats + 15) / 16 * 16; }
+
+void tell_of_copies() {
+  static std::once_flag told;
+  std::call_once(told, [] {
+    std::fputs("slmc: attention copies whole caches at every call; bind the input and the output of every state that "
+               "the manifest says is in_place to the same memory\n",
+               stderr);
+  });
+}
 
 template <typename Codec>
 class CachedAttention : public Kernel {
@@ -191,7 +203,11 @@ class CachedAttention : public Kernel {
     const Tensor before = call.input(index);
     expect_shape(before, shape, "cache");
     void* after = call.output(index - 2, shape);
-    if (after != before.data) std::memcpy(after, before.data, shape.count() * size);
+    if (after != before.data) {
+      const size_t bytes = shape.count() * size;
+      if (bytes >= kCopyTold) tell_of_copies();
+      std::memcpy(after, before.data, bytes);
+    }
     return after;
   }
 

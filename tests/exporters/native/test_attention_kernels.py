@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -200,6 +203,38 @@ def test_a_node_keeps_to_one_width_of_its_turns():
     session = call.session()
     session.run(None, call.inputs())
     session.run(None, wider.inputs())  # without rotation nothing depends on it
+
+
+@pytest.mark.parametrize(("in_place", "told"), [(False, 1), (True, 0)], ids=["copied", "in place"])
+def test_copies_of_large_caches_are_told_once(in_place, told):
+    """In a process of its own, twice; 1 MiB is the least that is told."""
+    program = f"""
+import runpy
+import onnxruntime as ort
+call = runpy.run_path({__file__!r})["Call"]("CachedAttention", 1, 1, 64, 1, 4200)
+session, binding, given = call.session(), None, call.inputs()
+binding = session.io_binding()
+for name, array in given.items():
+    value = ort.OrtValue.ortvalue_from_numpy(array)
+    binding.bind_ortvalue_input(name, value)
+    if name in ("keys", "values") and {in_place}:
+        binding.bind_ortvalue_output(name + "_out", value)
+for output in session.get_outputs():
+    if output.name == "y" or not {in_place}:
+        binding.bind_output(output.name)
+for _ in range(2):
+    session.run_with_iobinding(binding)
+"""
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    assert done.stderr.count("attention copies whole caches at every call") == told
+    assert done.stderr.count("\n") == told
 
 
 def test_no_groups_are_refused():
