@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from torch import Tensor, nn
+from products import Product
+from torch import Tensor
 
 from exporters.artifact.errors import NotAvailable, SlmcError
 from exporters.artifact.native_library import library_path
@@ -152,25 +153,13 @@ def test_its_work_is_what_a_graph_asks_for(name: str) -> None:
     assert all(w.rows <= SIZE and (w.format == "" or is_format(w.format)) for w in work)
 
 
-class Model(nn.Module):
-    """A table and a matrix."""
-
-    def __init__(self, table: nn.Module, linear: nn.Module) -> None:
-        super().__init__()
-        self.table, self.linear = table, linear
-
-    def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        y = self.linear(self.table(tokens))
-        return y, [state[0] + y[:, -1]]
-
-
 @walk
 def test_node_body_and_kernel_agree_and_are_read_back(name: str, tmp_path: Path) -> None:
     fmt = format_named(name)
     table = "fp16" if fmt.linear_only else name
     linear = "fp16" if fmt == SIGN else name
     x, look_up = format_named(linear), format_named(table)
-    model = Model(
+    model = Product(
         stored_module(look_up.encode(matrix().numpy()), "embedding"),
         stored_module(x.encode(matrix().numpy()), "linear"),
     )

@@ -16,6 +16,7 @@ from toolchain.compress.descent import Descent, descend_jointly
 from toolchain.compress.gptq import Gptq
 from toolchain.compress.joint import compress_jointly
 from toolchain.compress.layer_statistics import LayerStatistics
+from toolchain.compress.lookup import named
 from toolchain.compress.method import Method
 from toolchain.compress.pruners import PRUNERS, Pruner
 from toolchain.compress.recipe import LayerConfig
@@ -39,10 +40,7 @@ def method_named(name: str) -> Method | Pruner:
     Raises:
         SlmcError: there is none.
     """
-    for method in METHODS:
-        if method.name == name:
-            return method
-    raise SlmcError(f"unknown method {name!r}; allowed are {', '.join(m.name for m in METHODS)}")
+    return named(METHODS, name, "method")
 
 
 def pruner_named(name: str) -> Pruner:
@@ -51,10 +49,7 @@ def pruner_named(name: str) -> Pruner:
     Raises:
         SlmcError: there is none.
     """
-    for pruner in PRUNERS:
-        if pruner.name == name:
-            return pruner
-    raise SlmcError(f"unknown pruning method {name!r}; allowed are {', '.join(p.name for p in PRUNERS)}")
+    return named(PRUNERS, name, "pruning method")
 
 
 def method_takes(name: str, fmt: Format) -> bool:

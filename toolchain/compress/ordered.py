@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exporters.artifact.errors import SlmcError
 from toolchain.compress.layer_statistics import LayerStatistics
+from toolchain.compress.lookup import named
 from toolchain.compress.permutation import assigned, block_swaps, serpentine
 from toolchain.compress.pruners import Scored
 from toolchain.compress.scores import ESparse, Ria
@@ -64,7 +64,4 @@ def ordered_named(name: str) -> Ordered:
     Raises:
         SlmcError: there is none.
     """
-    for ordered in ORDERED:
-        if ordered.name == name:
-            return ordered
-    raise SlmcError(f"unknown permuted pruning method {name!r}; allowed are {', '.join(o.name for o in ORDERED)}")
+    return named(ORDERED, name, "permuted pruning method")

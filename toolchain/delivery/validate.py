@@ -78,23 +78,20 @@ def parity(session: Session, compressed: LanguageModel, ids: Reading) -> Parity:
 def quality(session: Session, reference: AnyReference, text: Text) -> Quality:
     """The artifact's quality on a text, compared with the fp32 model's."""
     score = reference.score(session_logits(session, text.reading))
-    if score.accuracy is not None:
-        return _accuracy(score, text)
-    upper = math.expm1(math.log1p(score.relative_drop) + 1.645 * score.standard_error)
+    if score.accuracy is not None and score.reference_accuracy is not None:
+        drop, upper = accuracy_drop(score)
+        metric, before, after, bits, bits_before = ACCURACY, score.reference_accuracy, score.accuracy, 0.0, 0.0
+    else:
+        drop = score.relative_drop
+        upper = math.expm1(math.log1p(drop) + 1.645 * score.standard_error)
+        metric, before, after = PERPLEXITY, score.reference, score.perplexity
+        bits, bits_before = (bits_per_byte(value, score.tokens, text.n_bytes) for value in (after, before))
     return Quality(
-        metric=PERPLEXITY,
-        dataset=text.name,
-        dataset_sha256=text.sha256,
-        tokens=score.tokens,
-        reference=score.reference,
-        compressed=score.perplexity,
-        relative_drop=score.relative_drop,
-        relative_drop_upper=upper,
-        bits_per_byte=bits_per_byte(score.perplexity, score.tokens, text.n_bytes),
-        bits_per_byte_reference=bits_per_byte(score.reference, score.tokens, text.n_bytes),
-        kl_mean=score.kl_mean,
-        top1_agreement=score.top1_agreement,
-    )
+        metric=metric, dataset=text.name, dataset_sha256=text.sha256, tokens=score.tokens,
+        reference=before, compressed=after, relative_drop=drop, relative_drop_upper=upper,
+        bits_per_byte=bits, bits_per_byte_reference=bits_before,
+        kl_mean=score.kl_mean, top1_agreement=score.top1_agreement,
+    )  # fmt: skip
 
 
 def accuracy_drop(score: Score) -> tuple[float, float]:
@@ -103,25 +100,6 @@ def accuracy_drop(score: Score) -> tuple[float, float]:
     whole = max(score.reference_accuracy, 1 / score.tokens)
     drop = (score.reference_accuracy - score.accuracy) / whole
     return drop, drop + 1.645 * score.accuracy_error / whole
-
-
-def _accuracy(score: Score, text: Text) -> Quality:
-    assert score.accuracy is not None and score.reference_accuracy is not None
-    drop, upper = accuracy_drop(score)
-    return Quality(
-        metric=ACCURACY,
-        dataset=text.name,
-        dataset_sha256=text.sha256,
-        tokens=score.tokens,
-        reference=score.reference_accuracy,
-        compressed=score.accuracy,
-        relative_drop=drop,
-        relative_drop_upper=upper,
-        bits_per_byte=0.0,
-        bits_per_byte_reference=0.0,
-        kl_mean=score.kl_mean,
-        top1_agreement=score.top1_agreement,
-    )
 
 
 def measurement(folder: Path, io: Io, text: Text, vocabulary: int, *, threads: int, native: bool = True) -> Measurement:

@@ -81,23 +81,16 @@ class PlanSource:
 
 def plan_of(result: SearchResult, source: PlanSource) -> Plan:
     """The plan that a finished search amounts to."""
-    return Plan(
-        plan_version=PLAN_VERSION,
-        model_sha256=source.model_sha256,
-        calibration_sha256=source.calibration_sha256,
-        calibration_tokens=source.calibration_tokens,
-        options=source.options,
-        requirements=source.requirements,
-        objective=OBJECTIVE,
-        feasible=result.feasible,
-        recipe=dict(result.winner.recipe),
-        candidates=tried_candidates(result),
-        sensitivities=tuple(
-            LayerLoss(layer=s.layer, format=s.choice.format, loss=s.loss, bytes=s.bytes) for s in result.sensitivities
-        ),
-        families=family_results(result),
-        screening=result.screening,
+    sensitivities = tuple(
+        LayerLoss(layer=s.layer, format=s.choice.format, loss=s.loss, bytes=s.bytes) for s in result.sensitivities
     )
+    return Plan(
+        plan_version=PLAN_VERSION, model_sha256=source.model_sha256, calibration_sha256=source.calibration_sha256,
+        calibration_tokens=source.calibration_tokens, options=source.options, requirements=source.requirements,
+        objective=OBJECTIVE, feasible=result.feasible, recipe=dict(result.winner.recipe),
+        candidates=tried_candidates(result), sensitivities=sensitivities, families=family_results(result),
+        screening=result.screening,
+    )  # fmt: skip
 
 
 def read_plan(path: Path) -> Plan:

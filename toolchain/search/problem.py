@@ -11,6 +11,7 @@ from exporters.formats.base import Format, bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.dense import FP32, SIGN
 from toolchain.compress.catalog import method_for
+from toolchain.compress.lookup import named
 from toolchain.compress.pruners import PRUNERS
 from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.tree import Layer, ModelTree
@@ -56,33 +57,18 @@ SPARSE_HANDFUL = (
 
 EFFORTS = (
     Effort(
-        name="quick",
-        calibration_tokens=1024,
-        evaluation_tokens=1024,
-        budgets=4,
-        bisections=2,
-        method="range",
+        name="quick", calibration_tokens=1024, evaluation_tokens=1024, budgets=4, bisections=2, method="range",
         formats=("int8", "int6-g64", "int4-g64", "int3-g64", "int2-g64"),
     ),
     Effort(
-        name="default",
-        calibration_tokens=16384,
-        evaluation_tokens=16384,
-        budgets=12,
-        bisections=5,
-        method="gptq",
+        name="default", calibration_tokens=16384, evaluation_tokens=16384, budgets=12, bisections=5, method="gptq",
         formats=("fp32", "fp16", "int*", "uint*", *SPARSE_HANDFUL),
     ),
     Effort(
-        name="thorough",
-        calibration_tokens=65536,
-        evaluation_tokens=65536,
-        budgets=20,
-        bisections=10,
-        method="gptq",
+        name="thorough", calibration_tokens=65536, evaluation_tokens=65536, budgets=20, bisections=10, method="gptq",
         formats=("*",),
     ),
-)
+)  # fmt: skip
 
 
 def effort_named(name: str) -> Effort:
@@ -91,10 +77,7 @@ def effort_named(name: str) -> Effort:
     Raises:
         SlmcError: there is none.
     """
-    for effort in EFFORTS:
-        if effort.name == name:
-            return effort
-    raise SlmcError(f"unknown effort {name!r}; allowed are {', '.join(e.name for e in EFFORTS)}")
+    return named(EFFORTS, name, "effort")
 
 
 class Evaluator(Protocol):

@@ -9,7 +9,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from torch import Tensor, nn
+from products import Product
+from torch import nn
 
 from exporters.export import export_graph
 from exporters.formats.base import bytes_for
@@ -23,18 +24,6 @@ N, K = 40, 64
 NAMES = ("int8", "int4-g64", "uint3-g64", "2:4/int4-g64", "1:8/int8+6:8/fp4-g16", "fp16", "event/int4-g64",
          "diag+int4-g64", "lr4+int3-g64")  # fmt: skip
 SHIFT = -40
-
-
-class Product(nn.Module):
-    """Logits from a table and a matrix, each 2^SHIFT times as large as usual; a state, because a graph has some."""
-
-    def __init__(self, table: nn.Module, linear: nn.Module) -> None:
-        super().__init__()
-        self.table, self.linear = table, linear
-
-    def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        y = self.linear(self.table(tokens))
-        return y, [state[0] + y[:, -1]]
 
 
 def ran(folder: Path, library: str | None) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from machines import ScriptedClock
 
 from exporters.artifact.errors import NotAvailable, SlmcError
 from exporters.artifact.manifest import Percentiles
@@ -19,21 +20,6 @@ from targets.device.clock import (
 )
 
 MIB = 1 << 20
-
-
-class ScriptedClock:
-    """Every look at it is 2 ms of wall and 0.5 ms of CPU time later than the one before."""
-
-    def __init__(self) -> None:
-        self.wall, self.cpu = 0, 0
-
-    def wall_ns(self) -> int:
-        self.wall += 2_000_000
-        return self.wall
-
-    def cpu_ns(self) -> int:
-        self.cpu += 500_000
-        return self.cpu
 
 
 def test_percentiles_by_hand():

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from machines import write
 
 from targets.device.conditions import Conditions, conditions, slowing
 
 CALM = Conditions("performance", 1500.0, 50.0, 3, None)
 QUIET = {"reference_wall_ms": (1.0,) * 6, "reference_cpu_ms": (1.0,) * 6}
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
 
 
 def test_a_board(tmp_path):

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from machines import write
 
 from targets.device.machine import advice, device_facts
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
 
 
 def test_a_board(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from machines import ScriptedClock
 
 from exporters.artifact.errors import NotAvailable, SlmcError
 from exporters.artifact.manifest import Percentiles
@@ -29,21 +30,6 @@ SMALL = MeasureRequest(prompt_tokens=6, generate_tokens=4, repetitions=3, chunk_
 
 
 SMALL_CACHE = Cpu("test", "x86_64", "Some core", "avx2", l3_bytes=1 << 20)
-
-
-class ScriptedClock:
-    """Every look at it is 2 ms of wall and 0.5 ms of CPU time later than the one before."""
-
-    def __init__(self) -> None:
-        self.wall, self.cpu = 0, 0
-
-    def wall_ns(self) -> int:
-        self.wall += 2_000_000
-        return self.wall
-
-    def cpu_ns(self) -> int:
-        self.cpu += 500_000
-        return self.cpu
 
 
 def python(code: str) -> tuple[str, ...]:

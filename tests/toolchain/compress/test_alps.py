@@ -7,20 +7,12 @@ import itertools
 import pytest
 import torch
 from torch import Tensor
+from weights import problem
 
 from toolchain.compress.alps import Alps, damped, solve_masked
 from toolchain.compress.layer_statistics import LayerStatistics
 from toolchain.compress.masks import best_mask
 from toolchain.compress.scores import Wanda
-
-
-def problem(rows: int, cols: int, seed: int) -> tuple[Tensor, Tensor]:
-    """A weight [rows, cols], and the hessian of inputs that lie mostly in a few directions."""
-    generator = torch.Generator().manual_seed(seed)
-    mix = torch.randn(max(2, cols // 4), cols, generator=generator)
-    x = torch.randn(2000, len(mix), generator=generator) @ mix
-    x += 0.3 * torch.randn(2000, cols, generator=generator)
-    return torch.randn(rows, cols, generator=generator), x.T @ x / 2000
 
 
 def error(weight: Tensor, pruned: Tensor, h: Tensor) -> float:
@@ -39,7 +31,7 @@ def exact(weight: Tensor, mask: Tensor, h: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("keep", "of", "cols"), [(2, 4, 16), (4, 8, 24), (6, 8, 32)])
 def test_conjugate_gradients_reach_the_least_squares_solution(keep: int, of: int, cols: int) -> None:
-    weight, hessian = problem(5, cols, cols)
+    weight, hessian = problem(5, cols, cols, tokens=2000)
     h = damped(hessian, 0.01)
     mask = best_mask(Wanda()(weight, LayerStatistics(hessian)), keep, of)
     expected = exact(weight, mask, h)
@@ -65,14 +57,14 @@ def best_of_all(weight: Tensor, h: Tensor, keep: int, of: int) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_mask_is_near_the_best_of_all(seed: int) -> None:
     """Two groups of 2:4, 36 masks: at most a quarter above the best, and better than Wanda's in the sum of seeds."""
-    weight, hessian = problem(1, 8, seed)
+    weight, hessian = problem(1, 8, seed, tokens=2000)
     h = damped(hessian, 0.01)
     found = error(weight, exact(weight, Alps().mask(weight, hessian, 2, 4), h), h)
     assert found <= 1.25 * best_of_all(weight, h, 2, 4)
 
 
 def test_better_than_wanda_with_the_same_weights_solved() -> None:
-    weight, hessian = problem(16, 64, 9)
+    weight, hessian = problem(16, 64, 9, tokens=2000)
     h = damped(hessian, 0.01)
     wanda = best_mask(Wanda()(weight, LayerStatistics(hessian)), 2, 4)
     alps = Alps().mask(weight, hessian, 2, 4)
@@ -81,7 +73,7 @@ def test_better_than_wanda_with_the_same_weights_solved() -> None:
 
 
 def test_unseen_channels_do_no_harm() -> None:
-    weight, hessian = problem(3, 8, 1)
+    weight, hessian = problem(3, 8, 1, tokens=2000)
     hessian[:, 2] = hessian[2] = 0
     mask = Alps().mask(weight, hessian, 2, 4)
     assert torch.isfinite(solve_masked(weight, mask, damped(hessian, 0.01))).all()

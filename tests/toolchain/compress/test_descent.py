@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from weights import decoded, problem
 
 from exporters.artifact.errors import SlmcError
-from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.decomposed import DecomposedFormat
 from exporters.formats.float4 import Float4Format
@@ -25,23 +25,10 @@ from toolchain.compress.joint import compress_jointly
 from toolchain.compress.recipe import LayerConfig
 
 
-def problem(rows: int, cols: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A weight [rows, cols], and the hessian of inputs that lie mostly in a few directions."""
-    generator = torch.Generator().manual_seed(seed)
-    mix = torch.randn(max(2, cols // 4), cols, generator=generator)
-    x = torch.randn(4000, len(mix), generator=generator) @ mix
-    x += 0.3 * torch.randn(4000, cols, generator=generator)
-    return torch.randn(rows, cols, generator=generator), x.T @ x / 4000
-
-
 def loss(weight: Tensor, values: Tensor, hessian: Tensor) -> Tensor:
     """(W - Q) H (W - Q)^T of every row, [rows]."""
     error = (values - weight).double()
     return ((error @ hessian.double()) * error).sum(1)
-
-
-def decoded(encoded: Encoded) -> Tensor:
-    return torch.from_numpy(format_named(encoded.format).decode(encoded))
 
 
 def test_no_other_value_of_one_weight_is_better() -> None:

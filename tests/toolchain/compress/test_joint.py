@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from weights import decoded, problem
 
 from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded, Format
@@ -32,19 +33,6 @@ def named(name: str) -> Format:
     fmt = format_named(name)
     assert isinstance(fmt, NmFormat | DecomposedFormat | Float4Format)
     return fmt
-
-
-def problem(rows: int, cols: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """A weight [rows, cols], and the hessian of inputs that lie mostly in a few directions."""
-    generator = torch.Generator().manual_seed(seed)
-    mix = torch.randn(max(2, cols // 4), cols, generator=generator)
-    x = torch.randn(4000, len(mix), generator=generator) @ mix
-    x += 0.3 * torch.randn(4000, cols, generator=generator)
-    return torch.randn(rows, cols, generator=generator), x.T @ x / 4000
-
-
-def decoded(encoded: Encoded) -> Tensor:
-    return torch.from_numpy(format_named(encoded.format).decode(encoded))
 
 
 def output_error(weight: Tensor, encoded: Encoded, hessian: Tensor) -> float:
