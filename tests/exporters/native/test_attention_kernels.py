@@ -52,6 +52,7 @@ class Call:
     time: int
     before: int
     spare: int = 0
+    rotate: float = 0.0
 
     def inputs(self) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([self.heads, self.width, self.time, self.before])
@@ -77,7 +78,7 @@ class Call:
         outputs = ["y", *(f"{name}_out" for name in caches)]
         names = ["q", "k", "v", *caches, "position"]
         node = helper.make_node(
-            self.operator, names, outputs, domain=DOMAIN, heads=self.heads, theta=1e4, rotate=0.0
+            self.operator, names, outputs, domain=DOMAIN, heads=self.heads, theta=1e4, rotate=self.rotate
         )  # fmt: skip
         kinds = {name: kind if name.split("_")[0] in ("keys", "values") else TensorProto.FLOAT for name in names}
         kinds |= {"position": TensorProto.INT64}
@@ -198,11 +199,16 @@ def test_values_that_are_all_zero(isa, operator):
     np.testing.assert_array_equal(y, 0)
 
 
-def test_a_node_keeps_to_one_width_of_its_turns():
-    call, wider = Call("CachedAttention", 2, 1, 16, 1, 3), Call("CachedAttention", 2, 1, 32, 1, 3)
-    session = call.session()
-    session.run(None, call.inputs())
-    session.run(None, wider.inputs())  # without rotation nothing depends on it
+@pytest.mark.parametrize("rotate", [0.0, 1.0])
+def test_a_node_that_rotates_keeps_to_one_width(rotate):
+    narrow, wide = (Call("CachedAttention", 2, 1, width, 1, 3, rotate=rotate) for width in (16, 32))
+    session = narrow.session()
+    session.run(None, narrow.inputs())
+    if not rotate:
+        session.run(None, wide.inputs())
+        return
+    with pytest.raises(InvalidArgument, match="heads are 32 wide, those of an earlier call 16"):
+        session.run(None, wide.inputs())
 
 
 @pytest.mark.parametrize(("in_place", "told"), [(False, 1), (True, 0)], ids=["copied", "in place"])
