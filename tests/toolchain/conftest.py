@@ -62,7 +62,7 @@ def loaded(module: nn.Module, tree: ModelTree) -> LoadedModel:
     """A model in memory as load_model leaves it."""
     module.eval().requires_grad_(False)
     nowhere = Path("nowhere")
-    return LoadedModel(module, tree, cast(Tokenizer, None), nowhere, nowhere, "tiny", "0" * 64)
+    return LoadedModel(module, tree, cast(Tokenizer, None), b"", nowhere, "tiny", "0" * 64)
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def deliver(
     carried = cast(LanguageModel, module)
     weight_bytes = recipe_bytes(plan.recipe, model.tree)
     graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context, _scores(model))
-    package.add_companions(staging, model.tokenizer_path, destination.libraries, model.left_out, destination.programs)
+    package.add_companions(staging, model.tokenizer_json, destination.libraries, model.left_out, destination.programs)
     done("export")
     session = artifact_session(staging, graph.io, threads=threads)
     agreement = parity(session, carried, evaluation.reading)

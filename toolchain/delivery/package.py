@@ -27,15 +27,13 @@ _RUNNER, _PART = "run_artifact.py", "continuation"
 
 
 def add_companions(
-    staging: Path, tokenizer: Path, libraries: Mapping[str, Path], left_out: Collection[str] = (),
+    staging: Path, tokenizer: bytes, libraries: Mapping[str, Path], left_out: Collection[str] = (),
     programs: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:  # fmt: skip
-    """The tokenizer without tokens that are left out, run.py, and by platform the compiled operators and slmc-run."""
+    """The tokenizer.json without tokens that are left out, run.py, and by platform the compiled operators and slmc-run."""
     if left_out:
-        text = tokenizer.read_text(encoding="utf-8-sig")
-        (staging / "tokenizer.json").write_text(without_tokens(text, left_out), encoding="utf-8")
-    else:
-        shutil.copyfile(tokenizer, staging / "tokenizer.json")
+        tokenizer = without_tokens(tokenizer.decode("utf-8-sig"), left_out).encode()
+    (staging / "tokenizer.json").write_bytes(tokenizer)
     (staging / "run.py").write_text(runner(), encoding="utf-8")
     for platform, library in libraries.items():
         native = staging / "native" / platform

@@ -39,9 +39,8 @@ from toolchain.model.weights import find_weights, is_plain, read_checkpoint
 class LoadedModel:
     """A model that computes in float32 (not training), its hierarchy, tokenizer, and where it came from.
 
+    tokenizer_json: the tokenizer's file as it was read. rules: how its texts begin and end; None of a classifier.
     kv_cache: how its compressed twins store keys and values; the model itself keeps them exactly.
-    residency: whether its matrices are in memory, or read from disk for every product. rules: how its texts begin and
-    end; None of a classifier.
     residency: whether its matrices are in memory, or read from disk for every product.
     left_out: tokens of the tokenizer's file that the model has no row for and does not need.
     notes: what the user should know of how it was read, a line each.
@@ -50,7 +49,7 @@ class LoadedModel:
     module: nn.Module
     tree: ModelTree
     tokenizer: Tokenizer
-    tokenizer_path: Path
+    tokenizer_json: bytes
     folder: Path
     name: str
     sha256: str
@@ -130,7 +129,7 @@ def _opened(
     unread = family.table(config).unread(config)
     notes = (f"config.json: {', '.join(unread)} not read: no option of this model type",) if unread else ()
     return LoadedModel(
-        module, tree, known, tokenizer_path, path if path.is_dir() else path.parent,
+        module, tree, known, read.raw, path if path.is_dir() else path.parent,
         path.resolve().name if path.is_dir() else path.stem, checkpoint.sha256, options.kv_cache, where,
         rules, read.left_out, (*notes, *read.notes),
     )  # fmt: skip

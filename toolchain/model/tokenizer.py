@@ -28,10 +28,11 @@ _PADDING = re.compile(r"^\W*pad(?:ding)?\W*$", re.IGNORECASE)
 class ReadTokenizer:
     """A tokenizer whose ids are all rows of the model.
 
-    left_out: tokens of the file that had no row and are not needed.
+    raw: its file. left_out: tokens of the file that had no row and are not needed.
     """
 
     tokenizer: Tokenizer
+    raw: bytes
     left_out: tuple[str, ...] = ()
 
     @property
@@ -73,7 +74,7 @@ def read_tokenizer(path: Path, vocabulary: int) -> ReadTokenizer:
     # A tokenizer.json may ask for both, and a text would silently lose all but its first tokens.
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return ReadTokenizer(tokenizer, left_out)
+    return ReadTokenizer(tokenizer, raw, left_out)
 
 
 def without_tokens(text: str, left_out: Collection[str]) -> str:

@@ -260,9 +260,9 @@ def escape(artifact: Path) -> None:
     edit(artifact, files={"../../outside": {"bytes": 0, "sha256": "0" * 64}})
 
 
-def link(path: Path) -> None:
-    target = path.rename(path.parent.parent / "elsewhere")
-    path.symlink_to(target)
+def link(folder: Path) -> None:
+    target = folder.rename(folder.parent.parent / "elsewhere")
+    folder.symlink_to(target)
 
 
 SPOILERS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
@@ -271,7 +271,7 @@ SPOILERS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "a longer file": (lambda a: (a / "run.py").write_text("import os"), ("run.py", "9 bytes", "the manifest says")),
     "a missing file": (lambda a: (a / "tokenizer.json").unlink(), ("tokenizer.json", "missing")),
     "a way out": (escape, ("../../outside", "leaves the artifact")),
-    "a link": (lambda a: link(a / "model.onnx"), ("model.onnx", "a link")),
+    "a linked folder": (lambda a: link(a / "native"), ("native", "a link to a folder")),
     "a newer version": (lambda a: edit(a, schema_version=2), ("schema_version", "2", "reads 1")),
     "something unknown": (lambda a: edit(a, surprise=1), ("surprise",)),
     "half a manifest": (lambda a: (a / "manifest.json").write_text('{"schema'), ("manifest.json", "not JSON")),

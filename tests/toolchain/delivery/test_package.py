@@ -65,10 +65,10 @@ def test_tokens_that_were_left_out_are_not_in_the_artifact(tmp_path: Path) -> No
     tokenizer.enable_padding(pad_id=3, pad_token="<pad>")
     tokenizer.save(str(tmp_path / "own.json"))
     (tmp_path / "out").mkdir()
-    add_companions(tmp_path / "out", tmp_path / "own.json", {}, ("<pad>",))
+    add_companions(tmp_path / "out", (tmp_path / "own.json").read_bytes(), {}, ("<pad>",))
     found = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     assert found.get_vocab() == {"a": 0, "b": 1, "<s>": 2} and found.padding is None
-    add_companions(tmp_path / "out", tmp_path / "own.json", {})
+    add_companions(tmp_path / "out", (tmp_path / "own.json").read_bytes(), {})
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (tmp_path / "own.json").read_bytes()
 
 

@@ -45,7 +45,7 @@ def test_sizes_of_a_released_checkpoint_come_from_its_tensors(
     assert isinstance(model.module, SpikeGpt)
     assert model.module.config == SpikeGptConfig(2, 4, 12, 9)
     assert model.name == "SpikeGPT-tiny"
-    assert model.tokenizer_path == tokenizer_path
+    assert model.tokenizer_json == tokenizer_path.read_bytes()
     assert model.tree.params == sum(t.numel() for t in tensors.values())
     assert all(torch.equal(p, tensors[name]) for name, p in model.module.named_parameters())
     assert torch.equal(model.weight("blocks.1.ffn.value"), tensors["blocks.1.ffn.value.weight"])
@@ -72,7 +72,7 @@ def test_a_directory_brings_its_config_and_tokenizer(folder: Path, tensors: Tens
     assert isinstance(model.module, SpikeGpt)
     assert model.module.config == SpikeGptConfig(2, 4, 12, 9, embed_binarize=False, rescale_every=2)
     assert model.name == "tiny-1.5"
-    assert model.tokenizer_path == folder / "tokenizer.json"
+    assert model.tokenizer_json == (folder / "tokenizer.json").read_bytes()
     assert model.tokenizer.encode("w3 w0 nonsense w8").ids == [3, 0, 0, 8]
     assert not model.tree.layers[0].sign_only
 

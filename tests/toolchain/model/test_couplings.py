@@ -62,7 +62,7 @@ def loaded(name: str) -> LoadedModel:
         parameter.data = 0.7 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     module.eval().requires_grad_(False)
     nowhere = Path("nowhere")
-    return LoadedModel(module, tree, cast(Tokenizer, None), nowhere, nowhere, "tiny", "0" * 64)
+    return LoadedModel(module, tree, cast(Tokenizer, None), b"", nowhere, "tiny", "0" * 64)
 
 
 def logits(model: LoadedModel) -> torch.Tensor:

@@ -35,7 +35,7 @@ def tokenizer(begins: bool) -> Tokenizer:
 def loaded(begins: bool) -> LoadedModel:
     model = llama()
     return LoadedModel(
-        model, LlamaFamily().tree(model), tokenizer(begins), Path("none"), Path("none"), "llama", "0" * 64
+        model, LlamaFamily().tree(model), tokenizer(begins), b"", Path("none"), "llama", "0" * 64
     )
 
 

@@ -54,7 +54,7 @@ def model() -> LoadedModel:
     module.eval().requires_grad_(False)
     layers = Layer("emb", "embedding", VOCABULARY, WIDTH), Layer("head", "linear", VOCABULARY, WIDTH)
     tree = ModelTree("bigram", tuple(Block(layer.path, (layer,)) for layer in layers), 0, 0)
-    return LoadedModel(module, tree, cast(Tokenizer, None), Path("t"), Path("m"), "tiny", "0" * 64)
+    return LoadedModel(module, tree, cast(Tokenizer, None), b"", Path("m"), "tiny", "0" * 64)
 
 
 TEXT = torch.randint(0, VOCABULARY, (700,), generator=torch.Generator().manual_seed(4))
