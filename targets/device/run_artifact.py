@@ -68,6 +68,17 @@ def check_file(name: str, files: dict[str, Any]) -> Path:
     return path
 
 
+def read_manifest() -> dict[str, Any]:
+    """The manifest, with the SHA-256 that SHA256SUMS says where that file still lies beside it."""
+    path, sums = HERE / "manifest.json", HERE / "SHA256SUMS"
+    raw = path.read_bytes()
+    listed = re.search(rb"^([0-9a-f]{64})  manifest\.json$", sums.read_bytes() if sums.is_file() else b"", re.MULTILINE)
+    if listed and listed[1].decode() != hashlib.sha256(raw).hexdigest():
+        raise ArtifactError(f"{path}: the contents differ from SHA256SUMS; {AGAIN}")
+    manifest: dict[str, Any] = json.loads(raw)
+    return manifest
+
+
 def open_model(manifest: dict[str, Any], native: bool, threads: int) -> Model:
     """The model, with the compiled operators for this machine if the artifact brings them and they load."""
     options = ort.SessionOptions()
@@ -214,7 +225,7 @@ def run(arguments: Sequence[str] | None) -> None:
     args = parsed(arguments)
     check_versions()
     try:
-        manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_manifest()
         rules, context, classes = manifest.get("text"), manifest["io"].get("context"), manifest["io"].get("classes")
         tokenizer = open_tokenizer(manifest["files"])
         ids = prompt_ids(args, tokenizer, rules)
@@ -249,6 +260,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         note(f"error: the text cannot be written: {error.strerror or error}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    except Exception as error:  # ONNX Runtime's errors share no base, and a manifest may say anything
+        note(f"error: {HERE}: cannot be run ({type(error).__name__}: {one_line(error)}); {AGAIN}")
         return 2
     return 0
 
