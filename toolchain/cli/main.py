@@ -6,7 +6,10 @@ import contextlib
 import importlib
 import os
 import resource
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import click
@@ -46,12 +49,16 @@ ADDRESS_SPACE_BYTES = 2 * 2**30
 
 class _Lazy(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """As click's, but with streams that are there, and one line where one of them takes nothing."""
+        """As click's, but with streams that are there, and one line where one of them takes nothing.
+
+        A request to end (SIGTERM) ends as Ctrl-C does: what was paid for is kept.
+        """
         if sys.stdout is None or sys.stderr is None:
             _replace_closed()
             _stop("standard output or standard error is closed; send it to a file or to /dev/null", UNUSABLE)
         try:
-            return super().main(*args, **kwargs)
+            with _ended_like_control_c():
+                return super().main(*args, **kwargs)
         except OSError as error:
             _stop(f"standard output: {error.strerror}; give it another place", NotAvailable.exit_code)
         finally:
@@ -76,10 +83,26 @@ class _Lazy(click.Group):
         except (ImportError, MemoryError, OSError) as error:
             said = (str(error) or type(error).__name__).splitlines()[0]
             _stop(f"the packages cannot be loaded ({said}); free memory or raise 'ulimit -v'", NotAvailable.exit_code)
-        except KeyboardInterrupt:
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # while packages are loaded or options are read
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
-        return command
+
+
+@contextlib.contextmanager
+def _ended_like_control_c() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield  # whoever calls has said what shall happen
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def give_up_streams() -> None:
