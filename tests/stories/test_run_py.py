@@ -234,10 +234,10 @@ SPOILT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no weights": (lambda a: (a / "model.onnx.data").unlink(), ("model.onnx.data", "no such file")),
     "a byte of the graph": (lambda a: flip(a / "model.onnx"), ("model.onnx", "SHA-256")),
     "a byte of the tokenizer": (lambda a: flip(a / "tokenizer.json"), ("tokenizer.json", "SHA-256")),
-    "half a manifest": (lambda a: cut(a / "manifest.json", 300), ("manifest.json", "damaged", "copy")),
+    "half a manifest": (lambda a: cut(a / "manifest.json", 300), ("manifest.json", "SHA256SUMS", "copy")),
     "no manifest": (lambda a: (a / "manifest.json").unlink(), ("manifest.json", "damaged")),
     "a manifest without files": (lambda a: change(a, lambda m: m.pop("files")), ("manifest.json", "files")),
-    "a list for a manifest": (lambda a: (a / "manifest.json").write_text("[]"), ("manifest.json", "damaged")),
+    "a list for a manifest": (lambda a: (a / "manifest.json").write_text("[]"), ("manifest.json", "SHA256SUMS")),
     "another graph": (
         lambda a: (
             (a / "model.onnx").write_bytes(b"nothing"),
