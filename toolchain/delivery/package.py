@@ -30,7 +30,7 @@ def add_companions(
     staging: Path, tokenizer: bytes, libraries: Mapping[str, Path], left_out: Collection[str] = (),
     programs: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:  # fmt: skip
-    """The tokenizer.json without tokens that are left out, run.py, and by platform the compiled operators and slmc-run."""
+    """The tokenizer.json without tokens that are left out, run.py, by platform the compiled operators and slmc-run."""
     if left_out:
         tokenizer = without_tokens(tokenizer.decode("utf-8-sig"), left_out).encode()
     (staging / "tokenizer.json").write_bytes(tokenizer)

@@ -79,7 +79,8 @@ def test_slmc_run_goes_along(tmp_path: Path) -> None:
     library.write_bytes(b"library")
     program.write_bytes(b"program")
     board = {"linux-riscv64": program, "linux-x86_64": program}
-    add_companions(tmp_path / "out", tmp_path / "tokenizer.json", {"linux-x86_64": library}, programs=board)
+    tokenizer = (tmp_path / "tokenizer.json").read_bytes()
+    add_companions(tmp_path / "out", tokenizer, {"linux-x86_64": library}, programs=board)
     native = tmp_path / "out" / "native"
     assert {str(p.relative_to(native)): p.read_bytes() for p in native.rglob("*") if p.is_file()} == {
         "linux-riscv64/slmc-run": b"program",

@@ -34,9 +34,7 @@ def tokenizer(begins: bool) -> Tokenizer:
 
 def loaded(begins: bool) -> LoadedModel:
     model = llama()
-    return LoadedModel(
-        model, LlamaFamily().tree(model), tokenizer(begins), b"", Path("none"), "llama", "0" * 64
-    )
+    return LoadedModel(model, LlamaFamily().tree(model), tokenizer(begins), b"", Path("none"), "llama", "0" * 64)
 
 
 def test_at_temperature_0_every_token_is_the_best_after_those_before() -> None:
