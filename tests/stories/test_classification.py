@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -112,6 +113,17 @@ def test_validate_and_eval_agree_on_its_accuracy(
     assert validated["kl_mean"] == pytest.approx(evaluated["kl_mean"], rel=1e-3)
     own = document("eval", classifier, "--data", table)
     assert own["accuracy"] == pytest.approx(0.9)
+
+
+def test_other_sentences_break_no_promise(
+    classifier: Path, built: Path, table: Path, slmc: Callable[..., Result], tmp_path: Path
+) -> None:
+    head, *rows = table.read_text(encoding="utf-8").splitlines()
+    for seed in range(6):
+        some = random.Random(seed).sample(rows, 30 + 12 * seed)
+        (other := tmp_path / f"{seed}.tsv").write_text("\n".join([head, *some]) + "\n", encoding="utf-8")
+        result = slmc("validate", built, "--reference", classifier, "--data", other, "-q")
+        assert result.exit_code == 0, (seed, result.stdout)
 
 
 def test_run_py_labels_a_sentence(built: Path, table: Path) -> None:

@@ -142,3 +142,18 @@ def test_no_false_alarms_on_twenty_texts(artifact: Path, tiny_model: Path, slmc:
         assert {"drop", "agreement"} <= {
             p["name"] for p in json.loads(result.stdout)["promises"] if p["status"] == "kept"
         }
+
+
+def test_rounded_inputs_break_no_promise_on_other_texts(
+    tiny_model: Path, slmc: Slmc, limits: tuple[str, ...], tmp_path: Path
+) -> None:
+    out, words = tmp_path / "out", EVALUATION.read_text(encoding="utf-8").split()
+    built = slmc("build", tiny_model, "-o", out, *limits, "--activations", "int8")
+    assert built.exit_code == 0, built.stderr
+    for seed in range(6):
+        rng = random.Random(seed)
+        start, length = rng.randrange(len(words) // 2), rng.randrange(150, 600)
+        (text := tmp_path / f"{seed}.txt").write_text(" ".join(words[start : start + length]), encoding="utf-8")
+        for more in ((), ("--no-native",)):
+            result = slmc("validate", out, "--reference", tiny_model, "--data", text, "-q", *more)
+            assert result.exit_code == 0, (seed, more, result.stdout)

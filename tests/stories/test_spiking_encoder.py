@@ -113,6 +113,14 @@ def test_every_way_to_run_it_agrees(built: Path, trained: Path, tables: Any, doc
     assert evaluated["accuracy"] == found["accuracy"] and evaluated["top1_agreement"] > 0.9
 
 
+def test_other_sentences_break_no_promise(trained: Path, built: Path, slmc: Callable[..., Any], tmp_path: Path) -> None:
+    for seed in range(6):
+        (table := tmp_path / f"{seed}.tsv").write_text(sentences(40 + 20 * seed, seed))
+        for more in ((), ("--no-native",)):
+            result = slmc("validate", built, "--reference", trained, "--data", table, "-q", *more)
+            assert result.exit_code == 0, (seed, more, result.stdout)
+
+
 def test_inspect(trained: Path, slmc: Callable[..., Any]) -> None:
     shown = slmc("inspect", trained).stdout
     assert "spiking-bert" in shown and "encoder.layer.0" in shown
