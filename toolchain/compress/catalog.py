@@ -81,7 +81,7 @@ def method_for(name: str, fmt: Format, *, linear: bool) -> str:
     return name if method_takes(name, fmt) else Gptq.name if method.needs_hessian else Nearest.name
 
 
-def compress(weight: Tensor, choice: LayerConfig, hessian: Tensor | None, entropy: Tensor | None = None) -> Encoded:
+def compress(weight: Tensor, config: LayerConfig, hessian: Tensor | None, entropy: Tensor | None = None) -> Encoded:
     """Compress a weight matrix with a format and a method.
 
     In sparse, decomposed and four-bit float formats `gptq` and `descent` round with error feedback; `nearest` and
@@ -89,28 +89,28 @@ def compress(weight: Tensor, choice: LayerConfig, hessian: Tensor | None, entrop
 
     Args:
         weight: [rows, cols].
-        choice: the format and the method.
+        config: the format and the method.
         hessian: mean of x x^T, [cols, cols]; None if it was not collected.
         entropy: of the input channels, [cols]. Only esparse needs it.
 
     Raises:
         SlmcError: the method does not support this format, or a statistic that it needs was not collected.
     """
-    fmt = format_named(choice.format)
+    fmt = format_named(config.format)
 
     def encode(normalised: Float32) -> Encoded:
-        return _compressed(torch.from_numpy(normalised), fmt, choice, LayerStatistics(hessian, entropy))
+        return _compressed(torch.from_numpy(normalised), fmt, config, LayerStatistics(hessian, entropy))
 
     return fmt.normally(weight.detach().float().numpy(), encode)
 
 
-def _compressed(w: Tensor, fmt: Format, choice: LayerConfig, statistics: LayerStatistics) -> Encoded:
+def _compressed(w: Tensor, fmt: Format, config: LayerConfig, statistics: LayerStatistics) -> Encoded:
     """Like `compress`, for a normalised matrix (exporters.formats.scales)."""
-    method, hessian = method_named(choice.method), statistics.hessian
+    method, hessian = method_named(config.method), statistics.hessian
     if fmt.correction:
         return correct(w, fmt.correction, _integer(method.name, fmt.correction.values), hessian)
-    if fmt.patterned and any(p.name == choice.method for p in PRUNERS):
-        return pruner_named(choice.method).compress(w, fmt, statistics)
+    if fmt.patterned and any(p.name == config.method for p in PRUNERS):
+        return pruner_named(config.method).compress(w, fmt, statistics)
     if fmt.even:
         (part,) = fmt.parts
         return fmt.from_plain(_integer(method.name, part.values).compress(w, part.values, hessian))

@@ -47,18 +47,18 @@ class QuantizedModel:
             self._restore(path)
             self._keep_inputs(path)
             del self._now[path]
-        for path, choice in recipe.items():
-            if self._now.get(path) != choice:
-                self._exchange(path, choice)
-                self._quantize_inputs(path, choice)
-                self._now[path] = choice
+        for path, config in recipe.items():
+            if self._now.get(path) != config:
+                self._exchange(path, config)
+                self._quantize_inputs(path, config)
+                self._now[path] = config
         return cast(LanguageModel, self.module)
 
-    def _exchange(self, path: str, choice: LayerConfig) -> None:
+    def _exchange(self, path: str, config: LayerConfig) -> None:
         if isinstance(self.module.get_submodule(path), Streamed):
-            self._read(path, lambda: self._decoded(path, choice))
+            self._read(path, lambda: self._decoded(path, config))
         else:
-            self._set(path, nn.Parameter(self._decoded(path, choice), requires_grad=False))
+            self._set(path, nn.Parameter(self._decoded(path, config), requires_grad=False))
 
     def _restore(self, path: str) -> None:
         original = self._original.module.get_submodule(path)
@@ -67,14 +67,14 @@ class QuantizedModel:
         else:
             self._set(path, self._original.module.get_parameter(f"{path}.weight"))
 
-    def _decoded(self, path: str, choice: LayerConfig) -> Tensor:
-        encoded = self._encoded(path, choice)
+    def _decoded(self, path: str, config: LayerConfig) -> Tensor:
+        encoded = self._encoded(path, config)
         return torch.from_numpy(format_named(encoded.format).decode(encoded))
 
-    def _quantize_inputs(self, path: str, choice: LayerConfig) -> None:
+    def _quantize_inputs(self, path: str, config: LayerConfig) -> None:
         self._keep_inputs(path)
-        group = format_named(choice.format).input_group(self._inputs[path])
-        if choice.activations == "int8" and group is not None:
+        group = format_named(config.format).input_group(self._inputs[path])
+        if config.activations == "int8" and group is not None:
             self._hooks[path] = self.module.get_submodule(path).register_forward_pre_hook(
                 lambda _module, arguments: (rounded_activations(arguments[0], group),)
             )

@@ -17,17 +17,17 @@ WORKING_COPIES = 6
 
 
 def hessian_bytes(tree: ModelTree) -> int:
-    """Bytes of the hessians of all linear layers."""
+    """Bytes of the Hessians of all linear layers."""
     return sum(4 * layer.cols**2 for layer in tree.layers if layer.kind == "linear")
 
 
 def bytes_in_memory(tree: ModelTree) -> int:
-    """Estimate of what a build takes that holds the model, its compressed twin and all hessians; without logits."""
+    """Estimate of what a build takes that holds the model, its compressed twin and all Hessians; without logits."""
     return 2 * tree.bytes_fp32 + hessian_bytes(tree) + OVERHEAD_BYTES
 
 
 def bytes_from_disk(tree: ModelTree, stored: int) -> int:
-    """Estimate of the same where matrices and hessians stay on disk; stored: bytes of the compressed model."""
+    """Estimate of the same where matrices and Hessians stay on disk; stored: bytes of the compressed model."""
     layer = max(4 * max(layer.params, layer.cols**2) for layer in tree.layers)
     return WORKING_COPIES * layer + 3 * stored + 4 * tree.fixed_bytes + OVERHEAD_BYTES
 

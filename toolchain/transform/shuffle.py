@@ -92,8 +92,8 @@ def shuffled(model: LoadedModel, statistics: CalibrationStatistics, ids: Tensor,
     difference = logit_difference(model, turned, ids[:CHECKED_TOKENS])
     if difference > LARGEST_DIFFERENCE:
         raise SlmcError(
-            f"the model says something else with its channels reordered (logits differ by {difference:.1g}); this is a "
-            "fault of slmc: please report it, and leave --shuffle away"
+            f"the model computes other logits after the permutation of its channels (they differ by {difference:.1g}); "
+            "this is a fault of slmc: please report it, and leave --shuffle out"
         )
     return Shuffled(turned, _reordered_statistics(model, statistics, orders), gains, difference)
 

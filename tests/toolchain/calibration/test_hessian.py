@@ -1,4 +1,4 @@
-"""Input hessians against X^T X of inputs that a hook of our own has seen."""
+"""Hessians compared with X^T X of inputs that a separate hook records."""
 
 from __future__ import annotations
 

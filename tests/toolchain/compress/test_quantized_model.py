@@ -1,4 +1,4 @@
-"""The quantized model: layers exchanged and given back, everything else one and the same memory as the original's."""
+"""The quantized model: layers are replaced and restored, all other tensors share the original's memory."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ SHIFTS = (-100, -20, -8, 20, 100)
 
 
 def seen(size: int = 48) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A weight, the hessian of inputs, and entropies."""
+    """A weight, the Hessian of inputs, and entropies."""
     random = torch.Generator().manual_seed(0)
     x = torch.randn(300, size, generator=random) * torch.rand(size, generator=random)
     return torch.randn(size, size, generator=random) * 0.02, x.T @ x / 300, torch.rand(size, generator=random)

@@ -65,9 +65,9 @@ def test_the_statistics_are_those_of_the_reordered_model(found: Shuffled) -> Non
             assert torch.corrcoef(torch.stack([own, found.statistics.fisher[path]]))[0, 1] > 0.99
 
 
-def test_a_model_that_says_something_else_is_refused(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_with_other_logits_is_refused(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shuffle, "logit_difference", lambda *_: 1e-3)
-    with pytest.raises(SlmcError, match=r"logits differ by 0\.001.*leave --shuffle away"):
+    with pytest.raises(SlmcError, match=r"differ by 0\.001.*leave --shuffle out"):
         shuffled(model, statistics_of(model), IDS, 2, 4)
 
 
