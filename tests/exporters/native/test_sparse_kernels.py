@@ -53,9 +53,9 @@ class Weights:
         assert isinstance(fmt, NmFormat | Float4Format)
         weight = np.random.default_rng(N * K).standard_normal((N, K)).astype(np.float32)
         encoded = fmt.encode(weight)
-        self.w = fmt.decode(encoded).astype(np.float64)
+        self.w = fmt.values_of(encoded).astype(np.float64)  # the exponent is a node of its own
         sparse = isinstance(fmt, NmFormat)
-        tile = sparse_tile_of(fmt, N, K) if tiles else 0
+        tile = sparse_tile_of(fmt, N, K) if tiles and isinstance(fmt, NmFormat) else 0
         self.planes = in_tiles(fmt, encoded.planes) if tile and isinstance(fmt, NmFormat) else dict(encoded.planes)
         self.attributes = {
             "K": K, "N": N, "bits": fmt.bits, "group": fmt.group or padded_columns(K),
