@@ -114,7 +114,7 @@ def test_times_of_layers_add_up_to_the_forecast(tiny_model: Path, target: Path) 
     made = job(tiny_model, target, "int8", "2:4/int4-g64", limit="1ms")
     problem = priced_problem(made)
     times = problem.times
-    assert times is not None and problem.limits.max_ms == 1.0
+    assert times is not None and problem.constraints.max_ms == 1.0
     recipe = {path: options[0] for path, options in problem.options.items()}
     assert {c.format for c in recipe.values()} == {"sign", "int8"}
     work = model_workload(made.model, {path: c.format for path, c in recipe.items()})
@@ -128,7 +128,7 @@ def test_times_of_layers_add_up_to_the_forecast(tiny_model: Path, target: Path) 
 
 def test_without_measured_costs_there_are_no_times(tiny_model: Path) -> None:
     made = job(tiny_model, "raspberry-pi-5", "int8", limit="1ms")
-    assert priced_problem(made) is made.problem and made.problem.limits.max_ms is None
+    assert priced_problem(made) is made.problem and made.problem.constraints.max_ms is None
 
 
 def test_the_search_steers_by_predicted_time(

@@ -55,11 +55,13 @@ def test_logits_and_greedy_text(
     result = slmc_run(folder, "--eval", ids, "--logits", tmp_path / "logits", "--threads", "2")
     assert result.returncode == 0, result.stderr
     logits = np.fromfile(tmp_path / "logits", np.float32).reshape(expected.shape)
-    assert np.abs(logits - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
+    # The last bit of a norm may move a cached value by a whole step of 8 bits, which every later token then reads.
+    share = 5e-3 if case[1] == "int8" else 1e-5
+    assert np.abs(logits - expected).max() <= share * max(1, np.abs(expected).max())
     shifted = expected[:-1] - expected[:-1].max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(79), IDS[1:]]
     found = json.loads(result.stdout)
-    assert found["tokens"] == 79 and found["perplexity"] == pytest.approx(np.exp(losses.mean()), rel=1e-5)
+    assert found["tokens"] == 79 and found["perplexity"] == pytest.approx(np.exp(losses.mean()), rel=share)
     assert found["top1"] == pytest.approx((expected[:-1].argmax(1) == IDS[1:]).mean())
 
     text, fresh = [], expected[-1:]

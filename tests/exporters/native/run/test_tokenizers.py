@@ -22,7 +22,7 @@ def mixed_text() -> str:
     """Prose, code, many scripts, emoji, odd white space, contractions, numbers."""
     draw = random.Random(1)
     prose = [path.read_text(encoding="utf-8")[:20_000] for path in sorted((ROOT / "toolchain" / "texts").glob("*.txt"))]
-    code = (ROOT / "exporters" / "manifest.py").read_text(encoding="utf-8")
+    code = (ROOT / "exporters" / "artifact" / "manifest.py").read_text(encoding="utf-8")
     blocks = [(0x20, 0x250), (0x370, 0x500), (0x5D0, 0x5EA), (0x900, 0x97F), (0x3040, 0x30FF), (0x4E00, 0x9000),
               (0xAC00, 0xD7A3), (0x1F300, 0x1F650), (0x2000, 0x2BFF), (0x300, 0x33F)]  # fmt: skip
     characters = "".join(chr(draw.randint(*draw.choice(blocks))) for _ in range(20_000))
