@@ -14,7 +14,6 @@ import click
 import numpy as np
 import torch
 from stock import VARIANTS, write_stock
-from toolchain.delivery.plan import recipe_bytes
 
 from exporters.artifact.manifest import Io
 from exporters.artifact.native_library import library_path
@@ -26,6 +25,7 @@ from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import LayerConfig
 from toolchain.delivery.deliver import stored_model
 from toolchain.model.catalog import LoadedModel, load_model
+from toolchain.search.plan import recipe_bytes
 
 PROMPT = 128
 

@@ -15,7 +15,6 @@ import click
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models
-from toolchain.delivery.plan import recipe_bytes
 from torch import nn
 
 from exporters.artifact.manifest import ClassScores
@@ -34,6 +33,7 @@ from toolchain.model.sentences import Sentences
 from toolchain.model.spiking import Neurons, Spiking
 from toolchain.model.spiking_bert import SpikingBertClassifier, SpikingBertConfig, SpikingBertFamily
 from toolchain.search.layout import with_layouts
+from toolchain.search.plan import recipe_bytes
 
 
 def random_model(width: int, levels: int, threshold: float) -> LoadedModel:
