@@ -46,6 +46,16 @@ def open_artifact(artifact: Path) -> Manifest:
     return manifest
 
 
+def verify_unchanged(artifact: Path, manifest: Manifest) -> None:
+    """After the work on an artifact: check that nobody has put another one into its place meanwhile.
+
+    Raises:
+        SlmcError: its manifest is another one now.
+    """
+    if read_manifest(artifact).to_json() != manifest.to_json():
+        raise SlmcError(f"{artifact}: another artifact was put there meanwhile; run the command again")
+
+
 def verify_files(artifact: Path, files: Mapping[str, FileEntry]) -> None:
     """Check every listed file's presence, size and SHA-256.
 

@@ -21,7 +21,7 @@ from targets.measure.rounds import measure_in_turn, merged
 from toolchain.cli.console import Console
 from toolchain.cli.execution import ExecutionOptions, execution_options, execution_target
 from toolchain.cli.options import PATH, command, signature_option
-from toolchain.cli.verdicts import exit_code
+from toolchain.cli.verdicts import exit_code, judged
 from toolchain.delivery.execution import ExecutionTarget
 from toolchain.delivery.llama_bench import (
     KINDS,
@@ -31,7 +31,7 @@ from toolchain.delivery.llama_bench import (
     quiet_cpu_ms,
     render_bench,
 )
-from toolchain.delivery.promises import BROKEN, Found, verdict
+from toolchain.delivery.promises import BROKEN, Found
 from toolchain.delivery.validate import artifact_session
 from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.text import read_text
@@ -155,7 +155,7 @@ def _promises_code(console: Console, subjects: Sequence[_Subject], taken: Sequen
     """The exit code that the artifacts' promises ask for; names the broken ones."""
     code = 0
     for subject, rounds in zip(subjects, taken, strict=True):
-        promises = verdict(subject.manifest, Found(memory=merged(rounds)))
+        promises = judged(subject.folder, subject.manifest, Found(memory=merged(rounds)))
         for promise in (p for p in promises if p.status == BROKEN):
             console.note(
                 f"{subject.folder.name}: broken promise: {promise.name} is {promise.found}, promised "

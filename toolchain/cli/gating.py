@@ -20,10 +20,11 @@ from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.execution import ExecutionOptions, execution_options, execution_target
 from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
+from toolchain.cli.verdicts import judged
 from toolchain.delivery.evaluation import TEXT_TOKENS, artifact_text, evaluate_artifact, found_by, reference_model
 from toolchain.delivery.execution import ExecutionTarget
 from toolchain.delivery.package import now
-from toolchain.delivery.promises import KEPT, NOT_COMPARED, Promise, verdict
+from toolchain.delivery.promises import KEPT, NOT_COMPARED, Promise
 from toolchain.delivery.validate import artifact_session
 from toolchain.files.outputs import BASELINE, CHART, JUNIT, check_output_file
 from toolchain.files.workspace import write_whole
@@ -165,7 +166,7 @@ def _checks(run: _Run, baseline: Baseline, path: Path, allowed: Tolerances) -> t
             run.measure(target, text, manifest.io.context),
         )
         compared = Compared(before, found, allowed, again=lambda: speed(run.measure(target, text, manifest.io.context)))
-        promised = verdict(manifest, found_by(text, own, stock))
+        promised = judged(run.artifact, manifest, found_by(text, own, stock))
         promises = [_promise_check(promise) for promise in promised if promise.status != NOT_COMPARED]
         return (
             Check(name="files", status=PASSED, before="", now="", why="all listed, unaltered, and no others"),

@@ -9,16 +9,16 @@ from typing import Any
 import click
 
 from exporters.artifact.errors import SlmcError
-from exporters.artifact.manifest import MANIFEST_NAME, read_manifest
+from exporters.artifact.manifest import MANIFEST_NAME, Manifest, read_manifest
 from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
 from toolchain.cli.execution import artifact_native, say_whose_operators
 from toolchain.cli.opening import opened
 from toolchain.cli.options import PATH, command, family_option, signature_option, text_field_option
-from toolchain.cli.verdicts import say_verdict, verdict_document
+from toolchain.cli.verdicts import judged, say_verdict, verdict_document
 from toolchain.delivery.evaluation import artifact_text, found_in
 from toolchain.delivery.figures import own_figures, score_figures
-from toolchain.delivery.promises import Promise, verdict
+from toolchain.delivery.promises import Promise
 from toolchain.delivery.validate import SessionModel, artifact_session
 from toolchain.model.text import Text, read_judged, read_text
 from toolchain.pipeline.job import check_metric
@@ -50,6 +50,7 @@ def eval_command(
     Of an artifact, what its manifest promises of this is compared; exit code 3 if a promise is broken.
     """
     reader = partial(_reader, console, data, text_field, tokenizer, family, native=not no_native, own=artifact_native)
+    manifest = read_manifest(subject) if (subject / MANIFEST_NAME).is_file() else None
     model, text, _ = reader(subject)
     check_metric(metric, classifier=text.sentences is not None)
     text, other, source = text.head(tokens) if tokens else text, None, None
@@ -70,8 +71,8 @@ def eval_command(
     rows = [(k, f"{v:.6g}" if isinstance(v, float) else str(v)) for k, v in document.items()]
     console.table(str(subject), ("measured", "value"), rows)
     code = 0
-    if (subject / MANIFEST_NAME).is_file():
-        promises = _promises(subject, model, text, other, source)
+    if manifest is not None:
+        promises = _promises(subject, manifest, model, text, other, source)
         code = say_verdict(console, promises)
         document |= verdict_document(promises)
     if console.as_json:
@@ -79,11 +80,12 @@ def eval_command(
     return code
 
 
-def _promises(artifact: Path, model: Any, text: Text, reference: Any, source: str | None) -> tuple[Promise, ...]:
+def _promises(
+    artifact: Path, manifest: Manifest, model: Any, text: Text, reference: Any, source: str | None
+) -> tuple[Promise, ...]:
     """What the artifact's manifest promises beside what it reads here; source: SHA-256 of the reference's weights."""
-    manifest = read_manifest(artifact)
     expected = predictions(reference, text.reading) if source == manifest.source.sha256 else None
-    return verdict(manifest, found_in(text, *predictions(model, text.reading), reference=expected))
+    return judged(artifact, manifest, found_in(text, *predictions(model, text.reading), reference=expected))
 
 
 def _reader(

@@ -14,7 +14,7 @@ from targets.remote.transport import EMULATED
 from toolchain.cli.console import Console
 from toolchain.cli.execution import ExecutionOptions, execution_options, execution_target
 from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
-from toolchain.cli.verdicts import say_verdict, verdict_document
+from toolchain.cli.verdicts import judged, say_verdict, verdict_document
 from toolchain.delivery.evaluation import (
     TEXT_TOKENS,
     artifact_text,
@@ -24,7 +24,7 @@ from toolchain.delivery.evaluation import (
     reference_model,
 )
 from toolchain.delivery.figures import comparison_figures, evaluation_figures, speed_figures
-from toolchain.delivery.promises import summary, verdict
+from toolchain.delivery.promises import summary
 from toolchain.delivery.validate import artifact_session, session_logits
 from toolchain.quality.accuracy import reference_for
 from toolchain.quality.predictions import predictions
@@ -95,7 +95,7 @@ def validate_command(
         document["kl_mean"] = reference_for(model.forward, text.reading).score(logits).kl_mean
     rows = [(k, f"{v:.6g}" if isinstance(v, float) else str(v)) for k, v in document.items()]
     console.table(str(artifact), (f"measured {'here' if target.name is None else 'there'}", "value"), rows)
-    promises = verdict(manifest, found)
+    promises = judged(artifact, manifest, found)
     code = say_verdict(console, promises)
     console.result(document | verdict_document(promises), summary(promises))
     return code

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from exporters.artifact.manifest import Manifest
+from targets.device.verify import verify_unchanged
 from toolchain.cli.console import Console
-from toolchain.delivery.promises import BROKEN_EXIT_CODE, Promise, broken, summary
+from toolchain.delivery.promises import BROKEN_EXIT_CODE, Found, Promise, broken, summary, verdict
+
+
+def judged(artifact: Path, manifest: Manifest, found: Found) -> tuple[Promise, ...]:
+    """The verdict on an artifact, provided that it is still the one that was measured.
+
+    Raises:
+        SlmcError: another artifact has taken its place.
+    """
+    verify_unchanged(artifact, manifest)
+    return verdict(manifest, found)
 
 
 def say_verdict(console: Console, promises: Sequence[Promise]) -> int:

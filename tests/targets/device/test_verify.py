@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import read_manifest
 from targets.device.session import open_session
-from targets.device.verify import file_sha256, open_artifact, read_sums
+from targets.device.verify import file_sha256, open_artifact, read_sums, verify_unchanged
 
 
 def sign(folder: Path) -> None:
@@ -167,3 +168,14 @@ def test_sums_of_known_bytes(tmp_path):
     assert file_sha256(tmp_path / "abc") == known == hashlib.sha256(b"abc").hexdigest()
     (tmp_path / "sums").write_text(f"{known}  a name with spaces\n")
     assert read_sums(tmp_path / "sums") == {"a name with spaces": known}
+
+
+def test_an_artifact_that_is_replaced_while_it_is_measured_is_not_judged(artifact: Path, tmp_path: Path) -> None:
+    """Figures of one artifact beside promises of another would say that promises are broken."""
+    copy = tmp_path / "copy"
+    shutil.copytree(artifact, copy)
+    manifest = open_artifact(copy)
+    verify_unchanged(copy, manifest)
+    change(copy, created="2001-01-01T00:00:00Z")
+    with pytest.raises(SlmcError, match="meanwhile; run the command again"):
+        verify_unchanged(copy, manifest)
