@@ -19,9 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from kernels import PLANE_BITS, ours, size_of_codes
+from kernels import CODE_BITS, ours, size_of_codes
 from onnx import ModelProto, helper
-from timing import PLACES, Contestant, Entry, Planes, Reads, Setting, clock_ns, model_of, opened, table
+from timing import PLACES, Contestant, Entry, Reads, Setting, Tensors, clock_ns, model_of, opened, table
 
 from exporters.artifact.native_library import library
 from exporters.formats.event import row_words
@@ -31,19 +31,19 @@ KINDS = ("spikes", "real")
 WARM_RUNS = 2
 
 
-def event_planes(bits: int, group: int) -> Callable[[np.random.Generator, int, int], Planes]:
+def event_tensors(bits: int, group: int) -> Callable[[np.random.Generator, int, int], Tensors]:
     """Random codes of inputs; scales such that a product keeps the size of x."""
 
-    def make(rng: np.random.Generator, K: int, N: int) -> Planes:
-        low, high = PLANE_BITS[bits]
+    def make(rng: np.random.Generator, K: int, N: int) -> Tensors:
+        low, high = CODE_BITS[bits]
         row = 4 * row_words(N, low)
         scale = rng.choice([-1, 1], (-(-K // group), N)) / (size_of_codes(bits) * np.sqrt(K))
-        planes = [("codes", np.frombuffer(rng.bytes(K * row), np.uint8).reshape(K, row))]
-        planes.append(("scales", scale.astype(np.float16)))
+        packed = [("codes", np.frombuffer(rng.bytes(K * row), np.uint8).reshape(K, row))]
+        packed.append(("scales", scale.astype(np.float16)))
         if high:
             more = row * high // low
-            planes.append(("high", np.frombuffer(rng.bytes(K * more), np.uint8).reshape(K, more)))
-        return planes
+            packed.append(("high", np.frombuffer(rng.bytes(K * more), np.uint8).reshape(K, more)))
+        return packed
 
     return make
 
@@ -53,7 +53,7 @@ def events(bits: int, group: int, activation_bits: int = 32) -> Contestant:
         f"event/int{bits}-g{group} x{activation_bits}",
         "EventLinear",
         DOMAIN,
-        event_planes(bits, group),
+        event_tensors(bits, group),
         lambda K, N: {"K": K, "N": N, "bits": bits, "group": group, "activation_bits": activation_bits},
     )
 

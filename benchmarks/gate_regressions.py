@@ -89,7 +89,7 @@ def lower(folder: Path, work: Path) -> None:
 
 def swap(folder: Path, _work: Path) -> None:
     """The codes of two layers of the same shape change places."""
-    (at, size), (other, same) = (plane(folder, name) for name in SWAPPED)
+    (at, size), (other, same) = (tensor(folder, name) for name in SWAPPED)
     assert size == same
     data = bytearray((folder / DATA).read_bytes())
     data[at : at + size], data[other : other + size] = data[other : other + size], data[at : at + size]
@@ -106,7 +106,7 @@ def grow(folder: Path, _work: Path) -> None:
 
 def blur(folder: Path, work: Path) -> None:
     """The head's scales, multiplied by 1 + noise that is just loud enough for the agreement to fall by a hundredth."""
-    at, size = plane(folder, "head.scales")
+    at, size = tensor(folder, "head.scales")
     data = bytearray((folder / DATA).read_bytes())
     scales = np.frombuffer(bytes(data[at : at + size]), np.float16)
     noise = np.random.default_rng(0).standard_normal(scales.shape)
@@ -151,7 +151,7 @@ def cases(work: Path) -> dict[str, Case]:
     }
 
 
-def plane(folder: Path, name: str) -> tuple[int, int]:
+def tensor(folder: Path, name: str) -> tuple[int, int]:
     """Offset and bytes of a tensor in the weights file."""
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     tensor = next(t for t in graph.initializer if t.name == name)

@@ -19,13 +19,13 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from timing import PLACES, Contestant, Entry, Planes, Reads, Setting, entered, measure, table
+from timing import PLACES, Contestant, Entry, Reads, Setting, Tensors, entered, measure, table
 
 from exporters.artifact.native_library import library
 from exporters.formats.tiles import TILE_ROWS
 from exporters.ops.signatures import DOMAIN
 
-PLANE_BITS = {1: (1, 0), 2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
+CODE_BITS = {1: (1, 0), 2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
 QUICK = ("int", "4b b128 acc4", "4b b256 acc4", "2b b128", "8b b128", "fp32")
 
 
@@ -34,23 +34,23 @@ def size_of_codes(bits: int) -> float:
     return math.sqrt((4**bits - 1) / 12 + 0.25)
 
 
-def integer_planes(bits: int, group: int, zeros: bool = False) -> Callable[[np.random.Generator, int, int], Planes]:
+def integer_tensors(bits: int, group: int, zeros: bool = False) -> Callable[[np.random.Generator, int, int], Tensors]:
     """Random codes; scales such that a product keeps the size of x."""
 
-    def make(rng: np.random.Generator, K: int, N: int) -> Planes:
-        low, high = PLANE_BITS[bits]
+    def make(rng: np.random.Generator, K: int, N: int) -> Tensors:
+        low, high = CODE_BITS[bits]
         groups = -(-K // group)
 
-        def plane(width: int) -> np.ndarray:
+        def tensor(width: int) -> np.ndarray:
             return np.frombuffer(rng.bytes(N * groups * group * width // 8), np.uint8).reshape(N, groups, -1)
 
         scale = rng.choice([-1, 1], (N, groups)) / (size_of_codes(bits) * math.sqrt(K))
-        planes = [("codes", plane(low)), ("scales", scale.astype(np.float16))]
+        packed = [("codes", tensor(low)), ("scales", scale.astype(np.float16))]
         if high or zeros:
-            planes.append(("high", plane(high)) if high else ("", np.zeros(0, np.uint8)))
+            packed.append(("high", tensor(high)) if high else ("", np.zeros(0, np.uint8)))
         if zeros:
-            planes.append(("zeros", np.full((N, groups), 2 ** (bits - 1), np.uint8)))
-        return planes
+            packed.append(("zeros", np.full((N, groups), 2 ** (bits - 1), np.uint8)))
+        return packed
 
     return make
 
@@ -60,14 +60,14 @@ def ours(bits: int, group: int, activation_bits: int, zeros: bool = False, tile:
         f"{'uint' if zeros else 'int'}{bits}-g{group} x{activation_bits}{'' if tile else ', row by row'}",
         "QLinear",
         DOMAIN,
-        integer_planes(bits, group, zeros),
+        integer_tensors(bits, group, zeros),
         lambda K, N: {"K": K, "N": N, "bits": bits, "group": group, "activation_bits": activation_bits, "tile": tile},
     )
 
 
 def matmul_nbits(bits: int, block: int, accuracy: int) -> Contestant:
-    def weights(rng: np.random.Generator, K: int, N: int) -> Planes:
-        (_, codes), (_, scales) = integer_planes(bits, block)(rng, K, N)
+    def weights(rng: np.random.Generator, K: int, N: int) -> Tensors:
+        (_, codes), (_, scales) = integer_tensors(bits, block)(rng, K, N)
         return [("codes", codes), ("scales", scales.astype(np.float32))]
 
     return Contestant(
@@ -79,11 +79,11 @@ def matmul_nbits(bits: int, block: int, accuracy: int) -> Contestant:
     )
 
 
-def dense(rng: np.random.Generator, K: int, N: int) -> Planes:
+def dense(rng: np.random.Generator, K: int, N: int) -> Tensors:
     return [("w", rng.standard_normal((K, N), np.float32) / np.float32(math.sqrt(K)))]
 
 
-def half(rng: np.random.Generator, K: int, N: int) -> Planes:
+def half(rng: np.random.Generator, K: int, N: int) -> Tensors:
     return [("w", dense(rng, N, K)[0][1].astype(np.float16))]
 
 

@@ -16,7 +16,7 @@ import statistics
 
 import numpy as np
 from kernels import ours
-from timing import PLACES, Contestant, Planes, Setting, entered, measure, table
+from timing import PLACES, Contestant, Setting, Tensors, entered, measure, table
 
 from exporters.artifact.native_library import library
 from exporters.formats.base import Encoded, Format
@@ -34,32 +34,32 @@ def example(fmt: Format, rng: np.random.Generator, size: int) -> Node:
     return term.nodes[0]
 
 
-def random_planes(fmt: Format, rng: np.random.Generator, size: int) -> Encoded:
+def random_tensors(fmt: Format, rng: np.random.Generator, size: int) -> Encoded:
     """Random codes behind a few encoded rows' patterns, repeated."""
     (part,) = fmt.parts
     steps = part.values.steps(np.arange(2**fmt.bits))
     kept = size * part.kept / part.period
     scale = 1 / np.sqrt(np.square(steps).mean() * kept)  # so that a product keeps the size of x
-    planes = {}
-    for name, plane in fmt.planes_for(size, size).items():
+    packed = {}
+    for name, tensor in fmt.layout_for(size, size).items():
         if name == "scales":
-            planes[name] = (rng.choice([-1, 1], plane.shape) * scale).astype(np.float16)
+            packed[name] = (rng.choice([-1, 1], tensor.shape) * scale).astype(np.float16)
         elif name == "patterns":
-            planes[name] = np.resize(example(fmt, rng, size).planes[name], plane.shape)
+            packed[name] = np.resize(example(fmt, rng, size).packed[name], tensor.shape)
         else:
-            planes[name] = rng.integers(0, 256, plane.shape, dtype=np.uint8)
-    return Encoded(fmt.name, (size, size), planes)
+            packed[name] = rng.integers(0, 256, tensor.shape, dtype=np.uint8)
+    return Encoded(fmt.name, (size, size), packed)
 
 
 def sparse(name: str, activation_bits: int) -> Contestant:
     fmt = format_named(name)
 
-    def weights(rng: np.random.Generator, size: int, _: int) -> Planes:
-        planes = random_planes(fmt, rng, size).planes
-        ordered = [(n, planes[n]) for n in ("codes", "scales")]
-        if "patterns" in planes:
-            ordered += [("high", planes["high"]) if "high" in planes else ("", np.zeros(0, np.uint8))]
-            ordered += [("patterns", planes["patterns"])]
+    def weights(rng: np.random.Generator, size: int, _: int) -> Tensors:
+        packed = random_tensors(fmt, rng, size).packed
+        ordered = [(n, packed[n]) for n in ("codes", "scales")]
+        if "patterns" in packed:
+            ordered += [("high", packed["high"]) if "high" in packed else ("", np.zeros(0, np.uint8))]
+            ordered += [("patterns", packed["patterns"])]
         return ordered
 
     def attributes(size: int, _: int) -> dict[str, int]:

@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper, parser
 
 from exporters.export import GRAPH_NAME, INLINE_BYTES
-from exporters.formats.tiles import row_planes
+from exporters.formats.tiles import row_tensors
 from exporters.ops.bodies import operator_of
 from exporters.ops.functions import OPSET
 from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
@@ -75,7 +75,7 @@ def write_stock(folder: Path, variant: Variant) -> str:
 
 
 def _put_row_by_row(model: onnx.ModelProto) -> None:
-    """Planes of QLinear out of their tiles."""
+    """Packed tensors of QLinear out of their tiles."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     tiled: set[str] = set()
     for node in model.graph.node:
@@ -84,7 +84,7 @@ def _put_row_by_row(model: onnx.ModelProto) -> None:
                 attribute.i = 0
                 tiled |= {name for name in node.input[1:] if name}
     for name in tiled:
-        rows = row_planes({name: numpy_helper.to_array(tensors[name])})[name]
+        rows = row_tensors({name: numpy_helper.to_array(tensors[name])})[name]
         tensors[name].CopyFrom(numpy_helper.from_array(rows, name))
 
 

@@ -29,7 +29,7 @@ TOTAL_BYTES = {"dram": 128 << 20, "l3": 12 << 20}
 MIN_PRODUCTS, MAX_PRODUCTS, SHARED_PRODUCTS = 8, 600, 64
 READ_BYTES = 256 << 20
 
-Planes = list[tuple[str, np.ndarray]]
+Tensors = list[tuple[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Contestant:
     name: str
     operator: str
     domain: str
-    weights: Callable[[np.random.Generator, int, int], Planes]
+    weights: Callable[[np.random.Generator, int, int], Tensors]
     attributes: Callable[[int, int], dict[str, int]]
 
 

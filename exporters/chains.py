@@ -94,9 +94,11 @@ def write_matrix_chain(
     for i in range(count):
         for j, node in enumerate(first):
             own = i % different
-            names = [f"{name}_{own}_{j}" if name in node.planes else "" for name in node.inputs]
+            names = [f"{name}_{own}_{j}" if name in node.packed else "" for name in node.inputs]
             if i < different:
-                constants |= {f"{name}_{own}_{j}": _moved(plane, own, operator) for name, plane in node.planes.items()}
+                constants |= {
+                    f"{name}_{own}_{j}": _moved(tensor, own, operator) for name, tensor in node.packed.items()
+                }
             k = i * len(shapes) + j
             nodes.append(_matrix_node(node, f"x{k}", names, f"x{k + 1}", activation_bits))
     priced = tuple((operator, *shape) for shape in shapes)
@@ -114,20 +116,20 @@ def _random_node(format_name: str, rows: int, cols: int) -> Node:
     return node
 
 
-def _moved(plane: Array, by: int, operator: str) -> Array:
+def _moved(tensor: Array, by: int, operator: str) -> Array:
     """Other weights of the same distribution: the rows in another order, which are columns where MatMul takes them."""
-    return np.roll(plane, by, axis=1 if operator == "MatMul" else 0)
+    return np.roll(tensor, by, axis=1 if operator == "MatMul" else 0)
 
 
-def _matrix_node(node: Node, x: str, planes: list[str], y: str, activation_bits: int) -> NodeProto:
-    while not planes[-1]:
-        planes.pop()
+def _matrix_node(node: Node, x: str, packed: list[str], y: str, activation_bits: int) -> NodeProto:
+    while not packed[-1]:
+        packed.pop()
     ours = next((s for s in SIGNATURES if s.name == node.operator), None)
     if ours is None:
-        return helper.make_node(node.operator, [x, *planes], [y])
+        return helper.make_node(node.operator, [x, *packed], [y])
     attributes = {**node.attributes, "activation_bits": activation_bits}
     ints: dict[str, Any] = {name: attributes[name] for name in ours.ints}
-    return helper.make_node(node.operator, [x, *planes], [y], domain=DOMAIN, **ints)
+    return helper.make_node(node.operator, [x, *packed], [y], domain=DOMAIN, **ints)
 
 
 def _unary(operator: str) -> Callable[[str, str, int], list[NodeProto]]:

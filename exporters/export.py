@@ -171,7 +171,7 @@ def _tidy(model: onnx_ir.Model) -> None:
 
 
 def _share_initializers(model: onnx_ir.Model) -> None:
-    """One initializer for planes that two modules hold in common; equal planes that are stored twice stay two."""
+    """One initializer for tensors that two modules hold in common; equal tensors that are stored twice stay two."""
     first: dict[tuple[int, tuple[int, ...]], onnx_ir.Value] = {}
     for name, value in list(model.graph.initializers.items()):
         raw = getattr(value.const_value, "raw", None)

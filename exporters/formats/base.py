@@ -20,10 +20,10 @@ from exporters.formats.scales import exponent_of, moved, normalised
 
 
 @dataclass(frozen=True)
-class Plane:
+class PackedTensor:
     """Shape and element type of one stored array.
 
-    power: how a factor of the whole matrix enters a plane of floats: 1 for scales, 1/2 for each of two factors, 0 for
+    power: how a factor of the whole matrix enters a tensor of floats: 1 for scales, 1/2 for each of two factors, 0 for
     codes and for values that take none.
     """
 
@@ -38,19 +38,19 @@ class Plane:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A weight matrix [rows, cols] as stored: named planes, laid out as its format says, and a power of two.
+    """A weight matrix [rows, cols] as stored: named packed tensors, laid out as its format says, and a power of two.
 
-    exponent: what the planes stand for is 2^exponent times smaller than the matrix (exporters.formats.scales).
+    exponent: what the packed tensors stand for is 2^exponent times smaller than the matrix (exporters.formats.scales).
     """
 
     format: str
     shape: tuple[int, int]
-    planes: Mapping[str, Array]
+    packed: Mapping[str, Array]
     exponent: int = 0
 
     @property
     def nbytes(self) -> int:
-        return sum(plane.nbytes for plane in self.planes.values())
+        return sum(tensor.nbytes for tensor in self.packed.values())
 
 
 class Format(ABC):
@@ -106,7 +106,7 @@ class Format(ABC):
     # --- what is stored ----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
+    def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
         """The arrays that a matrix of this shape is stored in."""
 
     def takes(self, rows: int, cols: int) -> bool:
@@ -119,14 +119,14 @@ class Format(ABC):
 
     @abstractmethod
     def values_of(self, encoded: Encoded) -> Float32:
-        """What the planes stand for [rows, cols], the exponent left out."""
+        """What the packed tensors stand for [rows, cols], the exponent left out."""
 
     def encode(self, weight: Float32) -> Encoded:
         """A matrix [rows, cols] rounded to the nearest storable values."""
         return self.normally(weight, self.nearest)
 
     def decode(self, encoded: Encoded) -> Float32:
-        """The matrix [rows, cols] that the planes and the exponent stand for."""
+        """The matrix [rows, cols] that the packed tensors and the exponent stand for."""
         return normalised(self.values_of(encoded), -encoded.exponent)
 
     def exponent_for(self, weight: Float32) -> int:
@@ -141,13 +141,13 @@ class Format(ABC):
         return self.settled(encode(normalised(weight, exponent)), exponent)
 
     def settled(self, encoded: Encoded, exponent: int) -> Encoded:
-        """A normalised matrix, encoded, with its power of two back: in its planes if they can hold it."""
-        powers = {name: plane.power for name, plane in self.planes_for(*encoded.shape).items() if plane.power}
-        planes = {name: moved(encoded.planes[name], exponent, power) for name, power in powers.items()}
-        held = {name: plane for name, plane in planes.items() if plane is not None}
-        if not planes or len(held) < len(planes):
+        """A normalised matrix, encoded, with its power of two back: in its packed tensors if they can hold it."""
+        powers = {name: tensor.power for name, tensor in self.layout_for(*encoded.shape).items() if tensor.power}
+        packed = {name: moved(encoded.packed[name], exponent, power) for name, power in powers.items()}
+        held = {name: tensor for name, tensor in packed.items() if tensor is not None}
+        if not packed or len(held) < len(packed):
             return dataclasses.replace(encoded, exponent=encoded.exponent + exponent)
-        return dataclasses.replace(encoded, planes={**encoded.planes, **held})
+        return dataclasses.replace(encoded, packed={**encoded.packed, **held})
 
     # --- what it is made of ------------------------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class Format(ABC):
         raise self.cannot_hold("linear")
 
     def look_up(self, encoded: Encoded, shared: bool = False) -> Node:
-        """Rows of the matrix, float32; shared: a linear layer has the same planes.
+        """Rows of the matrix, float32; shared: a linear layer has the same packed tensors.
 
         Raises:
             SlmcError: no embedding can have this format.
@@ -231,7 +231,7 @@ LARGE = 1024
 
 def bytes_for(fmt: Format, rows: int, cols: int) -> int:
     """The size law: bytes that a matrix takes in a format, everything counted."""
-    return sum(plane.nbytes for plane in fmt.planes_for(rows, cols).values())
+    return sum(tensor.nbytes for tensor in fmt.layout_for(rows, cols).values())
 
 
 def stored_bits(fmt: Format) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.artifact.errors import SlmcError
-from exporters.formats.base import Array, Encoded, Float32, Format, Plane
+from exporters.formats.base import Array, Encoded, Float32, Format, PackedTensor
 from exporters.formats.dense import FP16
 from exporters.formats.families import CORRECTED
 from exporters.formats.integer import IntegerFormat
@@ -67,19 +67,22 @@ class CorrectedFormat(Format):
         """Whether a matrix can have such a correction: a diagonal asks for a square, a rank for a larger one."""
         return min(rows, cols) > self.rank if self.rank else rows == cols
 
-    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
+    def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
         """Raises:
         SlmcError: the matrix cannot have such a correction.
         """
         self._check(rows, cols)
-        own = {"diagonal": Plane((rows,), np.dtype(np.float32), power=1)}
+        own = {"diagonal": PackedTensor((rows,), np.dtype(np.float32), power=1)}
         if self.rank:
-            own = {n: Plane(s, HALF, power=0.5) for n, s in (("left", (rows, self.rank)), ("right", (self.rank, cols)))}
-        return self.values.planes_for(rows, cols) | own
+            own = {
+                n: PackedTensor(s, HALF, power=0.5)
+                for n, s in (("left", (rows, self.rank)), ("right", (self.rank, cols)))
+            }
+        return self.values.layout_for(rows, cols) | own
 
     @property
-    def planes(self) -> tuple[str, ...]:
-        """Names of the planes that correct."""
+    def corrections(self) -> tuple[str, ...]:
+        """Names of the packed tensors that correct."""
         return ("left", "right") if self.rank else ("diagonal",)
 
     def _check(self, rows: int, cols: int) -> None:
@@ -88,20 +91,20 @@ class CorrectedFormat(Format):
             raise SlmcError(f"format {self.name}: the matrix is {rows} x {cols}; it needs {asked}")
 
     def store(self, values: Encoded, correction: Mapping[str, Array]) -> Encoded:
-        """Planes of the integers and of their correction (what `planes` names)."""
-        planes: dict[str, Array] = {**values.planes, **correction}
-        return Encoded(self.name, values.shape, planes, values.exponent)
+        """Packed tensors of the integers and of their correction (what `corrections` names)."""
+        packed: dict[str, Array] = {**values.packed, **correction}
+        return Encoded(self.name, values.shape, packed, values.exponent)
 
     def integers(self, encoded: Encoded) -> Encoded:
         """The integers alone, as their own format stores them."""
-        own = {n: p for n, p in encoded.planes.items() if n not in self.planes}
+        own = {n: p for n, p in encoded.packed.items() if n not in self.corrections}
         return Encoded(self.values.name, encoded.shape, own, encoded.exponent)
 
     def beside(self, encoded: Encoded) -> Float32:
-        """What is added to what the integers' planes stand for, [rows, cols]."""
+        """What is added to what the integers' packed tensors stand for, [rows, cols]."""
         if not self.rank:
-            return np.diag(encoded.planes["diagonal"]).astype(np.float32)
-        product: Float32 = encoded.planes["left"].astype(np.float32) @ encoded.planes["right"].astype(np.float32)
+            return np.diag(encoded.packed["diagonal"]).astype(np.float32)
+        product: Float32 = encoded.packed["left"].astype(np.float32) @ encoded.packed["right"].astype(np.float32)
         return product
 
     def nearest(self, weight: Float32) -> Encoded:
@@ -132,7 +135,7 @@ class CorrectedFormat(Format):
         (values,) = self.values.product(self.integers(encoded)).terms
         names = ("right", "left") if self.rank else ("diagonal",)
         operator = "HalfLinear" if self.rank else "Mul"
-        beside = tuple(Node(operator, (name,), {name: encoded.planes[name]}, {}) for name in names)
+        beside = tuple(Node(operator, (name,), {name: encoded.packed[name]}, {}) for name in names)
         return Product((Term("values", values.nodes), Term("", beside)), order=(1, 0))
 
     def work(self, rows: int, cols: int) -> tuple[Work, ...]:

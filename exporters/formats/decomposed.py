@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from exporters.artifact.errors import SlmcError
-from exporters.formats.base import Array, Encoded, Float32, Format, Plane
+from exporters.formats.base import Array, Encoded, Float32, Format, PackedTensor
 from exporters.formats.bits import UInt8
 from exporters.formats.event import PREFIX
 from exporters.formats.families import DECOMPOSED
@@ -21,7 +21,7 @@ from exporters.formats.parts import Grid, Part, Piece, Product, StoredPart, Term
 from exporters.formats.patterns import Bool
 
 OUTLIERS, INLIERS = "outlier_", "inlier_"
-"""Prefixes of the two parts' planes."""
+"""Prefixes of the two parts' packed tensors."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ class DecomposedFormat(Format):
     def parts(self) -> tuple[Part, ...]:
         return self.outliers.parts + self.inliers.parts
 
-    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
-        return {p + n: plane for p, fmt in self._by_prefix for n, plane in fmt.planes_for(rows, cols).items()}
+    def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
+        return {p + n: tensor for p, fmt in self._by_prefix for n, tensor in fmt.layout_for(rows, cols).items()}
 
     def throughput(self) -> float:
         """Products per time beside 16-bit ones on hardware that skips zeros: 1 / sum N/M * bits/16 (SDQ, section 5)."""
         return 1 / sum(fmt.kept / fmt.period * fmt.bits / 16 for fmt in (self.outliers, self.inliers))
 
     def store(self, outlier: tuple[Bool, UInt8, Grid], inlier: tuple[Bool, UInt8, Grid]) -> Encoded:
-        """Planes of two parts, each its mask [rows, cols], codes [rows, cols] and grid.
+        """Packed tensors of two parts, each its mask [rows, cols], codes [rows, cols] and grid.
 
         Raises:
             SlmcError: the masks overlap, or one keeps more than its part allows.
@@ -88,8 +88,8 @@ class DecomposedFormat(Format):
         return self._joined(self.outliers.store(*outlier), self.inliers.store(*inlier))
 
     def _joined(self, outlier: Encoded, inlier: Encoded) -> Encoded:
-        planes: dict[str, Array] = {OUTLIERS + n: plane for n, plane in outlier.planes.items()}
-        return Encoded(self.name, outlier.shape, planes | {INLIERS + n: plane for n, plane in inlier.planes.items()})
+        packed: dict[str, Array] = {OUTLIERS + n: tensor for n, tensor in outlier.packed.items()}
+        return Encoded(self.name, outlier.shape, packed | {INLIERS + n: tensor for n, tensor in inlier.packed.items()})
 
     def nearest(self, weight: Float32) -> Encoded:
         """The largest of every period become outliers, the next largest inliers, each rounded to the nearest."""
@@ -106,8 +106,8 @@ class DecomposedFormat(Format):
     def part(self, encoded: Encoded, prefix: str) -> Encoded:
         """One part as its own format stores it; prefix is OUTLIERS or INLIERS."""
         fmt = dict(self._by_prefix)[prefix]
-        planes = {n.removeprefix(prefix): p for n, p in encoded.planes.items() if n.startswith(prefix)}
-        return Encoded(fmt.name, encoded.shape, planes, encoded.exponent)
+        packed = {n.removeprefix(prefix): p for n, p in encoded.packed.items() if n.startswith(prefix)}
+        return Encoded(fmt.name, encoded.shape, packed, encoded.exponent)
 
     def values_of(self, encoded: Encoded) -> Float32:
         weight: Float32 = sum(

@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from exporters.formats.base import Encoded, Float32, Format, Plane
+from exporters.formats.base import Encoded, Float32, Format, PackedTensor
 from exporters.formats.bits import pack, unpack
 from exporters.formats.parts import Node, Product, Term
 from exporters.formats.scales import LARGEST_SCALE, float_fits
@@ -16,7 +16,7 @@ from exporters.formats.scales import LARGEST_SCALE, float_fits
 
 @dataclass(frozen=True)
 class FloatFormat(Format):
-    """fp32 or fp16: one plane, `weight` [rows, cols]; a product in float32 keeps it transposed, as ONNX wants it."""
+    """fp32 or fp16: one tensor, `weight` [rows, cols]; a product in float32 keeps it transposed, as ONNX wants it."""
 
     SPELLING = "fp32, fp16"
 
@@ -43,8 +43,8 @@ class FloatFormat(Format):
     def dtype(self) -> np.dtype[np.generic]:
         return np.dtype(f"float{self.bits}")
 
-    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
-        return {"weight": Plane((rows, cols), self.dtype)}
+    def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
+        return {"weight": PackedTensor((rows, cols), self.dtype)}
 
     def exponent_for(self, weight: Float32) -> int:
         return 0 if self.bits == 32 or float_fits(weight) else super().exponent_for(weight)
@@ -55,15 +55,15 @@ class FloatFormat(Format):
         return Encoded(self.name, (weight.shape[0], weight.shape[1]), {"weight": stored})
 
     def values_of(self, encoded: Encoded) -> Float32:
-        return encoded.planes["weight"].astype(np.float32)
+        return encoded.packed["weight"].astype(np.float32)
 
     def product(self, encoded: Encoded) -> Product:
-        weight = encoded.planes["weight"]
+        weight = encoded.packed["weight"]
         stored = np.ascontiguousarray(weight.T) if self.bits == 32 else weight
         return Product((Term("", (Node(self.operator, ("weight",), {"weight": stored}, {}),)),))
 
     def look_up(self, encoded: Encoded, shared: bool = False) -> Node:
-        weight = encoded.planes["weight"]
+        weight = encoded.packed["weight"]
         if shared and self.bits == 32:
             return Node("GatherColumns", ("weight",), {"weight": np.ascontiguousarray(weight.T)}, {})
         return Node("Gather", ("weight",), {"weight": weight}, {})
@@ -84,8 +84,8 @@ class SignFormat(Format):
     def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:
         return cls() if name == cls.name else None
 
-    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
-        return {"codes": Plane((rows, -(-cols // 8)), np.dtype(np.uint8))}
+    def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
+        return {"codes": PackedTensor((rows, -(-cols // 8)), np.dtype(np.uint8))}
 
     def exponent_for(self, weight: Float32) -> int:
         return 0
@@ -97,12 +97,12 @@ class SignFormat(Format):
         return Encoded(self.name, (rows, cols), {"codes": pack(bits, 1)})
 
     def values_of(self, encoded: Encoded) -> Float32:
-        bits = unpack(encoded.planes["codes"].astype(np.uint8), 1)[:, : encoded.shape[1]]
+        bits = unpack(encoded.packed["codes"].astype(np.uint8), 1)[:, : encoded.shape[1]]
         return np.where(bits == 1, np.float32(1), np.float32(-1))
 
     def look_up(self, encoded: Encoded, shared: bool = False) -> Node:
         rows, cols = encoded.shape
-        return Node("SignEmbedding", ("codes",), encoded.planes, {"K": cols, "N": rows})
+        return Node("SignEmbedding", ("codes",), encoded.packed, {"K": cols, "N": rows})
 
 
 FP32 = FloatFormat("fp32", 32)

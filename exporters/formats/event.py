@@ -10,15 +10,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.formats.base import Array, Encoded, Float32, Format, Plane
+from exporters.formats.base import Array, Encoded, Float32, Format, PackedTensor
 from exporters.formats.bits import UInt8, pack, unpack
-from exporters.formats.integer import PLANE_BITS, PLANES, IntegerFormat
+from exporters.formats.integer import CODE_BITS, INTEGER_TENSORS, IntegerFormat
 from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart, Term
 
 PREFIX = "event/"
 
 BLOCK_WORDS = 16
-"""Words of 32 bits, of the plane `codes`, whose outputs are interleaved."""
+"""Words of 32 bits, of the packed tensor `codes`, whose outputs are interleaved."""
 
 LEAST_WORDS = 4
 """The words of a row are padded to a multiple of this many."""
@@ -75,55 +75,55 @@ class EventFormat(Format):
     def bits(self) -> int:
         return self.dense.bits
 
-    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
-        low, high = PLANE_BITS[self.bits]
+    def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
+        low, high = CODE_BITS[self.bits]
         words, groups, byte = row_words(rows, low), self.dense.groups(cols), np.dtype(np.uint8)
-        planes = {
-            "codes": Plane((cols, 4 * words), byte),
-            "scales": Plane((groups, rows), np.dtype(np.float16), power=1),
+        packed = {
+            "codes": PackedTensor((cols, 4 * words), byte),
+            "scales": PackedTensor((groups, rows), np.dtype(np.float16), power=1),
         }
         if high:
-            planes["high"] = Plane((cols, 4 * words * high // low), byte)
+            packed["high"] = PackedTensor((cols, 4 * words * high // low), byte)
         if not self.dense.symmetric:
-            planes["zeros"] = Plane((groups, rows), byte)
-        return planes
+            packed["zeros"] = PackedTensor((groups, rows), byte)
+        return packed
 
     def from_dense(self, encoded: Encoded) -> Encoded:
         """The same matrix, input-major."""
         rows, cols = encoded.shape
-        low, high = PLANE_BITS[self.bits]
+        low, high = CODE_BITS[self.bits]
         order = stored_order(rows, low)
 
         def rearranged(name: str, bits: int) -> UInt8:
-            dense = unpack(encoded.planes[name].astype(np.uint8).reshape(rows, -1), bits)[:, :cols]
+            dense = unpack(encoded.packed[name].astype(np.uint8).reshape(rows, -1), bits)[:, :cols]
             padded = np.zeros((order.size, cols), np.uint8)
             padded[:rows] = dense
             return pack(np.ascontiguousarray(padded[order].T), bits)
 
-        planes: dict[str, Array] = {
+        packed: dict[str, Array] = {
             "codes": rearranged("codes", low),
-            "scales": np.ascontiguousarray(encoded.planes["scales"].T),
+            "scales": np.ascontiguousarray(encoded.packed["scales"].T),
         }
         if high:
-            planes["high"] = rearranged("high", high)
-        if "zeros" in encoded.planes:
-            planes["zeros"] = np.ascontiguousarray(encoded.planes["zeros"].T)
-        return Encoded(self.name, encoded.shape, planes, encoded.exponent)
+            packed["high"] = rearranged("high", high)
+        if "zeros" in encoded.packed:
+            packed["zeros"] = np.ascontiguousarray(encoded.packed["zeros"].T)
+        return Encoded(self.name, encoded.shape, packed, encoded.exponent)
 
     def to_dense(self, encoded: Encoded) -> Encoded:
         """The same matrix in the dense format."""
         rows = encoded.shape[0]
-        low, high = PLANE_BITS[self.bits]
+        low, high = CODE_BITS[self.bits]
         place = np.argsort(stored_order(rows, low))[:rows]
 
         def codes(name: str, bits: int) -> UInt8:
-            return unpack(encoded.planes[name].astype(np.uint8), bits)[:, place].T
+            return unpack(encoded.packed[name].astype(np.uint8), bits)[:, place].T
 
         joined = codes("codes", low)
         if high:
             joined = joined | codes("high", high) << np.uint8(low)
-        scales = encoded.planes["scales"].T.astype(np.float32)
-        zeros = encoded.planes["zeros"].T.astype(np.float32) if "zeros" in encoded.planes else None
+        scales = encoded.packed["scales"].T.astype(np.float32)
+        zeros = encoded.packed["zeros"].T.astype(np.float32) if "zeros" in encoded.packed else None
         return dataclasses.replace(self.dense.store(joined, Grid(scales, zeros)), exponent=encoded.exponent)
 
     def nearest(self, weight: Float32) -> Encoded:
@@ -155,4 +155,4 @@ class EventFormat(Format):
     def product(self, encoded: Encoded) -> Product:
         rows, cols = encoded.shape
         attributes = {"K": cols, "N": rows, "bits": self.bits, "group": self.dense.group_size(cols)}
-        return Product((Term("", (Node("EventLinear", PLANES, encoded.planes, attributes),)),))
+        return Product((Term("", (Node("EventLinear", INTEGER_TENSORS, encoded.packed, attributes),)),))

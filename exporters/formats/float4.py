@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.artifact.errors import SlmcError
-from exporters.formats.base import Encoded, Float32, Format, Plane
+from exporters.formats.base import Encoded, Float32, Format, PackedTensor
 from exporters.formats.bits import UInt8
 from exporters.formats.families import FLOAT4
 from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart, Term
 from exporters.formats.scales import stored_scales
-from exporters.formats.units import pack_units, padded_columns, unit_planes, unpack_units
+from exporters.formats.units import pack_units, padded_columns, unit_tensors, unpack_units
 
 STEPS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 """What a code stands for, in halves: e2m1 knows 0, 0.5, 1, 1.5, 2, 3, 4, 6."""
 
 FLOAT4_GROUPS = (16, 32)
 
-SPARSE_PLANES = ("codes", "scales", "high", "patterns")
+SPARSE_TENSORS = ("codes", "scales", "high", "patterns")
 """As SparseLinear takes them."""
 
 _NAME = re.compile(r"fp4-g([1-9][0-9]*)", re.ASCII)
@@ -75,9 +75,9 @@ class Float4Format(Format):
     def groups(self, cols: int) -> int:
         return -(-cols // self.group)
 
-    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
-        return unit_planes(rows, cols, self.bits, 128) | {
-            "scales": Plane((rows, self.groups(cols)), np.dtype(np.float16), power=1)
+    def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
+        return unit_tensors(rows, cols, self.bits, 128) | {
+            "scales": PackedTensor((rows, self.groups(cols)), np.dtype(np.float16), power=1)
         }
 
     def nearest_grid(self, weight: Float32) -> Grid:
@@ -101,12 +101,12 @@ class Float4Format(Format):
         return steps
 
     def store(self, codes: UInt8, grid: Grid) -> Encoded:
-        """Planes of codes [rows, cols] on a grid; padding decodes to zero."""
+        """Packed tensors of codes [rows, cols] on a grid; padding decodes to zero."""
         rows, cols = codes.shape
         padded = np.full((rows, padded_columns(cols)), self.zero_code, np.uint8)
         padded[:, :cols] = codes
-        planes = pack_units(padded, self.bits, 128) | {"scales": grid.scales.astype(np.float16)}
-        return Encoded(self.name, (rows, cols), planes)
+        packed = pack_units(padded, self.bits, 128) | {"scales": grid.scales.astype(np.float16)}
+        return Encoded(self.name, (rows, cols), packed)
 
     def nearest(self, weight: Float32) -> Encoded:
         grid = self.nearest_grid(weight)
@@ -114,8 +114,8 @@ class Float4Format(Format):
 
     def values_of(self, encoded: Encoded) -> Float32:
         cols = encoded.shape[1]
-        codes = unpack_units(encoded.planes, self.bits, 128)[:, :cols]
-        scales = np.repeat(encoded.planes["scales"].astype(np.float32), self.group, 1)[:, :cols]
+        codes = unpack_units(encoded.packed, self.bits, 128)[:, :cols]
+        scales = np.repeat(encoded.packed["scales"].astype(np.float32), self.group, 1)[:, :cols]
         return self.steps(codes) * scales
 
     @property
@@ -123,7 +123,7 @@ class Float4Format(Format):
         return (Part(self),)
 
     def split(self, encoded: Encoded) -> tuple[StoredPart, ...]:
-        return (StoredPart(self, np.ones(encoded.shape, bool), encoded.planes["scales"].astype(np.float32)),)
+        return (StoredPart(self, np.ones(encoded.shape, bool), encoded.packed["scales"].astype(np.float32)),)
 
     def join(self, pieces: Sequence[Piece]) -> Encoded:
         ((_, codes, grid),) = pieces
@@ -138,4 +138,4 @@ class Float4Format(Format):
             "K": cols, "N": rows, "bits": self.bits, "group": self.group, "kept": 8, "period": 8, "pattern_rows": 1,
             "float4": 1, "tile": 0,
         }  # fmt: skip
-        return Product((Term("", (Node(self.operator, SPARSE_PLANES, encoded.planes, attributes),)),))
+        return Product((Term("", (Node(self.operator, SPARSE_TENSORS, encoded.packed, attributes),)),))

@@ -10,19 +10,19 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.formats.base import Encoded, Float32, Format, Plane
+from exporters.formats.base import Encoded, Float32, Format, PackedTensor
 from exporters.formats.bits import UInt8, pack, unpack
 from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart, Term
 from exporters.formats.scales import stored_scales
-from exporters.formats.tiles import tile_of, tiled_planes
+from exporters.formats.tiles import tile_of, tiled_tensors
 
-PLANE_BITS = {2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
-"""Width -> bits in plane `codes` and in plane `high`; powers of two, so that no code straddles a byte."""
+CODE_BITS = {2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
+"""Width -> bits in tensor `codes` and in tensor `high`; powers of two, so that no code straddles a byte."""
 
 GROUPS = (16, 32, 64, 128, 256)
 """Group sizes that the kernels and MatMulNBits both know."""
 
-PLANES = ("codes", "scales", "high", "zeros")
+INTEGER_TENSORS = ("codes", "scales", "high", "zeros")
 """As operators take them."""
 
 ROW_PADDING = 32
@@ -36,7 +36,7 @@ class IntegerFormat(Format):
     """w = scale * (code - zero), code in 0 .. 2^bits - 1; zero is 2^(bits-1) (int) or stored per group (uint)."""
 
     SPELLING = (
-        f"int or uint with {', '.join(map(str, PLANE_BITS))} bits, per row or per group of "
+        f"int or uint with {', '.join(map(str, CODE_BITS))} bits, per row or per group of "
         f"{', '.join(map(str, GROUPS))} inputs: int8, int4-g64, uint2-g32"
     )
 
@@ -52,7 +52,7 @@ class IntegerFormat(Format):
     @classmethod
     def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:
         match = _NAME.fullmatch(name)
-        if not match or int(match[2]) not in PLANE_BITS or (match[3] and int(match[3]) not in GROUPS):
+        if not match or int(match[2]) not in CODE_BITS or (match[3] and int(match[3]) not in GROUPS):
             return None
         return cls(int(match[2]), int(match[3]) if match[3] else None, not match[1])
 
@@ -91,19 +91,19 @@ class IntegerFormat(Format):
     def groups(self, cols: int) -> int:
         return -(-cols // self.group_size(cols))
 
-    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
+    def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
         size, groups = self.group_size(cols), self.groups(cols)
-        low, high = PLANE_BITS[self.bits]
+        low, high = CODE_BITS[self.bits]
         byte = np.dtype(np.uint8)
-        planes = {
-            "codes": Plane((rows, groups, size * low // 8), byte),
-            "scales": Plane((rows, groups), np.dtype(np.float16), power=1),
+        packed = {
+            "codes": PackedTensor((rows, groups, size * low // 8), byte),
+            "scales": PackedTensor((rows, groups), np.dtype(np.float16), power=1),
         }
         if high:
-            planes["high"] = Plane((rows, groups, size * high // 8), byte)
+            packed["high"] = PackedTensor((rows, groups, size * high // 8), byte)
         if not self.symmetric:
-            planes["zeros"] = Plane((rows, groups), byte)
-        return planes
+            packed["zeros"] = PackedTensor((rows, groups), byte)
+        return packed
 
     def grouped(self, weight: NDArray[np.generic]) -> NDArray[np.generic]:
         """[rows, cols] as [rows, groups, group], zeros after the last column."""
@@ -134,35 +134,35 @@ class IntegerFormat(Format):
         return codes
 
     def store(self, codes: UInt8, grid: Grid) -> Encoded:
-        """Planes of codes [rows, cols] on a grid; padding decodes to zero."""
+        """Packed tensors of codes [rows, cols] on a grid; padding decodes to zero."""
         rows, cols = codes.shape
-        low_bits, high_bits = PLANE_BITS[self.bits]
+        low_bits, high_bits = CODE_BITS[self.bits]
         grouped = self.grouped(codes).astype(np.uint8)
         padding = cols - (self.groups(cols) - 1) * self.group_size(cols)
         grouped[:, -1, padding:] = self.default_zero if grid.zeros is None else grid.zeros[:, -1:]
-        planes: dict[str, NDArray[np.generic]] = {
+        packed: dict[str, NDArray[np.generic]] = {
             "codes": pack(grouped & np.uint8(2**low_bits - 1), low_bits),
             "scales": grid.scales.astype(np.float16),
         }
         if high_bits:
-            planes["high"] = pack(grouped >> np.uint8(low_bits), high_bits)
+            packed["high"] = pack(grouped >> np.uint8(low_bits), high_bits)
         if grid.zeros is not None:
-            planes["zeros"] = grid.zeros.astype(np.uint8)
-        return Encoded(self.name, (rows, cols), planes)
+            packed["zeros"] = grid.zeros.astype(np.uint8)
+        return Encoded(self.name, (rows, cols), packed)
 
     def nearest(self, weight: Float32) -> Encoded:
         grid = self.nearest_grid(weight)
         return self.store(self.codes(weight, grid), grid)
 
     def values_of(self, encoded: Encoded) -> Float32:
-        low_bits, high_bits = PLANE_BITS[self.bits]
-        codes = unpack(encoded.planes["codes"].astype(np.uint8), low_bits)
+        low_bits, high_bits = CODE_BITS[self.bits]
+        codes = unpack(encoded.packed["codes"].astype(np.uint8), low_bits)
         if high_bits:
-            codes = codes | (unpack(encoded.planes["high"].astype(np.uint8), high_bits) << np.uint8(low_bits))
-        scales = encoded.planes["scales"].astype(np.float32)[..., None]
+            codes = codes | (unpack(encoded.packed["high"].astype(np.uint8), high_bits) << np.uint8(low_bits))
+        scales = encoded.packed["scales"].astype(np.float32)[..., None]
         zeros: Float32 | np.float32 = np.float32(self.default_zero)
-        if "zeros" in encoded.planes:
-            zeros = encoded.planes["zeros"].astype(np.float32)[..., None]
+        if "zeros" in encoded.packed:
+            zeros = encoded.packed["zeros"].astype(np.float32)[..., None]
         rows, cols = encoded.shape
         weight: Float32 = ((codes.astype(np.float32) - zeros) * scales).reshape(rows, -1)[:, :cols]
         return weight
@@ -172,8 +172,8 @@ class IntegerFormat(Format):
         return (Part(self),)
 
     def split(self, encoded: Encoded) -> tuple[StoredPart, ...]:
-        zeros = encoded.planes["zeros"].astype(np.float32) if "zeros" in encoded.planes else None
-        return (StoredPart(self, np.ones(encoded.shape, bool), encoded.planes["scales"].astype(np.float32), zeros),)
+        zeros = encoded.packed["zeros"].astype(np.float32) if "zeros" in encoded.packed else None
+        return (StoredPart(self, np.ones(encoded.shape, bool), encoded.packed["scales"].astype(np.float32), zeros),)
 
     def join(self, pieces: Sequence[Piece]) -> Encoded:
         ((_, codes, grid),) = pieces
@@ -183,18 +183,18 @@ class IntegerFormat(Format):
         return self.group_size(cols)
 
     def product(self, encoded: Encoded) -> Product:
-        """Planes in tiles (exporters.formats.tiles)."""
+        """Packed tensors in tiles (exporters.formats.tiles)."""
         rows, cols = encoded.shape
         tile = tile_of(rows, self.group_size(cols))
         return Product((Term("", (self._node(self.operator, encoded, tile),)),))
 
     def look_up(self, encoded: Encoded, shared: bool = False) -> Node:
-        """Planes row by row, except those that a linear layer has in tiles."""
+        """Packed tensors row by row, except those that a linear layer has in tiles."""
         rows, cols = encoded.shape
         return self._node("QEmbedding", encoded, tile_of(rows, self.group_size(cols)) if shared else 0)
 
     def _node(self, operator: str, encoded: Encoded, tile: int) -> Node:
         rows, cols = encoded.shape
-        planes = tiled_planes(encoded.planes) if tile else encoded.planes
+        packed = tiled_tensors(encoded.packed) if tile else encoded.packed
         attributes = {"K": cols, "N": rows, "bits": self.bits, "group": self.group_size(cols), "tile": tile}
-        return Node(operator, PLANES, planes, attributes)
+        return Node(operator, INTEGER_TENSORS, packed, attributes)

@@ -10,17 +10,17 @@ from typing import Self
 import numpy as np
 
 from exporters.artifact.errors import SlmcError
-from exporters.formats.base import Encoded, Float32, Format, Plane
+from exporters.formats.base import Encoded, Float32, Format, PackedTensor
 from exporters.formats.bits import UInt8
 from exporters.formats.event import PREFIX
 from exporters.formats.families import OWN_PATTERNS, SHARED_PATTERNS
-from exporters.formats.float4 import SPARSE_PLANES, Float4Format
+from exporters.formats.float4 import SPARSE_TENSORS, Float4Format
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart, Term
 from exporters.formats.patterns import PERIODS, Bool, Patterns, completed, largest
 from exporters.formats.sparse_tiles import in_tiles, sparse_tile_of
 from exporters.formats.tiles import interleaved, separated
-from exporters.formats.units import TILE, UNIT, pack_units, padded_columns, unit_planes, units, unpack_units
+from exporters.formats.units import TILE, UNIT, pack_units, padded_columns, unit_tensors, units, unpack_units
 
 SHARED_ROWS = 16
 """Rows of one pattern in the formats that share it."""
@@ -32,7 +32,7 @@ _NAME = re.compile(r"([0-9]+):([0-9]+)(?:x([0-9]+))?/(.*)", re.ASCII | re.DOTALL
 class NmFormat(Format):
     """`kept` of every `period` inputs in the dense format `values`, whose groups count inputs of the dense row.
 
-    planes: codes (and high) of the kept weights as exporters.formats.units lays them out; patterns as
+    packed tensors: codes (and high) of the kept weights as exporters.formats.units lays them out; patterns as
     exporters.formats.patterns codes them, tiled like codes where each row has its own; scales float16 [rows, groups].
     """
 
@@ -118,11 +118,11 @@ class NmFormat(Format):
     def groups(self, cols: int) -> int:
         return self.values.groups(cols)
 
-    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
+    def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
         pattern_rows = -(-rows // self.pattern_rows)
-        return unit_planes(rows, cols, self.bits, self.kept_per_unit) | {
-            "patterns": Plane((pattern_rows, units(cols) * self.pattern_bytes), np.dtype(np.uint8)),
-            "scales": Plane((rows, self.groups(cols)), np.dtype(np.float16), power=1),
+        return unit_tensors(rows, cols, self.bits, self.kept_per_unit) | {
+            "patterns": PackedTensor((pattern_rows, units(cols) * self.pattern_bytes), np.dtype(np.uint8)),
+            "scales": PackedTensor((rows, self.groups(cols)), np.dtype(np.float16), power=1),
         }
 
     def nearest_grid(self, weight: Float32) -> Grid:
@@ -143,7 +143,7 @@ class NmFormat(Format):
         return np.repeat(largest(sums, self.patterns), self.pattern_rows, 0)[:rows, :cols]
 
     def store(self, mask: Bool, codes: UInt8, grid: Grid) -> Encoded:
-        """Planes of the codes [rows, cols] that `mask` keeps, on a grid [rows, groups] without zeros.
+        """Packed tensors of the codes [rows, cols] that `mask` keeps, on a grid [rows, groups] without zeros.
 
         A period that keeps fewer than it may is filled up with zeros.
 
@@ -167,9 +167,9 @@ class NmFormat(Format):
         if self.pattern_rows == 1:
             patterns = interleaved(patterns, self.pattern_bytes, TILE)
         kept = stored[self._of_rows(whole, rows)].reshape(rows, -1)
-        planes = pack_units(kept, self.bits, self.kept_per_unit)
+        packed = pack_units(kept, self.bits, self.kept_per_unit)
         return Encoded(
-            self.name, (rows, cols), planes | {"patterns": patterns, "scales": grid.scales.astype(np.float16)}
+            self.name, (rows, cols), packed | {"patterns": patterns, "scales": grid.scales.astype(np.float16)}
         )
 
     def _of_rows(self, mask: Bool, rows: int) -> Bool:
@@ -188,21 +188,21 @@ class NmFormat(Format):
     def mask(self, encoded: Encoded) -> Bool:
         """Which weights have a stored code, [rows, cols]."""
         rows, cols = encoded.shape
-        stored = encoded.planes["patterns"].astype(np.uint8)
+        stored = encoded.packed["patterns"].astype(np.uint8)
         if self.pattern_rows == 1:
             stored = separated(stored, self.pattern_bytes, TILE)
         return self._of_rows(self.patterns.decode(stored), rows)[:, :cols]
 
     def values_of(self, encoded: Encoded) -> Float32:
         rows, cols = encoded.shape
-        stored = encoded.planes["patterns"].astype(np.uint8)
+        stored = encoded.packed["patterns"].astype(np.uint8)
         if self.pattern_rows == 1:
             stored = separated(stored, self.pattern_bytes, TILE)
         codes = np.full((rows, padded_columns(cols)), self.values.zero_code, np.uint8)
         codes[self._of_rows(self.patterns.decode(stored), rows)] = unpack_units(
-            encoded.planes, self.bits, self.kept_per_unit
+            encoded.packed, self.bits, self.kept_per_unit
         ).ravel()
-        scales = np.repeat(encoded.planes["scales"].astype(np.float32), self.group or codes.shape[1], 1)[:, :cols]
+        scales = np.repeat(encoded.packed["scales"].astype(np.float32), self.group or codes.shape[1], 1)[:, :cols]
         return self.values.steps(codes[:, :cols]) * scales
 
     @property
@@ -210,7 +210,7 @@ class NmFormat(Format):
         return (Part(self.values, self.kept, self.period, self.pattern_rows),)
 
     def split(self, encoded: Encoded) -> tuple[StoredPart, ...]:
-        return (StoredPart(self.values, self.mask(encoded), encoded.planes["scales"].astype(np.float32)),)
+        return (StoredPart(self.values, self.mask(encoded), encoded.packed["scales"].astype(np.float32)),)
 
     def join(self, pieces: Sequence[Piece]) -> Encoded:
         (piece,) = pieces
@@ -226,10 +226,10 @@ class NmFormat(Format):
         """The product as one node."""
         rows, cols = encoded.shape
         tile = sparse_tile_of(self, rows, cols)
-        planes = in_tiles(self, encoded.planes) if tile else encoded.planes
+        packed = in_tiles(self, encoded.packed) if tile else encoded.packed
         attributes = {
             "K": cols, "N": rows, "bits": self.bits, "group": self.group or padded_columns(cols), "kept": self.kept,
             "period": self.period, "pattern_rows": self.pattern_rows, "float4": int(self.values.table is not None),
             "tile": tile,
         }  # fmt: skip
-        return Node(self.operator, SPARSE_PLANES, planes, attributes)
+        return Node(self.operator, SPARSE_TENSORS, packed, attributes)

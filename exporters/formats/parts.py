@@ -118,7 +118,7 @@ Piece = tuple[Bool, UInt8, Grid]
 
 
 class Correction(Protocol):
-    """Values and a small float part beside them, whose planes have these names."""
+    """Values and a small float part beside them, whose packed tensors have these names."""
 
     @property
     def values(self) -> Values: ...
@@ -129,7 +129,7 @@ class Correction(Protocol):
         ...
 
     @property
-    def planes(self) -> tuple[str, ...]: ...
+    def corrections(self) -> tuple[str, ...]: ...
 
     def store(self, values: Encoded, correction: Mapping[str, Array]) -> Encoded: ...
 
@@ -138,7 +138,7 @@ class Correction(Protocol):
         ...
 
     def beside(self, encoded: Encoded) -> Float32:
-        """What is added to what the values' planes stand for, [rows, cols]."""
+        """What is added to what the values' packed tensors stand for, [rows, cols]."""
         ...
 
     def settled(self, encoded: Encoded, exponent: int) -> Encoded: ...
@@ -146,20 +146,20 @@ class Correction(Protocol):
 
 @dataclass(frozen=True)
 class Node:
-    """An operator (exporters.ops.signatures, or ONNX's own) over planes; inputs: their names, in its order.
+    """An operator (exporters.ops.signatures, or ONNX's own) over packed tensors; inputs: their names, in its order.
 
     attributes: all but activation_bits, which no format decides.
     """
 
     operator: str
     inputs: tuple[str, ...]
-    planes: Mapping[str, Array]
+    packed: Mapping[str, Array]
     attributes: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Term:
-    """Nodes one behind the other; at: what the planes' names begin with in a graph, '' for nothing."""
+    """Nodes one behind the other; at: what the packed tensors' names begin with in a graph, '' for nothing."""
 
     at: str
     nodes: tuple[Node, ...]

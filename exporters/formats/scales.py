@@ -49,15 +49,15 @@ def normalised(weight: Float32, exponent: int) -> Float32:
     return scaled
 
 
-def moved(plane: Array, exponent: int, power: float) -> Array | None:
-    """A float plane times 2^(exponent * power); None where a value that means something would leave float16.
+def moved(tensor: Array, exponent: int, power: float) -> Array | None:
+    """A float packed tensor times 2^(exponent * power); None where a value that means something would leave float16.
 
     Scales at the smallest belong to groups of zeros, or to groups that are nothing beside the rest of the matrix.
     """
-    values = plane.astype(np.float64)
+    values = tensor.astype(np.float64)
     shifted = np.ldexp(values, int(exponent * power))
-    if plane.dtype != np.float16:
-        return shifted.astype(plane.dtype)
+    if tensor.dtype != np.float16:
+        return shifted.astype(tensor.dtype)
     if power == 1:
         resting = np.abs(values) <= SMALLEST_SCALE
         fits = resting | ((np.abs(shifted) >= SMALLEST_SCALE) & (np.abs(shifted) <= LARGEST_SCALE))

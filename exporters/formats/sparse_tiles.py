@@ -1,4 +1,4 @@
-"""N:M planes in tiles of 16 rows: how graphs hold them, so that every lane of a vector belongs to a row.
+"""N:M packed tensors in tiles of 16 rows: how graphs hold them, so that every lane of a vector belongs to a row.
 
 A word has the codes of 4 bytes from its lowest bits up: of b bits, in its 8 / b places, and word after word of all 16
 rows, as exporters.formats.tiles has them. Scales go group after group.
@@ -7,7 +7,7 @@ Where rows share a pattern, byte j of place p of word w is kept code (w * 8 / b 
 
 Where each row has its own, codes and patterns go block by block, a block being four periods: the first kept code of
 each of the four periods fills the bytes of a place, then the second of each. The ranks of four periods are four bytes
-likewise, split into planes of 4, 2 and 1 bits (`RANK_PLANES`), all of one unit of 128 inputs together. Eight places of
+likewise, split into tensors of 4, 2 and 1 bits (`RANK_BITS`), all of one unit of 128 inputs together. Eight places of
 one bit would be more than the four blocks of a unit whose periods have 8 inputs: there two rows of a tile, r and r + 8,
 share a word.
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from exporters.formats.base import Array
 from exporters.formats.bits import UInt8
-from exporters.formats.integer import PLANE_BITS
+from exporters.formats.integer import CODE_BITS
 from exporters.formats.patterns import Patterns
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES, interleaved, separated
 from exporters.formats.units import TILE, UNIT, pack_units, padded_columns, unpack_units
@@ -33,8 +33,8 @@ from exporters.formats.units import TILE, UNIT, pack_units, padded_columns, unpa
 if TYPE_CHECKING:
     from exporters.formats.nm import NmFormat
 
-RANK_PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
-"""Bits of a period's rank -> bits of its planes, the lowest first."""
+RANK_BITS = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
+"""Bits of a period's rank -> bits of its packed tensors, the lowest first."""
 
 LEAST_GROUP = 64
 """Inputs of the smallest group that has sums of its own."""
@@ -43,7 +43,7 @@ OWN_PATTERN_BITS, OWN_PATTERN_PERIODS = (4, 8), (4, 8)
 """Of the formats with a pattern per row that have a kernel on tiles."""
 
 LEAST_SHARED_CODES = 32
-"""Kept codes of a group, with a shared pattern, fill whole words of every plane."""
+"""Kept codes of a group, with a shared pattern, fill whole words of every packed tensor."""
 
 
 def sparse_tile_of(fmt: NmFormat, rows: int, cols: int) -> int:
@@ -60,52 +60,52 @@ def sparse_tile_of(fmt: NmFormat, rows: int, cols: int) -> int:
     return TILE_ROWS if fits else 0
 
 
-def in_tiles(fmt: NmFormat, planes: Mapping[str, Array]) -> dict[str, Array]:
-    """The planes of a format in tiles; shapes and bytes stay."""
-    stored = {name: plane.astype(np.uint8) for name, plane in planes.items() if name != "scales"}
+def in_tiles(fmt: NmFormat, packed: Mapping[str, Array]) -> dict[str, Array]:
+    """The packed tensors of a format in tiles; shapes and bytes stay."""
+    stored = {name: tensor.astype(np.uint8) for name, tensor in packed.items() if name != "scales"}
     turned = _shared_in_tiles if fmt.pattern_rows > 1 else _own_in_tiles
-    return {**turned(fmt, stored), "scales": interleaved(planes["scales"], 1, TILE_ROWS)}
+    return {**turned(fmt, stored), "scales": interleaved(packed["scales"], 1, TILE_ROWS)}
 
 
-def out_of_tiles(fmt: NmFormat, planes: Mapping[str, Array]) -> dict[str, Array]:
-    """The planes that `in_tiles` put in order."""
-    stored = {name: plane.astype(np.uint8) for name, plane in planes.items() if name != "scales"}
+def out_of_tiles(fmt: NmFormat, packed: Mapping[str, Array]) -> dict[str, Array]:
+    """The packed tensors that `in_tiles` put in order."""
+    stored = {name: tensor.astype(np.uint8) for name, tensor in packed.items() if name != "scales"}
     turned = _shared_out_of_tiles if fmt.pattern_rows > 1 else _own_out_of_tiles
-    return {**turned(fmt, stored), "scales": separated(planes["scales"], 1, TILE_ROWS)}
+    return {**turned(fmt, stored), "scales": separated(packed["scales"], 1, TILE_ROWS)}
 
 
-def _shared_in_tiles(fmt: NmFormat, planes: Mapping[str, UInt8]) -> dict[str, UInt8]:
-    words = _words(unpack_units(planes, fmt.bits, fmt.kept_per_unit), fmt.bits)
-    tiled = {name: interleaved(plane, WORD_BYTES, TILE_ROWS) for name, plane in words.items()}
-    return {**tiled, "patterns": planes["patterns"]}
+def _shared_in_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8]:
+    words = _words(unpack_units(packed, fmt.bits, fmt.kept_per_unit), fmt.bits)
+    tiled = {name: interleaved(tensor, WORD_BYTES, TILE_ROWS) for name, tensor in words.items()}
+    return {**tiled, "patterns": packed["patterns"]}
 
 
-def _shared_out_of_tiles(fmt: NmFormat, planes: Mapping[str, UInt8]) -> dict[str, UInt8]:
-    words = {name: separated(planes[name], WORD_BYTES, TILE_ROWS) for name in ("codes", "high") if name in planes}
-    packed = pack_units(_of_words(words, fmt.bits), fmt.bits, fmt.kept_per_unit)
-    return {**{n: plane.astype(np.uint8) for n, plane in packed.items()}, "patterns": planes["patterns"]}
+def _shared_out_of_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8]:
+    words = {name: separated(packed[name], WORD_BYTES, TILE_ROWS) for name in ("codes", "high") if name in packed}
+    joined = pack_units(_of_words(words, fmt.bits), fmt.bits, fmt.kept_per_unit)
+    return {**{n: tensor.astype(np.uint8) for n, tensor in joined.items()}, "patterns": packed["patterns"]}
 
 
-def _own_in_tiles(fmt: NmFormat, planes: Mapping[str, UInt8]) -> dict[str, UInt8]:
-    whole = len(planes["codes"]) // TILE_ROWS * TILE_ROWS
-    kept = unpack_units(planes, fmt.bits, fmt.kept_per_unit)[:whole]
+def _own_in_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8]:
+    whole = len(packed["codes"]) // TILE_ROWS * TILE_ROWS
+    kept = unpack_units(packed, fmt.bits, fmt.kept_per_unit)[:whole]
     places = kept.reshape(whole, -1, 4, fmt.kept).swapaxes(2, 3).reshape(kept.shape)
     codes = interleaved(_words(places, fmt.bits)["codes"], WORD_BYTES, TILE_ROWS)
-    patterns = separated(planes["patterns"], fmt.pattern_bytes, TILE)
+    patterns = separated(packed["patterns"], fmt.pattern_bytes, TILE)
     return {
-        "codes": np.concatenate([codes, separated(planes["codes"], _code_bytes(fmt), TILE)[whole:]]),
+        "codes": np.concatenate([codes, separated(packed["codes"], _code_bytes(fmt), TILE)[whole:]]),
         "patterns": np.concatenate([_tiled_ranks(fmt, _ranks(fmt, patterns[:whole])), patterns[whole:]]),
     }
 
 
-def _own_out_of_tiles(fmt: NmFormat, planes: Mapping[str, UInt8]) -> dict[str, UInt8]:
-    whole = len(planes["codes"]) // TILE_ROWS * TILE_ROWS
-    places = _of_words({"codes": separated(planes["codes"][:whole], WORD_BYTES, TILE_ROWS)}, fmt.bits)
+def _own_out_of_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8]:
+    whole = len(packed["codes"]) // TILE_ROWS * TILE_ROWS
+    places = _of_words({"codes": separated(packed["codes"][:whole], WORD_BYTES, TILE_ROWS)}, fmt.bits)
     kept = places.reshape(whole, -1, fmt.kept, 4).swapaxes(2, 3).reshape(places.shape)
-    packed = pack_units(kept, fmt.bits, fmt.kept_per_unit)["codes"].astype(np.uint8)
-    codes = np.concatenate([separated(packed, _code_bytes(fmt), TILE), planes["codes"][whole:]])
-    ranks = _of_tiled_ranks(fmt, planes["patterns"][:whole])
-    patterns = np.concatenate([_bytes_of_ranks(fmt, ranks), planes["patterns"][whole:]])
+    joined = pack_units(kept, fmt.bits, fmt.kept_per_unit)["codes"].astype(np.uint8)
+    codes = np.concatenate([separated(joined, _code_bytes(fmt), TILE), packed["codes"][whole:]])
+    ranks = _of_tiled_ranks(fmt, packed["patterns"][:whole])
+    patterns = np.concatenate([_bytes_of_ranks(fmt, ranks), packed["patterns"][whole:]])
     return {
         "codes": interleaved(codes, _code_bytes(fmt), TILE),
         "patterns": interleaved(patterns, fmt.pattern_bytes, TILE),
@@ -119,28 +119,28 @@ def _code_bytes(fmt: NmFormat) -> int:
 
 def _words(codes: UInt8, bits: int) -> dict[str, UInt8]:
     """Codes [rows, n] as the bytes of words, row by row."""
-    low, high = PLANE_BITS[bits]
-    planes = {"codes": _packed(codes & np.uint8(2**low - 1), low)}
-    return planes | ({"high": _packed(codes >> np.uint8(low), high)} if high else {})
+    low, high = CODE_BITS[bits]
+    packed = {"codes": _packed(codes & np.uint8(2**low - 1), low)}
+    return packed | ({"high": _packed(codes >> np.uint8(low), high)} if high else {})
 
 
-def _of_words(planes: Mapping[str, UInt8], bits: int) -> UInt8:
-    low, high = PLANE_BITS[bits]
-    codes = _unpacked(planes["codes"], low)
-    return codes | _unpacked(planes["high"], high) << np.uint8(low) if high else codes
+def _of_words(packed: Mapping[str, UInt8], bits: int) -> UInt8:
+    low, high = CODE_BITS[bits]
+    codes = _unpacked(packed["codes"], low)
+    return codes | _unpacked(packed["high"], high) << np.uint8(low) if high else codes
 
 
 def _packed(codes: UInt8, bits: int) -> UInt8:
     parts = codes.reshape(len(codes), -1, 8 // bits, WORD_BYTES)
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
-    packed: UInt8 = np.bitwise_or.reduce(parts << shifts, axis=2).reshape(len(codes), -1)
-    return packed
+    joined: UInt8 = np.bitwise_or.reduce(parts << shifts, axis=2).reshape(len(codes), -1)
+    return joined
 
 
-def _unpacked(plane: UInt8, bits: int) -> UInt8:
-    words = plane.reshape(len(plane), -1, 1, WORD_BYTES)
+def _unpacked(tensor: UInt8, bits: int) -> UInt8:
+    words = tensor.reshape(len(tensor), -1, 1, WORD_BYTES)
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
-    codes: UInt8 = (words >> shifts & np.uint8(2**bits - 1)).reshape(len(plane), -1)
+    codes: UInt8 = (words >> shifts & np.uint8(2**bits - 1)).reshape(len(tensor), -1)
     return codes
 
 
@@ -166,30 +166,30 @@ def _blocks(fmt: NmFormat) -> int:
 def _tiled_ranks(fmt: NmFormat, ranks: UInt8) -> UInt8:
     """Ranks [rows, units, blocks, 4] of whole tiles as the bytes [rows, bytes] of tiles."""
     tiles, units = len(ranks) // TILE_ROWS, ranks.shape[1]
-    planes = []
-    for plane in rank_planes(fmt.patterns):
-        part = (ranks >> np.uint8(plane.first) & plane.mask).reshape(tiles, *plane.shape(units), plane.places, 4)
-        words = np.bitwise_or.reduce(part << plane.shifts, axis=(1, 5))
-        planes.append(words.transpose(0, 2, 3, 1, 4).reshape(tiles, units, -1))
-    return np.concatenate(planes, axis=-1).reshape(len(ranks), -1)
+    packed = []
+    for run in rank_bits(fmt.patterns):
+        part = (ranks >> np.uint8(run.first) & run.mask).reshape(tiles, *run.shape(units), run.places, 4)
+        words = np.bitwise_or.reduce(part << run.shifts, axis=(1, 5))
+        packed.append(words.transpose(0, 2, 3, 1, 4).reshape(tiles, units, -1))
+    return np.concatenate(packed, axis=-1).reshape(len(ranks), -1)
 
 
 def _of_tiled_ranks(fmt: NmFormat, stored: UInt8) -> UInt8:
     units = stored.shape[1] // fmt.pattern_bytes
     tiles = stored.reshape(-1, units, TILE_ROWS * fmt.pattern_bytes)
     ranks, at = np.zeros((len(stored), units, _blocks(fmt), 4), np.uint8), 0
-    for plane in rank_planes(fmt.patterns):
-        size = plane.words * plane.rows * WORD_BYTES
-        words = tiles[..., at : at + size].reshape(-1, units, plane.words, plane.rows, 4).transpose(0, 3, 1, 2, 4)
-        part = words[:, None, :, :, :, None] >> plane.shifts & plane.mask
-        ranks |= part.reshape(ranks.shape) << np.uint8(plane.first)
+    for run in rank_bits(fmt.patterns):
+        size = run.words * run.rows * WORD_BYTES
+        words = tiles[..., at : at + size].reshape(-1, units, run.words, run.rows, 4).transpose(0, 3, 1, 2, 4)
+        part = words[:, None, :, :, :, None] >> run.shifts & run.mask
+        ranks |= part.reshape(ranks.shape) << np.uint8(run.first)
         at += size
     return ranks
 
 
 @dataclass(frozen=True)
-class RankPlane:
-    """A plane of one unit's ranks: `words` words of `places` blocks each, of `rows` rows and of those `rows` behind."""
+class RankBits:
+    """One unit's ranks: `words` words of `places` blocks each, of `rows` rows and of those `rows` behind."""
 
     bits: int
     first: int
@@ -212,12 +212,12 @@ class RankPlane:
         return TILE_ROWS // self.rows, self.rows, units, self.words
 
 
-def rank_planes(patterns: Patterns) -> list[RankPlane]:
-    """The planes of a unit's ranks in tiles, the lowest bits first, as they follow one another."""
-    planes, first, blocks = [], 0, UNIT // (4 * patterns.period)
-    for bits in RANK_PLANES[patterns.rank_bits]:
+def rank_bits(patterns: Patterns) -> list[RankBits]:
+    """The packed tensors of a unit's ranks in tiles, the lowest bits first, as they follow one another."""
+    packed, first, blocks = [], 0, UNIT // (4 * patterns.period)
+    for bits in RANK_BITS[patterns.rank_bits]:
         places = min(8 // bits, blocks)
         together = 8 // bits // places
-        planes.append(RankPlane(bits, first, blocks // places, places, TILE_ROWS // together))
+        packed.append(RankBits(bits, first, blocks // places, places, TILE_ROWS // together))
         first += bits
-    return planes
+    return packed

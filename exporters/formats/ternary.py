@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.formats.base import Encoded, Float32, Format, Plane
+from exporters.formats.base import Encoded, Float32, Format, PackedTensor
 from exporters.formats.bits import UInt8
 from exporters.formats.integer import GROUPS, IntegerFormat
 from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart, Work
@@ -47,7 +47,7 @@ class TernaryFormat(Format):
 
     @property
     def integers(self) -> IntegerFormat:
-        """What its planes are those of."""
+        """What its packed tensors are those of."""
         return IntegerFormat(2, self.group, True)
 
     def group_size(self, cols: int) -> int:
@@ -56,8 +56,8 @@ class TernaryFormat(Format):
     def groups(self, cols: int) -> int:
         return self.integers.groups(cols)
 
-    def planes_for(self, rows: int, cols: int) -> dict[str, Plane]:
-        return self.integers.planes_for(rows, cols)
+    def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
+        return self.integers.layout_for(rows, cols)
 
     def nearest_grid(self, weight: Float32) -> Grid:
         """The scales with the least squared error: of the k largest of a group the mean, for the best k."""

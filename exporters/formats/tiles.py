@@ -1,8 +1,8 @@
 """Tiles of rows: what kernels read as one stream, because units of several rows lie side by side.
 
-Dense integer planes in tiles of 16 (`tiled_planes`): word after word of 4 bytes, each of all 16 rows, so that every
+Dense integer tensors in tiles of 16 (`tiled_tensors`): word after word of 4 bytes, each of all 16 rows, so that every
 lane of a vector belongs to a row; scales and zeros likewise, group after group. Rows behind the last whole tile follow
-one after another. Sparse planes have tiles of four rows and larger units (exporters.formats.units).
+one after another. Sparse packed tensors have tiles of four rows and larger units (exporters.formats.units).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Element = TypeVar("Element", bound=np.generic)
 TILE_ROWS = 16
 WORD_BYTES = 4
 LEAST_GROUP = 32
-"""Groups of a multiple of this many codes fill whole words of every plane."""
+"""Groups of a multiple of this many codes fill whole words of every packed tensor."""
 
 
 def tile_of(rows: int, group: int) -> int:
@@ -28,36 +28,36 @@ def tile_of(rows: int, group: int) -> int:
     return TILE_ROWS if rows >= TILE_ROWS and group % LEAST_GROUP == 0 else 0
 
 
-def interleaved(plane: NDArray[Element], unit: int, tile: int) -> NDArray[Element]:
+def interleaved(tensor: NDArray[Element], unit: int, tile: int) -> NDArray[Element]:
     """Rows [rows, units * unit] in the order of tiles: unit by unit, row by row; the rest of the rows as they are."""
-    whole = len(plane) // tile * tile
-    tiles = plane[:whole].reshape(whole // tile, tile, plane.shape[1] // unit, unit).swapaxes(1, 2)
-    return np.concatenate([tiles.reshape(whole, plane.shape[1]), plane[whole:]])
+    whole = len(tensor) // tile * tile
+    tiles = tensor[:whole].reshape(whole // tile, tile, tensor.shape[1] // unit, unit).swapaxes(1, 2)
+    return np.concatenate([tiles.reshape(whole, tensor.shape[1]), tensor[whole:]])
 
 
-def separated(plane: NDArray[Element], unit: int, tile: int) -> NDArray[Element]:
+def separated(tensor: NDArray[Element], unit: int, tile: int) -> NDArray[Element]:
     """The rows that `interleaved` put in order."""
-    whole = len(plane) // tile * tile
-    tiles = plane[:whole].reshape(whole // tile, plane.shape[1] // unit, tile, unit).swapaxes(1, 2)
-    return np.concatenate([tiles.reshape(whole, plane.shape[1]), plane[whole:]])
+    whole = len(tensor) // tile * tile
+    tiles = tensor[:whole].reshape(whole // tile, tensor.shape[1] // unit, tile, unit).swapaxes(1, 2)
+    return np.concatenate([tiles.reshape(whole, tensor.shape[1]), tensor[whole:]])
 
 
-def tiled_planes(planes: Mapping[str, Array]) -> dict[str, Array]:
-    """Planes of an integer format, row by row, in tiles of 16; shapes and bytes stay."""
+def tiled_tensors(packed: Mapping[str, Array]) -> dict[str, Array]:
+    """Packed tensors of an integer format, row by row, in tiles of 16; shapes and bytes stay."""
     return {
-        name: interleaved(plane.reshape(len(plane), -1), _unit(plane), TILE_ROWS).reshape(plane.shape)
-        for name, plane in planes.items()
+        name: interleaved(tensor.reshape(len(tensor), -1), _unit(tensor), TILE_ROWS).reshape(tensor.shape)
+        for name, tensor in packed.items()
     }
 
 
-def row_planes(planes: Mapping[str, Array]) -> dict[str, Array]:
-    """The planes that `tiled_planes` put in order."""
+def row_tensors(packed: Mapping[str, Array]) -> dict[str, Array]:
+    """The packed tensors that `tiled_tensors` put in order."""
     return {
-        name: separated(plane.reshape(len(plane), -1), _unit(plane), TILE_ROWS).reshape(plane.shape)
-        for name, plane in planes.items()
+        name: separated(tensor.reshape(len(tensor), -1), _unit(tensor), TILE_ROWS).reshape(tensor.shape)
+        for name, tensor in packed.items()
     }
 
 
-def _unit(plane: Array) -> int:
+def _unit(tensor: Array) -> int:
     """Elements that stay together: a word of codes [rows, groups, bytes], one scale or zero [rows, groups]."""
-    return WORD_BYTES if plane.ndim == 3 else 1
+    return WORD_BYTES if tensor.ndim == 3 else 1

@@ -71,17 +71,17 @@ class EventLinear : public Kernel {
       throw Refusal("attribute activation_bits = " + std::to_string(activation_bits_) + "; known are 8 and 32");
     m.bits = static_cast<int>(bits);
     m.groups = (m.K + m.group - 1) / m.group;
-    for (size_t plane = 1; plane <= 4; ++plane) {
+    for (size_t port = 1; port <= 4; ++port) {
       Tensor tensor;
-      constant_[plane] = node.constant(plane, &tensor);
-      if (constant_[plane]) set(&m, plane, tensor);
+      constant_[port] = node.constant(port, &tensor);
+      if (constant_[port]) set(&m, port, tensor);
     }
   }
 
   void compute(const Call& call) override {
     EventMatrix m = matrix_;
-    for (size_t plane = 1; plane <= 4; ++plane)
-      if (!constant_[plane]) set(&m, plane, call.input(plane));
+    for (size_t port = 1; port <= 4; ++port)
+      if (!constant_[port]) set(&m, port, call.input(port));
     const Tensor input = call.input(0);
     if (input.shape.rank == 0 || input.shape.last() != m.K)
       throw Refusal("input 'x' is " + input.shape.text() + ", expected [..., " + std::to_string(m.K) + "]");
@@ -147,20 +147,20 @@ class EventLinear : public Kernel {
     return value;
   }
 
-  static void set(EventMatrix* m, size_t plane, const Tensor& tensor) {
+  static void set(EventMatrix* m, size_t port, const Tensor& tensor) {
     const bool has_high = high_bits(m->bits) > 0;
-    if (plane == 3 && !has_high) {
+    if (port == 3 && !has_high) {
       if (tensor.data) throw Refusal("input 'high' is for 3, 5 and 6 bits, not for " + std::to_string(m->bits));
       return;
     }
-    if (plane == 4 && !tensor.data) return;
-    if (plane == 1) {
+    if (port == 4 && !tensor.data) return;
+    if (port == 1) {
       expect_shape(tensor, {m->K, m->row_bytes()}, "codes");
       m->codes = tensor.as<uint8_t>();
-    } else if (plane == 2) {
+    } else if (port == 2) {
       expect_shape(tensor, {m->groups, m->N}, "scales");
       m->scales = tensor.as<uint16_t>();
-    } else if (plane == 3) {
+    } else if (port == 3) {
       expect_shape(tensor, {m->K, m->high_row_bytes()}, "high");
       m->high = tensor.as<uint8_t>();
     } else {

@@ -1,4 +1,4 @@
-// Checks of stored weights: every plane has exactly the shape that K, N, bits and group give it.
+// Checks of stored weights: every port has exactly the shape that K, N, bits and group give it.
 #include "qmatrix_ports.h"
 
 namespace slmc {
@@ -31,37 +31,37 @@ QMatrixPorts::QMatrixPorts(const Node& node) {
   if (tile) m.tiled = m.N / kTile * kTile;
   m.bits = static_cast<int>(bits);
   m.groups = (m.K + m.group - 1) / m.group;
-  for (const Plane plane : {kCodes, kScales, kHigh, kZeros}) {
+  for (const Port port : {kCodes, kScales, kHigh, kZeros}) {
     Tensor tensor;
-    constant_[plane] = node.constant(1 + plane, &tensor);
-    if (constant_[plane]) set(&m, plane, tensor);
+    constant_[port] = node.constant(1 + port, &tensor);
+    if (constant_[port]) set(&m, port, tensor);
   }
 }
 
-Shape QMatrixPorts::expected(Plane plane) const {
+Shape QMatrixPorts::expected(Port port) const {
   const QMatrix& m = matrix_;
-  if (plane == kCodes) return {m.N, m.groups, m.group * low_bits(m.bits) / 8};
-  if (plane == kHigh) return {m.N, m.groups, m.group * high_bits(m.bits) / 8};
+  if (port == kCodes) return {m.N, m.groups, m.group * low_bits(m.bits) / 8};
+  if (port == kHigh) return {m.N, m.groups, m.group * high_bits(m.bits) / 8};
   return {m.N, m.groups};
 }
 
-void QMatrixPorts::set(QMatrix* m, Plane plane, const Tensor& tensor) const {
-  if (plane == kHigh && high_bits(m->bits) == 0) {
+void QMatrixPorts::set(QMatrix* m, Port port, const Tensor& tensor) const {
+  if (port == kHigh && high_bits(m->bits) == 0) {
     if (tensor.data) throw Refusal("input 'high' is for 3, 5 and 6 bits, not for " + std::to_string(m->bits));
     return;
   }
-  if (plane == kZeros && !tensor.data) return;
-  expect_shape(tensor, expected(plane), kNames[plane]);
-  if (plane == kCodes) m->codes = tensor.as<uint8_t>();
-  if (plane == kScales) m->scales = tensor.as<uint16_t>();
-  if (plane == kHigh) m->high = tensor.as<uint8_t>();
-  if (plane == kZeros) m->zeros = tensor.as<uint8_t>();
+  if (port == kZeros && !tensor.data) return;
+  expect_shape(tensor, expected(port), kNames[port]);
+  if (port == kCodes) m->codes = tensor.as<uint8_t>();
+  if (port == kScales) m->scales = tensor.as<uint16_t>();
+  if (port == kHigh) m->high = tensor.as<uint8_t>();
+  if (port == kZeros) m->zeros = tensor.as<uint8_t>();
 }
 
 QMatrix QMatrixPorts::bind(const Call& call) const {
   QMatrix m = matrix_;
-  for (const Plane plane : {kCodes, kScales, kHigh, kZeros})
-    if (!constant_[plane]) set(&m, plane, call.input(1 + plane));
+  for (const Port port : {kCodes, kScales, kHigh, kZeros})
+    if (!constant_[port]) set(&m, port, call.input(1 + port));
   return m;
 }
 

@@ -12,12 +12,12 @@ class QMatrixPorts {
   QMatrix bind(const Call& call) const;
 
  private:
-  enum Plane { kCodes, kScales, kHigh, kZeros, kPlanes };
-  Shape expected(Plane plane) const;
-  void set(QMatrix* m, Plane plane, const Tensor& tensor) const;
+  enum Port { kCodes, kScales, kHigh, kZeros, kPorts };
+  Shape expected(Port port) const;
+  void set(QMatrix* m, Port port, const Tensor& tensor) const;
 
   QMatrix matrix_;
-  bool constant_[kPlanes] = {};
+  bool constant_[kPorts] = {};
 };
 
 std::vector<Port> qmatrix_ports(Port first);

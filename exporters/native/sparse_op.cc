@@ -28,17 +28,17 @@ class SparseLinear : public Kernel {
  public:
   explicit SparseLinear(const Node& node) : activation_bits_(node.integer_or("activation_bits", 32)) {
     read_attributes(node);
-    for (const Plane plane : {kCodes, kScales, kHigh, kPatterns}) {
+    for (const Port port : {kCodes, kScales, kHigh, kPatterns}) {
       Tensor tensor;
-      constant_[plane] = node.constant(1 + plane, &tensor);
-      if (constant_[plane]) set(&matrix_, plane, tensor);
+      constant_[port] = node.constant(1 + port, &tensor);
+      if (constant_[port]) set(&matrix_, port, tensor);
     }
   }
 
   void compute(const Call& call) override {
     SparseMatrix m = matrix_;
-    for (const Plane plane : {kCodes, kScales, kHigh, kPatterns})
-      if (!constant_[plane]) set(&m, plane, call.input(1 + plane));
+    for (const Port port : {kCodes, kScales, kHigh, kPatterns})
+      if (!constant_[port]) set(&m, port, call.input(1 + port));
     m.table = &table_;
     const Tensor x = call.input(0);
     if (x.shape.rank == 0 || x.shape.last() != m.K)
@@ -54,7 +54,7 @@ class SparseLinear : public Kernel {
   }
 
  private:
-  enum Plane { kCodes, kScales, kHigh, kPatterns, kPlanes };
+  enum Port { kCodes, kScales, kHigh, kPatterns, kPorts };
 
   void read_attributes(const Node& node) {
     SparseMatrix& m = matrix_;
@@ -142,21 +142,21 @@ class SparseLinear : public Kernel {
     m.tiled = m.N / kTile * kTile;
   }
 
-  void set(SparseMatrix* m, Plane plane, const Tensor& tensor) const {
-    if ((plane == kHigh && high_bits(m->bits) == 0) || (plane == kPatterns && table_.width == 0)) {
-      expect(!tensor.data, std::string("input '") + kNames[plane] + "' is not for this matrix");
+  void set(SparseMatrix* m, Port port, const Tensor& tensor) const {
+    if ((port == kHigh && high_bits(m->bits) == 0) || (port == kPatterns && table_.width == 0)) {
+      expect(!tensor.data, std::string("input '") + kNames[port] + "' is not for this matrix");
       return;
     }
     Shape law{m->N, m->groups};
-    if (plane == kCodes) law = {m->N, m->units * m->code_bytes()};
-    if (plane == kHigh) law = {m->N, m->units * m->high_bytes()};
-    if (plane == kPatterns)
+    if (port == kCodes) law = {m->N, m->units * m->code_bytes()};
+    if (port == kHigh) law = {m->N, m->units * m->high_bytes()};
+    if (port == kPatterns)
       law = {(m->N + m->pattern_rows - 1) / m->pattern_rows, m->units * table_.unit_bytes()};
-    expect_shape(tensor, law, kNames[plane]);
-    if (plane == kCodes) m->codes = tensor.as<uint8_t>();
-    if (plane == kScales) m->scales = tensor.as<uint16_t>();
-    if (plane == kHigh) m->high = tensor.as<uint8_t>();
-    if (plane == kPatterns) m->patterns = tensor.as<uint8_t>();
+    expect_shape(tensor, law, kNames[port]);
+    if (port == kCodes) m->codes = tensor.as<uint8_t>();
+    if (port == kScales) m->scales = tensor.as<uint16_t>();
+    if (port == kHigh) m->high = tensor.as<uint8_t>();
+    if (port == kPatterns) m->patterns = tensor.as<uint8_t>();
   }
 
   void decode_and_multiply(const Call& call, const SparseMatrix& m, const float* x, int64_t tokens, float* y) const {
@@ -181,7 +181,7 @@ class SparseLinear : public Kernel {
   SparseMatrix matrix_;
   PatternTable table_;
   int64_t activation_bits_;
-  bool constant_[kPlanes] = {};
+  bool constant_[kPorts] = {};
 };
 
 }  // namespace

@@ -88,7 +88,7 @@ void shared_patterns(const SparseMatrix& m, const SparseInput& in, float* y, int
   }
   const int64_t end = last < m.tiled ? last : m.tiled, tiles = end > first ? (end - first) / kTile : 0;
   const int64_t apart = tiles / most;
-  const auto run = [&](auto at_once, const TilePlanes* at, const int64_t* n) {
+  const auto run = [&](auto at_once, const TileTensors* at, const int64_t* n) {
     for (int t = 0; t < at_once.value; ++t) gathered[t].begin(m, n[t]);
     for (int64_t token = 0; token < in.tokens; ++token) {
       const auto make = [&](int64_t s) SLMC_LAMBDA {
@@ -99,17 +99,17 @@ void shared_patterns(const SparseMatrix& m, const SparseInput& in, float* y, int
     }
   };
   for (int64_t i = 0; i < apart; ++i) {
-    TilePlanes at[most];
+    TileTensors at[most];
     int64_t n[most];
     for (int t = 0; t < most; ++t) at[t] = tile_at(dense, n[t] = first + (i + t * apart) * kTile, y);
     run(Index<most>{}, at, n);
   }
   for (int64_t n = first + most * apart * kTile; n < end; n += kTile) {
-    const TilePlanes at = tile_at(dense, n, y);
+    const TileTensors at = tile_at(dense, n, y);
     run(Index<1>{}, &at, &n);
   }
   if (last <= m.tiled) return;
-  const TilePlanes at = tile_of_rows<V>(dense, m.tiled, y);
+  const TileTensors at = tile_of_rows<V>(dense, m.tiled, y);
   run(Index<1>{}, &at, &m.tiled);
 }
 

@@ -10,7 +10,7 @@
 #pragma once
 #include <type_traits>
 
-#include "tile_planes-inl.h"
+#include "tile_tensors-inl.h"
 
 namespace slmc {
 namespace {
@@ -111,7 +111,7 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* const* q,
 
 // total[tile][vector] += scale_w * (values - (zero - centre) * sum of x), of one group.
 template <typename V, int tiles>
-SLMC_INLINE void add_segment(const TilePlanes* at, int64_t group, float centre, float sum_x,
+SLMC_INLINE void add_segment(const TileTensors* at, int64_t group, float centre, float sum_x,
                              typename V::F (*values)[kTileVectors<V>], typename V::F (*total)[kTileVectors<V>]) {
   over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
     const int64_t from = group * kTile + r.value * V::kLanes;
@@ -134,7 +134,7 @@ struct NothingToMake {
 // values[tile][vector] = scale_x * (sum code * q - centre * sum q) over segment s. `own`: `inputs` is one for each tile.
 template <typename V, int bits, int tiles, bool own>
 SLMC_INLINE void multiply_segment8(const QMatrix& m, const Prepared* inputs, int64_t token, int64_t s,
-                                   const TilePlanes* at, typename V::F (*values)[kTileVectors<V>]) {
+                                   const TileTensors* at, typename V::F (*values)[kTileVectors<V>]) {
   using L = Layout<V, bits>;
   constexpr int many = own ? tiles : 1;
   const Segment segment = inputs->segments[s];
@@ -170,7 +170,7 @@ SLMC_INLINE void multiply_segment8(const QMatrix& m, const Prepared* inputs, int
 // values[tile][vector] = sum (code - centre) * x over a segment.
 template <typename V, int bits, int tiles>
 SLMC_INLINE void multiply_segment32(const QMatrix& m, const Prepared& p, int64_t token, const Segment& segment,
-                                    const TilePlanes* at, typename V::F (*values)[kTileVectors<V>]) {
+                                    const TileTensors* at, typename V::F (*values)[kTileVectors<V>]) {
   using L = Layout<V, bits>;
   constexpr int vectors = kTileVectors<V>, chains = tiles * vectors < 4 ? 2 : 1;  // sums that do not wait for another
   typename V::F sum[tiles][vectors][chains];
@@ -210,7 +210,7 @@ SLMC_INLINE void multiply_segment32(const QMatrix& m, const Prepared& p, int64_t
 // One token times `tiles` tiles. make(s), for s from 1 to the count of segments, comes a segment before what reads
 // segment s of the inputs: bytes just written are slow to be read.
 template <typename V, int bits, bool integer, int tiles, bool own = false, typename Make = NothingToMake>
-void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, const TilePlanes* at,
+void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, const TileTensors* at,
                     const Make& make = {}) {
   constexpr int vectors = kTileVectors<V>;
   const Prepared& p = *inputs;
@@ -240,16 +240,16 @@ void tiles_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, i
   const int64_t end = last < m.tiled ? last : m.tiled, tiles = end > first ? (end - first) / kTile : 0;
   const int64_t apart = tiles / at_once;
   for (int64_t i = 0; i < apart; ++i) {
-    TilePlanes at[at_once];
+    TileTensors at[at_once];
     for (int t = 0; t < at_once; ++t) at[t] = tile_at(m, first + (i + t * apart) * kTile, y);
     for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, at_once>(m, &p, t, at);
   }
   for (int64_t i = at_once * apart; i < tiles; ++i) {
-    const TilePlanes at = tile_at(m, first + i * kTile, y);
+    const TileTensors at = tile_at(m, first + i * kTile, y);
     for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, &p, t, &at);
   }
   for (int64_t n = first > m.tiled ? first : m.tiled; n < last; n += kTile) {
-    const TilePlanes at = tile_of_rows<V>(m, n, y);
+    const TileTensors at = tile_of_rows<V>(m, n, y);
     for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, &p, t, &at);
   }
 }

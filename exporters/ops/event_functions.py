@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx import FunctionProto, parser
 
 from exporters.formats.event import BLOCK_WORDS
-from exporters.formats.integer import PLANE_BITS
+from exporters.formats.integer import CODE_BITS
 from exporters.ops.activation_functions import rounding_text
 from exporters.ops.functions import OPSET
 from exporters.ops.signatures import DOMAIN
@@ -76,7 +76,7 @@ def _unpacked(source: str, target: str, bits: int) -> str:
 
 def event_function(bits: int, group: int, zeros: bool, activation_bits: int) -> FunctionProto:
     """EventLinear for one width, with zero points or without, of x as it is (32) or rounded (8)."""
-    low, high = PLANE_BITS[bits]
+    low, high = CODE_BITS[bits]
     eight = activation_bits == 8
     codes = _unpacked("codes", "low", low) if low < 8 else "low = Identity(codes)"
     if high:

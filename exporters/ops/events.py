@@ -1,4 +1,4 @@
-"""Event-driven products in torch: the operator over input-major planes, and the module that holds them."""
+"""Event-driven products in torch: the operator over input-major packed tensors, and the module that holds them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def event_linear(
     x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
     group: int, activation_bits: int,
 ) -> Tensor:  # fmt: skip
-    """y[..., n] = sum_k x[..., k] w[n, k] with w from input-major planes (see exporters.formats.event); x [..., K].
+    """y[..., n] = sum_k x[..., k] w[n, k] with w from input-major tensors (see exporters.formats.event); x [..., K].
 
     activation_bits: 32 takes x as it is, 8 rounds it first (see exporters.ops.activations).
     """
     if activation_bits == 8:
         x = rounded_activations(x, group)
-    planes: dict[str, Array] = {"codes": codes.numpy(), "scales": scales.numpy()}
+    packed: dict[str, Array] = {"codes": codes.numpy(), "scales": scales.numpy()}
     if high is not None:
-        planes["high"] = high.numpy()
+        packed["high"] = high.numpy()
     if zeros is not None:
-        planes["zeros"] = zeros.numpy()
+        packed["zeros"] = zeros.numpy()
     fmt = EventFormat(IntegerFormat(bits, group, zeros is None))
-    weight = torch.from_numpy(fmt.decode(Encoded(fmt.name, (N, K), planes)))
+    weight = torch.from_numpy(fmt.decode(Encoded(fmt.name, (N, K), packed)))
     return functional.linear(x, weight.to(x.dtype))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import FunctionProto, parser
 
-from exporters.formats.integer import GROUPS, PLANE_BITS
+from exporters.formats.integer import CODE_BITS, GROUPS
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES
 from exporters.ops.activation_functions import ACTIVATION_GROUP, rounding_text
 from exporters.ops.attention_functions import CACHED_ATTENTION, CACHED_ATTENTION_INT8
@@ -87,12 +87,12 @@ def _slice(source: str, target: str) -> str:
 
 
 def _decoded(bits: int, zeros: bool, gather: bool, of: str = "") -> str:
-    """Text of nodes that decode planes (names end in `of`) to `weight` [..., K]: all rows, or the rows of `tokens`."""
+    """Text of nodes that decode tensors (names end in `of`) to `weight` [..., K]: all rows, or the rows of `tokens`."""
 
     def rows(name: str) -> str:
         return f"{name}_rows = " + (f"Gather <axis = 0> ({name}{of}, tokens)" if gather else f"Identity({name}{of})")
 
-    low, high = PLANE_BITS[bits]
+    low, high = CODE_BITS[bits]
     text = rows("codes") + (_unpack("codes_rows", "low", low) if low < 8 else "\n    low = Identity(codes_rows)")
     if high:
         text += f"""
@@ -124,13 +124,13 @@ def _function(text: str) -> FunctionProto:
 
 
 def is_nbits(bits: int, group: int, zeros: bool) -> bool:
-    """Whether MatMulNBits serves integer planes as they are."""
+    """Whether MatMulNBits serves integer packed tensors as they are."""
     return bits == 4 and not zeros and group in GROUPS
 
 
 def _row_by_row(bits: int, zeros: bool) -> str:
-    """Text of nodes that put tiled planes (exporters.formats.tiles) row by row, their names with `_ordered` behind."""
-    units = {"codes": WORD_BYTES, "scales": 1} | ({"high": WORD_BYTES} if PLANE_BITS[bits][1] else {})
+    """Text of nodes that put tiled tensors (exporters.formats.tiles) row by row, their names with `_ordered` behind."""
+    units = {"codes": WORD_BYTES, "scales": 1} | ({"high": WORD_BYTES} if CODE_BITS[bits][1] else {})
     text = f"""
     tile_rows = Constant <value_ints: ints = [{TILE_ROWS}]> ()
     some = Constant <value_ints: ints = [-1]> ()

@@ -24,11 +24,11 @@ class Biased(nn.Module):
 
 
 def shared_look_up(linear: nn.Module, encoded: Encoded) -> nn.Module:
-    """The embedding over the very planes that a stored linear layer holds: one memory, one initializer in the graph."""
+    """The embedding over the tensors of a stored linear layer: one memory, one initializer in the graph."""
     if isinstance(linear, Scaled):
         usual = dataclasses.replace(encoded, exponent=0)
         return Scaled(shared_look_up(linear.stored, usual), linear.exponent)
     table = stored_module(encoded, "embedding", shared=True)
-    for name, plane in linear.named_buffers():
-        table.register_buffer(name, plane)
+    for name, tensor in linear.named_buffers():
+        table.register_buffer(name, tensor)
     return table

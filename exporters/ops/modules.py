@@ -39,13 +39,13 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Gather": _rows,
     "GatherColumns": _columns,
 }
-"""What computes a format's node in torch: x, then its planes, then its attributes."""
+"""What computes a format's node in torch: x, then its packed tensors, then its attributes."""
 
 _INTS = {signature.name: signature.ints for signature in SIGNATURES}
 
 
 class _Call:
-    """A node without its planes, which a module holds by their names."""
+    """A node without its packed tensors, which a module holds by their names."""
 
     def __init__(self, node: Node, activation_bits: int) -> None:
         self.operator, self.inputs = OPERATORS[node.operator], node.inputs
@@ -53,26 +53,26 @@ class _Call:
         self.attributes = {name: attributes[name] for name in _INTS.get(node.operator, ())}
 
     def __call__(self, holder: nn.Module, x: Tensor) -> Tensor:
-        planes = (getattr(holder, name) for name in self.inputs)
-        return self.operator(x, *planes, *self.attributes.values())
+        packed = (getattr(holder, name) for name in self.inputs)
+        return self.operator(x, *packed, *self.attributes.values())
 
 
-def _tensor(plane: Array | None) -> Tensor | None:
-    return None if plane is None else torch.from_numpy(plane.copy())
+def _tensor(tensor: Array | None) -> Tensor | None:
+    return None if tensor is None else torch.from_numpy(tensor.copy())
 
 
 class Stored(nn.Module):
-    """One node over the planes of a matrix."""
+    """One node over the packed tensors of a matrix."""
 
     def __init__(self, node: Node, activation_bits: int) -> None:
         super().__init__()
         self.call = _Call(node, activation_bits)
         for name in node.inputs:
-            self.register_buffer(name, _tensor(node.planes.get(name)))
+            self.register_buffer(name, _tensor(node.packed.get(name)))
 
     @property
     def tile(self) -> int:
-        """Rows of a tile that the planes lie in, 0 where they lie row by row."""
+        """Rows of a tile that the packed tensors lie in, 0 where they lie row by row."""
         return self.call.attributes.get("tile", 0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,14 +80,14 @@ class Stored(nn.Module):
 
 
 class Sum(nn.Module):
-    """The sum of a product's terms. Planes of a term without a name of its own lie in this very module."""
+    """The sum of a product's terms. Packed tensors of a term without a name of its own lie in this very module."""
 
     def __init__(self, product: Product, activation_bits: int) -> None:
         super().__init__()
         self.order, self.places = product.order, [term.at for term in product.terms]
         own = [node for term in product.terms if not term.at for node in term.nodes]
-        for name, plane in sorted((name, plane) for node in own for name, plane in node.planes.items()):
-            self.register_buffer(name, _tensor(plane))
+        for name, tensor in sorted((name, tensor) for node in own for name, tensor in node.packed.items()):
+            self.register_buffer(name, _tensor(tensor))
         self.calls = [[_Call(n, activation_bits) for n in t.nodes if not t.at] for t in product.terms]
         for term in product.terms:
             if term.at:
@@ -125,7 +125,7 @@ def stored_module(encoded: Encoded, kind: str, activation_bits: int = 32, shared
     """The module that computes with a stored matrix; kind is 'linear' or 'embedding'.
 
     activation_bits: 32, or 8 where the product of the format can round its inputs. shared: an embedding that
-    reads the planes of a linear layer.
+    reads the packed tensors of a linear layer.
 
     Raises:
         SlmcError: the format cannot serve such a layer.

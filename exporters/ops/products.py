@@ -1,4 +1,4 @@
-"""The weight operators as torch operators: products and look-ups over stored planes, decoded by their format."""
+"""The weight operators as torch operators: products and look-ups over stored tensors, decoded by their format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional
 from exporters.formats.base import Array, Encoded
 from exporters.formats.dense import SIGN
 from exporters.formats.integer import IntegerFormat
-from exporters.formats.tiles import row_planes
+from exporters.formats.tiles import row_tensors
 from exporters.ops.activations import rounded_activations
 
 
@@ -17,15 +17,15 @@ def _decoded(
     codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int, group: int,
     tile: int = 0,
 ) -> Tensor:  # fmt: skip
-    """The weight float32 [N, K] that integer planes stand for."""
-    planes: dict[str, Array] = {"codes": codes.numpy(), "scales": scales.numpy()}
+    """The weight float32 [N, K] that integer packed tensors stand for."""
+    packed: dict[str, Array] = {"codes": codes.numpy(), "scales": scales.numpy()}
     if high is not None:
-        planes["high"] = high.numpy()
+        packed["high"] = high.numpy()
     if zeros is not None:
-        planes["zeros"] = zeros.numpy()
+        packed["zeros"] = zeros.numpy()
     fmt = IntegerFormat(bits, group, zeros is None)
-    planes = row_planes(planes) if tile else planes
-    return torch.from_numpy(fmt.decode(Encoded(fmt.name, (N, K), planes)))
+    packed = row_tensors(packed) if tile else packed
+    return torch.from_numpy(fmt.decode(Encoded(fmt.name, (N, K), packed)))
 
 
 @torch.library.custom_op("slmc::qlinear", mutates_args=())
@@ -33,9 +33,9 @@ def qlinear(
     x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
     group: int, activation_bits: int, tile: int,
 ) -> Tensor:  # fmt: skip
-    """y[..., n] = sum_k x[..., k] w[n, k] with w from integer planes (see exporters.ops.signatures); x [..., K].
+    """y[..., n] = sum_k x[..., k] w[n, k] with w from integer tensors (see exporters.ops.signatures); x [..., K].
 
-    activation_bits: 32 takes x as it is, 8 rounds it first (see exporters.ops.activations). tile: 16 where the planes
+    activation_bits: 32 takes x as it is, 8 rounds it first (see exporters.ops.activations). tile: 16 where the tensors
     lie in tiles (exporters.formats.tiles), else 0.
     """
     if activation_bits == 8:
@@ -67,7 +67,7 @@ def qembedding(
     tokens: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
     group: int, tile: int,
 ) -> Tensor:  # fmt: skip
-    """Rows w[token] float32 [..., K] of a matrix stored as integer planes; tokens int64 [...]; tile as in qlinear."""
+    """Rows w[token] float32 [..., K] of a matrix stored as integer tensors; tokens int64 [...]; tile as in qlinear."""
     return functional.embedding(tokens, _decoded(codes, scales, high, zeros, K, N, bits, group, tile))
 
 

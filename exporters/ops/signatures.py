@@ -2,8 +2,8 @@
 
 Arrays: x is float32 [..., K]; N output features, K input features, G = ceil(K / group) groups per row.
 Codes are packed along K, least significant bits first, every group padded to whole bytes and to `group` codes:
-a plane of b bits is uint8 [N, G, group * b / 8], which for b in 2, 4, 8 is exactly MatMulNBits' layout.
-Widths 3, 5 and 6 are two planes: `codes` holds the low 2, 4, 4 bits, `high` the remaining 1, 1, 2 bits.
+a packed tensor of b bits is uint8 [N, G, group * b / 8], which for b in 2, 4, 8 is exactly MatMulNBits' layout.
+Widths 3, 5 and 6 are two packed tensors: `codes` holds the low 2, 4, 4 bits, `high` the remaining 1, 1, 2 bits.
 
     w[n, k] = scales[n, g] * (code[n, k] - zero[n, g])     with g = k // group, zero = 2^(bits-1) where not given
 """
@@ -39,7 +39,7 @@ class Signature:
     floats: tuple[str, ...] = ()
 
 
-_PLANES = (
+_PACKED = (
     Parameter("codes", UINT8),
     Parameter("scales", HALF),
     Parameter("high", UINT8, optional=True),
@@ -48,14 +48,14 @@ _PLANES = (
 
 QLINEAR = Signature(
     "QLinear",  # y[..., n] = sum_k x[..., k] w[n, k]
-    (Parameter("x", FLOAT), *_PLANES),
+    (Parameter("x", FLOAT), *_PACKED),
     (Parameter("y", FLOAT),),
     # activation_bits: 32, or 8: x rounded as in ops/activations.py; tile: 16, or 0: see exporters.formats.tiles
     ints=("K", "N", "bits", "group", "activation_bits", "tile"),
 )
 EVENT_LINEAR = Signature(
-    "EventLinear",  # the same with planes input-major, scales and zeros [G, N] (exporters.formats.event)
-    (Parameter("x", FLOAT), *_PLANES),
+    "EventLinear",  # the same with packed tensors input-major, scales and zeros [G, N] (exporters.formats.event)
+    (Parameter("x", FLOAT), *_PACKED),
     (Parameter("y", FLOAT),),
     ints=("K", "N", "bits", "group", "activation_bits"),
 )
@@ -66,9 +66,9 @@ HALF_LINEAR = Signature(
 )
 QEMBEDDING = Signature(
     "QEmbedding",  # y[..., :] = w[token, :]
-    (Parameter("tokens", INT64), *_PLANES),
+    (Parameter("tokens", INT64), *_PACKED),
     (Parameter("y", FLOAT),),
-    # tile: 16 where a QLinear reads the same planes, in tiles (exporters.formats.tiles), else 0
+    # tile: 16 where a QLinear reads the same packed tensors, in tiles (exporters.formats.tiles), else 0
     ints=("K", "N", "bits", "group", "tile"),
 )
 SIGN_EMBEDDING = Signature(
@@ -89,7 +89,7 @@ WKV = Signature(
     tuple(Parameter(n, FLOAT) for n in ("y", "numerator_out", "denominator_out", "exponent_out")),
 )
 SPARSE_LINEAR = Signature(
-    "SparseLinear",  # QLinear with `kept` of every `period` inputs stored; planes as exporters.formats.nm says
+    "SparseLinear",  # QLinear with `kept` of every `period` inputs stored; packed tensors as exporters.formats.nm says
     (
         Parameter("x", FLOAT),
         Parameter("codes", UINT8),

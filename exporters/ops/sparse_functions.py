@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 
 from exporters.formats.float4 import STEPS
-from exporters.formats.integer import PLANE_BITS
+from exporters.formats.integer import CODE_BITS
 from exporters.formats.patterns import Patterns
-from exporters.formats.sparse_tiles import rank_planes
+from exporters.formats.sparse_tiles import rank_bits
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES
 from exporters.formats.units import TILE, UNIT, units
 from exporters.ops.activation_functions import ACTIVATION_GROUP, TINIEST
@@ -65,7 +65,7 @@ class _Body:
         return self.op("BitwiseAnd", moved, self.constant(np.array(mask, np.uint8)))
 
     def untiled(self, source: str, rows: int, count: int, size: int, tile: int = TILE) -> str:
-        """Rows [rows, count, size] of a plane [rows, count * size] in tiles."""
+        """Rows [rows, count, size] of a packed tensor [rows, count * size] in tiles."""
         whole = rows // tile * tile
         pieces = []
         if whole:
@@ -76,7 +76,7 @@ class _Body:
         return pieces[0] if len(pieces) == 1 else self.op("Concat", *pieces, axis=0)
 
     def codes(self, source: str, a: Attributes, bits: int) -> str:
-        """Codes uint8 [N, units * kept] of one plane."""
+        """Codes uint8 [N, units * kept] of one packed tensor."""
         rows, whole, row_codes = a["N"], _whole(a), units(a["K"]) * _kept(a)
         if not a["tile"]:
             return self.unit_codes(source, rows, row_codes, _kept(a), bits)
@@ -91,14 +91,14 @@ class _Body:
         return self.op("Concat", tiled, self.unit_codes(rest, rows - whole, row_codes, _kept(a), bits, 1), axis=0)
 
     def unit_codes(self, source: str, rows: int, row_codes: int, kept: int, bits: int, tile: int = TILE) -> str:
-        """Codes [rows, row_codes] of a plane in units (exporters.formats.units)."""
+        """Codes [rows, row_codes] of a packed tensor in units (exporters.formats.units)."""
         count, size = row_codes // kept, kept * bits // 8
         packed = self.shaped(self.untiled(source, rows, count, size, tile), rows, count, 1, size)
         shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
         return self.shaped(self.bits(packed, shifts, 2**bits - 1), rows, row_codes)
 
     def word_codes(self, source: str, rows: int, row_codes: int, bits: int) -> str:
-        """Codes [rows, row_codes] of a plane in words (exporters.formats.sparse_tiles)."""
+        """Codes [rows, row_codes] of a packed tensor in words (exporters.formats.sparse_tiles)."""
         words = row_codes * bits // 8 // WORD_BYTES
         packed = self.shaped(self.untiled(source, rows, words, WORD_BYTES, TILE_ROWS), rows, words, 1, WORD_BYTES)
         shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
@@ -107,14 +107,14 @@ class _Body:
     def ranks(self, source: str, patterns: Patterns, rows: int, count: int) -> str:
         """Ranks uint8 [rows, periods] of whole tiles of patterns."""
         tiles, ranks, at = self.shaped(source, rows // TILE_ROWS, count, -1), "", 0
-        for plane in rank_planes(patterns):
-            size = plane.words * plane.rows * WORD_BYTES
-            cut = self.shaped(self.cut(tiles, at, at + size, 2), -1, count, plane.words, plane.rows, WORD_BYTES)
+        for run in rank_bits(patterns):
+            size = run.words * run.rows * WORD_BYTES
+            cut = self.shaped(self.cut(tiles, at, at + size, 2), -1, count, run.words, run.rows, WORD_BYTES)
             words = self.shaped(
-                self.op("Transpose", cut, perm=[0, 3, 1, 2, 4]), -1, 1, plane.rows, count, plane.words, 1, WORD_BYTES
+                self.op("Transpose", cut, perm=[0, 3, 1, 2, 4]), -1, 1, run.rows, count, run.words, 1, WORD_BYTES
             )
-            part = self.shaped(self.bits(words, plane.shifts, int(plane.mask)), rows, -1)
-            moved = self.op("BitShift", part, self.constant(np.array(plane.first, np.uint8)), direction="LEFT")
+            part = self.shaped(self.bits(words, run.shifts, int(run.mask)), rows, -1)
+            moved = self.op("BitShift", part, self.constant(np.array(run.first, np.uint8)), direction="LEFT")
             ranks = self.op("BitwiseOr", ranks, moved) if ranks else moved
             at += size
         return ranks
@@ -166,7 +166,7 @@ class _Body:
 
     def weight(self, a: Attributes, names: Mapping[str, str]) -> str:
         """The matrix float32 [N, K]."""
-        low, high = PLANE_BITS[a["bits"]]
+        low, high = CODE_BITS[a["bits"]]
         codes = self.codes(names["codes"], a, low)
         if high:
             above = self.codes(names["high"], a, high)

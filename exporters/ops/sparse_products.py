@@ -14,15 +14,15 @@ from exporters.formats.sparse_tiles import out_of_tiles
 from exporters.ops.activations import rounded_activations
 
 
-def _decoded(planes: dict[str, Array], K: int, N: int, group: int, bits: int, pattern: tuple[int, int, int],
+def _decoded(packed: dict[str, Array], K: int, N: int, group: int, bits: int, pattern: tuple[int, int, int],
              float4: bool, tile: int) -> Tensor:  # fmt: skip
     values = Float4Format(group) if float4 else IntegerFormat(bits, group, True)
     kept, period, pattern_rows = pattern
     if kept == period:
-        return torch.from_numpy(values.decode(Encoded(values.name, (N, K), planes)))
+        return torch.from_numpy(values.decode(Encoded(values.name, (N, K), packed)))
     fmt = NmFormat(kept, period, values, pattern_rows)
-    planes = out_of_tiles(fmt, planes) if tile else planes
-    return torch.from_numpy(fmt.decode(Encoded(fmt.name, (N, K), planes)))
+    packed = out_of_tiles(fmt, packed) if tile else packed
+    return torch.from_numpy(fmt.decode(Encoded(fmt.name, (N, K), packed)))
 
 
 @torch.library.custom_op("slmc::sparse_linear", mutates_args=())
@@ -31,10 +31,10 @@ def sparse_linear(
     group: int, kept: int, period: int, pattern_rows: int, float4: int, activation_bits: int,
     tile: int,
 ) -> Tensor:  # fmt: skip
-    """y[..., n] = sum_k x[..., k] w[n, k] with w from sparse planes (see exporters.ops.signatures); x [..., K]."""
+    """y[..., n] = sum_k x[..., k] w[n, k] with w from sparse tensors (see exporters.ops.signatures); x [..., K]."""
     named = {"codes": codes, "scales": scales, "high": high, "patterns": patterns}
-    planes: dict[str, Array] = {n: plane.numpy() for n, plane in named.items() if plane is not None}
-    weight = _decoded(planes, K, N, group, bits, (kept, period, pattern_rows), bool(float4), tile)
+    packed: dict[str, Array] = {n: tensor.numpy() for n, tensor in named.items() if tensor is not None}
+    weight = _decoded(packed, K, N, group, bits, (kept, period, pattern_rows), bool(float4), tile)
     seen = rounded_activations(x, group) if activation_bits == 8 else x
     return functional.linear(seen, weight.to(x.dtype))
 

@@ -262,7 +262,7 @@ def test_weights_lie_where_they_can_be_mapped(tiny):
     assert end == tiny.exported.data_bytes
 
 
-def test_planes_are_in_the_file_as_packed(tiny):
+def test_packed_tensors_are_in_the_file_as_packed(tiny):
     data = (tiny.folder / "model.onnx.data").read_bytes()
     model = onnx.load(tiny.folder / "model.onnx", load_external_data=False)
     stored = {t.name: data[int(e["offset"]) :][: int(e["length"])] for t, e in external(model)}

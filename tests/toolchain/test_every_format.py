@@ -82,8 +82,8 @@ def _read(kind: type[Format], name: str) -> Format | None:
 @walk
 def test_size_law_and_round_trip(name: str) -> None:
     fmt, encoded = stored(name)
-    assert {n: (p.shape, p.dtype) for n, p in encoded.planes.items()} == {
-        n: (p.shape, p.dtype) for n, p in fmt.planes_for(SIZE, SIZE).items()
+    assert {n: (p.shape, p.dtype) for n, p in encoded.packed.items()} == {
+        n: (p.shape, p.dtype) for n, p in fmt.layout_for(SIZE, SIZE).items()
     }
     assert encoded.nbytes == bytes_for(fmt, SIZE, SIZE) and fmt.takes(SIZE, SIZE)
     decoded = fmt.decode(encoded)

@@ -128,7 +128,7 @@ def deliver(
 
 
 def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Recipe) -> nn.Module:
-    """The model with every layer replaced by a module over its stored planes; vectors are shared with the original."""
+    """The model with every layer replaced by a module over its stored tensors; vectors are shared with the original."""
     module = sharing_copy(model.module)
     for layer in model.tree.layers:
         bits = ACTIVATION_BITS[recipe[layer.path].activations]

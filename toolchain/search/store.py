@@ -47,7 +47,7 @@ class LayerStore:
 
     def _write(self, file: Path, encoded: Encoded) -> Encoded:
         with whole_file(file) as out:
-            arrays: dict[str, Any] = {f"plane.{n}": p for n, p in encoded.planes.items()}
+            arrays: dict[str, Any] = {f"plane.{n}": p for n, p in encoded.packed.items()}
             np.savez(out, shape=np.array(encoded.shape), exponent=np.array(encoded.exponent), **arrays)
         return encoded
 
@@ -57,14 +57,14 @@ def _read(file: Path, fmt: str) -> Encoded | None:
         return None
     try:
         with np.load(file) as stored:
-            planes = {n.removeprefix("plane."): stored[n] for n in stored.files if n.startswith("plane.")}
+            packed = {n.removeprefix("plane."): stored[n] for n in stored.files if n.startswith("plane.")}
             rows, cols = (int(n) for n in stored["shape"])
             exponent = int(stored["exponent"])
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):
         return None
-    wanted = {n: (p.shape, p.dtype) for n, p in format_named(fmt).planes_for(rows, cols).items()}
-    whole = {n: (p.shape, p.dtype) for n, p in planes.items()} == wanted
-    return Encoded(fmt, (rows, cols), planes, exponent) if whole else None
+    wanted = {n: (p.shape, p.dtype) for n, p in format_named(fmt).layout_for(rows, cols).items()}
+    whole = {n: (p.shape, p.dtype) for n, p in packed.items()} == wanted
+    return Encoded(fmt, (rows, cols), packed, exponent) if whole else None
 
 
 def recipe_key(recipe: Recipe) -> str:

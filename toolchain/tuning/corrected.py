@@ -30,7 +30,7 @@ class CorrectedWeight(WeightParametrization):
         self.shift = shift_of(encoded)
         self.power = 0.5 if fmt.rank else 1.0
         moved = 2.0 ** ((encoded.exponent - self.shift) * self.power)
-        learned = [torch.from_numpy(encoded.planes[name]).float() * moved for name in fmt.planes]
+        learned = [torch.from_numpy(encoded.packed[name]).float() * moved for name in fmt.corrections]
         self.correction = nn.ParameterList(learned)
         self.scales = nn.ParameterList([*self.integers.scales, *self.correction])
 
@@ -44,9 +44,9 @@ class CorrectedWeight(WeightParametrization):
     def stored(self) -> Encoded:
         exponent = exponent_of(self().numpy())
         moved = 2.0 ** ((self.shift - exponent) * self.power)
-        learned = {n: p.numpy() * moved for n, p in zip(self.fmt.planes, self.correction, strict=True)}
-        planes = {n: half(p) if self.fmt.rank else p.astype("float32") for n, p in learned.items()}
-        return self.fmt.settled(self.fmt.store(self.integers.normalised(exponent), planes), exponent)
+        learned = {n: p.numpy() * moved for n, p in zip(self.fmt.corrections, self.correction, strict=True)}
+        packed = {n: half(p) if self.fmt.rank else p.astype("float32") for n, p in learned.items()}
+        return self.fmt.settled(self.fmt.store(self.integers.normalised(exponent), packed), exponent)
 
 
 def parametrization_for(encoded: Encoded, weight: Tensor) -> WeightParametrization:

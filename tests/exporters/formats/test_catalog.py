@@ -6,12 +6,12 @@ import pytest
 
 from exporters.artifact.errors import SlmcError
 from exporters.formats.catalog import FIXED, SEARCHED, SEARCHED_SPARSE, format_named, formats_matching
-from exporters.formats.integer import GROUPS, PLANE_BITS
+from exporters.formats.integer import CODE_BITS, GROUPS
 
 ALL_NAMES = [f.name for f in FIXED] + [
     f"{kind}{bits}{group}"
     for kind in ("int", "uint")
-    for bits in PLANE_BITS
+    for bits in CODE_BITS
     for group in ("", *(f"-g{size}" for size in GROUPS))
 ]
 

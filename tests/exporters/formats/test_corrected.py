@@ -42,7 +42,7 @@ def test_a_matrix_near_a_diagonal_by_hand():
     weight = np.array([[2, -0.25, 0.125], [-0.25, 2, -0.125], [0, 0.125, -2]], np.float32)
     fmt = format_named("diag+int2")
     encoded = fmt.encode(weight)
-    assert encoded.planes["diagonal"].tolist() == [2, 2, -2]
+    assert encoded.packed["diagonal"].tolist() == [2, 2, -2]
     assert fmt.decode(encoded).tolist() == [[2, -0.25, 0.125], [-0.25, 2, -0.125], [0, 0.125, -2]]
     assert np.abs(format_named("int2").decode(format_named("int2").encode(weight)) - weight).max() >= 0.25
 
@@ -50,8 +50,8 @@ def test_a_matrix_near_a_diagonal_by_hand():
 def test_low_rank_is_the_best_of_its_rank():
     """Eckart and Young: what a product of rank 2 leaves is the third and later singular values."""
     error = np.random.default_rng(0).standard_normal((12, 9)).astype(np.float32)
-    planes = thin(error, 2)
-    left = np.linalg.norm(error - planes["left"].astype(np.float32) @ planes["right"].astype(np.float32))
+    packed = thin(error, 2)
+    left = np.linalg.norm(error - packed["left"].astype(np.float32) @ packed["right"].astype(np.float32))
     rest = np.linalg.svd(error, compute_uv=False)[2:]
     assert left == pytest.approx(np.sqrt((rest**2).sum()), rel=1e-3)
 
@@ -60,8 +60,8 @@ def test_integers_and_correction_add_up():
     weight = np.random.default_rng(1).standard_normal((40, 70)).astype(np.float32)
     fmt = format_named("lr3+int3-g32")
     encoded = fmt.encode(weight)
-    assert {n: (p.shape, p.dtype) for n, p in encoded.planes.items()} == {
-        n: (p.shape, p.dtype) for n, p in fmt.planes_for(40, 70).items()
+    assert {n: (p.shape, p.dtype) for n, p in encoded.packed.items()} == {
+        n: (p.shape, p.dtype) for n, p in fmt.layout_for(40, 70).items()
     }
     plain = fmt.values.decode(fmt.integers(encoded))
     assert np.array_equal(fmt.decode(encoded), plain + fmt.beside(encoded))
@@ -72,7 +72,7 @@ def test_integers_and_correction_add_up():
 def test_shapes_that_have_no_such_correction(name, shape):
     fmt = format_named(name)
     assert not fmt.takes(*shape)
-    for action in (lambda: fmt.planes_for(*shape), lambda: fmt.encode(np.zeros(shape, np.float32))):
+    for action in (lambda: fmt.layout_for(*shape), lambda: fmt.encode(np.zeros(shape, np.float32))):
         with pytest.raises(SlmcError, match=rf"the matrix is {shape[0]} x {shape[1]}; it needs "):
             action()
 

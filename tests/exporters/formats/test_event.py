@@ -26,7 +26,7 @@ def test_one_input_by_hand():
     A weight of -8 is code 0 of its row's covering grid, 0 is code 8; places of padding hold 0.
     """
     weight = np.array([[0], [0], [-8], [0], [0]], np.float32)
-    codes = event("int4").encode(weight).planes["codes"]
+    codes = event("int4").encode(weight).packed["codes"]
     assert codes.tolist() == [[0x88, 0, 0, 0, 0x08, 0, 0, 0, 0x00, 0, 0, 0, 0x08, 0, 0, 0]]
 
 
@@ -59,12 +59,12 @@ def test_there_and_back(name, shape):
     back = fmt.to_dense(encoded)
     assert encoded.format == f"event/{name}" and back.format == name
     assert encoded.nbytes == bytes_for(fmt, *shape)
-    assert {n: (p.shape, p.dtype) for n, p in encoded.planes.items()} == {
-        n: (p.shape, p.dtype) for n, p in fmt.planes_for(*shape).items()
+    assert {n: (p.shape, p.dtype) for n, p in encoded.packed.items()} == {
+        n: (p.shape, p.dtype) for n, p in fmt.layout_for(*shape).items()
     }
-    assert back.planes.keys() == dense.planes.keys()
-    for plane, values in dense.planes.items():
-        np.testing.assert_array_equal(back.planes[plane], values)
+    assert back.packed.keys() == dense.packed.keys()
+    for tensor, values in dense.packed.items():
+        np.testing.assert_array_equal(back.packed[tensor], values)
     np.testing.assert_array_equal(fmt.decode(encoded), fmt.dense.decode(dense))
 
 

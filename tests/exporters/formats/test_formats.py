@@ -9,7 +9,7 @@ import pytest
 
 from exporters.formats.base import Encoded, Format, bytes_for
 from exporters.formats.catalog import FIXED, SEARCHED, format_named
-from exporters.formats.integer import PLANE_BITS, IntegerFormat
+from exporters.formats.integer import CODE_BITS, IntegerFormat
 from exporters.formats.parts import Grid
 
 NAMED = ("int2", "int3", "int4", "int5", "int6", "int8", "int4-g16", "int8-g32", "int2-g256", "uint2", "uint3-g16",
@@ -34,11 +34,11 @@ def random_weight(name: str, shape: tuple[int, int]) -> np.ndarray:
 
 def codes_of(fmt: IntegerFormat, encoded: Encoded) -> np.ndarray:
     """Codes [rows, groups, group], padding included, unpacked bit by bit."""
-    low, high = PLANE_BITS[fmt.bits]
+    low, high = CODE_BITS[fmt.bits]
     code = 0
-    for plane, bits, shift in (("codes", low, 0), ("high", high, low)):
+    for tensor, bits, shift in (("codes", low, 0), ("high", high, low)):
         if bits:
-            stream = np.unpackbits(encoded.planes[plane], axis=-1, bitorder="little")
+            stream = np.unpackbits(encoded.packed[tensor], axis=-1, bitorder="little")
             places = stream.reshape(*stream.shape[:-1], -1, bits).astype(np.int64)
             code = code + ((places << np.arange(bits)).sum(-1) << shift)
     return code
@@ -46,8 +46,8 @@ def codes_of(fmt: IntegerFormat, encoded: Encoded) -> np.ndarray:
 
 def grid_of(fmt: IntegerFormat, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
     """Scale and zero of every weight, float64 [rows, groups * group]."""
-    scales = encoded.planes["scales"].astype(np.float64) * 2.0**encoded.exponent
-    zeros = encoded.planes["zeros"] if "zeros" in encoded.planes else np.full(scales.shape, 2 ** (fmt.bits - 1))
+    scales = encoded.packed["scales"].astype(np.float64) * 2.0**encoded.exponent
+    zeros = encoded.packed["zeros"] if "zeros" in encoded.packed else np.full(scales.shape, 2 ** (fmt.bits - 1))
     size = fmt.group_size(encoded.shape[1])
     return np.repeat(scales, size, 1), np.repeat(zeros.astype(np.float64), size, 1)
 
@@ -57,9 +57,9 @@ def grid_of(fmt: IntegerFormat, encoded: Encoded) -> tuple[np.ndarray, np.ndarra
 def test_size_law_is_what_is_written(name, shape):
     fmt, weight = FORMATS[name], random_weight(name, shape)
     encoded = fmt.encode(weight)
-    law = fmt.planes_for(*shape)
-    assert {n: (p.shape, p.dtype) for n, p in encoded.planes.items()} == {n: (p.shape, p.dtype) for n, p in law.items()}
-    written = sum(len(plane.tobytes()) for plane in encoded.planes.values())
+    law = fmt.layout_for(*shape)
+    assert {n: (p.shape, p.dtype) for n, p in encoded.packed.items()} == {n: (p.shape, p.dtype) for n, p in law.items()}
+    written = sum(len(tensor.tobytes()) for tensor in encoded.packed.values())
     assert written == encoded.nbytes == bytes_for(fmt, *shape) == sum(p.nbytes for p in law.values())
     assert encoded.format == name and encoded.shape == shape
 
@@ -79,8 +79,8 @@ def test_encoding_twice_changes_nothing(name, shape):
     fmt = FORMATS[name]
     first = fmt.encode(random_weight(name, shape))
     second = fmt.encode(fmt.decode(first))
-    for plane in first.planes:
-        np.testing.assert_array_equal(second.planes[plane], first.planes[plane])
+    for tensor in first.packed:
+        np.testing.assert_array_equal(second.packed[tensor], first.packed[tensor])
 
 
 @walk_integers
@@ -88,11 +88,11 @@ def test_encoding_twice_changes_nothing(name, shape):
 def test_codes_on_the_same_grid_stay(name, shape):
     fmt = INTEGERS[name]
     encoded = fmt.encode(random_weight(name, shape))
-    zeros = encoded.planes["zeros"].astype(np.float32) if "zeros" in encoded.planes else None
-    grid = Grid(encoded.planes["scales"].astype(np.float32), zeros)
+    zeros = encoded.packed["zeros"].astype(np.float32) if "zeros" in encoded.packed else None
+    grid = Grid(encoded.packed["scales"].astype(np.float32), zeros)
     again = fmt.store(fmt.codes(fmt.values_of(encoded), grid), grid)
-    for plane in encoded.planes:
-        np.testing.assert_array_equal(again.planes[plane], encoded.planes[plane])
+    for tensor in encoded.packed:
+        np.testing.assert_array_equal(again.packed[tensor], encoded.packed[tensor])
 
 
 @walk_integers
@@ -152,12 +152,12 @@ def test_padding_decodes_to_zero(name, shape):
 def test_what_stands_in_the_padding_is_not_seen(name):
     fmt, shape = INTEGERS[name], (3, 21)
     encoded = fmt.encode(random_weight(name, shape))
-    planes = {n: plane.copy() for n, plane in encoded.planes.items()}
-    for plane, bits in zip(("codes", "high"), PLANE_BITS[fmt.bits], strict=True):
+    packed = {n: tensor.copy() for n, tensor in encoded.packed.items()}
+    for tensor, bits in zip(("codes", "high"), CODE_BITS[fmt.bits], strict=True):
         if bits:
-            planes[plane].reshape(3, -1)[:, -(-21 * bits // 8) :] ^= 0xFF  # from the first whole byte of padding on
-            assert (planes[plane] != encoded.planes[plane]).any()
-    np.testing.assert_array_equal(fmt.values_of(Encoded(name, shape, planes)), fmt.values_of(encoded))
+            packed[tensor].reshape(3, -1)[:, -(-21 * bits // 8) :] ^= 0xFF  # from the first whole byte of padding on
+            assert (packed[tensor] != encoded.packed[tensor]).any()
+    np.testing.assert_array_equal(fmt.values_of(Encoded(name, shape, packed)), fmt.values_of(encoded))
 
 
 @walk
@@ -185,8 +185,8 @@ def test_any_size_stays_finite(name, size, low):
         encoded = FORMATS[name].encode(weight)
         decoded = FORMATS[name].decode(encoded)
     assert np.isfinite(decoded).all()
-    for plane in encoded.planes.values():
-        assert plane.dtype == np.uint8 or np.isfinite(plane).all()
+    for tensor in encoded.packed.values():
+        assert tensor.dtype == np.uint8 or np.isfinite(tensor).all()
     if name != "sign":
         assert (np.sign(decoded) * np.sign(weight) >= 0).all()  # nothing changes its sign
         assert (np.abs(decoded) <= np.abs(weight).max() * 1.01 + SMALLEST_SCALE / 2).all()

@@ -1,4 +1,4 @@
-"""The bytes of every format, packed by hand: the contract that function bodies, kernels and MatMulNBits read."""
+"""The bytes of every format, bits_of by hand: the contract that function bodies, kernels and MatMulNBits read."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ BY_HAND = {
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_bytes_by_hand(name):
-    values, planes = BY_HAND[name]
+    values, packed = BY_HAND[name]
     weight = np.array([values], np.float32)
     encoded = format_named(name).encode(weight)
-    assert {n: plane.tobytes().hex(" ") for n, plane in encoded.planes.items()} == planes
+    assert {n: tensor.tobytes().hex(" ") for n, tensor in encoded.packed.items()} == packed
     assert encoded.format == name and encoded.shape == weight.shape
     expected = np.where(weight >= 0, 1, -1) if name == "sign" else weight
     np.testing.assert_array_equal(format_named(name).decode(encoded), expected)
@@ -81,10 +81,10 @@ def test_size_law_by_hand(name, rows, cols):
 
 
 @pytest.mark.parametrize(
-    ("bits", "codes", "packed"),
+    ("bits", "codes", "bits_of"),
     [(1, [0, 0, 0, 0, 0, 0, 0, 1], [0x80]), (2, [3, 2, 1, 0], [0x1B]), (4, [1, 2, 15, 0], [0x21, 0x0F]), (8, [7], [7])],
 )
-def test_packing_puts_the_first_code_lowest(bits, codes, packed):
+def test_packing_puts_the_first_code_lowest(bits, codes, bits_of):
     given = np.array([codes], np.uint8)
-    np.testing.assert_array_equal(pack(given, bits), np.array([packed], np.uint8))
+    np.testing.assert_array_equal(pack(given, bits), np.array([bits_of], np.uint8))
     np.testing.assert_array_equal(unpack(pack(given, bits), bits), given)

@@ -1,4 +1,4 @@
-"""Our planes of 2, 4 and 8 bits are MatMulNBits' own layout: ONNX Runtime reads them and finds the same matrix."""
+"""Our tensors of 2, 4 and 8 bits are MatMulNBits' own layout: ONNX Runtime reads them and finds the same matrix."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ def test_every_group_and_width(bits, group, K):
     rng = np.random.default_rng([bits, group, K])
     fmt = format_named(f"int{bits}-g{group}")
     encoded = fmt.encode(rng.normal(0, 1, (7, K)).astype(np.float32))
-    seen = read_by_runtime(encoded.planes["codes"], encoded.planes["scales"], K, bits, group)
+    seen = read_by_runtime(encoded.packed["codes"], encoded.packed["scales"], K, bits, group)
     np.testing.assert_array_equal(seen, fmt.decode(encoded))

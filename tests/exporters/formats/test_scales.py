@@ -15,7 +15,7 @@ WEIGHT[:, 7] = 0
 
 
 def codes(encoded: Encoded) -> dict[str, bytes]:
-    return {n: p.tobytes() for n, p in encoded.planes.items() if p.dtype == np.uint8}
+    return {n: p.tobytes() for n, p in encoded.packed.items() if p.dtype == np.uint8}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,7 +41,7 @@ def test_scales_are_normal_numbers_or_the_matrix_has_an_exponent(name: str) -> N
     fmt = format_named(name)
     for k in (-20, 20, 40):
         encoded = fmt.encode(np.ldexp(WEIGHT, k))
-        floats = [p for n, p in encoded.planes.items() if n.endswith("scales")]
+        floats = [p for n, p in encoded.packed.items() if n.endswith("scales")]
         assert all((np.abs(p) > 2.0**-14).all() and (np.abs(p) < 65504).all() for p in floats)
         assert (encoded.exponent != 0) == ((name != "fp32" and k != 20) or name == "fp16")
 
@@ -58,7 +58,7 @@ def test_zeros_change_nothing() -> None:
     assert exponent_of(weight) == 0
     weight[0] = 1
     encoded = format_named("int4-g64").encode(weight)
-    assert encoded.exponent == 0 and encoded.planes["scales"].tolist() == [[-0.125], [2.0**-14]]
+    assert encoded.exponent == 0 and encoded.packed["scales"].tolist() == [[-0.125], [2.0**-14]]
 
 
 def test_ends_of_float32() -> None:

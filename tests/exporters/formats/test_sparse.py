@@ -46,9 +46,9 @@ def test_two_of_four_by_hand():
     encoded = format_named("2:4/int4-g64").encode(np.array([[1, 7, -8, 0, 4, 0, 0.5, 1]], np.float32))
     codes = np.full(32, 0x88, np.uint8)
     codes[:4] = [0x8F, 0x80, 0x8C, 0x89]
-    assert encoded.planes["codes"].tolist() == [codes.tolist()]
-    assert encoded.planes["patterns"].tolist() == [[26] + [0] * 11]
-    assert encoded.planes["scales"].tolist() == [[1]]
+    assert encoded.packed["codes"].tolist() == [codes.tolist()]
+    assert encoded.packed["patterns"].tolist() == [[26] + [0] * 11]
+    assert encoded.packed["scales"].tolist() == [[1]]
 
 
 def test_tiles_by_hand():
@@ -62,7 +62,7 @@ def test_shared_pattern_by_hand():
     """Squares decide over both rows: columns 0 (25 + 0) and 2 (16 + 16) outweigh 1 (9 + 9) and 3 (0 + 1)."""
     fmt = nm("2:4x16/int8")
     encoded = fmt.encode(np.array([[5, 3, 4, 0], [0, -3, -4, 1]], np.float32))
-    assert encoded.planes["patterns"].shape == (1, 12)
+    assert encoded.packed["patterns"].shape == (1, 12)
     assert fmt.mask(encoded).tolist() == [[True, False, True, False]] * 2
     np.testing.assert_allclose(fmt.decode(encoded), [[5, 0, 4, 0], [0, 0, -4, 0]], atol=0.03)
 
@@ -73,8 +73,8 @@ def test_float4_by_hand():
     fmt = format_named("fp4-g16")
     encoded = fmt.encode(weight)
     assert fmt.decode(encoded).tolist() == [[12, -8, 2, 3, 4, 8, 0, 1]]
-    assert encoded.planes["scales"][0, 0] == 1
-    assert (encoded.planes["codes"][0, :8] & 15).tolist() == [7, 14, 2, 3, 4, 6, 0, 1]
+    assert encoded.packed["scales"][0, 0] == 1
+    assert (encoded.packed["codes"][0, :8] & 15).tolist() == [7, 14, 2, 3, 4, 6, 0, 1]
 
 
 def test_decomposed_by_hand():
@@ -96,9 +96,9 @@ def test_sizes_are_as_the_law_says_and_encoding_twice_changes_nothing(name):
     assert fmt.name == name
     for shape in SHAPES:
         encoded = fmt.encode(random_weight(shape))
-        law = fmt.planes_for(*shape)
-        planes = {n: (p.shape, p.dtype) for n, p in encoded.planes.items()}
-        assert planes == {n: (p.shape, p.dtype) for n, p in law.items()}
+        law = fmt.layout_for(*shape)
+        packed = {n: (p.shape, p.dtype) for n, p in encoded.packed.items()}
+        assert packed == {n: (p.shape, p.dtype) for n, p in law.items()}
         assert encoded.nbytes == bytes_for(fmt, *shape)
         decoded = fmt.decode(encoded)
         assert decoded.shape == shape and decoded.dtype == np.float32
@@ -187,7 +187,7 @@ def test_parts_of_a_decomposed_matrix_are_disjoint():
     least = np.where(outliers, np.abs(weight), np.inf).reshape(5, -1, 8).min(-1)
     most = np.where(inliers, np.abs(weight), 0).reshape(5, -1, 8).max(-1)
     assert (least >= most).all()
-    assert {n.split("_")[0] + "_" for n in encoded.planes} == {OUTLIERS, INLIERS}
+    assert {n.split("_")[0] + "_" for n in encoded.packed} == {OUTLIERS, INLIERS}
 
 
 @pytest.mark.parametrize("name", ["2:4/int4-g64", "4:8x16/fp4-g16", "1:8/int8+6:8/fp4-g16", "fp4-g32"])
@@ -215,10 +215,10 @@ def test_names_that_are_no_format_are_refused(name, message):
         format_named(name)
 
 
-def test_planes_that_a_stranger_wrote_decode_within_bounds():
+def test_packed_tensors_that_a_stranger_wrote_decode_within_bounds():
     """Fields beyond the last rank stand for the first pattern."""
     fmt = nm("2:4/int4-g64")
-    planes = {n: np.full(p.shape, 255, p.dtype) for n, p in fmt.planes_for(3, 70).items()}
-    planes["scales"] = np.ones((3, 2), np.float16)
-    decoded = fmt.decode(Encoded(fmt.name, (3, 70), planes))
+    packed = {n: np.full(p.shape, 255, p.dtype) for n, p in fmt.layout_for(3, 70).items()}
+    packed["scales"] = np.ones((3, 2), np.float16)
+    decoded = fmt.decode(Encoded(fmt.name, (3, 70), packed))
     assert decoded[:, :4].tolist() == [[7, 7, 0, 0]] * 3

@@ -19,7 +19,7 @@ def test_by_hand() -> None:
     encoded = fmt.encode(np.array([[4, 3, -3, 1, 0]], np.float32))
     scale = float(np.float16(10 / 3))
     assert fmt.decode(encoded).tolist() == [[scale, scale, -scale, 0, 0]]
-    codes = np.unpackbits(encoded.planes["codes"], bitorder="little").reshape(-1, 2) @ [1, 2]
+    codes = np.unpackbits(encoded.packed["codes"], bitorder="little").reshape(-1, 2) @ [1, 2]
     assert codes.tolist() == [3, 3, 1, 2, 2] + [2] * 11  # code 0 of two bits is never used
 
 
@@ -51,7 +51,7 @@ def test_feedback_loses_less_and_all_codes_stay_ternary() -> None:
     for method in ("nearest", "range", "gptq", "descent"):
         encoded = compress(weight, LayerConfig(fmt.name, method), hessian)
         decoded = torch.from_numpy(fmt.decode(encoded))
-        scales = np.repeat(np.abs(encoded.planes["scales"].astype(np.float32)), 32, 1)
+        scales = np.repeat(np.abs(encoded.packed["scales"].astype(np.float32)), 32, 1)
         assert set(np.unique(decoded.numpy() / scales)) <= {-1.0, 0.0, 1.0}
         error = decoded - weight
         lost[method] = float(((error @ hessian) * error).sum())

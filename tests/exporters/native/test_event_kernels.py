@@ -37,30 +37,30 @@ def isa(request):
 
 
 class Weights:
-    """A random matrix: its planes as stored, the node's attributes, and w as float64 [N, K]."""
+    """A random matrix: its packed tensors as stored, the node's attributes, and w as float64 [N, K]."""
 
     def __init__(self, N: int, K: int, name: str):
         fmt = format_named(f"event/{name}")
         assert isinstance(fmt, EventFormat)
         encoded = fmt.encode(np.random.default_rng([N, K]).standard_normal((N, K)).astype(np.float32))
-        self.planes = dict(encoded.planes)
+        self.packed = dict(encoded.packed)
         self.attributes = {"K": K, "N": N, "bits": fmt.bits, "group": fmt.dense.group_size(K)}
         self.w = fmt.decode(encoded).astype(np.float64)
 
 
 def session(weights: Weights, threads: int = 1, constant: bool = True, **changed) -> ort.InferenceSession:
-    order = [name if name == "x" or name in weights.planes else "" for name in INPUTS]
+    order = [name if name == "x" or name in weights.packed else "" for name in INPUTS]
     while not order[-1]:
         order.pop()
     node = helper.make_node("EventLinear", order, ["y"], domain=DOMAIN, **weights.attributes | changed)
-    kinds = {n: helper.np_dtype_to_tensor_dtype(a.dtype) for n, a in weights.planes.items()}
-    fed = ["x"] if constant else ["x", *weights.planes]
+    kinds = {n: helper.np_dtype_to_tensor_dtype(a.dtype) for n, a in weights.packed.items()}
+    fed = ["x"] if constant else ["x", *weights.packed]
     graph = helper.make_graph(
         [node],
         "one",
         [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), None) for n in fed],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(a, n) for n, a in weights.planes.items()] if constant else [],
+        [numpy_helper.from_array(a, n) for n, a in weights.packed.items()] if constant else [],
     )
     imports = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)]
     options = ort.SessionOptions()
@@ -97,9 +97,9 @@ def close(y: np.ndarray, x: np.ndarray, w: np.ndarray) -> None:
 def by_hand() -> Weights:
     """w = [[0.5, 0], [-1, 1.5]]: outputs 0 and 1 are the lowest nibbles of words 0 and 1; codes less 8, scale 0.5."""
     weights = Weights(2, 2, "int4-g16")
-    weights.planes["codes"][:] = 0
-    weights.planes["codes"][:, [0, 4]] = [[9, 6], [8, 11]]
-    weights.planes["scales"][:] = 0.5
+    weights.packed["codes"][:] = 0
+    weights.packed["codes"][:, [0, 4]] = [[9, 6], [8, 11]]
+    weights.packed["scales"][:] = 0.5
     return weights
 
 
@@ -147,12 +147,12 @@ def test_every_width(isa, name, kind):
 def test_spikes_are_added_exactly(isa, name):
     """Spikes of one: sums of codes are integers, whatever the order; equal scales make the result exact."""
     weights = Weights(96, 700, name)
-    weights.planes["scales"][:] = 1
+    weights.packed["scales"][:] = 1
     centre = 2 ** (weights.attributes["bits"] - 1)
     fmt = format_named(f"event/{name}")
     assert isinstance(fmt, EventFormat)
     codes = Weights(96, 700, name)
-    scales = np.repeat(codes.planes["scales"].astype(np.float64).T, weights.attributes["group"], 1)[:, :700]
+    scales = np.repeat(codes.packed["scales"].astype(np.float64).T, weights.attributes["group"], 1)[:, :700]
     w = np.rint(codes.w / scales)
     assert np.abs(w).max() <= centre
     x = (inputs("spikes", 0.6, 1, 700) != 0).astype(np.float32)
@@ -187,7 +187,7 @@ def test_a_call_leaves_nothing_behind(isa):
 def test_weights_may_come_at_run_time(isa):
     weights = Weights(40, 64, "uint3-g32")
     x = inputs("real", 0.5, 2, 64)
-    y = session(weights, constant=False).run(None, {"x": x, **weights.planes})[0]
+    y = session(weights, constant=False).run(None, {"x": x, **weights.packed})[0]
     close(y, x, weights.w)
 
 
@@ -213,14 +213,14 @@ def test_bad_attributes_are_refused(changed, message):
     refused(message, lambda: product(np.zeros((1, 64), np.float32), weights, **changed))
 
 
-def test_bad_planes_and_inputs_are_refused():
+def test_bad_packed_tensors_and_inputs_are_refused():
     for name in ("codes", "scales", "high", "zeros"):
         weights = Weights(6, 64, "uint3-g32")
-        weights.planes[name] = weights.planes[name][..., :5]
+        weights.packed[name] = weights.packed[name][..., :5]
         refused(f"'{name}' is .* expected", lambda w=weights: product(np.zeros((1, 64), np.float32), w))
     weights = Weights(6, 64, "int4-g32")
     refused("'x' is .* expected", lambda: product(np.zeros((1, 63), np.float32), weights))
-    weights.planes["high"] = np.zeros((64, 4), np.uint8)
+    weights.packed["high"] = np.zeros((64, 4), np.uint8)
     refused("'high' is for", lambda: product(np.zeros((1, 64), np.float32), weights))
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from exporters.artifact.errors import NotAvailable
 from exporters.artifact.native_library import library, library_path
-from exporters.formats.tiles import tiled_planes
+from exporters.formats.tiles import tiled_tensors
 from exporters.ops.signatures import DOMAIN
 
 try:
@@ -20,8 +20,8 @@ try:
 except NotAvailable as missing:
     pytest.skip(str(missing), allow_module_level=True)
 
-PLANE_BITS = {1: (1, 0), 2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
-BITS = tuple(PLANE_BITS)
+CODE_BITS = {1: (1, 0), 2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
+BITS = tuple(CODE_BITS)
 
 
 def levels() -> list[int]:
@@ -44,24 +44,24 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
 
 
 class Weights:
-    """A random quantised matrix: its planes as stored, and w as float64."""
+    """A random quantised matrix: its packed tensors as stored, and w as float64."""
 
     def __init__(self, rng, N: int, K: int, bits: int, group: int, zeros: bool):
         groups = -(-K // group)
         codes = rng.integers(0, 2**bits, (N, groups, group))
-        low, high = PLANE_BITS[bits]
+        low, high = CODE_BITS[bits]
         self.attributes = {"K": K, "N": N, "bits": bits, "group": group}
-        self.planes = {"codes": pack(codes & (2**low - 1), low)}
-        self.planes["scales"] = (rng.uniform(0.01, 1, (N, groups)) * rng.choice([-1, 1], (N, groups))).astype(
+        self.packed = {"codes": pack(codes & (2**low - 1), low)}
+        self.packed["scales"] = (rng.uniform(0.01, 1, (N, groups)) * rng.choice([-1, 1], (N, groups))).astype(
             np.float16
         )
         if high:
-            self.planes["high"] = pack(codes >> low, high)
+            self.packed["high"] = pack(codes >> low, high)
         offsets = np.full((N, groups), 2 ** (bits - 1))
         if zeros:
             offsets = rng.integers(0, 2**bits, (N, groups))
-            self.planes["zeros"] = offsets.astype(np.uint8)
-        grouped = (codes - offsets[..., None]) * self.planes["scales"].astype(np.float64)[..., None]
+            self.packed["zeros"] = offsets.astype(np.uint8)
+        grouped = (codes - offsets[..., None]) * self.packed["scales"].astype(np.float64)[..., None]
         self.w = grouped.reshape(N, -1)[:, :K]
 
 
@@ -125,15 +125,15 @@ EMBEDDING_INPUTS = ["tokens", *LINEAR_INPUTS[1:]]
 
 @pytest.fixture(params=[0, 16], ids=["rows", "tiles"])
 def tile(request):
-    """Runs a test once per layout of the planes."""
+    """Runs a test once per layout of the packed tensors."""
     return request.param
 
 
 def qlinear(x: np.ndarray, weights: Weights, tile: int = 0, threads: int = 1, **attributes) -> np.ndarray:
-    """With the planes in tiles, if asked for and if their groups fill whole words."""
+    """With the packed tensors in tiles, if asked for and if their groups fill whole words."""
     attributes |= weights.attributes | {"tile": tile if weights.attributes["group"] % 32 == 0 else 0}
-    planes = tiled_planes(weights.planes) if attributes["tile"] else weights.planes
-    model = session("QLinear", {"x": x}, planes, LINEAR_INPUTS, ["y"], threads, **attributes)
+    packed = tiled_tensors(weights.packed) if attributes["tile"] else weights.packed
+    model = session("QLinear", {"x": x}, packed, LINEAR_INPUTS, ["y"], threads, **attributes)
     return model.run(None, {"x": x})[0]
 
 
@@ -162,17 +162,17 @@ def test_qlinear_of_four_bits_by_hand(isa):
 
 
 def test_qlinear_of_three_bits_with_zeros_by_hand(isa):
-    """Codes 7 and 4 are 3 + 4 and 0 + 4 in the two planes; minus zero 5 they are +2 and -1."""
+    """Codes 7 and 4 are 3 + 4 and 0 + 4 in the two packed tensors; minus zero 5 they are +2 and -1."""
     codes, high = np.zeros((1, 1, 8), np.uint8), np.zeros((1, 1, 4), np.uint8)
     codes[0, 0, 0], high[0, 0, 0] = 0b0011, 0b11
-    planes = {
+    packed = {
         "codes": codes,
         "scales": np.array([[0.25]], np.float16),
         "high": high,
         "zeros": np.array([[5]], np.uint8),
     }
     x = np.array([[8, 4]], np.float32)
-    model = session("QLinear", {"x": x}, planes, LINEAR_INPUTS, ["y"], K=2, N=1, bits=3, group=32)
+    model = session("QLinear", {"x": x}, packed, LINEAR_INPUTS, ["y"], K=2, N=1, bits=3, group=32)
     assert model.run(None, {"x": x})[0].tolist() == [[8 * 0.5 - 4 * 0.25]]
 
 
@@ -192,8 +192,8 @@ def test_embeddings_by_hand():
     codes = np.array([[0b101], [0b010]], np.uint8)
     model = session("SignEmbedding", {"tokens": tokens}, {"codes": codes}, ["tokens", "codes"], ["y"], K=3, N=2)
     assert model.run(None, {"tokens": tokens})[0].tolist() == [[[-1, 1, -1], [1, -1, 1]]]
-    planes = {"codes": np.array([[[3, 0]], [[2 | 1 << 2, 0]]], np.uint8), "scales": np.array([[2], [4]], np.float16)}
-    model = session("QEmbedding", {"tokens": tokens}, planes, EMBEDDING_INPUTS, ["y"], K=2, N=2, bits=2, group=8)
+    packed = {"codes": np.array([[[3, 0]], [[2 | 1 << 2, 0]]], np.uint8), "scales": np.array([[2], [4]], np.float16)}
+    model = session("QEmbedding", {"tokens": tokens}, packed, EMBEDDING_INPUTS, ["y"], K=2, N=2, bits=2, group=8)
     assert model.run(None, {"tokens": tokens})[0].tolist() == [[[0, -4], [2, -4]]]
 
 
@@ -269,8 +269,8 @@ def test_wide_activations_keep_their_scale(isa, tile):
 def test_extreme_codes_do_not_overflow(isa, tile, bits):
     """Largest code times largest activation in every place."""
     weights = Weights(np.random.default_rng(0), 32, 512, bits, 128, False)
-    weights.planes["codes"][:] = 255
-    weights.planes["scales"][:] = 1
+    weights.packed["codes"][:] = 255
+    weights.packed["scales"][:] = 1
     weights.w[:] = 2**bits - 1 - 2 ** (bits - 1)
     x = np.full((9, 512), 3, np.float32)
     for activation_bits in (8, 32):
@@ -320,7 +320,7 @@ def test_weights_may_come_at_run_time(isa):
     rng = np.random.default_rng(0)
     weights = Weights(rng, 6, 64, 3, 32, True)
     x = rng.standard_normal((2, 64)).astype(np.float32)
-    inputs = {"x": x, **weights.planes}
+    inputs = {"x": x, **weights.packed}
     model = session("QLinear", inputs, {}, LINEAR_INPUTS, ["y"], **weights.attributes)
     close(model.run(None, inputs)[0], x, weights.w)
 
@@ -344,7 +344,7 @@ def test_qembedding(bits, zeros):
         weights = Weights(rng, N, K, bits, group, zeros)
         for tokens in (rng.integers(0, N, (1, 7)), np.zeros((1, 0), np.int64), np.array(N - 1)):
             model = session(
-                "QEmbedding", {"tokens": tokens}, weights.planes, EMBEDDING_INPUTS, ["y"], **weights.attributes
+                "QEmbedding", {"tokens": tokens}, weights.packed, EMBEDDING_INPUTS, ["y"], **weights.attributes
             )
             np.testing.assert_array_equal(model.run(None, {"tokens": tokens})[0], weights.w[tokens].astype(np.float32))
 
@@ -413,7 +413,7 @@ def test_symbolic_sizes_are_inferred():
             helper.make_tensor_value_info("v", TensorProto.FLOAT, [1, 6]),
         ],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("s", "v_out")],
-        [numpy_helper.from_array(a, n) for n, a in weights.planes.items()],
+        [numpy_helper.from_array(a, n) for n, a in weights.packed.items()],
     )
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)], ir_version=9
@@ -460,13 +460,13 @@ def test_a_missing_attribute_is_refused():
     refused("bits", lambda: qlinear(np.zeros((1, 64), np.float32), weights))
 
 
-def test_bad_planes_are_refused():
+def test_bad_packed_tensors_are_refused():
     for name in ("scales", "zeros", "high"):
         weights = Weights(np.random.default_rng(0), 6, 64, 3, 32, True)
-        weights.planes[name] = weights.planes[name][:5]
+        weights.packed[name] = weights.packed[name][:5]
         refused(f"'{name}' is .* expected", lambda w=weights: qlinear(np.zeros((1, 64), np.float32), w))
     weights = Weights(np.random.default_rng(0), 6, 64, 4, 32, False)
-    weights.planes["high"] = np.zeros((6, 2, 4), np.uint8)
+    weights.packed["high"] = np.zeros((6, 2, 4), np.uint8)
     refused("'high' is for", lambda: qlinear(np.zeros((1, 64), np.float32), weights))
 
 
@@ -483,7 +483,7 @@ def test_bad_activations_are_refused():
 def test_tokens_out_of_range_are_refused(token):
     weights = Weights(np.random.default_rng(0), 6, 64, 4, 32, False)
     tokens = np.array([[0, token]], np.int64)
-    model = session("QEmbedding", {"tokens": tokens}, weights.planes, EMBEDDING_INPUTS, ["y"], **weights.attributes)
+    model = session("QEmbedding", {"tokens": tokens}, weights.packed, EMBEDDING_INPUTS, ["y"], **weights.attributes)
     refused(f"token {token} is not in 0 .. 5", lambda: model.run(None, {"tokens": tokens}))
     signs = session(
         "SignEmbedding", {"tokens": tokens}, {"codes": np.zeros((6, 1), np.uint8)}, ["tokens", "codes"], ["y"], K=8, N=6

@@ -46,7 +46,7 @@ def isa(request):
 
 
 class Weights:
-    """A matrix as a graph holds it, in tiles where it can be: planes, attributes, and w as float64."""
+    """A matrix as a graph holds it, in tiles where it can be: packed tensors, attributes, and w as float64."""
 
     def __init__(self, name: str, N: int, K: int, tiles: bool = True):
         fmt = format_named(name)
@@ -56,7 +56,7 @@ class Weights:
         self.w = fmt.values_of(encoded).astype(np.float64)  # the exponent is a node of its own
         sparse = isinstance(fmt, NmFormat)
         tile = sparse_tile_of(fmt, N, K) if tiles and isinstance(fmt, NmFormat) else 0
-        self.planes = in_tiles(fmt, encoded.planes) if tile and isinstance(fmt, NmFormat) else dict(encoded.planes)
+        self.packed = in_tiles(fmt, encoded.packed) if tile and isinstance(fmt, NmFormat) else dict(encoded.packed)
         self.attributes = {
             "K": K, "N": N, "bits": fmt.bits, "group": fmt.group or padded_columns(K),
             "kept": fmt.kept if sparse else 8, "period": fmt.period if sparse else 8,
@@ -90,7 +90,7 @@ def opened(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
 
 
 def product(x: np.ndarray, weights: Weights, threads: int = 1, **attributes) -> np.ndarray:
-    model = session({"x": x}, weights.planes, threads, **weights.attributes, **attributes)
+    model = session({"x": x}, weights.packed, threads, **weights.attributes, **attributes)
     return model.run(None, {"x": x})[0]
 
 
@@ -121,9 +121,9 @@ def test_two_of_four_by_hand(isa, activation_bits):
     codes, patterns = np.full((1, 32), 0x88, np.uint8), np.zeros((1, 12), np.uint8)
     codes[0, :2], patterns[0, 0] = [0x89, 0x86], 4
     x = np.array([[127, 3, 50, -2]], np.float32)
-    planes = {"codes": codes, "patterns": patterns, "scales": np.array([[0.5]], np.float16)}
+    packed = {"codes": codes, "patterns": patterns, "scales": np.array([[0.5]], np.float16)}
     model = session(
-        {"x": x}, planes, K=4, N=1, bits=4, group=128, kept=2, period=4, pattern_rows=1, float4=0,
+        {"x": x}, packed, K=4, N=1, bits=4, group=128, kept=2, period=4, pattern_rows=1, float4=0,
         activation_bits=activation_bits,
     )  # fmt: skip
     assert model.run(None, {"x": x})[0].tolist() == [[3 * 0.5 + -2 * -1.0]]
@@ -154,13 +154,13 @@ def test_any_rank(isa, shape):
 @pytest.mark.parametrize("name", ["2:4/int4-g64", "4:8x16/int4-g64", "6:8/int8", "fp4-g16"])
 def test_extreme_codes_do_not_overflow(isa, name):
     weights = Weights(name, 32, 512)
-    for plane in ("codes", "high"):
-        if plane in weights.planes:
-            weights.planes[plane] = np.full_like(weights.planes[plane], 0x77 if name == "fp4-g16" else 0xFF)
-    weights.planes["scales"][:] = 1  # every sum is exact
+    for tensor in ("codes", "high"):
+        if tensor in weights.packed:
+            weights.packed[tensor] = np.full_like(weights.packed[tensor], 0x77 if name == "fp4-g16" else 0xFF)
+    weights.packed["scales"][:] = 1  # every sum is exact
     fmt = format_named(name)
-    planes = out_of_tiles(fmt, weights.planes) if weights.attributes["tile"] else weights.planes
-    weights.w = fmt.decode(Encoded(name, (32, 512), planes)).astype(np.float64)
+    packed = out_of_tiles(fmt, weights.packed) if weights.attributes["tile"] else weights.packed
+    weights.w = fmt.decode(Encoded(name, (32, 512), packed)).astype(np.float64)
     x = np.full((9, 512), 3, np.float32)
     for activation_bits in (8, 32):
         close(product(x, weights, activation_bits=activation_bits), x, weights.w)
@@ -189,19 +189,19 @@ def test_a_call_leaves_nothing_behind(isa):
 def test_weights_may_come_at_run_time(isa):
     weights = Weights("5:8/int3-g32", 6, 70)
     x = np.random.default_rng(0).standard_normal((2, 70)).astype(np.float32)
-    inputs = {"x": x, **weights.planes}
+    inputs = {"x": x, **weights.packed}
     close(session(inputs, {}, **weights.attributes).run(None, inputs)[0], x, weights.w)
 
 
 @pytest.mark.parametrize("name", ["2:4/int4-g64", "4:16/int4-g64", "4:8x16/int8", "8:16/int5"])
-def test_planes_of_any_bytes_are_read_within_bounds(isa, name):
+def test_packed_tensors_of_any_bytes_are_read_within_bounds(isa, name):
     """Fields that stand for nothing, masks with too many or too few bits: a number comes out, and no crash."""
     weights, rng = Weights(name, 19, 300), np.random.default_rng(0)
     for _ in range(4):
-        for plane in ("codes", "patterns", "high"):
-            if plane in weights.planes:
-                shape = weights.planes[plane].shape
-                weights.planes[plane] = rng.integers(0, 256, shape, dtype=np.uint8)
+        for tensor in ("codes", "patterns", "high"):
+            if tensor in weights.packed:
+                shape = weights.packed[tensor].shape
+                weights.packed[tensor] = rng.integers(0, 256, shape, dtype=np.uint8)
         for tokens in (1, 9):
             for activation_bits in (8, 32):
                 x = rng.standard_normal((tokens, 300)).astype(np.float32)
@@ -248,14 +248,14 @@ def test_tiles_are_for_matrices_that_fill_their_words(name, changed):
 def test_bad_inputs_are_refused():
     for name in ("codes", "scales", "patterns"):
         weights = Weights("2:4/int4-g64", 6, 70)
-        weights.planes[name] = weights.planes[name][:5]
+        weights.packed[name] = weights.packed[name][:5]
         refused(f"'{name}' is .* expected", lambda w=weights: product(np.zeros((1, 70), np.float32), w))
     weights = Weights("2:4/int4-g64", 6, 70)
-    weights.planes["high"] = np.zeros((6, 4), np.uint8)
+    weights.packed["high"] = np.zeros((6, 4), np.uint8)
     refused("'high' is not for this matrix", lambda: product(np.zeros((1, 70), np.float32), weights))
     weights = Weights("2:4/int4-g64", 6, 70)
     refused("'x' is .* expected", lambda: product(np.zeros((1, 71), np.float32), weights))
-    del weights.planes["patterns"]
+    del weights.packed["patterns"]
     refused("'patterns' is missing", lambda: product(np.zeros((1, 70), np.float32), weights))
     del weights.attributes["kept"]
     refused("kept", lambda: product(np.zeros((1, 70), np.float32), weights))

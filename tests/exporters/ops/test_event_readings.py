@@ -40,7 +40,7 @@ def test_sparse_inputs(reading, name, shape, activation_bits):
     x = (rng.random((1, 3, shape[1])) < 0.3) * rng.normal(0, 1, (1, 3, shape[1])).astype(np.float32) ** 2
     x[0, 1] = x[0, 1] > 0
     x = x.astype(np.float32)
-    (y,) = reading("EventLinear", {"x": x, **encoded.planes}, attributes)
+    (y,) = reading("EventLinear", {"x": x, **encoded.packed}, attributes)
     if activation_bits == 8:
         x = rounded(x, group)
     assert y.shape == (1, 3, shape[0]) and y.dtype == np.float32

@@ -1,4 +1,4 @@
-"""Biases, and tables that share the planes of a head."""
+"""Biases, and tables that share the packed tensors of a head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WEIGHT = np.random.default_rng(1).normal(0, 1, (7, 40)).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4-g32", "uint3-g64", "int6"])
-def test_a_table_holds_the_very_planes_of_the_head(name: str) -> None:
+def test_a_table_holds_the_very_packed_tensors_of_the_head(name: str) -> None:
     encoded = format_named(name).encode(WEIGHT)
     head = stored_module(encoded, "linear")
     table = shared_look_up(head, encoded)

@@ -52,13 +52,13 @@ def test_buffers_hold_what_the_size_law_says(name, kind):
     [("int4-g64", 40, 16), ("int4-g64", 15, 0), ("int3-g16", 40, 0), ("2:4/int4-g64", 40, 16),
      ("2:4/int4-g64", 15, 0), ("4:8x16/int4", 40, 16), ("2:4/int4-g32", 40, 0)],
 )  # fmt: skip
-def test_planes_lie_in_tiles_where_a_kernel_gains(name, rows, tile):
+def test_packed_tensors_lie_in_tiles_where_a_kernel_gains(name, rows, tile):
     fmt = format_named(name)
     weight = np.random.default_rng(0).normal(0, 1, (rows, K)).astype(np.float32)
     encoded = fmt.encode(weight)
     module = stored_module(encoded, "linear")
     assert module.tile == tile
-    assert torch.equal(module.codes, torch.from_numpy(encoded.planes["codes"])) == (tile == 0)
+    assert torch.equal(module.codes, torch.from_numpy(encoded.packed["codes"])) == (tile == 0)
     x = torch.randn(1, 3, K, generator=torch.Generator().manual_seed(0))
     expected = functional.linear(x, torch.from_numpy(fmt.decode(encoded)))
     torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-5)
@@ -79,19 +79,19 @@ def test_an_unknown_format_is_refused():
         stored_module(Encoded("int7", (N, K), {}), "linear")
 
 
-def test_a_module_owns_its_planes():
+def test_a_module_owns_its_packed_tensors():
     encoded = random_encoded("int4-g64")
     module = stored_module(encoded, "linear")
     before = module(torch.ones(1, K))
-    encoded.planes["codes"][:] = 0
+    encoded.packed["codes"][:] = 0
     assert torch.equal(module(torch.ones(1, K)), before)
 
 
 def integer_arguments(name: str) -> tuple[object, ...]:
     encoded, fmt = random_encoded(name), format_named(name)
-    planes = [torch.from_numpy(encoded.planes[n]) if n in encoded.planes else None
+    packed = [torch.from_numpy(encoded.packed[n]) if n in encoded.packed else None
               for n in ("codes", "scales", "high", "zeros")]  # fmt: skip
-    return *planes, K, N, fmt.bits, fmt.group_size(K)
+    return *packed, K, N, fmt.bits, fmt.group_size(K)
 
 
 @pytest.mark.parametrize("name", ["int4-g64", "int3-g32", "uint3-g64", "int8"])
@@ -107,7 +107,7 @@ def test_torch_finds_the_operators_well_made(name):
 
 def test_torch_finds_the_plain_operators_well_made():
     checks, tokens = ("test_schema", "test_faketensor"), torch.tensor([[1, 0]])
-    half, codes = torch.ones(N, K, dtype=torch.float16), torch.from_numpy(random_encoded("sign").planes["codes"])
+    half, codes = torch.ones(N, K, dtype=torch.float16), torch.from_numpy(random_encoded("sign").packed["codes"])
     torch.library.opcheck(torch.ops.slmc.half_linear.default, (torch.ones(1, 3, K), half), test_utils=checks)
     torch.library.opcheck(torch.ops.slmc.sign_embedding.default, (tokens, codes, K, N), test_utils=checks)
 

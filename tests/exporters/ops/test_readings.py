@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from exporters.formats.integer import PLANE_BITS
+from exporters.formats.integer import CODE_BITS
 from exporters.ops.functions import is_nbits
 from exporters.ops.signatures import DOMAIN, SIGNATURES
 
@@ -217,7 +217,7 @@ def test_by_hand(reading, case):
 # --- random weights of every width -----------------------------------------------------------------------------------
 
 
-def packed(codes: np.ndarray, bits: int) -> np.ndarray:
+def bits_of(codes: np.ndarray, bits: int) -> np.ndarray:
     """Codes [..., n] as bytes [..., n * bits / 8], least significant bits first."""
     places = (codes[..., None] >> np.arange(bits)) & 1
     return np.packbits(places.reshape(*codes.shape[:-1], -1).astype(np.uint8), axis=-1, bitorder="little")
@@ -225,32 +225,32 @@ def packed(codes: np.ndarray, bits: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Planes as stored, whatever stands in the padding, and the matrix float64 [N, K] that they mean."""
+    """Packed tensors as stored, whatever stands in the padding, and the matrix float64 [N, K] that they mean."""
 
-    planes: dict[str, np.ndarray]
+    packed: dict[str, np.ndarray]
     attributes: dict[str, float]
     weight: np.ndarray
 
 
 def random_matrix(N: int, K: int, bits: int, group: int, zeros: bool) -> Matrix:
     rng = np.random.default_rng([N, K, bits, group, zeros])
-    low, high = PLANE_BITS[bits]
+    low, high = CODE_BITS[bits]
     groups = -(-K // group)
     codes = rng.integers(0, 2**bits, (N, groups, group))
     scales = (rng.uniform(0.01, 1, (N, groups)) * rng.choice([-1, 1], (N, groups))).astype(np.float16)
-    planes = {"codes": packed(codes % 2**low, low), "scales": scales}
+    packed = {"codes": bits_of(codes % 2**low, low), "scales": scales}
     offsets = rng.integers(0, 2**bits, (N, groups)) if zeros else np.full((N, groups), 2 ** (bits - 1))
     if high:
-        planes["high"] = packed(codes >> low, high)
+        packed["high"] = bits_of(codes >> low, high)
     if zeros:
-        planes["zeros"] = offsets.astype(np.uint8)
+        packed["zeros"] = offsets.astype(np.uint8)
     weight = ((codes - offsets[..., None]) * scales[..., None].astype(np.float64)).reshape(N, -1)[:, :K]
-    return Matrix(planes, {"K": K, "N": N, "bits": bits, "group": group}, weight)
+    return Matrix(packed, {"K": K, "N": N, "bits": bits, "group": group}, weight)
 
 
 # (K, group): full groups, a last group in part, K smaller than a group; then one scale per row
 LAYOUTS = [(64, 32), (70, 32), (129, 64), (5, 16), (200, 128), (100, 128), (70, 96), (300, 320)]
-widths = pytest.mark.parametrize("bits", PLANE_BITS)
+widths = pytest.mark.parametrize("bits", CODE_BITS)
 with_zeros = pytest.mark.parametrize("zeros", [False, True], ids=["int", "uint"])
 layouts = pytest.mark.parametrize(("K", "group"), LAYOUTS, ids=lambda n: str(n))
 
@@ -267,7 +267,7 @@ def close(y: np.ndarray, x: np.ndarray, weight: np.ndarray) -> bool:
 def test_qlinear(reading, bits, zeros, K, group):
     matrix = random_matrix(9, K, bits, group, zeros)
     x = np.random.default_rng(K).normal(0, 1, (1, 3, K)).astype(np.float32)
-    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes | {"activation_bits": 32, "tile": 0})
+    (y,) = reading("QLinear", {"x": x, **matrix.packed}, matrix.attributes | {"activation_bits": 32, "tile": 0})
     assert y.shape == (1, 3, 9) and y.dtype == np.float32
     assert close(y, x, matrix.weight)
 
@@ -292,7 +292,7 @@ def test_qlinear_of_rounded_inputs(reading, bits, zeros, K, group):
     x = np.random.default_rng(K).normal(0, 1, (1, 3, K)).astype(np.float32)
     x[0, 1] *= 100
     x[0, 2, :16] = 0
-    (y,) = reading("QLinear", {"x": x, **matrix.planes}, matrix.attributes | {"activation_bits": 8, "tile": 0})
+    (y,) = reading("QLinear", {"x": x, **matrix.packed}, matrix.attributes | {"activation_bits": 8, "tile": 0})
     assert y.shape == (1, 3, 9) and y.dtype == np.float32
     assert close(y, rounded(x, group), matrix.weight) and not close(y, x, matrix.weight)
 
@@ -303,7 +303,7 @@ def test_qlinear_of_rounded_inputs(reading, bits, zeros, K, group):
 def test_qembedding(reading, bits, zeros, K, group):
     matrix = random_matrix(9, K, bits, group, zeros)
     tokens = np.array([[0, 8, 3, 3]])
-    (y,) = reading("QEmbedding", {"tokens": tokens, **matrix.planes}, matrix.attributes | {"tile": 0})
+    (y,) = reading("QEmbedding", {"tokens": tokens, **matrix.packed}, matrix.attributes | {"tile": 0})
     assert y.shape == (1, 4, K) and y.dtype == np.float32
     np.testing.assert_allclose(y, matrix.weight[tokens], rtol=1e-6)
 

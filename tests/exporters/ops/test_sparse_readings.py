@@ -30,25 +30,25 @@ def rounded(x: np.ndarray, group: int) -> np.ndarray:
 
 
 def case(name: str, rows: int, cols: int, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, int], np.ndarray]:
-    """Planes and attributes of a random matrix, and what it decodes to."""
+    """Packed tensors and attributes of a random matrix, and what it decodes to."""
     rng = np.random.default_rng(seed)
     fmt = format_named(name)
     encoded = fmt.encode(rng.standard_normal((rows, cols)).astype(np.float32))
     (node,) = fmt.product(encoded).terms[0].nodes
     assert node.operator == "SparseLinear"
-    return dict(node.planes), dict(node.attributes), fmt.decode(encoded).astype(np.float64)
+    return dict(node.packed), dict(node.attributes), fmt.decode(encoded).astype(np.float64)
 
 
 @pytest.mark.parametrize("activation_bits", [32, 8])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_reading_multiplies_alike(reading, name, activation_bits):
     for rows, cols in [(1, 1), (5, 70), (19, 129), (37, 640)]:
-        planes, attributes, weight = case(name, rows, cols)
+        packed, attributes, weight = case(name, rows, cols)
         rng = np.random.default_rng(1)
         for shape in [(1, 1, cols), (1, 0, cols), (11, cols), (1, 3, cols)]:
             x = rng.standard_normal(shape).astype(np.float32)
             seen = rounded(x, attributes["group"]) if activation_bits == 8 else x
-            inputs = {"x": x, **planes}
+            inputs = {"x": x, **packed}
             (y,) = reading("SparseLinear", inputs, attributes | {"activation_bits": activation_bits})
             assert y.shape == (*shape[:-1], rows) and y.dtype == np.float32
             expected = seen.astype(np.float64) @ weight.T

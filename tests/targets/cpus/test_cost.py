@@ -135,9 +135,9 @@ def test_an_unmeasured_format_is_priced_by_those_with_inputs_as_wide():
 
 
 def test_event_layouts_are_read_as_such():
-    planes = [numpy_helper.from_array(np.zeros((64, 16), np.uint8), "a.codes")]
+    packed = [numpy_helper.from_array(np.zeros((64, 16), np.uint8), "a.codes")]
     node = helper.make_node("EventLinear", ["x", "a.codes", "s"], ["y"], domain="ai.slmc", K=64, N=32, bits=4, group=32)
-    graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 32])], planes)
+    graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 32])], packed)
     (read,) = workload(graph).nodes
     assert (read.operator, read.format, read.rows, read.cols, read.layer) == (
         "EventLinear", "event/int4-g32", 32, 64, "a",

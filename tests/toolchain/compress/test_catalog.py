@@ -36,8 +36,8 @@ def test_round_trip(method: object, fmt: IntegerFormat, shape: tuple[int, int]) 
     assert encoded.format == fmt.name
     assert encoded.shape == shape
     assert encoded.nbytes == bytes_for(fmt, *shape)
-    for plane, expected in fmt.planes_for(*shape).items():
-        assert (encoded.planes[plane].shape, encoded.planes[plane].dtype) == (expected.shape, expected.dtype)
+    for tensor, expected in fmt.layout_for(*shape).items():
+        assert (encoded.packed[tensor].shape, encoded.packed[tensor].dtype) == (expected.shape, expected.dtype)
     values = decoded(encoded)
     assert values.shape == shape
     assert values.dtype == torch.float32
@@ -46,7 +46,7 @@ def test_round_trip(method: object, fmt: IntegerFormat, shape: tuple[int, int]) 
     for g in range(fmt.groups(shape[1])):
         for row in values[:, g * size : (g + 1) * size]:
             assert len(row.unique()) <= fmt.levels
-    steps = torch.from_numpy(encoded.planes["scales"].astype("float32")).abs().repeat_interleave(size, 1)
+    steps = torch.from_numpy(encoded.packed["scales"].astype("float32")).abs().repeat_interleave(size, 1)
     codes = values / steps[:, : shape[1]]
     assert torch.allclose(codes, codes.round(), atol=1e-3)
 

@@ -43,9 +43,9 @@ def test_no_other_diagonal_is_better() -> None:
     least = error(weight, encoded, h)
     for at in (0, 7, 47):
         for step in (-0.02, 0.02):
-            moved = encoded.planes["diagonal"].copy()
+            moved = encoded.packed["diagonal"].copy()
             moved[at] += step
-            other = Encoded(encoded.format, encoded.shape, {**encoded.planes, "diagonal": moved})
+            other = Encoded(encoded.format, encoded.shape, {**encoded.packed, "diagonal": moved})
             assert error(weight, other, h) > least
 
 

@@ -64,10 +64,10 @@ def slow_gptq(weight: Float64, hessian: Float64, scales: Float64, zeros: Float64
 def spread(encoded: Encoded, fmt: IntegerFormat, cols: int) -> tuple[Float64, Float64]:
     """The stored scales and zeros of every weight, [rows, cols]."""
     size = fmt.group_size(cols)
-    scales = np.repeat(encoded.planes["scales"].astype(np.float64), size, 1)[:, :cols]
+    scales = np.repeat(encoded.packed["scales"].astype(np.float64), size, 1)[:, :cols]
     zeros = np.full_like(scales, fmt.default_zero)
-    if "zeros" in encoded.planes:
-        zeros = np.repeat(encoded.planes["zeros"].astype(np.float64), size, 1)[:, :cols]
+    if "zeros" in encoded.packed:
+        zeros = np.repeat(encoded.packed["zeros"].astype(np.float64), size, 1)[:, :cols]
     return scales, zeros
 
 
@@ -110,7 +110,7 @@ def test_two_columns_by_hand() -> None:
     weight = torch.tensor([[0.4, 0.4, -2.0]])
     hessian = torch.tensor([[1.0, 0.8, 0.0], [0.8, 1.0, 0.0], [0.0, 0.0, 1e6]])
     encoded = Gptq(damping=0.0).compress(weight, IntegerFormat(2, None, True), hessian)
-    assert encoded.planes["scales"].tolist() == [[1.0]]
+    assert encoded.packed["scales"].tolist() == [[1.0]]
     assert decoded(encoded).tolist() == [[0.0, 1.0, -2.0]]
     assert decoded(Nearest().compress(weight, IntegerFormat(2, None, True), None)).tolist() == [[0.0, 0.0, -2.0]]
 

@@ -50,7 +50,7 @@ def parts(fmt: Format, encoded: Encoded) -> list[tuple[IntegerFormat | Float4For
     values = fmt.values if isinstance(fmt, NmFormat) else fmt
     assert isinstance(values, IntegerFormat | Float4Format)
     cols = encoded.shape[1]
-    scales = np.repeat(encoded.planes["scales"].astype(np.float64), values.group or cols, 1)[:, :cols]
+    scales = np.repeat(encoded.packed["scales"].astype(np.float64), values.group or cols, 1)[:, :cols]
     return [(values, scales)]
 
 

@@ -35,7 +35,7 @@ def test_nearest_int2_by_hand() -> None:
     """The largest weight is 4, so the scale is -4 / 2 and the values are 4, 2, 0, -2."""
     weight = torch.tensor([[4.0, 1.2, 0.9, -0.9, -3.5, 3.1]])
     encoded = Nearest().compress(weight, IntegerFormat(2, None, True), None)
-    assert encoded.planes["scales"].tolist() == [[-2.0]]
+    assert encoded.packed["scales"].tolist() == [[-2.0]]
     assert decoded(encoded).tolist() == [[4.0, 2.0, 0.0, 0.0, -2.0, 4.0]]
 
 
@@ -45,8 +45,8 @@ def test_nearest_int3_with_its_larger_side_below_zero_by_hand() -> None:
     encoded = Nearest().compress(weight, IntegerFormat(3, None, True), None)
     assert decoded(encoded).tolist() == [[-2.0, 1.5, 0.5, 0.0]]
     # Codes 0, 7, 5, 4: low bits 00 11 01 00 from the right, high bits 0 1 1 1, padding on code 0.
-    assert encoded.planes["codes"][0, 0, 0] == 0b00011100
-    assert encoded.planes["high"][0, 0, 0] & 0b1111 == 0b1110
+    assert encoded.packed["codes"][0, 0, 0] == 0b00011100
+    assert encoded.packed["high"][0, 0, 0] & 0b1111 == 0b1110
 
 
 def test_nearest_halves_go_to_the_even_code() -> None:
@@ -58,15 +58,15 @@ def test_nearest_halves_go_to_the_even_code() -> None:
 def test_nearest_uint2_by_hand() -> None:
     """From -1 to 5 in four steps of 2: the zero, round(1 / 2), is 0, so that -1 becomes 0 and 5 (code 2.5) 4."""
     encoded = Nearest().compress(torch.tensor([[-1.0, 5.0, 3.2, 0.9]]), IntegerFormat(2, None, False), None)
-    assert encoded.planes["scales"].tolist() == [[2.0]]
-    assert encoded.planes["zeros"].tolist() == [[0]]
+    assert encoded.packed["scales"].tolist() == [[2.0]]
+    assert encoded.packed["zeros"].tolist() == [[0]]
     assert decoded(encoded).tolist() == [[0.0, 4.0, 4.0, 0.0]]
 
 
 def test_every_group_has_its_own_scale() -> None:
     weight = torch.cat([torch.full((1, 16), 0.5), torch.full((1, 16), -8.0)], 1)
     encoded = Nearest().compress(weight, IntegerFormat(4, 16, True), None)
-    assert encoded.planes["scales"].tolist() == [[-0.0625, 1.0]]
+    assert encoded.packed["scales"].tolist() == [[-0.0625, 1.0]]
     assert torch.equal(decoded(encoded), weight)
 
 

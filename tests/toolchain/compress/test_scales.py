@@ -33,8 +33,8 @@ def test_methods_do_not_know_the_size_of_a_matrix(name: str) -> None:
         assert usual.exponent == 0, method
         for k in SHIFTS:
             scaled = compress(weight * 2.0**k, choice, hessian, entropy)
-            for plane in (n for n, p in usual.planes.items() if p.dtype == np.uint8):
-                assert np.array_equal(scaled.planes[plane], usual.planes[plane]), (method, k, plane)
+            for tensor in (n for n, p in usual.packed.items() if p.dtype == np.uint8):
+                assert np.array_equal(scaled.packed[tensor], usual.packed[tensor]), (method, k, tensor)
             wanted = np.ldexp(fmt.decode(usual), k)
             if name.startswith("lr"):
                 np.testing.assert_allclose(fmt.decode(scaled), wanted, atol=1e-6 * 2.0**k)

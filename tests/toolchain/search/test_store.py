@@ -39,10 +39,10 @@ class Maker:
 
 
 def same(one: Encoded, other: Encoded) -> bool:
-    kinds = [(e.format, e.shape, e.exponent, e.planes.keys()) for e in (one, other)]
+    kinds = [(e.format, e.shape, e.exponent, e.packed.keys()) for e in (one, other)]
     if kinds[0] != kinds[1]:
         return False
-    pairs = [(one.planes[n], other.planes[n]) for n in one.planes]
+    pairs = [(one.packed[n], other.packed[n]) for n in one.packed]
     return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 

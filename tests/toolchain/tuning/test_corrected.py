@@ -22,8 +22,8 @@ def test_before_learning_it_is_what_was_stored(name: str) -> None:
     encoded = compress(matrix(), LayerConfig(name, "range"), None)
     parametrization = parametrization_for(encoded, matrix())
     assert isinstance(parametrization, CorrectedWeight)
-    for plane, values in parametrization.stored().planes.items():
-        assert np.array_equal(values, encoded.planes[plane]), plane
+    for tensor, values in parametrization.stored().packed.items():
+        assert np.array_equal(values, encoded.packed[tensor]), tensor
     assert np.allclose(parametrization().detach().numpy(), format_named(name).decode(encoded), atol=1e-6)
 
 

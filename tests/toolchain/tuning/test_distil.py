@@ -45,8 +45,8 @@ def encoded(model: LoadedModel) -> dict[str, Encoded]:
     }
 
 
-def planes(encoded: Mapping[str, Encoded]) -> dict[str, np.ndarray]:
-    return {f"{path}.{name}": plane for path, e in encoded.items() for name, plane in e.planes.items()}
+def packed(encoded: Mapping[str, Encoded]) -> dict[str, np.ndarray]:
+    return {f"{path}.{name}": tensor for path, e in encoded.items() for name, tensor in e.packed.items()}
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     again = tune(model, encoded, ids, SCHEDULE, tmp_path / "state.pt", lambda done, _: steps.append(done))
     assert steps[0] == 26  # saved after 25
     assert again.losses == tuned.losses
-    for name, plane in planes(tuned.encoded).items():
-        assert np.array_equal(planes(again.encoded)[name], plane), name
+    for name, tensor in packed(tuned.encoded).items():
+        assert np.array_equal(packed(again.encoded)[name], tensor), name
 
 
 def test_a_damaged_checkpoint_is_not_used(
@@ -129,8 +129,8 @@ def test_the_best_on_held_out_text_is_kept(
     assert tuned.held_out[60] == min(tuned.held_out.values()) < tuned.held_out[0]
     ruined = tune(model, encoded, ids, Schedule(8, 4, 32, rate=3.0, scale_rate=0.1), tmp_path / "state.pt")
     assert min(ruined.held_out, key=lambda step: ruined.held_out[step]) == 0
-    for name, plane in planes(encoded).items():
-        assert np.array_equal(planes(ruined.encoded)[name], plane), name
+    for name, tensor in packed(encoded).items():
+        assert np.array_equal(packed(ruined.encoded)[name], tensor), name
 
 
 def test_a_text_too_short_to_learn_from(

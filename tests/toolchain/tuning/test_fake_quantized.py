@@ -28,9 +28,9 @@ def test_before_learning_it_is_what_was_stored(name: str) -> None:
     encoded = compress(weight, LayerConfig(name, "range"), None)
     rounded = FakeQuantizedWeight(encoded, weight)
     again = rounded.stored()
-    assert again.planes.keys() == encoded.planes.keys()
-    for name, plane in encoded.planes.items():
-        assert np.array_equal(again.planes[name], plane), name
+    assert again.packed.keys() == encoded.packed.keys()
+    for name, tensor in encoded.packed.items():
+        assert np.array_equal(again.packed[name], tensor), name
     assert np.allclose(rounded().detach().numpy(), fmt.decode(encoded), atol=1e-6)
 
 
@@ -78,7 +78,7 @@ def test_what_is_stored_follows_the_latent_weights() -> None:
 def test_scales_are_stored_as_float16() -> None:
     rounded = by_hand()
     rounded.scales[0].data = torch.tensor([[0.1]])
-    assert rounded.stored().planes["scales"].tolist() == [[float(np.float16(0.1))]]
+    assert rounded.stored().packed["scales"].tolist() == [[float(np.float16(0.1))]]
 
 
 def test_which_formats_can_learn() -> None:

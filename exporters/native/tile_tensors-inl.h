@@ -7,7 +7,7 @@ namespace slmc {
 namespace {
 
 // Where the planes of one tile begin, and how many of its rows are the matrix's.
-struct TilePlanes {
+struct TileTensors {
   const uint8_t* low;
   const uint8_t* high;
   const uint16_t* scales;  // [group][row]
@@ -16,7 +16,7 @@ struct TilePlanes {
   int rows;
 };
 
-inline TilePlanes tile_at(const QMatrix& m, int64_t n, float* y) {
+inline TileTensors tile_at(const QMatrix& m, int64_t n, float* y) {
   return {m.codes + n * m.row_bytes(), m.high + n * m.high_row_bytes(), m.scales + n * m.groups,
           m.zeros ? m.zeros + n * m.groups : nullptr, y + n, kTile};
 }
@@ -38,7 +38,7 @@ void interleave(const uint8_t* plane, int64_t row_bytes, int64_t n, int64_t N, u
 
 // Rows from n on that lie one after another, made a tile in this thread's memory.
 template <typename V>
-TilePlanes tile_of_rows(const QMatrix& m, int64_t n, float* y) {
+TileTensors tile_of_rows(const QMatrix& m, int64_t n, float* y) {
   const int64_t rows = m.N - n < kTile ? m.N - n : kTile, factors = m.groups * kTile;
   const int64_t low = m.row_bytes() * kTile, high = m.high_row_bytes() * kTile;
   auto* bytes = reinterpret_cast<uint8_t*>(thread_floats((low + high + 3 * factors) / 4 + 1));
