@@ -202,7 +202,7 @@ def test_the_same_tokens_come_out_everywhere(artifact: Path, manifest: Manifest,
     text = read_text(SHIPPED_TEXTS / "calibration.txt", loaded.tokenizer).head(plan.calibration_tokens)
     make = layer_maker(loaded, CalibrationStatistics(input_hessians(loaded, text.ids), {}, torch.ones(0)))
     recipe = {path: LayerConfig(e.format, e.method, e.activations) for path, e in manifest.recipe.items()}
-    stored = {path: make(path, choice) for path, choice in recipe.items()}
+    stored = {path: make(path, layer_config) for path, layer_config in recipe.items()}
     native = artifact_session(artifact, manifest.io)
     written = greedy_session(native, ids, count)
     assert len(set(written[len(ids) :])) > 3, "a text that repeats one token proves nothing"

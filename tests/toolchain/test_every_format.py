@@ -117,8 +117,8 @@ def test_parts_say_what_is_stored(name: str) -> None:
 def test_the_methods_that_can_reach_it_do(name: str, method: str) -> None:
     fmt = format_named(name)
     assert method_takes(method_for(method, fmt, linear=True), fmt) or not fmt.parts
-    choice = LayerConfig(name, method_for(method, fmt, linear=True))
-    encoded = compress(matrix(), choice, hessian(), torch.ones(SIZE))
+    config = LayerConfig(name, method_for(method, fmt, linear=True))
+    encoded = compress(matrix(), config, hessian(), torch.ones(SIZE))
     assert encoded.format == name and encoded.nbytes == bytes_for(fmt, SIZE, SIZE)
 
 

@@ -149,12 +149,12 @@ def sensitivity_command(
         calibrated = calibrate(job, Path(folder), Notifier(progress=console.progress, say=console.note))
         evaluator = evaluator_of(job, calibrated, Path(folder))
         found = sensitivities(job.problem, evaluator, lambda d, t: console.progress("sensitivity", d, t))
-    formats = list(dict.fromkeys(s.choice.format for s in found))
-    cells = {(s.layer, s.choice.format): f"{s.loss:.2g}" for s in found}
+    formats = list(dict.fromkeys(s.config.format for s in found))
+    cells = {(s.layer, s.config.format): f"{s.loss:.2g}" for s in found}
     rows = [(x.path, *(cells.get((x.path, f), "") for f in formats)) for x in job.model.tree.layers]
     console.table("expected loss in nats per token", ("layer", *formats), rows)
     if html is not None:
-        listed = [LayerLoss(s.layer, s.choice.format, s.loss, s.bytes) for s in found]
+        listed = [LayerLoss(s.layer, s.config.format, s.loss, s.bytes) for s in found]
         layers = [
             LayerRow(
                 path=x.path,
@@ -171,7 +171,13 @@ def sensitivity_command(
         ]
         write_whole(html, render_heatmap(layers, listed, job.model.name))
     document = [
-        {"layer": s.layer, "format": s.choice.format, "method": s.choice.method, "loss": s.loss, "bytes": s.bytes}
+        {
+            "layer": s.layer,
+            "format": s.config.format,
+            "method": s.config.method,
+            "loss": s.loss,
+            "bytes": s.bytes,
+        }
         for s in found
     ]
     console.result(document, f"{len(found)} layer and format pairs" + (f"; picture: {html}" if html else ""))

@@ -52,13 +52,13 @@ def manifest_of(model: LoadedModel, plan: Plan, graph: ExportedGraph, findings: 
     weights, states = recipe_bytes(plan.recipe, tree), tree.stored_state_bytes
     recipe = {}
     for layer in tree.layers:
-        choice = plan.recipe[layer.path]
-        size = bytes_for(format_named(choice.format), layer.rows, layer.cols)
-        method = f"{choice.method}+tuned" if tuned and layer.kind == "linear" else choice.method
+        config = plan.recipe[layer.path]
+        size = bytes_for(format_named(config.format), layer.rows, layer.cols)
+        method = f"{config.method}+tuned" if tuned and layer.kind == "linear" else config.method
         recipe[layer.path] = RecipeEntry(
-            format=choice.format,
+            format=config.format,
             method=method,
-            activations=choice.activations,
+            activations=config.activations,
             bytes=size,
             bits_per_weight=round(8 * size / layer.params, 4),
         )

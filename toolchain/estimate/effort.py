@@ -126,8 +126,8 @@ def _pairs(problem: Problem) -> tuple[list[tuple[Layer, LayerConfig]], list[tupl
     for layer in problem.tree.layers:
         options = problem.options[layer.path]
         screened = sparse_options(options)
-        for choice in options:
-            pairs[choice in screened].append((layer, choice))
+        for config in options:
+            pairs[config in screened].append((layer, config))
     return pairs
 
 

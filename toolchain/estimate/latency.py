@@ -155,12 +155,12 @@ def priced(problem: Problem, model: LoadedModel, target: str, threads: int, limi
     prices: dict[tuple[str, int, int, int], float] = {}
     layer_ms: dict[Key, float] = {}
     for layer in problem.tree.layers:
-        for choice in problem.options[layer.path] if layer.kind == "linear" else ():
+        for config in problem.options[layer.path] if layer.kind == "linear" else ():
             for activations, bits in ACTIVATION_BITS.items():
-                key = (choice.format, layer.rows, layer.cols, bits)
+                key = (config.format, layer.rows, layer.cols, bits)
                 if key not in prices:
                     prices[key] = predict(cpu, _alone(base, *key), threads).matrices_ms
-                layer_ms[layer.path, choice.format, activations] = prices[key]
+                layer_ms[layer.path, config.format, activations] = prices[key]
     times = Times(whole.others_ms + whole.call_ms, layer_ms)
     constraints = dataclasses.replace(problem.constraints, max_ms=limit_ms)
     return dataclasses.replace(problem, times=times, constraints=constraints)

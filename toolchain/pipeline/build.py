@@ -171,7 +171,7 @@ def _with_layouts(job: Job, model: LoadedModel, plan: Plan) -> Plan:
 
 
 def _compressed(calibrated: Calibrated, plan: Plan, reference: AnyReference) -> Compressed:
-    encoded = {path: encoded_layer(calibrated.layers, path, choice) for path, choice in plan.recipe.items()}
+    encoded = {path: encoded_layer(calibrated.layers, path, config) for path, config in plan.recipe.items()}
     return Compressed(model=calibrated.model, plan=plan, encoded=encoded, reference=reference)
 
 

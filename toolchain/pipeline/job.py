@@ -163,7 +163,7 @@ def prepare(spec: Spec) -> Job:
 def of_plan(job: Job, plan: Plan) -> Job:
     """The job that carries a plan out: its texts as the search read them, its requirements, its recipe alone."""
     constraints = Constraints(plan.requirements.max_bytes, plan.requirements.max_drop)
-    recipe = {path: (choice,) for path, choice in plan.recipe.items()}
+    recipe = {path: (config,) for path, config in plan.recipe.items()}
     return dataclasses.replace(
         job,
         calibration=job.calibration.head(plan.calibration_tokens),

@@ -37,7 +37,7 @@ def check_room(
     if limit is None or limit >= smallest:
         return
     least = sum(
-        min(problem.layer_bytes(layer, choice) for choice in options)
+        min(problem.layer_bytes(layer, config) for config in options)
         for layer, options in ((x, every_option()[x.path]) for x in problem.tree.layers)
     )
     least += problem.tree.fixed_bytes

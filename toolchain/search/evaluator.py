@@ -52,8 +52,8 @@ class ModelEvaluator:
     def evaluate(self, recipe: Recipe) -> Score:
         return self._journal.scored(recipe, self._run)
 
-    def loss(self, path: str, choice: LayerConfig) -> float:
-        encoded = self._layers.encoded(path, choice)
+    def loss(self, path: str, config: LayerConfig) -> float:
+        encoded = self._layers.encoded(path, config)
         error = torch.from_numpy(format_named(encoded.format).decode(encoded)) - self._model.weight(path)
         layer = self._layers_by_path[path]
         loss = 0.0
@@ -61,7 +61,7 @@ class ModelEvaluator:
             hessian, fisher = self._statistics.hessians[path], self._statistics.fisher[path]
             loss, fmt = expected_loss(error, hessian, fisher), format_named(encoded.format)
             group = fmt.input_group(layer.cols)
-            if choice.activations == "int8" and group is not None:
+            if config.activations == "int8" and group is not None:
                 loss += activation_loss(self._model.weight(path), hessian, fisher, group)
         looked_up = path if layer.kind != "linear" else layer.table
         if looked_up:
@@ -70,13 +70,13 @@ class ModelEvaluator:
             loss += embedding_loss(error, frequency, self._statistics.fisher[looked_up])
         return loss
 
-    def estimate(self, path: str, choice: LayerConfig) -> float:
+    def estimate(self, path: str, config: LayerConfig) -> float:
         """Of a linear layer that no tokens are looked up in."""
         weight = self._model.weight(path)
         if path not in self._importance:
             factor = inverse_factor(self._statistics.hessians[path], Gptq.damping)
             self._importance[path] = factor.diagonal().square().reciprocal()
-        fmt = format_named(choice.format)
+        fmt = format_named(config.format)
         error = torch.from_numpy(fmt.decode(fmt.encode(weight.numpy()))) - weight
         return feedback_loss(error, self._importance[path], self._statistics.fisher[path])
 
@@ -94,6 +94,6 @@ class ModelEvaluator:
 
 def layer_maker(model: LoadedModel, statistics: CalibrationStatistics) -> Callable[[str, LayerConfig], Encoded]:
     """The function that compresses one layer of a model in one choice."""
-    return lambda path, choice: compress(
-        model.weight(path), choice, statistics.hessians.get(path), statistics.entropies.get(path)
+    return lambda path, config: compress(
+        model.weight(path), config, statistics.hessians.get(path), statistics.entropies.get(path)
     )

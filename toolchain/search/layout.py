@@ -35,9 +35,9 @@ def with_layouts(recipe: Recipe, tree: ModelTree, zeros: Mapping[str, float], fi
     }
 
 
-def _twins(layer: Layer, choice: LayerConfig) -> list[Format]:
+def _twins(layer: Layer, config: LayerConfig) -> list[Format]:
     """The input-major format that holds the same matrix in no more bytes, or none."""
-    fmt = format_named(choice.format)
+    fmt = format_named(config.format)
     if not fmt.input_major:
         return []
     twin = format_named(PREFIX + fmt.name)
@@ -45,7 +45,7 @@ def _twins(layer: Layer, choice: LayerConfig) -> list[Format]:
     return [twin] if fits else []
 
 
-def encoded_layer(layers: LayerStore, path: str, choice: LayerConfig) -> Encoded:
+def encoded_layer(layers: LayerStore, path: str, config: LayerConfig) -> Encoded:
     """A layer as its choice stores it; an event layout is made of the dense codes that the search has paid for."""
-    fmt = format_named(choice.format)
-    return fmt.from_plain(layers.encoded(path, dataclasses.replace(choice, format=fmt.plain.name)))
+    fmt = format_named(config.format)
+    return fmt.from_plain(layers.encoded(path, dataclasses.replace(config, format=fmt.plain.name)))

@@ -47,7 +47,7 @@ def nearest_limits(problem: Problem, tried: Sequence[Tried]) -> str:
 def _why(problem: Problem) -> str:
     """Why more bits were not tried."""
     wide = {FP16.name, FP32.name}
-    if any(choice.format in wide for options in problem.options.values() if len(options) > 1 for choice in options):
+    if any(config.format in wide for options in problem.options.values() if len(options) > 1 for config in options):
         return ""
     if not problem.wider:
         return "fp16 and fp32 were not tried, because the formats given do not have them"

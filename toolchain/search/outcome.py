@@ -108,7 +108,7 @@ def family_results(result: SearchResult) -> tuple[FamilyResult, ...]:
 
 def _families(recipe: Recipe) -> Counter[str]:
     """Layers of every family."""
-    return Counter(family_of(choice.format) for choice in recipe.values())
+    return Counter(family_of(config.format) for config in recipe.values())
 
 
 def _beside(candidate: Candidate, dense: Sequence[Candidate]) -> float:

@@ -82,7 +82,7 @@ class PlanSource:
 def plan_of(result: SearchResult, source: PlanSource) -> Plan:
     """The plan that a finished search amounts to."""
     sensitivities = tuple(
-        LayerLoss(layer=s.layer, format=s.choice.format, loss=s.loss, bytes=s.bytes) for s in result.sensitivities
+        LayerLoss(layer=s.layer, format=s.config.format, loss=s.loss, bytes=s.bytes) for s in result.sensitivities
     )
     return Plan(
         plan_version=PLAN_VERSION, model_sha256=source.model_sha256, calibration_sha256=source.calibration_sha256,
@@ -134,16 +134,16 @@ def check_recipe(recipe: Recipe, tree: ModelTree, where: str) -> None:
     if recipe.keys() != wanted:
         odd = sorted(recipe.keys() ^ wanted)[:4]
         raise SlmcError(f"{where}: the recipe must name every layer once; missing or unknown: {', '.join(odd)}")
-    for path, choice in recipe.items():
-        fmt = format_named(choice.format)
-        method_named(choice.method)
-        if choice.activations not in ACTIVATION_BITS:
+    for path, config in recipe.items():
+        fmt = format_named(config.format)
+        method_named(config.method)
+        if config.activations not in ACTIVATION_BITS:
             allowed = ", ".join(ACTIVATION_BITS)
-            raise SlmcError(f"{where}: unknown activations {choice.activations!r}; allowed are {allowed}")
-        if choice.activations != "fp32" and fmt.input_group(1) is None:
+            raise SlmcError(f"{where}: unknown activations {config.activations!r}; allowed are {allowed}")
+        if config.activations != "fp32" and fmt.input_group(1) is None:
             raise SlmcError(
-                f"{where}: layer {path} cannot have {choice.activations} activations, because its format "
-                f"{choice.format} has no product of rounded inputs; give it fp32"
+                f"{where}: layer {path} cannot have {config.activations} activations, because its format "
+                f"{config.format} has no product of rounded inputs; give it fp32"
             )
 
 

@@ -87,11 +87,11 @@ class Evaluator(Protocol):
         """Of a total recipe, on the evaluation text; remembered."""
         ...
 
-    def loss(self, path: str, choice: LayerConfig) -> float:
+    def loss(self, path: str, config: LayerConfig) -> float:
         """Expected loss of one layer alone in a choice, nats per token."""
         ...
 
-    def estimate(self, path: str, choice: LayerConfig) -> float:
+    def estimate(self, path: str, config: LayerConfig) -> float:
         """The same without compressing it; only for comparing the options of one layer."""
         ...
 
@@ -122,8 +122,8 @@ class Problem:
         """Time per token of a recipe, where the target has measured costs."""
         return self.times.of(recipe) if self.times else None
 
-    def layer_bytes(self, layer: Layer, choice: LayerConfig) -> int:
-        return bytes_for(format_named(choice.format), layer.rows, layer.cols)
+    def layer_bytes(self, layer: Layer, config: LayerConfig) -> int:
+        return bytes_for(format_named(config.format), layer.rows, layer.cols)
 
     def bytes(self, recipe: Recipe) -> int:
         """Weights and states as stored, what no format changes included."""
@@ -149,13 +149,13 @@ def layer_options(
     for layer in tree.layers:
         if layer.path in pins:
             name, _, own = pins[layer.path].partition(METHOD_MARK)
-            options[layer.path] = (_choice(format_named(name), layer, method, own),)
+            options[layer.path] = (_config(format_named(name), layer, method, own),)
         elif layer.sign_only:
-            options[layer.path] = (_choice(SIGN, layer, method),)
+            options[layer.path] = (_config(SIGN, layer, method),)
         else:
             able = layer.kind == "linear" and not layer.table
             allowed = (f for f in formats if not f.signs_only and (able or not f.linear_only))
-            options[layer.path] = tuple(_choice(f, layer, method) for f in allowed if f.takes(layer.rows, layer.cols))
+            options[layer.path] = tuple(_config(f, layer, method) for f in allowed if f.takes(layer.rows, layer.cols))
         if not options[layer.path]:
             raise SlmcError(
                 f"no format is left for layer {layer.path}; allow one with --formats, for example {FP32.name}"
@@ -163,7 +163,7 @@ def layer_options(
     return options
 
 
-def _choice(fmt: Format, layer: Layer, method: str, own: str = "") -> LayerConfig:
+def _config(fmt: Format, layer: Layer, method: str, own: str = "") -> LayerConfig:
     """A layer in a format by the method of the whole model, or by its own, if it has one."""
     if fmt.signs_only and not layer.sign_only:
         raise SlmcError(
@@ -189,5 +189,5 @@ def _choice(fmt: Format, layer: Layer, method: str, own: str = "") -> LayerConfi
 
 def needs_entropy(problem: Problem) -> bool:
     """Whether any layer may be pruned by a method that looks at the entropy of its inputs."""
-    named = {choice.method for options in problem.options.values() for choice in options}
+    named = {config.method for options in problem.options.values() for config in options}
     return any(p.needs_entropy for p in PRUNERS if p.name in named)

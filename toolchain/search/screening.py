@@ -114,7 +114,7 @@ def _excess(costs: Sequence[Costs], name: str) -> float:
     loss = beside = 0.0
     for own in costs:
         dense = [cost for c, cost in own.items() if family_of(c.format) == DENSE]
-        for choice, (size, lost) in own.items():
-            if choice.format == name and dense:
+        for config, (size, lost) in own.items():
+            if config.format == name and dense:
                 loss, beside = loss + lost, beside + hull_at(dense, size)
     return loss / beside if beside > 0 else float("inf")

@@ -48,17 +48,17 @@ class Trace:
     candidates: dict[str, Candidate] = field(default_factory=dict)
     factor: float = 1.0
 
-    def loss(self, path: str, choice: LayerConfig) -> float:
+    def loss(self, path: str, config: LayerConfig) -> float:
         """What a layer alone is expected to cost in a choice."""
-        if (path, choice) not in self.losses:
-            self.losses[path, choice] = self.evaluator.loss(path, choice)
-        return self.losses[path, choice]
+        if (path, config) not in self.losses:
+            self.losses[path, config] = self.evaluator.loss(path, config)
+        return self.losses[path, config]
 
     def attempt(self, recipe: Recipe, tier: str, why: str) -> None:
         key = recipe_key(recipe)
         if key not in self.candidates:
             score = self.evaluator.evaluate(recipe)
-            predicted = sum(self.loss(path, choice) for path, choice in recipe.items())
+            predicted = sum(self.loss(path, config) for path, config in recipe.items())
             size, ms = self.problem.bytes(recipe), self.problem.predicted_ms(recipe)
             candidate = Candidate(
                 recipe=recipe, bytes=size, predicted=predicted, score=score, tier=tier, why=why, predicted_ms=ms
@@ -102,7 +102,7 @@ def search(
     """
     problem, screening = screened(problem, evaluator, lambda done, total: progress("screening", done, total))
     seen = sensitivities(problem, evaluator, lambda done, total: progress("sensitivity", done, total))
-    trace = Trace(problem, evaluator, {(s.layer, s.choice): s.loss for s in seen}, on_candidate)
+    trace = Trace(problem, evaluator, {(s.layer, s.config): s.loss for s in seen}, on_candidate)
     chosen: Recipe | None = None
     try:
         recipes = list(global_tier(problem))

@@ -52,10 +52,10 @@ def sensitivities(problem: Problem, evaluator: Evaluator, progress: StepProgress
     results = []
     total = sum(len(options) for options in problem.options.values())
     for layer in problem.tree.layers:
-        for choice in problem.options[layer.path]:
-            exact = layer.sign_only and format_named(choice.format).signs_only
-            loss = 0.0 if exact else evaluator.loss(layer.path, choice)
-            results.append(Sensitivity(layer.path, choice, loss, problem.layer_bytes(layer, choice)))
+        for config in problem.options[layer.path]:
+            exact = layer.sign_only and format_named(config.format).signs_only
+            loss = 0.0 if exact else evaluator.loss(layer.path, config)
+            results.append(Sensitivity(layer.path, config, loss, problem.layer_bytes(layer, config)))
             progress(len(results), total)
     return tuple(results)
 

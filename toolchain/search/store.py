@@ -33,13 +33,13 @@ class LayerStore:
         self._memory: dict[tuple[str, str, str], Encoded] = {}
         self._held_bytes = 0
 
-    def encoded(self, path: str, choice: LayerConfig) -> Encoded:
-        key = (path, choice.format, choice.method)  # activations change no weights
+    def encoded(self, path: str, config: LayerConfig) -> Encoded:
+        key = (path, config.format, config.method)  # activations change no weights
         if key in self._memory:
             return self._memory[key]
-        name = re.sub(r"[^A-Za-z0-9.-]", "_", f"{path}--{choice.format}--{choice.method}")
+        name = re.sub(r"[^A-Za-z0-9.-]", "_", f"{path}--{config.format}--{config.method}")
         file = self._folder / f"{name}.npz"
-        encoded = _read(file, choice.format) or self._write(file, self._make(path, choice))
+        encoded = _read(file, config.format) or self._write(file, self._make(path, config))
         if self._held_bytes + encoded.nbytes <= KEEP_BYTES:
             self._memory[key] = encoded
             self._held_bytes += encoded.nbytes

@@ -16,13 +16,13 @@ Losses = Mapping[tuple[str, LayerConfig], float]
 """What a layer alone is expected to cost in a choice, nats per token."""
 
 
-def uniform(problem: Problem, choice: LayerConfig) -> Recipe:
+def uniform(problem: Problem, config: LayerConfig) -> Recipe:
     """Every layer in one choice, where it has it; elsewhere the layer's own with the nearest number of bits."""
-    bits = stored_bits(format_named(choice.format))
+    bits = stored_bits(format_named(config.format))
     recipe: Recipe = {}
     for layer in problem.tree.layers:
         options = problem.options[layer.path]
-        same = [c for c in options if c.format == choice.format]
+        same = [c for c in options if c.format == config.format]
         recipe[layer.path] = (
             same[0] if same else min(options, key=lambda c: abs(stored_bits(format_named(c.format)) - bits))
         )

@@ -21,8 +21,8 @@ class Times:
     fixed_ms: float
     layer_ms: Mapping[Key, float]
 
-    def layer(self, path: str, choice: LayerConfig) -> float:
-        return self.layer_ms.get((path, choice.format, choice.activations), 0.0)
+    def layer(self, path: str, config: LayerConfig) -> float:
+        return self.layer_ms.get((path, config.format, config.activations), 0.0)
 
     def of(self, recipe: Recipe) -> float:
-        return self.fixed_ms + sum(self.layer(path, choice) for path, choice in recipe.items())
+        return self.fixed_ms + sum(self.layer(path, config) for path, config in recipe.items())

@@ -35,7 +35,7 @@ class Sensitivity:
     """Expected loss of one layer alone in one choice, nats per token, and its bytes."""
 
     layer: str
-    choice: LayerConfig
+    config: LayerConfig
     loss: float
     bytes: int
 

@@ -24,9 +24,9 @@ class Layers:
         self.model = model
         self.asked: list[tuple[str, LayerConfig]] = []
 
-    def __call__(self, path: str, choice: LayerConfig) -> Encoded:
-        self.asked.append((path, choice))
-        return compress(self.model.weight(path), choice, None)
+    def __call__(self, path: str, config: LayerConfig) -> Encoded:
+        self.asked.append((path, config))
+        return compress(self.model.weight(path), config, None)
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def test_layers_are_exchanged_and_restored(spiking: LoadedModel, layers: Layers,
     quantized = QuantizedModel(spiking, layers)
     recipe: Recipe = {"head": INT4, "blocks.0.att.key": INT2}
     quantized.apply(recipe)
-    for path, choice in recipe.items():
-        expected = torch.from_numpy(format_named(choice.format).decode(layers(path, choice)))
+    for path, config in recipe.items():
+        expected = torch.from_numpy(format_named(config.format).decode(layers(path, config)))
         assert torch.equal(quantized.module.get_parameter(f"{path}.weight"), expected)
         assert not torch.equal(expected, before[f"{path}.weight"])
     for name, parameter in spiking.module.named_parameters():

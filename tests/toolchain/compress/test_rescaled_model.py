@@ -38,11 +38,11 @@ def rescaled(model: LoadedModel, k: int) -> LoadedModel:
 
 
 def drop(model: LoadedModel, name: str, method: str) -> float:
-    def choice(kind: str) -> LayerConfig:
+    def config(kind: str) -> LayerConfig:
         fmt = format_named(name) if kind == "linear" else format_named("int8")
         return LayerConfig(fmt.name, method_for(method, fmt, linear=kind == "linear"))
 
-    recipe: Recipe = {layer.path: choice(layer.kind) for layer in model.tree.layers if not layer.table}
+    recipe: Recipe = {layer.path: config(layer.kind) for layer in model.tree.layers if not layer.table}
     quantized = QuantizedModel(model, lambda path, chosen: compress(model.weight(path), chosen, None))
     ids = torch.tensor(model.tokenizer.encode(TEXT).ids)
     return Reference(model.forward, ids).score(stream_logits(quantized.apply(recipe), ids)).relative_drop

@@ -28,11 +28,11 @@ def test_methods_do_not_know_the_size_of_a_matrix(name: str) -> None:
     weight, hessian, entropy = seen()
     fmt = format_named(name)
     for method in (m.name for m in METHODS if method_takes(m.name, fmt)):
-        choice = LayerConfig(name, method)
-        usual = compress(weight, choice, hessian, entropy)
+        config = LayerConfig(name, method)
+        usual = compress(weight, config, hessian, entropy)
         assert usual.exponent == 0, method
         for k in SHIFTS:
-            scaled = compress(weight * 2.0**k, choice, hessian, entropy)
+            scaled = compress(weight * 2.0**k, config, hessian, entropy)
             for tensor in (n for n, p in usual.packed.items() if p.dtype == np.uint8):
                 assert np.array_equal(scaled.packed[tensor], usual.packed[tensor]), (method, k, tensor)
             wanted = np.ldexp(fmt.decode(usual), k)

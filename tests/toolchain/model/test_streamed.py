@@ -135,8 +135,8 @@ def test_a_quantized_model_decodes_a_layer_for_its_product_alone(both: Pair, ali
     assert not torch.equal(back, changed[1])
 
 
-def _compressed(model: LoadedModel, path: str, choice: LayerConfig) -> object:
-    return compress(model.weight(path), choice, None)
+def _compressed(model: LoadedModel, path: str, layer_config: LayerConfig) -> object:
+    return compress(model.weight(path), layer_config, None)
 
 
 def test_gradient_and_bias_by_hand() -> None:

@@ -61,17 +61,17 @@ class FakeEvaluator:
         self.calls: list[Recipe] = []
         self.scale = 0.6
 
-    def loss(self, path: str, choice: LayerConfig) -> float:
-        fmt = format_named(choice.format)
+    def loss(self, path: str, config: LayerConfig) -> float:
+        fmt = format_named(config.format)
         if fmt.name in ("sign", "fp32"):
             return 0.0
         sensitivity = 10 ** random.Random(path).uniform(-1.5, 1)
         weights = 4.0 ** -min(fmt.bits, 11) * random.Random(path + fmt.name).uniform(0.9, 1.1)
-        return sensitivity * (weights + (self.rounding if choice.activations == "int8" else 0.0))
+        return sensitivity * (weights + (self.rounding if config.activations == "int8" else 0.0))
 
     def truth(self, recipe: Recipe) -> float:
         """Nats per token that a recipe really loses."""
-        return self.scale * sum(self.loss(path, choice) for path, choice in recipe.items())
+        return self.scale * sum(self.loss(path, config) for path, config in recipe.items())
 
     def evaluate(self, recipe: Recipe) -> Score:
         return self.journal.scored(recipe, self._run) if self.journal is not None else self._run(recipe)

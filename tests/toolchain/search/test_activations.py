@@ -20,11 +20,11 @@ def asked(problem: Any, activations: str, **limits: Any) -> Any:
 
 
 def rounded(recipe: Recipe) -> set[str]:
-    return {path for path, choice in recipe.items() if choice.activations == "int8"}
+    return {path for path, config in recipe.items() if config.activations == "int8"}
 
 
 def as_weights(recipe: Recipe) -> dict[str, tuple[str, str]]:
-    return {path: (choice.format, choice.method) for path, choice in recipe.items()}
+    return {path: (config.format, config.method) for path, config in recipe.items()}
 
 
 @pytest.mark.parametrize("limits", [{"max_bytes": 22_000}, {"max_drop": 0.05}, {"max_bytes": 25_000, "max_drop": 0.2}])

@@ -54,8 +54,8 @@ def test_a_search_that_was_misled_is_no_worse_than_one_of_dense_formats(problem:
     names = ("int8", "int4-g64", "int2-g64", "6:8/int3-g64", "4:8x16/int4-g64")
 
     class Misled(evaluator):  # type: ignore[misc]
-        def estimate(self, path: str, choice: LayerConfig) -> float:
-            return float(self.loss(path, choice))
+        def estimate(self, path: str, config: LayerConfig) -> float:
+            return float(self.loss(path, config))
 
         def kurtosis(self, path: str) -> float:
             return 3.0

@@ -68,16 +68,16 @@ def evaluator(model: LoadedModel, folder: Path, **options: Any) -> tuple[ModelEv
     return ModelEvaluator(model, statistics, TEXT, layers, Journal(folder / "journal"), **options), statistics
 
 
-def decoded(model: LoadedModel, statistics: CalibrationStatistics, path: str, choice: LayerConfig) -> Tensor:
-    encoded = layer_maker(model, statistics)(path, choice)
+def decoded(model: LoadedModel, statistics: CalibrationStatistics, path: str, config: LayerConfig) -> Tensor:
+    encoded = layer_maker(model, statistics)(path, config)
     return torch.from_numpy(format_named(encoded.format).decode(encoded))
 
 
 def test_an_evaluation_is_the_score_of_a_model_with_those_weights(model: LoadedModel, tmp_path: Path) -> None:
     made, statistics = evaluator(model, tmp_path)
     other = Bigram().eval().requires_grad_(False)
-    for path, choice in RECIPE.items():
-        other.get_parameter(f"{path}.weight").data = decoded(model, statistics, path, choice)
+    for path, config in RECIPE.items():
+        other.get_parameter(f"{path}.weight").data = decoded(model, statistics, path, config)
     expected = Reference(model.forward, TEXT).score(stream_logits(cast(Any, other), TEXT))
     assert made.evaluate(RECIPE) == expected
     assert expected.kl_mean > 0.001

@@ -57,8 +57,8 @@ def test_the_codes_of_the_search_are_rearranged(tmp_path: Path) -> None:
     fmt = format_named("int4-g64")
     made: list[LayerConfig] = []
 
-    def make(path: str, choice: LayerConfig):
-        made.append(choice)
+    def make(path: str, config: LayerConfig):
+        made.append(config)
         return fmt.encode(np.random.default_rng(0).normal(0, 1, (128, 512)).astype(np.float32))
 
     layers = LayerStore(tmp_path / "layers", make)

@@ -27,12 +27,12 @@ class Told:
     def __init__(self, fake: Any, factors: dict[str, float]) -> None:
         self.fake, self.factors, self.compressed = fake, factors, set()
 
-    def loss(self, path: str, choice: LayerConfig) -> float:
-        self.compressed.add((path, choice.format))
-        return self.fake.loss(path, choice) * self.factors.get(choice.format, 1.0)
+    def loss(self, path: str, config: LayerConfig) -> float:
+        self.compressed.add((path, config.format))
+        return self.fake.loss(path, config) * self.factors.get(config.format, 1.0)
 
-    def estimate(self, path: str, choice: LayerConfig) -> float:
-        return 2 * self.fake.loss(path, choice) * self.factors.get(choice.format, 1.0)
+    def estimate(self, path: str, config: LayerConfig) -> float:
+        return 2 * self.fake.loss(path, config) * self.factors.get(config.format, 1.0)
 
     def kurtosis(self, path: str) -> float:
         return 5.0 if path == "head" else 3.0
@@ -106,7 +106,7 @@ def test_a_search_compresses_nothing_that_was_screened_out(problem: Any, evaluat
     assert told.compressed <= {(p, c.format) for p, options in left.options.items() for c in options}
     assert {c.tier for c in result.trace} >= {"global", "module", "dense"}
     dense = [c for c in result.trace if c.tier == "dense"]
-    assert all(family_of(choice.format) == DENSE for c in dense for choice in c.recipe.values())
+    assert all(family_of(config.format) == DENSE for c in dense for config in c.recipe.values())
     tried = {c.why for c in result.trace if c.tier == "global"}
     assert tried >= {*DENSE_NAMES, "4:8x16/int4-g64", "fp4-g16"}
 
@@ -116,7 +116,7 @@ def test_sparse_formats_are_chosen_if_they_gain_and_only_then(problem: Any, eval
     factors = dict.fromkeys(SPARSE_NAMES, 100.0) | {"4:8x16/int4-g64": gain}
     fake = evaluator()
     plain = fake.loss
-    fake.loss = lambda path, choice: plain(path, choice) * factors.get(choice.format, 1.0)
+    fake.loss = lambda path, config: plain(path, config) * factors.get(config.format, 1.0)
     fake.estimate, fake.kurtosis = fake.loss, lambda path: math.nan
     result = search(mixed(problem, max_drop=0.02), fake)
     chosen = {family_of(c.format) for p, c in result.winner.recipe.items() if p != "emb"}

@@ -87,11 +87,11 @@ def test_what_comes_back_hangs_together(problem: Any, evaluator: Any, limits: di
     assert {c.tier for c in result.trace} == {"global", "block", "module"}
     for c in result.trace:
         assert c.recipe.keys() == made.options.keys()
-        assert all(choice in made.options[path] for path, choice in c.recipe.items())
+        assert all(config in made.options[path] for path, config in c.recipe.items())
         assert c.bytes == made.bytes(c.recipe)
         assert c.predicted == pytest.approx(fake.truth(c.recipe) / fake.scale)
     assert len(result.sensitivities) == 1 + 7 * 6
-    assert {(s.layer, s.choice) for s in result.sensitivities} == {
+    assert {(s.layer, s.config) for s in result.sensitivities} == {
         (path, c) for path, options in made.options.items() for c in options
     }
 
@@ -191,15 +191,15 @@ def test_everything_pinned_is_one_candidate(problem: Any, evaluator: Any) -> Non
 
 def test_only_the_formats_that_are_allowed_are_used(problem: Any, evaluator: Any) -> None:
     result = search(problem(max_drop=0.05, formats=("int4-g*", "int8")), evaluator())
-    used = {choice.format for c in result.trace for path, choice in c.recipe.items() if path != "emb"}
+    used = {config.format for c in result.trace for path, config in c.recipe.items() if path != "emb"}
     assert used == {"int4-g32", "int4-g64", "int4-g128", "int8"}
 
 
 def test_signs_cost_nothing_and_are_not_asked_about(problem: Any, evaluator: Any) -> None:
     class Asked(evaluator):  # type: ignore[misc]
-        def loss(self, path: str, choice: LayerConfig) -> float:
-            assert choice.format != "sign"
-            return float(super().loss(path, choice))
+        def loss(self, path: str, config: LayerConfig) -> float:
+            assert config.format != "sign"
+            return float(super().loss(path, config))
 
     class Plain(Asked):
         def truth(self, recipe: Recipe) -> float:

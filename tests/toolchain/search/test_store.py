@@ -32,10 +32,10 @@ class Maker:
     def __init__(self) -> None:
         self.made: list[tuple[str, LayerConfig]] = []
 
-    def __call__(self, path: str, choice: LayerConfig) -> Encoded:
-        self.made.append((path, choice))
+    def __call__(self, path: str, config: LayerConfig) -> Encoded:
+        self.made.append((path, config))
         weight = np.random.default_rng(len(path)).standard_normal((3, 70)).astype(np.float32)
-        return format_named(choice.format).encode(weight)
+        return format_named(config.format).encode(weight)
 
 
 def same(one: Encoded, other: Encoded) -> bool:
@@ -51,13 +51,13 @@ def same(one: Encoded, other: Encoded) -> bool:
 
 @pytest.mark.parametrize("name", [f.name for f in SEARCHED] + ["fp32", "sign"])
 def test_a_layer_is_made_once_and_found_by_the_next_process(tmp_path: Path, name: str) -> None:
-    choice, maker = LayerConfig(name, "gptq"), Maker()
+    config, maker = LayerConfig(name, "gptq"), Maker()
     first = LayerStore(tmp_path / "a" / "layers", maker)
-    made = first.encoded("blocks.0.att.key", choice)
-    assert first.encoded("blocks.0.att.key", choice) is made
-    found = LayerStore(tmp_path / "a" / "layers", maker).encoded("blocks.0.att.key", choice)
+    made = first.encoded("blocks.0.att.key", config)
+    assert first.encoded("blocks.0.att.key", config) is made
+    found = LayerStore(tmp_path / "a" / "layers", maker).encoded("blocks.0.att.key", config)
     assert same(found, made)
-    assert maker.made == [("blocks.0.att.key", choice)]
+    assert maker.made == [("blocks.0.att.key", config)]
 
 
 def test_paths_formats_and_methods_are_kept_apart(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_paths_formats_and_methods_are_kept_apart(tmp_path: Path) -> None:
     ]
     for _ in range(2):
         layers = LayerStore(tmp_path, maker)
-        for path, choice in keys:
-            layers.encoded(path, choice)
+        for path, config in keys:
+            layers.encoded(path, config)
     assert maker.made == keys
 
 
@@ -90,50 +90,50 @@ def truncations(size: int) -> list[int]:
 
 
 def test_a_truncated_file_is_made_again(tmp_path: Path) -> None:
-    choice, maker = LayerConfig("int4-g64", "gptq"), Maker()
-    made = LayerStore(tmp_path, maker).encoded("head", choice)
+    config, maker = LayerConfig("int4-g64", "gptq"), Maker()
+    made = LayerStore(tmp_path, maker).encoded("head", config)
     (file,) = tmp_path.iterdir()
     raw = file.read_bytes()
     for n, size in enumerate(truncations(len(raw))):
         file.write_bytes(raw[:size])
-        assert same(LayerStore(tmp_path, maker).encoded("head", choice), made)
+        assert same(LayerStore(tmp_path, maker).encoded("head", config), made)
         assert len(maker.made) == n + 2, size
         assert file.read_bytes() == raw
 
 
 def test_an_empty_file_is_made_again(tmp_path: Path) -> None:
-    choice, maker = LayerConfig("int4-g64", "gptq"), Maker()
-    LayerStore(tmp_path, maker).encoded("head", choice)
+    config, maker = LayerConfig("int4-g64", "gptq"), Maker()
+    LayerStore(tmp_path, maker).encoded("head", config)
     (file,) = tmp_path.iterdir()
     file.write_bytes(b"")
-    LayerStore(tmp_path, maker).encoded("head", choice)
+    LayerStore(tmp_path, maker).encoded("head", config)
     assert len(maker.made) == 2
 
 
 def test_a_file_with_a_damaged_header_is_made_again(tmp_path: Path) -> None:
-    choice, maker = LayerConfig("int4-g64", "gptq"), Maker()
-    LayerStore(tmp_path, maker).encoded("head", choice)
+    config, maker = LayerConfig("int4-g64", "gptq"), Maker()
+    LayerStore(tmp_path, maker).encoded("head", config)
     (file,) = tmp_path.iterdir()
     raw = bytearray(file.read_bytes())
     directory = raw.index(b"PK\x01\x02")
     raw[directory + 10] = 99  # the compression method
     file.write_bytes(bytes(raw))
-    LayerStore(tmp_path, maker).encoded("head", choice)
+    LayerStore(tmp_path, maker).encoded("head", config)
     assert len(maker.made) == 2
 
 
 @pytest.mark.parametrize("raw", [b"hello", b"PK\x03\x04" + bytes(50), bytes(1000)], ids=["text", "zip", "zeros"])
 def test_a_file_of_other_things_is_made_again(tmp_path: Path, raw: bytes) -> None:
-    choice, maker = LayerConfig("int4-g64", "gptq"), Maker()
-    made = LayerStore(tmp_path, maker).encoded("head", choice)
+    config, maker = LayerConfig("int4-g64", "gptq"), Maker()
+    made = LayerStore(tmp_path, maker).encoded("head", config)
     (file,) = tmp_path.iterdir()
     file.write_bytes(raw)
-    assert same(LayerStore(tmp_path, maker).encoded("head", choice), made)
+    assert same(LayerStore(tmp_path, maker).encoded("head", config), made)
     assert len(maker.made) == 2
 
 
 def test_a_crash_while_writing_leaves_nothing_under_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choice, maker = LayerConfig("int4-g64", "gptq"), Maker()
+    config, maker = LayerConfig("int4-g64", "gptq"), Maker()
 
     def crashing(out: Any, **arrays: Any) -> None:
         out.write(b"PK\x03\x04 half a file")
@@ -142,10 +142,10 @@ def test_a_crash_while_writing_leaves_nothing_under_the_name(tmp_path: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", crashing)
         with pytest.raises(KeyboardInterrupt):
-            LayerStore(tmp_path, maker).encoded("head", choice)
+            LayerStore(tmp_path, maker).encoded("head", config)
     assert not list(tmp_path.glob("*.npz"))
     for _ in range(2):
-        LayerStore(tmp_path, maker).encoded("head", choice)
+        LayerStore(tmp_path, maker).encoded("head", config)
     assert len(maker.made) == 2
     assert [file.suffix for file in tmp_path.iterdir()] == [".npz"]
 
