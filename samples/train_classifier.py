@@ -86,7 +86,7 @@ def starting_point(
     assert isinstance(loaded.module, SpikeGpt)
     model = SpikeGptClassifier(replace(loaded.module.config, dropout=dropout), Classes(labels))
     weights = {n: w for n, w in loaded.module.state_dict().items() if n != "head.weight"}
-    scores = torch.randn(len(labels), model.width, generator=torch.Generator().manual_seed(seed)) * 0.02
+    scores = torch.randn(len(labels), model.hidden_size, generator=torch.Generator().manual_seed(seed)) * 0.02
     model.load_state_dict(weights | {"classifier.weight": scores})
     return model.train(), loaded.tokenizer
 

@@ -69,7 +69,7 @@ def encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
 
 def initialise(model: SpikeGpt, generator: torch.Generator) -> None:
     """RWKV-4's decays and mixes; projections into the LIF neurons large enough that every neuron can fire."""
-    width, layers = model.config.width, model.config.layers
+    width, layers = model.config.hidden_size, model.config.layers
     channel = torch.arange(width) / (width - 1)
     with torch.no_grad():
         model.emb.weight.normal_(0, 0.1, generator=generator)
@@ -185,7 +185,9 @@ def save_model(model: SpikeGpt, tokenizer: Tokenizer, folder: Path) -> None:
         emb = weights["emb.weight"]
         weights["emb.weight"] = torch.where(emb >= 0, emb.clamp(min=1e-4), emb.clamp(max=-1e-4))
     save_file({n: w.to(torch.float16).contiguous() for n, w in weights.items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "spikegpt", **asdict(model.config)}, indent=2) + "\n")
+    known = {"hidden_size": "width", "intermediate_size": "hidden"}
+    config = {known.get(name, name): value for name, value in asdict(model.config).items()}
+    (folder / "config.json").write_text(json.dumps({"model_type": "spikegpt", **config}, indent=2) + "\n")
     tokenizer.save(str(folder / "tokenizer.json"))
 
 

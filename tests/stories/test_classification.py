@@ -36,7 +36,7 @@ def classifier(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     assert isinstance(loaded.module, SpikeGpt)
     model = SpikeGptClassifier(replace(loaded.module.config), Classes(LABELS)).requires_grad_(False)
     weights = {n: w for n, w in loaded.module.state_dict().items() if n != "head.weight"}
-    scores = torch.randn(2, model.width, generator=torch.Generator().manual_seed(5))
+    scores = torch.randn(2, model.hidden_size, generator=torch.Generator().manual_seed(5))
     model.load_state_dict(weights | {"classifier.weight": scores - scores.mean(1, keepdim=True)})
     folder = tmp_path_factory.mktemp("classifier") / "tiny-classes"
     save_classifier(model, loaded.tokenizer, folder)

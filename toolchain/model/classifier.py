@@ -16,7 +16,7 @@ POOLINGS = ("mean", "last", "first")
 """What a text's tokens become: their mean, or the last or first of them ([CLS] of an encoder)."""
 
 WEIGHT = "classifier.weight"
-"""The tensor that makes a checkpoint a classifier: [classes, width], as SpikeGPT's authors and Hugging Face name it."""
+"""The tensor [classes, hidden_size] of a classifier, as SpikeGPT's authors and Hugging Face name it."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,18 @@ class Classifier(nn.Module):
     whole_texts: bool = False
     """Whether a text must be read in one call, because later tokens change what earlier ones say (encoders)."""
 
-    def classify(self, classes: Classes, width: int, *, unused: str | None = None) -> None:
+    def classify(self, classes: Classes, hidden_size: int, *, unused: str | None = None) -> None:
         """Put the classes in the place of the language model's head, the module `unused`."""
         if unused is not None:
             delattr(self, unused)
-        self.classes, self.width, self.unused = classes, width, unused
-        self.classifier = nn.Linear(width, len(classes.labels), bias=classes.bias)
+        self.classes, self.hidden_size, self.unused = classes, hidden_size, unused
+        self.classifier = nn.Linear(hidden_size, len(classes.labels), bias=classes.bias)
 
     def pool_specs(self) -> list[StateSpec]:
         """What the pooling carries: the tokens so far, and their sum or the first of them."""
         if self.whole_texts or self.classes.pooling == "last":
             return []
-        return [StateSpec(f"pooled.{self.classes.pooling}", (self.width,)), StateSpec("pooled.tokens", (1,))]
+        return [StateSpec(f"pooled.{self.classes.pooling}", (self.hidden_size,)), StateSpec("pooled.tokens", (1,))]
 
     def state_specs(self) -> list[StateSpec]:
         """The model's own states, then the pooling's."""
@@ -74,7 +74,7 @@ class Classifier(nn.Module):
         return self.classifier(pooled)[:, None], [*after, *pooled_after]
 
     def _pooled(self, hidden: Tensor, state: list[Tensor], mask: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """hidden [batch, time, width] -> [batch, width], and what is carried."""
+        """hidden [batch, time, hidden_size] -> [batch, hidden_size], and what is carried."""
         if self.classes.pooling == "last":
             return hidden[:, -1], []
         counted = torch.ones_like(hidden[:, :, 0]) if mask is None else mask.to(hidden.dtype)
@@ -108,7 +108,7 @@ def classes_of(
             raise SlmcError(f"config.json describes a classifier, but the weights have no {WEIGHT}; copy it again")
         return None
     if len(shape) != 2 or shape[0] < 2:
-        raise SlmcError(f"{WEIGHT} has shape {list(shape)}, expected [classes, width] of two classes or more")
+        raise SlmcError(f"{WEIGHT} has shape {list(shape)}, expected [classes, hidden_size] of two classes or more")
     pooling = config.get("pooling", pooling)
     if pooling not in POOLINGS:
         raise SlmcError(f"config.json: pooling is {pooling!r}; allowed are {', '.join(POOLINGS)}")

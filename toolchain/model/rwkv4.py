@@ -16,7 +16,7 @@ from toolchain.model.spikegpt import EXPONENT_START, ChannelMix, SpikeGptConfig,
 from toolchain.model.tree import ModelTree, grown_tree
 
 STATES_PER_BLOCK = ("att_shift", "wkv_numerator", "wkv_denominator", "wkv_exponent", "ffn_shift")
-"""What one block carries from token to token, each [batch, width]."""
+"""What one block carries from token to token, each [batch, hidden_size]."""
 
 TABLE = OptionTable(
     {
@@ -48,14 +48,14 @@ class Block(nn.Module):
     def __init__(self, config: SpikeGptConfig, index: int) -> None:
         super().__init__()
         if index == 0:
-            self.ln0 = nn.LayerNorm(config.width)
-        self.ln1 = nn.LayerNorm(config.width)
-        self.ln2 = nn.LayerNorm(config.width)
+            self.ln0 = nn.LayerNorm(config.hidden_size)
+        self.ln1 = nn.LayerNorm(config.hidden_size)
+        self.ln2 = nn.LayerNorm(config.hidden_size)
         self.att = TimeMix(config)
         self.ffn = ChannelMix(config)
 
     def forward(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """x [batch, time, width]; the state in the order of STATES_PER_BLOCK."""
+        """x [batch, time, hidden_size]; the state in the order of STATES_PER_BLOCK."""
         if hasattr(self, "ln0"):
             x = self.ln0(x)
         drive, att_state = self.att(x, self.ln1, state[0], (state[1], state[2], state[3]))
@@ -72,21 +72,23 @@ class Rwkv4(nn.Module):
     def __init__(self, config: SpikeGptConfig) -> None:
         super().__init__()
         self.config = config
-        self.emb = nn.Embedding(config.vocabulary, config.width)
+        self.emb = nn.Embedding(config.vocabulary, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
-        self.ln_out = nn.LayerNorm(config.width)
-        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        self.ln_out = nn.LayerNorm(config.hidden_size)
+        self.head = nn.Linear(config.hidden_size, config.vocabulary, bias=False)
 
     def state_specs(self) -> list[StateSpec]:
-        """Every carried state, in order, each [width]."""
+        """Every carried state, in order, each [hidden_size]."""
         return [
-            StateSpec(f"blocks.{i}.{name}", (self.config.width,), EXPONENT_START if name == "wkv_exponent" else 0.0)
+            StateSpec(
+                f"blocks.{i}.{name}", (self.config.hidden_size,), EXPONENT_START if name == "wkv_exponent" else 0.0
+            )
             for i in range(self.config.layers)
             for name in STATES_PER_BLOCK
         ]
 
     def initial_state(self, batch: int = 1) -> list[Tensor]:
-        """The state before the first token, each [batch, width]."""
+        """The state before the first token, each [batch, hidden_size]."""
         return [torch.full((batch, *s.shape), s.fill) for s in self.state_specs()]
 
     def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -119,13 +121,13 @@ class Rwkv4Family:
         return TABLE
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
-        vocabulary, width = matrix(shapes, "emb.weight")
-        hidden, _ = matrix(shapes, "blocks.0.ffn.key.weight")
+        vocabulary, hidden_size = matrix(shapes, "emb.weight")
+        intermediate_size, _ = matrix(shapes, "blocks.0.ffn.key.weight")
         layers = count_layers(shapes, r"blocks\.([0-9]{1,6})\.")
-        sizes = {"num_hidden_layers": layers, "hidden_size": width, "attention_hidden_size": width}
-        TABLE.values(config, sizes | {"vocab_size": vocabulary, "intermediate_size": hidden})
+        sizes = {"num_hidden_layers": layers, "hidden_size": hidden_size, "attention_hidden_size": hidden_size}
+        TABLE.values(config, sizes | {"vocab_size": vocabulary, "intermediate_size": intermediate_size})
         with torch.device("meta"):
-            return Rwkv4(SpikeGptConfig(layers, width, hidden, vocabulary))
+            return Rwkv4(SpikeGptConfig(layers, hidden_size, intermediate_size, vocabulary))
 
     def tree(self, model: nn.Module) -> ModelTree:
         assert isinstance(model, Rwkv4)

@@ -20,7 +20,7 @@ from toolchain.model.tree import Layer, ModelTree
 
 STATES_PER_BLOCK = ("att_shift", "wkv_numerator", "wkv_denominator", "wkv_exponent", "att_membrane", "ffn_shift",
                     "ffn_membrane")  # fmt: skip
-"""What one block carries from token to token, each [batch, width]."""
+"""What one block carries from token to token, each [batch, hidden_size]."""
 
 EXPONENT_START = -1e38
 """Initial running maximum of the WKV exponents: smaller than every exponent that occurs."""
@@ -37,8 +37,8 @@ class SpikeGptConfig:
     """
 
     layers: int
-    width: int
-    hidden: int
+    hidden_size: int
+    intermediate_size: int
     vocabulary: int
     embed_binarize: bool = True
     rescale_every: int = 0
@@ -53,21 +53,21 @@ class TimeMix(nn.Module):
 
     def __init__(self, config: SpikeGptConfig) -> None:
         super().__init__()
-        width = config.width
-        self.time_decay = nn.Parameter(torch.zeros(width))
-        self.time_first = nn.Parameter(torch.zeros(width))
-        self.time_mix_k = nn.Parameter(torch.zeros(1, 1, width))
-        self.time_mix_v = nn.Parameter(torch.zeros(1, 1, width))
-        self.time_mix_r = nn.Parameter(torch.zeros(1, 1, width))
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.receptance = nn.Linear(width, width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        size = config.hidden_size
+        self.time_decay = nn.Parameter(torch.zeros(size))
+        self.time_first = nn.Parameter(torch.zeros(size))
+        self.time_mix_k = nn.Parameter(torch.zeros(1, 1, size))
+        self.time_mix_v = nn.Parameter(torch.zeros(1, 1, size))
+        self.time_mix_r = nn.Parameter(torch.zeros(1, 1, size))
+        self.key = nn.Linear(size, size, bias=False)
+        self.value = nn.Linear(size, size, bias=False)
+        self.receptance = nn.Linear(size, size, bias=False)
+        self.output = nn.Linear(size, size, bias=False)
 
     def forward(
         self, x: Tensor, norm: nn.LayerNorm, shift: Tensor, sums: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """x [batch, time, width], to be normed; the drive of the spikes, the shift and the three WKV states."""
+        """x [batch, time, hidden_size], to be normed; the drive of the spikes, the shift and the three WKV states."""
         mixes = (self.time_mix_k, self.time_mix_v, self.time_mix_r)
         for_k, for_v, for_r, shift = shift_mix3(x, shift, norm.weight, norm.bias, *mixes, norm.eps)
         k, v, r = (y.to(x.dtype) for y in (self.key(for_k), self.value(for_v), self.receptance(for_r)))
@@ -80,14 +80,14 @@ class ChannelMix(nn.Module):
 
     def __init__(self, config: SpikeGptConfig) -> None:
         super().__init__()
-        self.time_mix_k = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.time_mix_r = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.key = nn.Linear(config.width, config.hidden, bias=False)
-        self.receptance = nn.Linear(config.width, config.width, bias=False)
-        self.value = nn.Linear(config.hidden, config.width, bias=False)
+        self.time_mix_k = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.time_mix_r = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.key = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.receptance = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.value = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, norm: nn.LayerNorm, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [batch, time, width], to be normed; the drive of the spikes and its gate likewise, and the shift."""
+        """x [batch, time, hidden_size], to be normed; the drive of the spikes and its gate likewise, and the shift."""
         mixes = (self.time_mix_k, self.time_mix_r)
         for_k, for_r, shift = shift_mix2(x, shift, norm.weight, norm.bias, *mixes, norm.eps)
         return self.value(squared_relu(self.key(for_k))), self.receptance(for_r), shift
@@ -102,20 +102,20 @@ class Block(nn.Module):
         self.shrink = 2.0 ** -(index // config.rescale_every) if config.rescale_every else 1.0
         self.halve = bool(config.rescale_every) and (index + 1) % config.rescale_every == 0
         if index == 0:
-            self.ln0 = nn.LayerNorm(config.width)
-        self.ln1 = nn.LayerNorm(config.width)
-        self.ln2 = nn.LayerNorm(config.width)
+            self.ln0 = nn.LayerNorm(config.hidden_size)
+        self.ln1 = nn.LayerNorm(config.hidden_size)
+        self.ln2 = nn.LayerNorm(config.hidden_size)
         self.att = TimeMix(config)
         self.ffn = ChannelMix(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def driven(self, drive: Tensor, membrane: Tensor) -> Tensor:
-        """A sub-block's drive [batch, time, width] as the neurons receive it."""
+        """A sub-block's drive [batch, time, hidden_size] as the neurons receive it."""
         drive = drive.to(membrane.dtype)
         return drive * self.shrink if self.shrink != 1.0 else drive
 
     def forward(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """x [batch, time, width]; the state in the order of STATES_PER_BLOCK."""
+        """x [batch, time, hidden_size]; the state in the order of STATES_PER_BLOCK."""
         neurons = (self.config.tau, self.config.threshold, self.config.reset)
         if hasattr(self, "ln0"):
             x = self.ln0(x)
@@ -136,26 +136,28 @@ class SpikeGpt(nn.Module):
     def __init__(self, config: SpikeGptConfig) -> None:
         super().__init__()
         self.config = config
-        self.emb = nn.Embedding(config.vocabulary, config.width)
+        self.emb = nn.Embedding(config.vocabulary, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
-        self.ln_out = nn.LayerNorm(config.width)
-        self.head = nn.Linear(config.width, config.vocabulary, bias=False)
+        self.ln_out = nn.LayerNorm(config.hidden_size)
+        self.head = nn.Linear(config.hidden_size, config.vocabulary, bias=False)
 
     def state_specs(self) -> list[StateSpec]:
-        """Every carried state, in order, each [width]."""
+        """Every carried state, in order, each [hidden_size]."""
         return [
-            StateSpec(f"blocks.{i}.{name}", (self.config.width,), EXPONENT_START if name == "wkv_exponent" else 0.0)
+            StateSpec(
+                f"blocks.{i}.{name}", (self.config.hidden_size,), EXPONENT_START if name == "wkv_exponent" else 0.0
+            )
             for i in range(self.config.layers)
             for name in STATES_PER_BLOCK
         ]
 
     def initial_state(self, batch: int = 1) -> list[Tensor]:
-        """The state before the first token, each [batch, width]."""
+        """The state before the first token, each [batch, hidden_size]."""
         like = self.ln_out.weight
         return [like.new_full((batch, *s.shape), s.fill) for s in self.state_specs()]
 
     def hidden(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """tokens [batch, time] -> what a head reads, [batch, time, width], and the state after the last token."""
+        """tokens [batch, time] -> what a head reads, [batch, time, hidden_size], and the state after the last token."""
         x = self.emb(tokens)
         if self.config.embed_binarize:
             x = spike(x)
@@ -176,7 +178,7 @@ class SpikeGptClassifier(Classifier, SpikeGpt):
 
     def __init__(self, config: SpikeGptConfig, classes: Classes) -> None:
         super().__init__(config)
-        self.classify(classes, config.width, unused="head")
+        self.classify(classes, config.hidden_size, unused="head")
 
 
 _TELLTALE = ("emb.weight", "blocks.0.att.time_decay", "blocks.0.ffn.key.weight")
@@ -217,11 +219,11 @@ class SpikeGptFamily:
         Raises:
             SlmcError: the config contradicts the tensors, or holds a value of the wrong kind.
         """
-        vocabulary, width = matrix(shapes, "emb.weight")
-        hidden, _ = matrix(shapes, "blocks.0.ffn.key.weight")
+        vocabulary, hidden_size = matrix(shapes, "emb.weight")
+        intermediate_size, _ = matrix(shapes, "blocks.0.ffn.key.weight")
         layers = count_layers(shapes, r"blocks\.([0-9]{1,6})\.", "blocks")
-        sizes = {"layers": layers, "width": width, "vocabulary": vocabulary, "hidden": hidden}
-        return SpikeGptConfig(layers, width, hidden, vocabulary, **TABLE.values(config, sizes))
+        sizes = {"layers": layers, "width": hidden_size, "vocabulary": vocabulary, "hidden": intermediate_size}
+        return SpikeGptConfig(layers, hidden_size, intermediate_size, vocabulary, **TABLE.values(config, sizes))
 
     def rename(self, name: str) -> str | None:
         return without_wrappers(name)
@@ -235,7 +237,7 @@ class SpikeGptFamily:
     def tree(self, model: nn.Module) -> ModelTree:
         assert isinstance(model, SpikeGpt)
         config = model.config
-        embedding = Layer("emb", "embedding", config.vocabulary, config.width, config.embed_binarize)
+        embedding = Layer("emb", "embedding", config.vocabulary, config.hidden_size, config.embed_binarize)
         blocks = [TreeBlock("emb", (embedding,))]
         for i, block in enumerate(model.blocks):
             linears = [(f"blocks.{i}.{n}", m) for n, m in block.named_modules() if isinstance(m, nn.Linear)]

@@ -47,8 +47,8 @@ class SpikingBertConfig:
     dense layer with tanh before the classifier."""
 
     layers: int
-    width: int
-    hidden: int
+    hidden_size: int
+    intermediate_size: int
     vocabulary: int
     heads: int
     positions: int
@@ -65,22 +65,22 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: SpikingBertConfig) -> None:
         super().__init__()
-        self.heads, self.width = config.heads, config.width // config.heads
+        self.heads, self.head_size = config.heads, config.hidden_size // config.heads
         self.spikes = Neurons(config.spiking)
         for name in ("query", "key", "value"):
-            self.add_module(name, nn.Linear(config.width, config.width))
+            self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
             self.add_module(f"{name}_spikes", Neurons(config.spiking))
 
     def forward(self, x: Tensor, texts: int) -> Tensor:
         spikes = self.spikes(x)
         q, k, v = (self._heads(self.get_submodule(f"{n}_spikes")(self.get_submodule(n)(spikes)), texts)
                    for n in ("query", "key", "value"))  # fmt: skip
-        shares = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(self.width), -1)
+        shares = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(self.head_size), -1)
         return (shares @ v).transpose(2, 3).reshape(x.shape)
 
     def _heads(self, x: Tensor, texts: int) -> Tensor:
-        """[S, texts * time, heads * width] to [S, texts, heads, time, width]."""
-        return x.reshape(x.shape[0], texts, -1, self.heads, self.width).transpose(2, 3)
+        """[S, texts * time, heads * head_size] to [S, texts, heads, time, head_size]."""
+        return x.reshape(x.shape[0], texts, -1, self.heads, self.head_size).transpose(2, 3)
 
 
 class Added(nn.Module):
@@ -89,8 +89,8 @@ class Added(nn.Module):
     def __init__(self, config: SpikingBertConfig, inputs: int) -> None:
         super().__init__()
         self.spikes = Neurons(config.spiking)
-        self.dense = nn.Linear(inputs, config.width)
-        self.LayerNorm = nn.LayerNorm(config.width, config.epsilon)
+        self.dense = nn.Linear(inputs, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.epsilon)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         normed: Tensor = self.LayerNorm(residual + self.dense(self.spikes(x)))
@@ -104,7 +104,7 @@ class Intermediate(nn.Module):
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]
         self.spikes = Neurons(config.spiking)
-        self.dense = nn.Linear(config.width, config.hidden)
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.dense(self.spikes(x)))
@@ -115,9 +115,9 @@ class Block(nn.Module):
 
     def __init__(self, config: SpikingBertConfig) -> None:
         super().__init__()
-        self.attention = nn.ModuleDict({"self": SelfAttention(config), "output": Added(config, config.width)})
+        self.attention = nn.ModuleDict({"self": SelfAttention(config), "output": Added(config, config.hidden_size)})
         self.intermediate = Intermediate(config)
-        self.output = Added(config, config.hidden)
+        self.output = Added(config, config.intermediate_size)
 
     def forward(self, x: Tensor, texts: int) -> Tensor:
         x = self.attention["output"](self.attention["self"](x, texts), x)
@@ -143,11 +143,11 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: SpikingBertConfig) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocabulary, config.width)
-        self.position_embeddings = nn.Embedding(config.positions, config.width)
+        self.word_embeddings = nn.Embedding(config.vocabulary, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.positions, config.hidden_size)
         if config.types:
-            self.token_type_embeddings = nn.Embedding(config.types, config.width)
-        self.LayerNorm = nn.LayerNorm(config.width, config.epsilon)
+            self.token_type_embeddings = nn.Embedding(config.types, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.epsilon)
         self.types = config.types
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class SpikingBert(nn.Module):
         self.embeddings = Embeddings(config)
         self.encoder = Layers(config)
         if config.pooler:
-            self.pooler = nn.ModuleDict({"dense": nn.Linear(config.width, config.width)})
+            self.pooler = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.hidden_size)})
 
     @property
     def context(self) -> int | None:
@@ -183,7 +183,7 @@ class SpikingBert(nn.Module):
         return []
 
     def hidden(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """tokens [batch, time], texts without padding -> their vectors [batch, time, width]."""
+        """tokens [batch, time], texts without padding -> their vectors [batch, time, hidden_size]."""
         x = self.embeddings(tokens).flatten(0, 1).expand(self.config.spiking.steps, -1, -1)
         x = self.encoder(x, tokens.shape[0])
         x = x.mean(0).view(*tokens.shape, -1)
@@ -197,7 +197,7 @@ class SpikingBertClassifier(Classifier, SpikingBert):
 
     def __init__(self, config: SpikingBertConfig, classes: Classes) -> None:
         SpikingBert.__init__(self, config)
-        self.classify(classes, config.width)
+        self.classify(classes, config.hidden_size)
 
 
 @dataclass(frozen=True)
@@ -227,20 +227,20 @@ class SpikingBertFamily:
             SlmcError: the config contradicts the tensors, lacks something, or asks for what is not supported.
         """
         check_spiking(config)
-        vocabulary, width = matrix(shapes, "embeddings.word_embeddings.weight")
+        vocabulary, hidden_size = matrix(shapes, "embeddings.word_embeddings.weight")
         positions, _ = matrix(shapes, "embeddings.position_embeddings.weight")
-        hidden, _ = matrix(shapes, "encoder.layer.0.intermediate.dense.weight")
+        intermediate_size, _ = matrix(shapes, "encoder.layer.0.intermediate.dense.weight")
         segments = "embeddings.token_type_embeddings.weight"
         types = matrix(shapes, segments)[0] if segments in shapes else 0
         layers = count_layers(shapes, r"encoder\.layer\.([0-9]{1,6})\.")
-        sizes = {"num_hidden_layers": layers, "hidden_size": width, "vocab_size": vocabulary}
-        more = {"intermediate_size": hidden, "max_position_embeddings": positions}
+        sizes = {"num_hidden_layers": layers, "hidden_size": hidden_size, "vocab_size": vocabulary}
+        more = {"intermediate_size": intermediate_size, "max_position_embeddings": positions}
         said = TABLE.values(config, sizes | more)
         heads = said["heads"]
-        if width % heads:
-            raise SlmcError(f"config.json: {heads} heads cannot divide a width of {width}")
+        if hidden_size % heads:
+            raise SlmcError(f"config.json: {heads} heads cannot divide a hidden size of {hidden_size}")
         return SpikingBertConfig(
-            layers, width, hidden, vocabulary, heads, positions, context_for(options, positions),
+            layers, hidden_size, intermediate_size, vocabulary, heads, positions, context_for(options, positions),
             spiking_options(shapes, said), types, "pooler.dense.weight" in shapes, said["activation"],
             said["epsilon"],
         )  # fmt: skip

@@ -91,7 +91,7 @@ def numpy_logits(model: SpikeGpt, tokens: list[int]) -> Float64:
     """Logits [time, vocabulary] of one text."""
     config = model.config
     p = {name: tensor.numpy().astype(np.float64) for name, tensor in model.state_dict().items()}
-    blocks = [NumpyBlock(p, i, config.width, config.rescale_every, config.tau) for i in range(config.layers)]
+    blocks = [NumpyBlock(p, i, config.hidden_size, config.rescale_every, config.tau) for i in range(config.layers)]
     logits = []
     for token in tokens:
         x = p["emb.weight"][token]

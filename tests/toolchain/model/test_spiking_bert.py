@@ -88,7 +88,7 @@ def scores_by_definition(model: SpikingBertClassifier, tokens: list[int]) -> np.
             spikes(dense(z, f"{at}.attention.self.{n}"), f"{at}.attention.self.{n}_spikes")
             for n in ("query", "key", "value")
         )
-        width, mixed = config.width // config.heads, np.zeros_like(q)
+        width, mixed = config.hidden_size // config.heads, np.zeros_like(q)
         for s in range(config.spiking.steps):
             for head in range(config.heads):
                 part = slice(head * width, (head + 1) * width)
@@ -246,7 +246,7 @@ REFUSED = [
     ({"hidden_act": "silu"}, "hidden_act is 'silu', which is not supported; supported: 'gelu', 'relu'"),
     ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
     ({"is_decoder": True}, "is_decoder is True, which is not supported"),
-    ({"num_attention_heads": 3}, "3 heads cannot divide a width of 8"),
+    ({"num_attention_heads": 3}, "3 heads cannot divide a hidden size of 8"),
     ({"num_attention_heads": None}, "num_attention_heads is missing"),
     ({"max_position_embeddings": 512}, "max_position_embeddings is 512, but the weights have 16"),
     ({"intermediate_size": 8}, "intermediate_size is 8, but the weights have 12"),
