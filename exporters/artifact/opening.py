@@ -150,8 +150,8 @@ def _size(path: Path, found: os.stat_result, advice: str) -> int:
 
 
 def _unreadable(path: Path, error: Exception, advice: str) -> SlmcError:
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return SlmcError(f"{path}: cannot be read ({said}); {advice}")
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return SlmcError(f"{path}: cannot be read ({reason}); {advice}")
 
 
 def _brief(error: Exception) -> str:

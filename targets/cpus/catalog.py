@@ -1,4 +1,4 @@
-"""What is known of a CPU: this machine's, probed, or a named target's, read from its file of facts."""
+"""What is known of a CPU: this machine's, probed, or a named target's, read from its TOML file."""
 
 from __future__ import annotations
 

@@ -89,11 +89,11 @@ def probe(*, quick: bool = False, progress: Callable[[str, int, int], None] = la
     usual = quiet_reference_us()
     costs = _costs(plan, sets, progress)
     memory = next((row.gbs for row in bandwidths if row.level == "memory" and row.threads == 1), None)
-    said = f"measured by slmc targets probe{' --quick' if quick else ''}, {datetime.date.today().isoformat()}"
+    source = f"measured by slmc targets probe{' --quick' if quick else ''}, {datetime.date.today().isoformat()}"
     library = installed_library()
     kernels = f"kernels {isa_name(library)}" if library else "stock operators"
-    sources = dict.fromkeys(("bandwidths", "bandwidth_gbs", "reference_us"), said)
-    sources["costs"] = f"{said}, ONNX Runtime {ort.__version__}, {kernels}"
+    sources = dict.fromkeys(("bandwidths", "bandwidth_gbs", "reference_us"), source)
+    sources["costs"] = f"{source}, ONNX Runtime {ort.__version__}, {kernels}"
     return dataclasses.replace(
         cpu,
         bandwidth_gbs=memory,

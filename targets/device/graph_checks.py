@@ -69,25 +69,25 @@ def _check_value(
 
 def load_error(graph: Path, native: Path | None, error: Exception) -> SlmcError:
     """The error of a session that could not be made, with the next step."""
-    said = one_line(error)
+    message = one_line(error)
     if isinstance(error, (ort_errors.InvalidProtobuf, ort_errors.InvalidArgument)):
-        return SlmcError(f"{graph}: no ONNX model, or a damaged one ({said}); copy or build the artifact again")
-    if isinstance(error, ort_errors.NoSuchFile) or any(words in said for words in _DATA_FILE_WORDS):
+        return SlmcError(f"{graph}: no ONNX model, or a damaged one ({message}); copy or build the artifact again")
+    if isinstance(error, ort_errors.NoSuchFile) or any(words in message for words in _DATA_FILE_WORDS):
         return SlmcError(
-            f"{graph}: its data file is missing or too short ({said}); "
+            f"{graph}: its data file is missing or too short ({message}); "
             f"keep {graph.name}.data beside {graph.name}, or copy the artifact again"
         )
     if (
         isinstance(error, ort_errors.NotImplemented)
-        or "not a registered function/op" in said
-        or "max supported" in said
+        or "not a registered function/op" in message
+        or "max supported" in message
     ):
         library = f"operator library {native}" if native else "no operator library"
         return NotAvailable(
-            f"{graph}: ONNX Runtime {ort.__version__} with {library} cannot run it ({said}); "
+            f"{graph}: ONNX Runtime {ort.__version__} with {library} cannot run it ({message}); "
             "use a newer onnxruntime, or install slmc with its compiled operators"
         )
-    return SlmcError(f"{graph}: ONNX Runtime {ort.__version__} does not open it: {said}")
+    return SlmcError(f"{graph}: ONNX Runtime {ort.__version__} does not open it: {message}")
 
 
 def one_line(error: Exception) -> str:

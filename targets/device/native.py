@@ -86,12 +86,12 @@ def _same_sources(artifact: Path, installed: Path) -> bool:
 def isa_name(library: Path | None) -> str:
     """The instruction set that the library chose on this machine, e.g. 'avx2'; without one, what the CPU offers."""
     loaded = _load(library) if library is not None else None
-    said = getattr(loaded, "slmc_isa_name", None)
-    if said is None:
+    isa_name = getattr(loaded, "slmc_isa_name", None)
+    if isa_name is None:
         return host_isa()
-    said.restype = ctypes.c_char_p
-    said.argtypes = []
-    name = said()
+    isa_name.restype = ctypes.c_char_p
+    isa_name.argtypes = []
+    name = isa_name()
     return name.decode("ascii", "replace") if name else host_isa()
 
 

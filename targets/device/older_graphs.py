@@ -30,8 +30,8 @@ def refuse_shared_names(graph: Path, runtime: str) -> None:
     overloads: dict[bytes, set[bytes]] = {}
     for number, function in _fields(graph.read_bytes()):
         if number == _FUNCTIONS:
-            said = dict(_fields(function))
-            overloads.setdefault(said.get(_NAME, b""), set()).add(said.get(_OVERLOAD, b""))
+            fields = dict(_fields(function))
+            overloads.setdefault(fields.get(_NAME, b""), set()).add(fields.get(_OVERLOAD, b""))
     several = sorted(name for name, found in overloads.items() if len(found) > 1)
     if several:
         operator = several[0].decode("utf-8", "replace")

@@ -184,18 +184,18 @@ def test_gate(
     assert kept.exit_code == 0, kept.stdout + kept.stderr
 
 
-def test_work_foretold_is_that_of_the_graph(built: tuple[Path, Path]) -> None:
+def test_predicted_work_is_that_of_the_graph(built: tuple[Path, Path]) -> None:
     """Every matrix once, the one of a tied head too, and the bytes of the states, of rounded caches too."""
     source, out = built
     manifest = read_manifest(out)
     options = ModelOptions(manifest.io.context, "int8" if "llama" in str(source) else "fp32")
     model = load_model(source, options=options)
-    foretold = model_workload(model, {path: entry.format for path, entry in manifest.recipe.items()})
+    predicted = model_workload(model, {path: entry.format for path, entry in manifest.recipe.items()})
     exported = read_workload(out / "model.onnx")
     linear = [x.path for x in model.tree.layers if x.kind == "linear"]
-    found = [sorted((n.rows, n.cols) for n in w.nodes if n.is_matrix) for w in (foretold, exported)]
+    found = [sorted((n.rows, n.cols) for n in w.nodes if n.is_matrix) for w in (predicted, exported)]
     assert found[0] == found[1] and len(found[0]) == len(linear)
-    assert (foretold.states, foretold.state_bytes) == (exported.states, exported.state_bytes)
+    assert (predicted.states, predicted.state_bytes) == (exported.states, exported.state_bytes)
     activity = input_activity(model, torch.arange(100))
     assert set(activity) == set(linear) == set(zero_shares(model, torch.arange(100)))
 

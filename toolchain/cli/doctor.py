@@ -42,7 +42,7 @@ def doctor_command(console: Console) -> int:
         missing.append(str(error))
     cpu, device = named_cpu("host"), device_facts()
     document |= {"cpu": cpu.model, "isa": cpu.isa, "cores": cpu.cores} | device
-    rows = [(k, ("not said" if k in device else "missing") if v is None else str(v)) for k, v in document.items()]
+    rows = [(k, ("unknown" if k in device else "missing") if v is None else str(v)) for k, v in document.items()]
     console.table("", ("part", "found"), rows)
     document |= {"missing": missing, "advice": list(advice(device))}
     ours = f"{LIBRARY_NAME} holds kernels for {', '.join(KERNELS.get(cpu.architecture, ('none',)))}"

@@ -81,8 +81,8 @@ class _Lazy(click.Group):
         except ModuleNotFoundError as error:
             _stop(f"the package {error.name} is not installed; pip install 'slmc[toolchain]'", NotAvailable.exit_code)
         except (ImportError, MemoryError, OSError) as error:
-            said = (str(error) or type(error).__name__).splitlines()[0]
-            _stop(f"the packages cannot be loaded ({said}); free memory or raise 'ulimit -v'", NotAvailable.exit_code)
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            _stop(f"the packages cannot be loaded ({reason}); free memory or raise 'ulimit -v'", NotAvailable.exit_code)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

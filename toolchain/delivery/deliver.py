@@ -178,7 +178,7 @@ def _sample(session: Session, model: LoadedModel, evaluation: Text, seed: int) -
         text = continuation(session, tokenizer, read, SAMPLE_TOKENS, Sampling(seed=seed), rules)
         return Sample(SAMPLE_PROMPT, tokenizer.decode(read) + "".join(text))
     ids = sentences.each()[0].tolist()
-    return Sample(said := tokenizer.decode(ids), f"{said}\n\n{shares_text(classified(session, ids))}")
+    return Sample(sentence := tokenizer.decode(ids), f"{sentence}\n\n{shares_text(classified(session, ids))}")
 
 
 def _write(staging: Path, configuration: str, plan: Plan, manifest: Manifest, report: Report) -> Manifest:

@@ -55,7 +55,7 @@ def operator_libraries(more: Sequence[Path]) -> dict[str, Path]:
 
 def build_ids(libraries: Mapping[str, Path]) -> dict[str, str]:
     """Platform -> id of the sources that its library was compiled from; a library that says none is left out."""
-    return {platform: said for platform, path in libraries.items() if (said := build_id(path))}
+    return {platform: identity for platform, path in libraries.items() if (identity := build_id(path))}
 
 
 def runtime_programs(given: Sequence[Path]) -> dict[str, Path]:

@@ -155,17 +155,17 @@ def decided(ways: Sequence[Callable[[], LoadedModel]], path: Path) -> LoadedMode
         vocabulary = model.tree.vocabulary
         found.append((_perplexity(model), model.tree.family, way))
     found.sort(key=lambda entry: entry[0])
-    said = ", ".join(f"{name} {perplexity:.4g}" for perplexity, name, _ in found)
+    scores = ", ".join(f"{name} {perplexity:.4g}" for perplexity, name, _ in found)
     best, name, way = found[0]
     if not best * EVIDENCE_FACTOR <= min(found[1][0], vocabulary):
         options = " or ".join(f"--family {name}" for _, name, _ in found)
         raise SlmcError(
             f"{path}: several families have these tensors, and our calibration text does not tell them apart "
-            f"(perplexity: {said}); say which it is with {options}, or by model_type in a config.json beside it"
+            f"(perplexity: {scores}); say which it is with {options}, or by model_type in a config.json beside it"
         )
     model = way()
     note = (
-        f"family {name}, by evidence: perplexity on {EVIDENCE_TOKENS} tokens of our calibration text: {said}; "
+        f"family {name}, by evidence: perplexity on {EVIDENCE_TOKENS} tokens of our calibration text: {scores}; "
         "--family NAME says it yourself"
     )
     return dataclasses.replace(model, notes=(note, *model.notes))

@@ -68,8 +68,8 @@ class Template:
         except SlmcError:
             raise
         except Exception as error:  # a template is a program of somebody else's and may raise anything
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            raise SlmcError(f"the chat template cannot be rendered: {said}") from error
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise SlmcError(f"the chat template cannot be rendered: {reason}") from error
         return text
 
 

@@ -62,8 +62,8 @@ def _page(path: Path, start: bytes) -> str:
 
 
 def _adapter(path: Path) -> str:
-    said = path.parent / "adapter_config.json"
-    config = read_json(said, "copy the adapter again") if said.is_file() else {}
+    config_path = path.parent / "adapter_config.json"
+    config = read_json(config_path, "copy the adapter again") if config_path.is_file() else {}
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     of = f" for {base}" if isinstance(base, str) else ""
     return (

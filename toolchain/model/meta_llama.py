@@ -54,8 +54,8 @@ def from_meta(checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[Checkp
         return checkpoint, config
     if "rope_scaling" in config or config.get("use_scaled_rope"):
         raise SlmcError(f"{checkpoint.path}: scaled rotary positions are not supported; use a model without them")
-    said = {_KEYS.get(key, key): value for key, value in config.items()}
-    config = {"model_type": "llama", "max_position_embeddings": CONTEXT} | said
+    renamed = {_KEYS.get(key, key): value for key, value in config.items()}
+    config = {"model_type": "llama", "max_position_embeddings": CONTEXT} | renamed
     if "num_attention_heads" not in config:
         raise SlmcError(
             f"{checkpoint.path}: weights under Meta's names, whose rotary positions need the number of heads; put a "

@@ -36,8 +36,8 @@ def parquet_records(path: Path, raw: bytes, limit_bytes: int) -> tuple[Record, .
             raise SlmcError(f"{path}: {size} bytes when unpacked, at most {limit_bytes} are read; give a part of it")
         rows = file.read(columns=[f.name for f in file.schema_arrow if _readable(arrow.types, f.type)]).to_pylist()
     except (arrow.ArrowException, OSError, ValueError) as error:
-        said = " ".join(str(error).split())[:160]
-        raise SlmcError(f"{path}: a Parquet file that is damaged ({said}); copy it again") from error
+        reason = " ".join(str(error).split())[:160]
+        raise SlmcError(f"{path}: a Parquet file that is damaged ({reason}); copy it again") from error
     return tuple(Record(f"row {i}", row) for i, row in enumerate(rows, 1))
 
 

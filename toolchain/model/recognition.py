@@ -82,8 +82,8 @@ def found_text(checkpoint: Checkpoint, config: Mapping[str, Any]) -> str:
     some = ", ".join(f"{name} x {n}" if n > 1 else name for name, n, _, _ in found_tensors(checkpoint)[:6])
     params = sum(t.numel() for t in checkpoint.tensors.values())
     declared = [f"{key} {config[key]!r}" for key in ("model_type", "architectures") if config.get(key)]
-    said = f"config.json says {', '.join(declared)}, " if declared else ""
-    return f"{said}found {params} values in {len(checkpoint.tensors)} tensors: {some}"
+    declaration = f"config.json says {', '.join(declared)}, " if declared else ""
+    return f"{declaration}found {params} values in {len(checkpoint.tensors)} tensors: {some}"
 
 
 def found_tensors(checkpoint: Checkpoint) -> list[tuple[str, int, str, str]]:

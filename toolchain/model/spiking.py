@@ -76,19 +76,19 @@ def check_spiking(config: Config) -> None:
         )
 
 
-def spiking_options(shapes: Shapes, said: Mapping[str, Any]) -> Spiking:
+def spiking_options(shapes: Shapes, values: Mapping[str, Any]) -> Spiking:
     """The neurons of a model whose options are these.
 
     Args:
-        said: values of SPIKING_OPTIONS.
+        values: of SPIKING_OPTIONS.
 
     Raises:
         SlmcError: a threshold is given twice, or not at all.
     """
     learned = any(name.endswith("spikes.threshold") for name in shapes)
-    if learned and said["threshold"] is not None:
+    if learned and values["threshold"] is not None:
         raise SlmcError("config.json: spike_threshold is given, but the weights have thresholds; leave it out")
-    if not learned and said["threshold"] is None:
+    if not learned and values["threshold"] is None:
         raise SlmcError("config.json: spike_threshold is missing; a number above 0 is needed")
-    constants = None if learned else (said["threshold"], said["amplitude"])
-    return Spiking(said["steps"], said["levels"], float(said["leak"]), said["reset"] == "soft", constants)
+    constants = None if learned else (values["threshold"], values["amplitude"])
+    return Spiking(values["steps"], values["levels"], float(values["leak"]), values["reset"] == "soft", constants)

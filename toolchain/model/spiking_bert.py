@@ -235,14 +235,14 @@ class SpikingBertFamily:
         layers = count_layers(shapes, r"encoder\.layer\.([0-9]{1,6})\.")
         sizes = {"num_hidden_layers": layers, "hidden_size": hidden_size, "vocab_size": vocabulary}
         more = {"intermediate_size": intermediate_size, "max_position_embeddings": positions}
-        said = TABLE.values(config, sizes | more)
-        heads = said["heads"]
+        values = TABLE.values(config, sizes | more)
+        heads = values["heads"]
         if hidden_size % heads:
             raise SlmcError(f"config.json: {heads} heads cannot divide a hidden size of {hidden_size}")
         return SpikingBertConfig(
             layers, hidden_size, intermediate_size, vocabulary, heads, positions, context_for(options, positions),
-            spiking_options(shapes, said), types, "pooler.dense.weight" in shapes, said["activation"],
-            said["epsilon"],
+            spiking_options(shapes, values), types, "pooler.dense.weight" in shapes, values["activation"],
+            values["epsilon"],
         )  # fmt: skip
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:

@@ -37,19 +37,19 @@ def read_text_rules(folder: Path | None, tokenizer_path: Path, tokenizer: Tokeni
     Raises:
         SlmcError: a file is not JSON, or a value is not what its name says.
     """
-    said = {name: _document(folder / name) if folder else {} for name in (CONFIG, GENERATION)}
+    documents = {name: _document(folder / name) if folder else {} for name in (CONFIG, GENERATION)}
     beside = tokenizer_path.parent
     own = _document(beside / TOKENIZER)
     special = {key: text for key in own if key.endswith("_token") and (text := _content(own[key])) is not None}
-    end = [token for name in (GENERATION, CONFIG) for token in _ids(said[name], "eos_token_id", name)]
+    end = [token for name in (GENERATION, CONFIG) for token in _ids(documents[name], "eos_token_id", name)]
     end += _named(tokenizer, special, "eos_token")
     end = [token for token in dict.fromkeys(end) if 0 <= token < vocabulary]
     begin = _begin(own, special, tokenizer)
-    first = [token for name in (GENERATION, CONFIG) for token in _ids(said[name], "bos_token_id", name)]
+    first = [token for name in (GENERATION, CONFIG) for token in _ids(documents[name], "bos_token_id", name)]
     start = next((t for t in (*begin, *first, *end) if 0 <= t < vocabulary), 0)
     source = _template(beside, own)
     chat = None if source is None else chat_rules(Template(source, special), tokenizer)
-    return TextRules(begin, tuple(end), _strings(said[GENERATION]), start, chat)
+    return TextRules(begin, tuple(end), _strings(documents[GENERATION]), start, chat)
 
 
 def begin_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -31,19 +31,19 @@ bandwidth_gbs = 0.01
 """
 
 
-def test_foretold_and_exported_work_agree(tiny_model: Path, artifact: Path) -> None:
+def test_predicted_and_exported_work_agree(tiny_model: Path, artifact: Path) -> None:
     recipe = read_manifest(artifact).recipe
-    foretold = model_workload(load_model(tiny_model), {path: entry.format for path, entry in recipe.items()})
+    predicted = model_workload(load_model(tiny_model), {path: entry.format for path, entry in recipe.items()})
     exported = read_workload(artifact / "model.onnx")
     matrices = [
-        sorted((n.layer, n.rows, n.cols, n.nbytes) for n in work.nodes if n.is_matrix) for work in (foretold, exported)
+        sorted((n.layer, n.rows, n.cols, n.nbytes) for n in work.nodes if n.is_matrix) for work in (predicted, exported)
     ]
     assert matrices[0] == matrices[1]
-    assert (foretold.states, foretold.state_bytes) == (exported.states, exported.state_bytes)
-    others = [sum(not n.is_matrix for n in work.nodes) for work in (foretold, exported)]
+    assert (predicted.states, predicted.state_bytes) == (exported.states, exported.state_bytes)
+    others = [sum(not n.is_matrix for n in work.nodes) for work in (predicted, exported)]
     assert others[0] == pytest.approx(others[1], rel=0.15)
     for operator in ("ShiftMix2", "ShiftMix3", "GatedWkv", "SpikeAdd", "GatedSpikeAdd", "SquaredRelu"):
-        counts = [sum(n.operator == operator for n in work.nodes) for work in (foretold, exported)]
+        counts = [sum(n.operator == operator for n in work.nodes) for work in (predicted, exported)]
         assert counts[0] == counts[1] > 0, operator
 
 
