@@ -27,10 +27,10 @@ from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload
 from targets.cpus.cost import predict
-from targets.cpus.probe import quiet_reference_us
 from targets.cpus.spec import read_cpu
 from targets.device.clock import low_decile, median
 from targets.device.measurement import MeasureRequest
+from targets.device.probing import Task, measure_reference
 from targets.measure.child import measure
 from toolchain.compress.recipe import LayerConfig
 from toolchain.delivery.deliver import stored_model
@@ -91,9 +91,9 @@ def measured_ms(folder: Path, usual_us: float) -> tuple[float, float]:
     """Lowest decile and median of the CPU time per token, the former as on the machine at its usual speed."""
     io: Io = parse(Io, json.loads((folder / "io.json").read_text()), "io.json")
     request = MeasureRequest(prompt_tokens=0, generate_tokens=24, repetitions=30, bandwidth=False, budget_s=2.0)
-    before = quiet_reference_us()
+    before = measure_reference(Task("reference"), Path()).value
     m = measure(folder, io, request)
-    beside = min(before, quiet_reference_us())
+    beside = min(before, measure_reference(Task("reference"), Path()).value)
     return low_decile(m.decode_cpu_ms) * usual_us / beside, median(m.decode_cpu_ms)
 
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
-from onnx.external_data_helper import set_external_data
+from onnx import NodeProto, helper
 
 from exporters.artifact.errors import SlmcError
+from exporters.chain_files import Chain, ChainBlock, write_chain
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.parts import Array, Node
-from exporters.ops.bodies import Bodies
-from exporters.ops.body_table import body_of
-from exporters.ops.functions import OPSET
 from exporters.ops.signatures import (
     DOMAIN,
     GATED_SPIKE_ADD,
@@ -32,26 +28,6 @@ from exporters.ops.signatures import (
     SPIKE_ADD,
     WKV,
 )
-
-PAGE_BYTES = 4096
-IR_VERSION = 10
-
-
-@dataclass(frozen=True)
-class Chain:
-    """A model that was written: input x float32 [1, 1, width], and for what its nodes are priced.
-
-    priced: operator, rows, cols of every kind of node in it, each of which occurs `count` times in the graph.
-    working_set_bytes: constants that one run reads. activation_bits: of the products, 0 where there is no choice.
-    """
-
-    path: Path
-    width: int
-    priced: tuple[tuple[str, int, int], ...]
-    format: str
-    count: int
-    working_set_bytes: int
-    activation_bits: int = 0
 
 
 def matrix_operator(format_name: str) -> str:
@@ -78,7 +54,7 @@ def write_matrix_chain(
     """x [1, 1, cols] through matrices [rows, cols] and, unless square, back through [cols, rows], in turn.
 
     There are as many different ones as the working set holds, at least one pair, and at least 16 nodes in all. Their
-    values keep the size of x. Weights lie in a mapped file, as an artifact's do.
+    values keep the size of x. Weights lie in a mapped file, as an artifact's do; written is one block of it.
 
     Raises:
         SlmcError: the format serves no matrix product.
@@ -89,21 +65,20 @@ def write_matrix_chain(
     different = max(1, working_set_bytes // each)
     count = math.ceil(max(different, 16 // len(shapes)) / different) * different
     first = [_random_node(format_name, *shape) for shape in shapes]
+    constants = {f"{name}_{j}": tensor for j, node in enumerate(first) for name, tensor in node.packed.items()}
     nodes: list[NodeProto] = []
-    constants: dict[str, Array] = {}
     for i in range(count):
         for j, node in enumerate(first):
-            own = i % different
-            names = [f"{name}_{own}_{j}" if name in node.packed else "" for name in node.inputs]
-            if i < different:
-                constants |= {
-                    f"{name}_{own}_{j}": _moved(tensor, own, operator) for name, tensor in node.packed.items()
-                }
+            names = [f"{name}_{j}_{i % different}" if name in node.packed else "" for name in node.inputs]
             k = i * len(shapes) + j
             nodes.append(_matrix_node(node, f"x{k}", names, f"x{k + 1}", activation_bits))
     priced = tuple((operator, *shape) for shape in shapes)
-    chain = Chain(path, cols, priced, format_name, count, different * each, activation_bits)
-    return _write(path, nodes, constants, cols, chain)
+    block = ChainBlock(constants, different, moved_axis=1 if operator == "MatMul" else 0)
+    chain = Chain(
+        path=path, width=cols, priced=priced, format=format_name, count=count, working_set_bytes=different * each,
+        activation_bits=activation_bits, tensors=block.rotated, repeats=different,
+    )  # fmt: skip
+    return write_chain(nodes, block, chain)
 
 
 @functools.lru_cache(maxsize=64)
@@ -114,11 +89,6 @@ def _random_node(format_name: str, rows: int, cols: int) -> Node:
     (term,) = fmt.product(fmt.encode(weight)).terms
     (node,) = term.nodes
     return node
-
-
-def _moved(tensor: Array, by: int, operator: str) -> Array:
-    """Other weights of the same distribution: the rows in another order, which are columns where MatMul takes them."""
-    return np.roll(tensor, by, axis=1 if operator == "MatMul" else 0)
 
 
 def _matrix_node(node: Node, x: str, packed: list[str], y: str, activation_bits: int) -> NodeProto:
@@ -241,58 +211,10 @@ def write_plain_chain(path: Path, name: str, width: int, count: int = 64) -> Cha
         "last": np.array(-1, np.int64),
     }
     used = {name for node in nodes for name in node.input}
-    kept = {name: array for name, array in constants.items() if name in used}
+    block = ChainBlock({name: array for name, array in constants.items() if name in used}, 0, moved_axis=0)
     priced = tuple((operator, width, 1) for operator in operators)
-    return _write(path, nodes, kept, width, Chain(path, width, priced, "", count, 8 * width))
-
-
-def _write(path: Path, nodes: Sequence[NodeProto], constants: dict[str, Array], width: int, chain: Chain) -> Chain:
-    """Write the model, its larger constants page by page into a file of their own."""
-    data, tensors, offset = path.with_suffix(".data"), [], 0
-    with data.open("wb") as file:
-        for name, array in constants.items():
-            tensor = numpy_helper.from_array(array, name)
-            if array.nbytes >= PAGE_BYTES:
-                offset = -(-offset // PAGE_BYTES) * PAGE_BYTES
-                file.seek(offset)
-                file.write(tensor.raw_data)
-                set_external_data(tensor, data.name, offset, array.nbytes)
-                tensor.ClearField("raw_data")
-                tensor.data_location = TensorProto.EXTERNAL
-                offset += array.nbytes
-            tensors.append(tensor)
-    last = nodes[-1].output[0]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, width]) for name in ("x0", last)]
-    imports = [helper.make_opsetid(d, v) for d, v in (("", OPSET), (DOMAIN, 1), ("com.microsoft", 1))]
-    functions = _functions(nodes)
-    model = helper.make_model(
-        helper.make_graph(list(nodes), "chain", ends[:1], ends[1:], tensors), opset_imports=imports,
-        ir_version=IR_VERSION, functions=functions,
+    chain = Chain(
+        path=path, width=width, priced=priced, format="", count=count, working_set_bytes=8 * width,
+        tensors=block.rotated,
     )  # fmt: skip
-    path.write_bytes(model.SerializeToString())
-    return chain
-
-
-def _functions(nodes: Sequence[NodeProto]) -> list[FunctionProto]:
-    """Bodies of our operators, for a runtime without the library; renames the nodes after them."""
-    bodies = Bodies()
-    for node in nodes:
-        if node.domain == DOMAIN:
-            values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            node.op_type = bodies.name(body_of(node.op_type, values, zeros=len(node.input) > 4 and bool(node.input[4])))
-    return bodies.functions
-
-
-def states_model(states: int, width: int) -> bytes:
-    """tokens int64 [1, T] to logits [1, T, width], gathered from a table; beside it t0 = Relu(s0) [1, width] ..."""
-    table = numpy_helper.from_array(np.ones((width, width), np.float32), "table")
-    nodes = [helper.make_node("Gather", ["table", "tokens"], ["logits"])]
-    nodes += [helper.make_node("Relu", [f"s{i}"], [f"t{i}"]) for i in range(states)]
-    inputs = [helper.make_tensor_value_info("tokens", TensorProto.INT64, [1, "T"])]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, "T", width])]
-    for side, letter in ((inputs, "s"), (outputs, "t")):
-        side += [helper.make_tensor_value_info(f"{letter}{i}", TensorProto.FLOAT, [1, width]) for i in range(states)]
-    graph = helper.make_graph(nodes, "states", inputs, outputs, [table])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    result: bytes = model.SerializeToString()
-    return result
+    return write_chain(nodes, block, chain)

@@ -14,6 +14,7 @@ from exporters.artifact.parsing import parse
 
 _REQUIRED = {"name", "architecture", "model", "isa"}
 _TABLES = {"bandwidths", "costs"}
+_MAY_BE_NONE = {"activation_bits", "working_set_bytes", "spread"}
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 
 # What a CPU can have; whatever lies outside is a slip of the unit, such as KiB for bytes or MHz for GHz.
@@ -27,6 +28,9 @@ _PLAUSIBLE: Final[dict[str, tuple[float, float, str]]] = {
     "bandwidth_gbs": (0.01, 10_000, "GB/s, so 3.6 for 3600 MB/s"),
     "peak_bandwidth_gbs": (0.01, 10_000, "GB/s, so 3.6 for 3600 MB/s"),
     "reference_us": (1, 1e6, "microseconds"),
+    "empty_runtime_bytes": (1 << 20, 1 << 34, "bytes, so 52428800 for 50 MiB"),
+    "temperature_c": (0.1, 150, "degrees Celsius"),
+    "wait": (0.5, 1000, "wall time over CPU time"),
 }
 
 
@@ -47,7 +51,8 @@ class CostRow:
     rows x cols: outputs x inputs of a matrix; width x 1 of any other node; states x 1 of 'Session', which is what one
     call takes besides its nodes. format: of the weights, '' without any.
     activation_bits: 8 or 32 where the operator has the choice, else 0. working_set_bytes: what the whole chain of such
-    nodes reads before it comes to the same weights again.
+    nodes reads before it comes to the same weights again. spread: how much longer the slowest turn of the probe took
+    than the fastest, as a share.
     """
 
     operator: str
@@ -58,6 +63,7 @@ class CostRow:
     activation_bits: int
     working_set_bytes: int
     us: float
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,10 @@ class Cpu:
     """Facts of one CPU; None for what nobody knows. l1d and l2 as one core sees them, l3 as a whole, in bytes.
 
     bandwidth_gbs is what one thread reads from memory, measured; peak_bandwidth_gbs is what the memory's pins can do:
-    transfers per second x width. reference_us: what targets.device.reference took when the costs were measured. sources
-    says of every figure where it comes from.
+    transfers per second x width. reference_us: what targets.device.reference took when the costs were measured.
+    empty_runtime_bytes: what the runtime holds without a model. kernels: the id of the sources of the operators that
+    were measured, or 'stock'; runtime: what ran them. governor, temperature_c: the machine's, meanwhile. wait: wall
+    over CPU time of the reference work: 1 on a machine of one's own. sources says of every figure where it is from.
     """
 
     name: str
@@ -82,9 +90,28 @@ class Cpu:
     bandwidth_gbs: float | None = None
     peak_bandwidth_gbs: float | None = None
     reference_us: float | None = None
+    empty_runtime_bytes: int | None = None
+    kernels: str | None = None
+    runtime: str | None = None
+    governor: str | None = None
+    temperature_c: float | None = None
+    wait: float | None = None
     bandwidths: tuple[Bandwidth, ...] = ()
     costs: tuple[CostRow, ...] = ()
     sources: dict[str, str] = field(default_factory=dict)
+
+    def outdated(self, model: str, kernels: str | None) -> str | None:
+        """Why measured costs say little of a machine with this CPU and these kernels (see the fields of these names);
+        None where they fit, or where nothing was measured."""
+        if not self.costs:
+            return None
+        if self.model != model:
+            return f"its costs were measured on {self.model}, and this is {model}"
+        if self.kernels is not None and self.kernels != (kernels or "stock"):
+            return (
+                f"its costs were measured with operators {self.kernels[:12]}, and these are {(kernels or 'stock')[:12]}"
+            )
+        return None
 
     @property
     def last_cache_bytes(self) -> int:
@@ -143,7 +170,9 @@ def _check_number(where: str, key: str, fact: float) -> None:
 def _check_row(where: str, row: Bandwidth | CostRow) -> None:
     for f in fields(row):
         value = getattr(row, f.name)
-        least = 0 if f.name in ("activation_bits", "working_set_bytes") else 1 if isinstance(value, int) else 1e-9
+        least = (
+            0 if f.name in ("activation_bits", "working_set_bytes", "spread") else 1 if isinstance(value, int) else 1e-9
+        )
         if isinstance(value, (int, float)) and not least <= value < float("inf"):
             raise SlmcError(f"{where}.{f.name} is {value!r}; it must be finite and {least:g} or more")
 

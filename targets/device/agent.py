@@ -85,11 +85,13 @@ class Agent:
         return actions[request["do"]](request)
 
     def receive(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Write the files that follow on stdin, one after the other, into a new folder; check each one's SHA-256."""
+        """Write the files that follow on stdin, one after the other, into the folder of this visit, which is new the
+        first time; check each one's SHA-256."""
         folder = Path(request["folder"])
         try:
-            folder.mkdir(mode=0o700)
-            self._folder = folder
+            if folder != self._folder:
+                folder.mkdir(mode=0o700)
+                self._folder = folder
             for name, size, sha256 in request["files"]:
                 self._receive_file(folder / name, size, sha256)
         except OSError as error:

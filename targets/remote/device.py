@@ -125,14 +125,7 @@ class Device:
             SlmcError: a file arrived altered.
         """
         parcels = shipment(artifact, manifest, self.platform, native=native)
-        needed = sum(parcel.bytes for parcel in parcels) + SLACK_BYTES
-        if needed > self.facts.free_bytes:
-            raise NotAvailable(
-                f"{self.transport.name}: {self.facts.place} has {bytes_text(self.facts.free_bytes)} free, "
-                f"{bytes_text(needed)} are needed; free some, or name another folder with --remote-dir"
-            )
-        with self._connection.deadline("did not take the files", self._answer_s + needed / SLOWEST_BYTES_PER_S):
-            self._push(parcels)
+        self.push(parcels)
         self._io = manifest.io
 
     def measure(
@@ -145,7 +138,7 @@ class Device:
             ConstraintsNotMet: it needed more memory than the limit leaves, and was stopped.
         """
         job = Job(f"{self._folder}/{ARTIFACT}", MODEL, self._io, self._trusting(request))
-        document, limit = self._document("targets.device.worker", job, "measurement", request.timeout_s, limits)
+        document, limit = self.document("targets.device.worker", job, "measurement", request.timeout_s, limits)
         return parse(Measurement, document, "measurement"), limit
 
     def evaluate(
@@ -158,7 +151,7 @@ class Device:
         """
         assert self._io is not None, "send comes first"
         job = EvaluationJob(f"{self._folder}/{ARTIFACT}", MODEL, self._io, self._trusting(request))
-        document, limit = self._document("targets.device.evaluation", job, "evaluation", timeout_s, limits)
+        document, limit = self.document("targets.device.evaluation", job, "evaluation", timeout_s, limits)
         return parse(Evaluation, document, "evaluation"), limit
 
     def _trusting(self, request: R) -> R:
@@ -183,10 +176,26 @@ class Device:
             f"{name}: {python} (Python {self.facts.python}) there {what}; run there: {python} -m pip install {wanted}"
         )
 
-    def _push(self, parcels: Sequence[Parcel]) -> None:
-        self._folder = f"{self.facts.place}/slmc-{uuid.uuid4().hex}"
+    def push(self, parcels: Sequence[Parcel]) -> str:
+        """Send files into this visit's folder, whose name there is returned.
+
+        Raises:
+            as `send`.
+        """
+        needed = sum(parcel.bytes for parcel in parcels) + SLACK_BYTES
+        if needed > self.facts.free_bytes:
+            raise NotAvailable(
+                f"{self.transport.name}: {self.facts.place} has {bytes_text(self.facts.free_bytes)} free, "
+                f"{bytes_text(needed)} are needed; free some, or name another folder with --remote-dir"
+            )
+        self._folder = self._folder or f"{self.facts.place}/slmc-{uuid.uuid4().hex}"
+        with self._connection.deadline("did not take the files", self._answer_s + needed / SLOWEST_BYTES_PER_S):
+            self._push(parcels, self._folder)
+        return self._folder
+
+    def _push(self, parcels: Sequence[Parcel], folder: str) -> None:
         files = [(parcel.name, parcel.bytes, parcel.sha256) for parcel in parcels]
-        self._connection.send(json.dumps({"do": "receive", "folder": self._folder, "files": files}).encode() + b"\n")
+        self._connection.send(json.dumps({"do": "receive", "folder": folder, "files": files}).encode() + b"\n")
         for parcel in parcels:
             self._push_file(parcel)
         self._connection.reply()
@@ -201,9 +210,14 @@ class Device:
                 self._connection.send(block)
                 left -= len(block)
 
-    def _document(
+    def document(
         self, module: str, job: Any, wanted: str, timeout_s: float, limits: DeviceLimits
     ) -> tuple[Any, LimitFound | None]:
+        """What a module of ours answers there to a job: the part of its document that is wanted.
+
+        Raises:
+            as `measure`.
+        """
         request = {
             "do": "run", "argv": [*self.transport.python, "-m", module], "stdin": json.dumps(dataclasses.asdict(job)),
             "timeout_s": timeout_s, "memory_bytes": limits.memory_bytes, "cores": limits.cores,

@@ -45,13 +45,13 @@ def shipment(artifact: Path, manifest: Manifest, platform: str, *, native: bool)
         names.append(own)
     elif native:
         parcels.append(
-            _parcel(_installed_library(artifact, manifest, platform), f"{PACKAGES}/slmc_native/{LIBRARY_NAME}")
+            parcel(_installed_library(artifact, manifest, platform), f"{PACKAGES}/slmc_native/{LIBRARY_NAME}")
         )
     parcels += [
         Parcel(artifact / name, f"{ARTIFACT}/{name}", manifest.files[name].bytes, manifest.files[name].sha256)
         for name in names
     ]
-    parcels.append(_parcel(artifact / MANIFEST_NAME, f"{ARTIFACT}/{MANIFEST_NAME}"))
+    parcels.append(parcel(artifact / MANIFEST_NAME, f"{ARTIFACT}/{MANIFEST_NAME}"))
     return (*parcels, *packages())
 
 
@@ -59,7 +59,7 @@ def packages() -> tuple[Parcel, ...]:
     """The Python files that a device runs."""
     paths = [_ROOT / "exporters" / "__init__.py", _ROOT / "targets" / "__init__.py"]
     paths += [path for folder in DEVICE_PACKAGES for path in sorted((_ROOT / folder).glob("*.py"))]
-    return tuple(_parcel(path, f"{PACKAGES}/{path.relative_to(_ROOT)}") for path in paths)
+    return tuple(parcel(path, f"{PACKAGES}/{path.relative_to(_ROOT)}") for path in paths)
 
 
 def _installed_library(artifact: Path, manifest: Manifest, platform: str) -> Path:
@@ -73,5 +73,6 @@ def _installed_library(artifact: Path, manifest: Manifest, platform: str) -> Pat
     )
 
 
-def _parcel(path: Path, name: str) -> Parcel:
+def parcel(path: Path, name: str) -> Parcel:
+    """A file as it lies here, and its name there."""
     return Parcel(path, name, path.stat().st_size, file_sha256(path))

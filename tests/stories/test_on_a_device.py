@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import getpass
 import json
 import os
 import shlex
@@ -12,173 +10,17 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy
-import onnxruntime
 import pytest
-import tokenizers
-
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-pytestmark = pytest.mark.skipif(
-    SSHD is None or shutil.which("ssh") is None, reason="no OpenSSH here (Debian: openssh-server, openssh-client)"
-)
-ROOT = os.geteuid() == 0
+from ssh_server import ROOT, Account, Server, relay
 
 Fails = Callable[..., None]
 Document = Callable[..., Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Account:
-    """A user on the machine behind sshd: python has what a device needs and no torch; folder is for temporary files."""
-
-    user: str
-    python: str
-    folder: Path
-
-
-@dataclasses.dataclass(frozen=True)
-class Server:
-    """A running sshd: its port, and the user's files for ssh."""
-
-    port: int
-    account: Account
-    files: Path
-
-    def options(
-        self, *, port: int | None = None, config: str = "config", folder: Path | None = None
-    ) -> tuple[str, ...]:
-        return (
-            "--on", f"ssh://{self.account.user}@127.0.0.1:{port or self.port}",
-            "--ssh", f"ssh -F {self.files / config}", "--remote-python", self.account.python,
-            "--remote-dir", str(folder or self.account.folder),
-        )  # fmt: skip
-
-    def left(self) -> list[str]:
-        """What visits have left behind, once those that are ending have had the time to."""
-        for _ in range(100):
-            if not (found := sorted(path.name for path in self.account.folder.iterdir())):
-                break
-            time.sleep(0.1)
-        return found
-
-
-@pytest.fixture(scope="session")
-def account() -> Iterator[Account]:
-    """A new user of this machine with numpy, onnxruntime and tokenizers alone; the present one if we are not root."""
-    home = Path(tempfile.mkdtemp(prefix="slmc-home-", dir="/tmp"))
-    (home / "tmp").mkdir()
-    if not ROOT:
-        yield Account(getpass.getuser(), sys.executable, home / "tmp")
-        shutil.rmtree(home)
-        return
-    name = f"slmc{uuid.uuid4().hex[:8]}"
-    subprocess.run(["useradd", "--no-create-home", "--home-dir", home, "--shell", "/bin/sh", name], check=True)
-    try:
-        subprocess.run(["usermod", "--password", "*", name], check=True)
-        subprocess.run([public_python(name), "-m", "venv", "--without-pip", home / "venv"], check=True)
-        (site,) = (home / "venv" / "lib").glob("python3*/site-packages")
-        for package in (numpy, onnxruntime, tokenizers):
-            installed = Path(str(package.__file__)).parent
-            for part in installed.parent.glob(f"{installed.name}*"):
-                (shutil.copytree if part.is_dir() else shutil.copy)(part, site / part.name)
-        home.chmod(0o755)
-        shutil.chown(home / "tmp", name)
-        yield Account(name, str(home / "venv" / "bin" / "python"), home / "tmp")
-    finally:
-        subprocess.run(["userdel", name], check=False)
-        shutil.rmtree(home)
-
-
-def public_python(user: str) -> Path:
-    """A Python of this version that a user may run; ours may lie in a folder that is nobody else's."""
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for folder in (Path(sys.base_prefix) / "bin", Path("/usr/local/bin"), Path("/usr/bin")):
-        with contextlib.suppress(OSError):
-            if subprocess.run([folder / name, "-c", ""], user=user, cwd="/", check=False).returncode == 0:
-                return folder / name
-    pytest.skip(f"no {name} here that another user may run")
-
-
-@pytest.fixture(scope="session")
-def server(account: Account) -> Iterator[Server]:
-    """A real sshd on loopback with a host key of its own, that knows one key of one account."""
-    files = Path(tempfile.mkdtemp(prefix="slmc-sshd-", dir="/tmp"))
-    for name in ("host", "key", "stranger"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", files / name], check=True)
-    shutil.copy(files / "key.pub", files / "authorized")
-    files.chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (files / "sshd_config").write_text(
-        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {files}/host\nAuthorizedKeysFile {files}/authorized\n"
-        f"PidFile {files}/pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-    )
-    (files / "known").write_text(f"device {(files / 'host.pub').read_text()}")
-    (files / "nobody").touch()
-    for config, key, known in (("config", "key", "known"), ("no-key", "stranger", "known"), ("new", "key", "nobody")):
-        (files / config).write_text(
-            f"IdentityFile {files}/{key}\nIdentitiesOnly yes\nUserKnownHostsFile {files}/{known}\nHostKeyAlias device\n"
-            "GlobalKnownHostsFile /dev/null\n"
-        )
-    made = ROOT and not Path("/run/sshd").exists()
-    if made:
-        Path("/run/sshd").mkdir(mode=0o755)
-    process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", files / "sshd_config"], stderr=subprocess.DEVNULL)
-    try:
-        wait_for(port)
-        yield Server(port, account, files)
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(files)
-        if made:
-            Path("/run/sshd").rmdir()
-
-
-def wait_for(port: int) -> None:
-    for _ in range(100):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.05)
-    pytest.fail("sshd does not answer")
-
-
-@contextlib.contextmanager
-def relay(port: int, cut_after: int) -> Iterator[int]:
-    """A port that leads to another one until so many bytes were sent that way; then both connections are cut."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def carry(source: socket.socket, sink: socket.socket, most: float) -> None:
-        sent = 0
-        with contextlib.suppress(OSError):
-            while sent < most and (data := source.recv(4096)):
-                sink.sendall(data)
-                sent += len(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                server = socket.create_connection(("127.0.0.1", port))
-                for pair in ((client, server, cut_after), (server, client, float("inf"))):
-                    threading.Thread(target=carry, args=pair, daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    yield listener.getsockname()[1]
-    listener.close()
 
 
 def killed_when_seen(user: str, words: str, number: signal.Signals) -> threading.Thread:

@@ -8,24 +8,27 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from ssh_server import Server, relay
 
+from targets.cpus import probe
 from targets.cpus.catalog import probe_cpu
+from targets.cpus.plan import ProbePlan
 from targets.cpus.spec import Bandwidth, CostRow, Cpu, read_cpu
-from toolchain.cli import targeting
+from toolchain.cli import probing
 
 Slmc = Callable[..., Result]
 
 
-def probed(*, quick: bool, progress: object) -> Cpu:
+def probed(machine: object, facts: object, kept: object, *, name: str, quick: bool, **more: object) -> Cpu:
     return dataclasses.replace(
-        probe_cpu(), bandwidths=(Bandwidth("memory", 1, 1 << 24, 7.5),),
+        probe_cpu(), name=name, bandwidths=(Bandwidth("memory", 1, 1 << 24, 7.5),),
         costs=(CostRow("Add", "", 256, 1, 1, 0, 2048, 0.25 if quick else 0.5),),
         sources={"costs": "measured by a test"},
     )  # fmt: skip
 
 
 def test_probe_writes_a_target(slmc: Slmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targeting, "probe", probed)
+    monkeypatch.setattr(probing, "probe", probed)
     file = tmp_path / "here.toml"
     result = slmc("targets", "probe", "-o", file, "--quick")
     assert result.exit_code == 0 and "1 measured costs" in result.stderr
@@ -37,7 +40,7 @@ def test_probe_writes_a_target(slmc: Slmc, tmp_path: Path, monkeypatch: pytest.M
 
 def test_probe_replaces_nothing_unasked(tmp_path: Path, fails: Callable[..., None], slmc: Slmc,
                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr(targeting, "probe", probed)
+    monkeypatch.setattr(probing, "probe", probed)
     file = tmp_path / "here.toml"
     file.write_text("mine")
     for force in ((), ("--force",)):
@@ -60,3 +63,39 @@ def test_a_file_with_a_slip_of_the_unit(tmp_path: Path, fails: Callable[..., Non
     file.write_text('name = "m"\narchitecture = "aarch64"\nmodel = "c"\nisa = "neon"\nclock_ghz = 1500\n')
     fails(("targets", "show", file), 2, "clock_ghz is 1500", "the unit is GHz")
     fails(("build", tiny_model, "-o", tmp_path / "out", "--target", file), 2, "clock_ghz is 1500", "the unit is GHz")
+
+
+@pytest.fixture
+def tiny_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe of seconds: one format, small matrices, one turn."""
+    plan = ProbePlan(("int4-g64", "fp32"), ((64, 64), (128, 64)), (64, 256), (1,), 0.002)
+    monkeypatch.setattr(probe, "plan_for", lambda cores, quick: plan)
+    monkeypatch.setattr(probe, "working_sets", lambda cpu, free, quick: (("L2", 1 << 14), ("memory", 1 << 16)))
+    monkeypatch.setattr(probe, "ROUNDS", 1)
+    monkeypatch.setattr(probe, "BATCH_TASKS", 16)
+
+
+def test_a_board_is_probed_and_prices_an_artifact(
+    tiny_probe: None, slmc: Slmc, server: Server, tmp_path: Path, artifact: Path, fails: Callable[..., None],
+    document: Callable[..., dict[str, object]],
+) -> None:  # fmt: skip
+    """Over ssh into an account without torch; the connection breaks once, and --resume goes on."""
+    board = tmp_path / "board.toml"
+    with relay(server.port, cut_after=3_000_000) as port:
+        fails(("targets", "probe", "-o", board, "-q", *server.options(port=port)), 5, "the connection was cut")
+    assert not board.exists() and server.left() == []
+    kept = len((tmp_path / "board.toml.slmc-work" / "probe.jsonl").read_text().splitlines())
+    result = slmc("targets", "probe", "-o", board, "--resume", *server.options(port=port))
+    assert (result.exit_code == 2 and "other inputs (on changed)" in result.stderr) or kept == 0
+    assert slmc("targets", "probe", "-o", board, *server.options()).exit_code == 0
+    cpu = read_cpu(board)
+    assert cpu.name == "board" and cpu.kernels is not None and len(cpu.kernels) == 64
+    assert cpu.empty_runtime_bytes is not None and cpu.empty_runtime_bytes > 10e6
+    assert {row.format for row in cpu.costs} == {"", "int4-g64", "fp32"} and server.left() == []
+    assert not (tmp_path / "board.toml.slmc-work").exists()
+    shown = document("inspect", artifact, "--target", board)
+    assert "measured costs" in str(shown)
+
+
+def test_a_probe_needs_a_file(fails: Callable[..., None]) -> None:
+    fails(("targets", "probe", "--on", "local"), 2, "-o is missing", "-o board.toml")

@@ -28,13 +28,17 @@ artifact_native = click.option(
     "--artifact-native", is_flag=True, help="Trust the artifact: run the operators that it brings, which are code."
 )
 
-execution_options = stack(
+place_options = stack(
     click.option("--on", help=f"Where to run: {ALLOWED}. Here, if not given."),
     click.option("--remote-python", help="The Python to use there, with numpy, onnxruntime and tokenizers."),
     click.option("--remote-dir", default="", help="Folder there for temporary files; its own if not given."),
     click.option("--ssh", help="The ssh program with options of your own: 'ssh -F FILE'."),
     click.option("--limit-memory", help="Run as on a device with so much memory: 64MB."),
     click.option("--limit-cores", type=click.IntRange(1, 256), help="Run as on a device with so many cores."),
+)
+
+execution_options = stack(
+    place_options,
     artifact_native,
     click.option("--force", is_flag=True, help="Run it even if by forecast it does not fit."),
 )
@@ -80,6 +84,21 @@ def execution_target(
         say_whose_operators(console, artifact, native=native, trusted=place.artifact_native)
         yield LocalTarget(artifact, manifest.io, trusted=place.artifact_native)
         return
+    with visited(place, console, speed=speed) as device:
+        name = device.transport.name
+        console.progress(f"{name}: sending", 0, 1)
+        device.send(artifact, manifest, native=native)
+        console.progress(f"{name}: sending", 1, 1)
+        yield RemoteTarget(device, limits, trusted=place.artifact_native)
+
+
+@contextlib.contextmanager
+def visited(place: ExecutionOptions, console: Console, *, speed: bool) -> Iterator[Device]:
+    """The machine that the options name, connected to.
+
+    Raises:
+        SlmcError, NotAvailable: the options are wrong, the machine cannot be used.
+    """
     transport = parse_transport(
         place.on or LOCAL, python=place.remote_python, ssh=place.ssh, emulated_python=lambda: emulated_python(SYSROOT)
     )
@@ -89,10 +108,7 @@ def execution_target(
         )
     with Device(transport, place=place.remote_dir) as device:
         console.detail(f"{transport.name}: Python {device.facts.python}, {device.platform}, {device.facts.packages}")
-        console.progress(f"{transport.name}: sending", 0, 1)
-        device.send(artifact, manifest, native=native)
-        console.progress(f"{transport.name}: sending", 1, 1)
-        yield RemoteTarget(device, limits, trusted=place.artifact_native)
+        yield device
 
 
 def say_whose_operators(console: Console, artifact: Path, *, native: bool, trusted: bool) -> None:

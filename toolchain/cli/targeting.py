@@ -1,28 +1,31 @@
-"""slmc targets: list CPU targets, show one with its sources, probe this machine."""
+"""slmc targets: list CPU targets, show one with its sources, probe this machine or another."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
+from exporters.artifact.errors import SlmcError
 from targets.cpus.catalog import HOST, cpu_names, named_cpu
-from targets.cpus.probe import probe
-from targets.cpus.spec import Cpu, to_toml
+from targets.cpus.spec import Cpu
 from targets.device.bandwidth import read_bandwidth_gbs
 from toolchain.cli.console import Console
+from toolchain.cli.execution import ExecutionOptions, place_options, visited
 from toolchain.cli.options import PATH, command
+from toolchain.cli.probing import probed, visit
+from toolchain.delivery.operators import operator_libraries
 from toolchain.files.outputs import TARGET, check_output_file
-from toolchain.files.workspace import write_whole
 
 _TABLES = {"bandwidths", "costs", "sources"}
 
 
 @click.group("targets")
 def targets_group() -> None:
-    """CPU targets: list them, show one, probe this machine."""
+    """CPU targets: list them, show one, probe a machine."""
 
 
 @targets_group.command("ls")
@@ -45,19 +48,33 @@ def targets_show(console: Console, name: str) -> int:
 
 @targets_group.command("probe")
 @click.option("-o", "--output", type=PATH, help="Measure operators too, and write a target file for --target.")
-@click.option("--quick", is_flag=True, help="Fewer formats and shapes; one thread.")
+@click.option("--quick", is_flag=True, help="Fewer formats and shapes, one thread: under three minutes.")
+@click.option("--native", multiple=True, type=PATH, help="libslmc_ops.so of the board's platform. Repeatable.")
+@click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted probe stopped.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
+@place_options
 @command
-def targets_probe(console: Console, output: Path | None, quick: bool, force: bool) -> int:
-    """Measure this machine: bandwidth by working set and, with -o, what every operator costs (minutes of all cores)."""
+def targets_probe(
+    console: Console, output: Path | None, quick: bool, native: tuple[Path, ...], no_native: bool, resume: bool,
+    force: bool, **place: Any,
+) -> int:  # fmt: skip
+    """Measure a machine, this one or another --on: bandwidth by working set and, with -o, what every operator costs.
+
+    It takes minutes of all cores there. Interrupted, also by a broken connection, it goes on with --resume.
+    """
+    where = ExecutionOptions(**place)
     if output is None:
+        if where != ExecutionOptions() or quick:
+            raise SlmcError("-o is missing: give the target file to write, as -o board.toml")
         cpu = named_cpu(HOST)
         _show(console, dataclasses.replace(cpu, bandwidth_gbs=round(read_bandwidth_gbs(cpu.last_cache_bytes), 2)))
         return 0
-    check_output_file(output, TARGET, force=force)
-    with console.working():
-        cpu = dataclasses.replace(probe(quick=quick, progress=console.progress), name=output.stem)
-    write_whole(output, to_toml(cpu))
+    check_output_file(output, TARGET, force=force or resume)
+    libraries = {} if no_native else operator_libraries(native)
+    with console.working(), visited(where, console, speed=True) as device:
+        found = visit(device, console, libraries, where.limits, native=not no_native)
+        cpu = probed(found, console, output, quick=quick, resume=resume)
     console.note(f"{output}: {len(cpu.costs)} measured costs; use it with --target {output}")
     _show(console, cpu)
     return 0
@@ -79,3 +96,5 @@ def _lines(cpu: Cpu) -> Iterator[str]:
     if cpu.costs:
         operators = dict.fromkeys(row.operator for row in cpu.costs)
         yield f"{len(cpu.costs)} measured costs of {', '.join(operators)}    ({cpu.sources.get('costs', 'no source')})"
+        spreads = sorted(row.spread for row in cpu.costs)
+        yield f"between turns they differed by {spreads[len(spreads) // 2]:.0%}, at most {spreads[-1]:.0%}"

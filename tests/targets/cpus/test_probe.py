@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import onnx
 import pytest
 
-from exporters.artifact.errors import SlmcError
+from exporters.artifact.blocks import expand
+from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.parsing import parse
 from exporters.chains import PLAIN_NODES, activation_widths, matrix_operator, write_matrix_chain, write_plain_chain
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload
 from targets.cpus import probe
 from targets.cpus.cost import predict
-from targets.cpus.probe import FORMATS, ProbePlan, plan_for, working_sets
-from targets.cpus.spec import Cpu, read_cpu, to_toml
+from targets.cpus.plan import FORMATS, ProbePlan, plan_for, working_sets
+from targets.cpus.spec import CostRow, Cpu, read_cpu, to_toml
+from targets.device import probing
+from targets.device.probing import Probed, ProbeJob, Task, opened_chain
 
-TINY = ProbePlan(("int4-g64", "fp32"), ((64, 64), (128, 64), (128, 128)), (64, 128), (1,), 0.002)
+
+def run(chain) -> None:
+    expand(chain.block, chain.tensors, chain.repeats, chain.data)
+    opened_chain(chain.path, chain.width, 1)()
+
+
+TINY = ProbePlan(("int4-g64", "fp32"), ((64, 64), (128, 64), (128, 128)), (64, 256), (1,), 0.002)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_has_a_chain_that_runs(name, tmp_path):
     chain = write_matrix_chain(tmp_path / "chain.onnx", name, 192, 256, 1 << 19, activation_widths(name)[-1])
+    expand(chain.block, chain.tensors, chain.repeats, chain.data)
     onnx.checker.check_model(str(chain.path))
     each = sum(bytes_for(format_named(name), *shape) for shape in ((192, 256), (256, 192)))
     assert chain.working_set_bytes == ((1 << 19) // each) * each
@@ -31,14 +43,15 @@ def test_every_format_has_a_chain_that_runs(name, tmp_path):
     nodes = read_workload(chain.path).nodes
     assert len(nodes) == 2 * chain.count
     assert {(n.operator, n.format, n.rows, n.cols) for n in nodes} == {(o, name, r, c) for o, r, c in chain.priced}
-    probe._opened(chain.path, chain.width, 1)()
+    run(chain)
 
 
 @pytest.mark.parametrize("name", PLAIN_NODES)
 def test_every_plain_node_has_a_chain_that_runs(name, tmp_path):
     chain = write_plain_chain(tmp_path / "chain.onnx", name, 64, count=3)
+    expand(chain.block, chain.tensors, chain.repeats, chain.data)
     onnx.checker.check_model(str(chain.path))
-    probe._opened(chain.path, chain.width, 1)()
+    run(chain)
     assert {operator for operator, _, _ in chain.priced} <= {n.operator for n in read_workload(chain.path).nodes}
 
 
@@ -52,8 +65,12 @@ def test_working_sets_follow_the_caches():
     assert working_sets(board, None) == (("L2", 1 << 19), ("memory", 1 << 24))
     server = dataclasses.replace(board, l3_bytes=1 << 25)
     assert [size for _, size in working_sets(server, None)] == [1 << 19, 1 << 22, 1 << 24, 1 << 26]
-    # an eighth of 64 MB is all that may be used
-    assert max(size for _, size in working_sets(server, 1 << 26)) == 1 << 23
+    # an eighth of 64 MB is all that may be used, down to a power of two
+    assert max(size for _, size in working_sets(server, (1 << 26) + 5000)) == 1 << 23
+    assert (
+        max(size for _, size in working_sets(dataclasses.replace(server, l3_bytes=1 << 28), None, quick=True))
+        == 1 << 27
+    )
 
 
 def test_quick_is_less():
@@ -61,21 +78,95 @@ def test_quick_is_less():
     assert set(quick.formats) < set(whole.formats) and quick.threads == (1,) and whole.threads == (1, 4)
 
 
-def test_a_probed_target_predicts(monkeypatch, tmp_path):
+class InMemory(dict):
+    """Results that do not outlive the test."""
+
+    def add(self, key, value):
+        self[key] = value
+        return value
+
+
+class Here:
+    """This very process as a machine; it is gone after `most` jobs."""
+
+    def __init__(self, folder: Path, most: int = 10**6) -> None:
+        self.folder, self.most, self.tasks = folder, most, 0
+        folder.mkdir(exist_ok=True)
+
+    def put(self, files) -> None:
+        for file in files:
+            (self.folder / file.name).write_bytes(file.read_bytes())
+
+    def run(self, tasks) -> Probed:
+        self.most -= 1
+        if self.most < 0:
+            raise NotAvailable("the connection was cut")
+        self.tasks += len(tasks)
+        job = json.dumps(dataclasses.asdict(ProbeJob(str(self.folder), tuple(tasks))))
+        return parse(Probed, json.loads(json.dumps(probing.answer(job)))["probed"], "here")
+
+
+@pytest.fixture
+def tiny(monkeypatch):
     monkeypatch.setattr(probe, "plan_for", lambda cores, quick: TINY)
-    monkeypatch.setattr(probe, "working_sets", lambda cpu, free: (("L2", 1 << 14), ("memory", 1 << 16)))
-    monkeypatch.setattr(probe, "_STATE_WIDTH", 64)
+    monkeypatch.setattr(probe, "working_sets", lambda cpu, free, quick: (("L2", 1 << 14), ("memory", 1 << 16)))
+    monkeypatch.setattr(probe, "BATCH_TASKS", 20)
     monkeypatch.setattr(probe, "ROUNDS", 1)
+
+
+def test_a_probed_target_predicts(tiny, tmp_path):
     seen: list[tuple[int, int]] = []
-    cpu = probe.probe(progress=lambda stage, done, total: seen.append((done, total)))
+    machine = Here(tmp_path / "there")
+    facts, empty = probe.machine_facts(machine)
+    cpu = probe.probe(machine, facts, InMemory(), name="here", empty_runtime_bytes=empty, quick=False,
+                      progress=lambda stage, done, total: seen.append((done, total)))  # fmt: skip
     assert seen[-1][0] == seen[-1][1] == len(seen)
     (tmp_path / "here.toml").write_text(to_toml(cpu))
     assert read_cpu(tmp_path / "here.toml") == cpu
-    assert {"costs", "bandwidths", "bandwidth_gbs"} <= cpu.sources.keys()
-    assert all(row.us > 0 for row in cpu.costs)
+    assert {"costs", "bandwidths", "bandwidth_gbs", "kernels", "wait", "empty_runtime_bytes"} <= cpu.sources.keys()
+    assert all(row.us > 0 and row.spread == 0 for row in cpu.costs), "one turn differs from nothing"
+    assert cpu.empty_runtime_bytes == empty > 10e6 and cpu.runtime.startswith("ONNX Runtime")
     work = read_workload(write_matrix_chain(tmp_path / "chain.onnx", "int4-g64", 128, 128, 1 << 14, 8).path)
     found = predict(cpu, work)
     assert found.basis == "measured costs" and found.decode_ms > 0 and found.assumed == ()
+    assert not list((tmp_path / "there").glob("*.data")), "data files go as soon as they were read"
+
+
+def test_an_interrupted_probe_goes_on(tiny, tmp_path):
+    """What was kept is not asked for again, and the file is whole in the end."""
+    whole, kept = Here(tmp_path / "whole"), InMemory()
+    facts, empty = probe.machine_facts(whole)
+
+    def probed(machine, kept):
+        return probe.probe(machine, facts, kept, name="b", empty_runtime_bytes=empty, quick=False)
+
+    all_rows = len(probed(whole, InMemory()).costs)
+    first, second = Here(tmp_path / "first", most=2), Here(tmp_path / "second")
+    with pytest.raises(NotAvailable, match="cut"):
+        probed(first, kept)
+    assert first.tasks == 40
+    assert len(probed(second, kept).costs) == all_rows
+    assert first.tasks + second.tasks == whole.tasks - 1, "the empty runtime was weighed by the whole one alone"
+
+
+def test_a_task_that_fails_is_told(tmp_path):
+    job = json.dumps(dataclasses.asdict(ProbeJob(str(tmp_path), (Task("chain", graph="g", block="none", data="d"),))))
+    assert "none: No such file" in probing.answer(job)["error"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("model", "kernels", "why"),
+    [
+        ("A72", "k" * 64, None),
+        ("A53", "k" * 64, "its costs were measured on A72, and this is A53"),
+        ("A72", "n" * 64, "its costs were measured with operators kkkkkkkkkkkk, and these are nnnnnnnnnnnn"),
+        ("A72", None, "its costs were measured with operators kkkkkkkkkkkk, and these are stock"),
+    ],
+)
+def test_an_old_file_is_noticed(model, kernels, why):
+    rows = (CostRow("Add", "", 1, 1, 1, 0, 0, 1.0),)
+    assert Cpu("b", "aarch64", "A72", "neon", kernels="k" * 64, costs=rows).outdated(model, kernels) == why
+    assert Cpu("b", "aarch64", "A72", "neon").outdated(model, kernels) is None, "nothing was measured"
 
 
 def test_no_graph(tmp_path: Path):
@@ -86,6 +177,6 @@ def test_no_graph(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["int4-g64", "int8", "fp16"])
 def test_chains_run_without_the_library_too(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(probe, "installed_library", lambda: None)
+    monkeypatch.setattr(probing, "installed_library", lambda: None)
     chain = write_matrix_chain(tmp_path / "chain.onnx", name, 64, 64, 1 << 12, activation_widths(name)[0])
-    probe._opened(chain.path, chain.width, 1)()
+    run(chain)

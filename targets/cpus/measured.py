@@ -1,0 +1,103 @@
+"""From what a probe found to a target: rows of costs and bandwidths, and where each figure is from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from exporters.chain_files import Chain
+from targets.cpus.items import Item
+from targets.cpus.plan import STATE_WIDTH, ProbePlan
+from targets.cpus.spec import Bandwidth, CostRow, Cpu
+from targets.device.probing import ProbeFacts, Sampled
+
+
+class Kept(Protocol):
+    """Results by key that outlive this process."""
+
+    def get(self, key: str) -> Sampled | None: ...
+
+    def add(self, key: str, value: Sampled) -> Sampled: ...
+
+
+class Results:
+    """What all turns found of an item."""
+
+    def __init__(self, kept: Kept, turns: int) -> None:
+        self._kept, self._turns = kept, turns
+
+    def all(self, key: str) -> list[Sampled]:
+        found = (self._kept.get(f"{turn} {key}") for turn in range(self._turns))
+        return [sampled for sampled in found if sampled is not None]
+
+    def least(self, key: str) -> float:
+        """The turn that was disturbed least."""
+        return min(sampled.value for sampled in self.all(key))
+
+    def spread(self, key: str) -> float:
+        """How much the slowest turn took longer than the fastest, as a share."""
+        values = [sampled.value for sampled in self.all(key)]
+        return round(max(values) / min(values) - 1, 4)
+
+
+def measured_bandwidths(items: Sequence[Item], results: Results) -> tuple[Bandwidth, ...]:
+    rows = []
+    for item in items:
+        if item.task.kind == "bandwidth":
+            level = item.key.split()[1]
+            gbs = round(results.least(item.key), 2)
+            rows.append(Bandwidth(level, item.task.threads, item.task.working_set_bytes, gbs))
+    return tuple(rows)
+
+
+def measured_costs(
+    items: Sequence[Item], chains: Mapping[str, Chain], results: Results, plan: ProbePlan
+) -> tuple[CostRow, ...]:  # fmt: skip
+    rows = [
+        row for item in items if item.task.graph in chains for row in _priced(item, chains[item.task.graph], results)
+    ]
+    for threads in plan.threads:
+        relu = next(row.us for row in rows if (row.operator, row.rows, row.threads) == ("Relu", STATE_WIDTH, threads))
+        rows += _session_rows([item for item in items if item.task.kind == "calls" and item.task.threads == threads],
+                              relu, results)  # fmt: skip
+    return tuple(rows)
+
+
+def _priced(item: Item, chain: Chain, results: Results) -> Iterator[CostRow]:
+    us = results.least(item.key) / (chain.count * len(chain.priced))
+    for operator, rows, cols in chain.priced:
+        yield CostRow(
+            operator=operator, format=chain.format, rows=rows, cols=cols, threads=item.task.threads,
+            activation_bits=chain.activation_bits, working_set_bytes=chain.working_set_bytes, us=round(us, 4),
+            spread=results.spread(item.key),
+        )  # fmt: skip
+
+
+def _session_rows(items: Sequence[Item], relu_us: float, results: Results) -> Iterator[CostRow]:
+    """What a call costs besides its nodes, for few and many states; relu_us is taken off for each state's node."""
+    least = 0.1
+    for item in items:
+        # Many small nodes side by side cost less than in a chain, so that the rest may seem to shrink: it does not.
+        least = max(results.least(item.key) - item.task.states * relu_us, least)
+        yield CostRow("Session", "", item.task.states, 1, item.task.threads, 0, 0, round(least, 4),
+                      results.spread(item.key))  # fmt: skip
+
+
+def described(cpu: Cpu, before: ProbeFacts, after: ProbeFacts, results: Results, said: str) -> Cpu:
+    """The target with what the machine was like meanwhile, and where each figure is from."""
+    memory = next((row.gbs for row in cpu.bandwidths if row.level == "memory" and row.threads == 1), None)
+    waits = sorted(sampled.wait for sampled in results.all("reference"))
+    found = {
+        "bandwidth_gbs": memory,
+        "reference_us": round(results.least("reference"), 2),
+        "governor": before.conditions.governor,
+        "temperature_c": after.conditions.temperature_c,
+        "wait": waits[len(waits) // 2],
+        "kernels": before.kernels or "stock",
+        "runtime": f"ONNX Runtime {before.ort_version}",
+    }
+    known: dict[str, Any] = {key: value for key, value in found.items() if value is not None}
+    sources = dict.fromkeys((*known, "bandwidths", "empty_runtime_bytes"), said)
+    sources["costs"] = f"{said}, ONNX Runtime {before.ort_version}, kernels {before.isa if before.kernels else 'stock'}"
+    return dataclasses.replace(cpu, **known, sources=sources)

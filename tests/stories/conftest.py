@@ -1,0 +1,96 @@
+"""A real sshd on loopback and a fresh account without torch, for all stories that need another machine."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy
+import onnxruntime
+import pytest
+import tokenizers
+from ssh_server import ROOT, SSHD, Account, Server, wait_for
+
+
+@pytest.fixture(scope="session")
+def account() -> Iterator[Account]:
+    """A new user of this machine with numpy, onnxruntime and tokenizers alone; the present one if we are not root."""
+    if SSHD is None or shutil.which("ssh") is None:
+        pytest.skip("no OpenSSH here (Debian: openssh-server, openssh-client)")
+    home = Path(tempfile.mkdtemp(prefix="slmc-home-", dir="/tmp"))
+    (home / "tmp").mkdir()
+    if not ROOT:
+        yield Account(getpass.getuser(), sys.executable, home / "tmp")
+        shutil.rmtree(home)
+        return
+    name = f"slmc{uuid.uuid4().hex[:8]}"
+    subprocess.run(["useradd", "--no-create-home", "--home-dir", home, "--shell", "/bin/sh", name], check=True)
+    try:
+        subprocess.run(["usermod", "--password", "*", name], check=True)
+        subprocess.run([public_python(name), "-m", "venv", "--without-pip", home / "venv"], check=True)
+        (site,) = (home / "venv" / "lib").glob("python3*/site-packages")
+        for package in (numpy, onnxruntime, tokenizers):
+            installed = Path(str(package.__file__)).parent
+            for part in installed.parent.glob(f"{installed.name}*"):
+                (shutil.copytree if part.is_dir() else shutil.copy)(part, site / part.name)
+        home.chmod(0o755)
+        shutil.chown(home / "tmp", name)
+        yield Account(name, str(home / "venv" / "bin" / "python"), home / "tmp")
+    finally:
+        subprocess.run(["userdel", name], check=False)
+        shutil.rmtree(home)
+
+
+def public_python(user: str) -> Path:
+    """A Python of this version that a user may run; ours may lie in a folder that is nobody else's."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for folder in (Path(sys.base_prefix) / "bin", Path("/usr/local/bin"), Path("/usr/bin")):
+        with contextlib.suppress(OSError):
+            if subprocess.run([folder / name, "-c", ""], user=user, cwd="/", check=False).returncode == 0:
+                return folder / name
+    pytest.skip(f"no {name} here that another user may run")
+
+
+@pytest.fixture(scope="session")
+def server(account: Account) -> Iterator[Server]:
+    """A real sshd on loopback with a host key of its own, that knows one key of one account."""
+    files = Path(tempfile.mkdtemp(prefix="slmc-sshd-", dir="/tmp"))
+    for name in ("host", "key", "stranger"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", files / name], check=True)
+    shutil.copy(files / "key.pub", files / "authorized")
+    files.chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (files / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {files}/host\nAuthorizedKeysFile {files}/authorized\n"
+        f"PidFile {files}/pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+    )
+    (files / "known").write_text(f"device {(files / 'host.pub').read_text()}")
+    (files / "nobody").touch()
+    for config, key, known in (("config", "key", "known"), ("no-key", "stranger", "known"), ("new", "key", "nobody")):
+        (files / config).write_text(
+            f"IdentityFile {files}/{key}\nIdentitiesOnly yes\nUserKnownHostsFile {files}/{known}\nHostKeyAlias device\n"
+            "GlobalKnownHostsFile /dev/null\n"
+        )
+    made = ROOT and not Path("/run/sshd").exists()
+    if made:
+        Path("/run/sshd").mkdir(mode=0o755)
+    process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", files / "sshd_config"], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        yield Server(port, account, files)
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(files)
+        if made:
+            Path("/run/sshd").rmdir()
