@@ -119,8 +119,8 @@ class _Writer:
         if item.write is not None:
             chain = self._chains[task.graph]
             return dataclasses.replace(
-                task, graph=chain.path.name, block=self._blocks[task.graph], data=chain.data.name, tensors=chain.tensors,
-                repeats=chain.repeats, width=chain.width,
+                task, graph=chain.path.name, block=self._blocks[task.graph], data=chain.data.name,
+                tensors=chain.tensors, repeats=chain.repeats, width=chain.width,
             )  # fmt: skip
         if task.kind == "calls":
             (self._folder / task.graph).write_bytes(states_model(task.states, task.width))

@@ -45,9 +45,9 @@ _LEAST_SAMPLES: Final = 5
 class Task:
     """One thing to measure, of a kind in `MEASURED`.
 
-    graph, block: names of files in the job's folder. tensors, repeats: of the data file that is made of the block, which
-    the graph expects under the name `data`. width: of the graph's input. states: of a graph that only passes them on.
-    working_set_bytes: what a bandwidth is read from. seconds: how long to go on.
+    graph, block: names of files in the job's folder. tensors, repeats: of the data file that is made of the block, and
+    that the graph expects under the name `data`. width: of the graph's input. states: of a graph that only passes them
+    on. working_set_bytes: what a bandwidth is read from. seconds: how long to go on.
     """
 
     kind: str

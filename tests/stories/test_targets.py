@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from click.testing import Result
-from ssh_server import Server, relay
+from ssh_server import Server
 
 from targets.cpus import probe
 from targets.cpus.catalog import probe_cpu
 from targets.cpus.plan import ProbePlan
 from targets.cpus.spec import Bandwidth, CostRow, Cpu, read_cpu
+from targets.device.probing import Probed, Task
+from targets.remote.probing import ProbeVisit
 from toolchain.cli import probing
 
 Slmc = Callable[..., Result]
@@ -77,24 +79,35 @@ def tiny_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_board_is_probed_and_prices_an_artifact(
     tiny_probe: None, slmc: Slmc, server: Server, tmp_path: Path, artifact: Path, fails: Callable[..., None],
-    document: Callable[..., dict[str, object]],
+    document: Callable[..., dict[str, object]], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Over ssh into an account without torch; the connection breaks once, and --resume goes on."""
-    board = tmp_path / "board.toml"
-    with relay(server.port, cut_after=3_000_000) as port:
-        fails(("targets", "probe", "-o", board, "-q", *server.options(port=port)), 5, "the connection was cut")
+    board, run, jobs = tmp_path / "board.toml", ProbeVisit.run, []
+
+    def cut_in_the_third(visit: ProbeVisit, tasks: Sequence[Task]) -> Probed:
+        jobs.append(len(tasks))
+        if len(jobs) == 3:
+            visit._device._connection._kill()
+        return run(visit, tasks)
+
+    monkeypatch.setattr(ProbeVisit, "run", cut_in_the_third)
+    fails(("targets", "probe", "-o", board, "-q", *server.options()), 5, f"127.0.0.1:{server.port}: ")
     assert not board.exists() and server.left() == []
-    kept = len((tmp_path / "board.toml.slmc-work" / "probe.jsonl").read_text().splitlines())
-    result = slmc("targets", "probe", "-o", board, "--resume", *server.options(port=port))
-    assert (result.exit_code == 2 and "other inputs (on changed)" in result.stderr) or kept == 0
-    assert slmc("targets", "probe", "-o", board, *server.options()).exit_code == 0
+    kept = (tmp_path / "board.toml.slmc-work" / "probe.jsonl").read_text().splitlines()
+    assert len(kept) == jobs[1] > 0, "the first job asked what the machine is"
+    resumed = ("targets", "probe", "-o", board, "--resume", *server.options())
+    fails((*resumed, "--no-native"), 2, "other inputs", "kernels changed")
+    assert slmc(*resumed).exit_code == 0
     cpu = read_cpu(board)
     assert cpu.name == "board" and cpu.kernels is not None and len(cpu.kernels) == 64
     assert cpu.empty_runtime_bytes is not None and cpu.empty_runtime_bytes > 10e6
     assert {row.format for row in cpu.costs} == {"", "int4-g64", "fp32"} and server.left() == []
     assert not (tmp_path / "board.toml.slmc-work").exists()
-    shown = document("inspect", artifact, "--target", board)
-    assert "measured costs" in str(shown)
+    assert "measured costs" in str(document("inspect", artifact, "--target", board))
+    board.write_text(board.read_text().replace(cpu.kernels, "0" * 64))
+    assert (
+        "note: " in (said := slmc("inspect", artifact, "--target", board).stdout) and "operators 000000000000" in said
+    )
 
 
 def test_a_probe_needs_a_file(fails: Callable[..., None]) -> None:

@@ -18,7 +18,7 @@ from toolchain.cli.opening import tell
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, text_options
 from toolchain.delivery.deliver import Delivered
 from toolchain.estimate.effort import forecast
-from toolchain.estimate.latency import LatencyForecast, forecast_latency
+from toolchain.estimate.latency import LatencyForecast, forecast_latency, old_costs
 from toolchain.files.outputs import PLAN, check_output, check_output_file
 from toolchain.model.residency import staying_on_disk
 from toolchain.pipeline.build import Notifier, build, export, find
@@ -38,6 +38,8 @@ def _job(
     flags["layer"] = pins(flags.get("layer") or ())
     job = prepare(resolve(flags | {"model": model, "output": output}, config, settings))
     tell(console, job.model)
+    if old := old_costs(job.spec.target):
+        console.note(f"note: {old}")
     return job
 
 

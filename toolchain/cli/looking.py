@@ -30,7 +30,7 @@ from toolchain.delivery.promises import Found, broken, verdict
 from toolchain.delivery.reports.catalog import REPORTS, render
 from toolchain.delivery.reports.data import LayerRow, Report, report_from_json
 from toolchain.delivery.reports.html import render_heatmap
-from toolchain.estimate.latency import model_workload
+from toolchain.estimate.latency import model_workload, old_costs
 from toolchain.files.outputs import HEAT_MAP, check_output_file
 from toolchain.files.outputs import REPORTS as REPORT_FILES
 from toolchain.files.shipped import SHIPPED_TEXTS
@@ -121,6 +121,8 @@ def _forecast(work: Workload, target: str, activity: dict[str, Activity]) -> tup
         )
     if latency.assumed:
         text += "\nassumed: " + "; ".join(latency.assumed)
+    if old := old_costs(target):
+        text += f"\nnote: {old}"
     return {"predicted": dataclasses.asdict(latency), "energy_estimate": dataclasses.asdict(energy)}, text
 
 

@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from exporters.artifact.errors import NotAvailable
+from exporters.artifact.native_library import build_id
 from exporters.chains import activation_widths
 from exporters.formats.base import bytes_for, stored_bits
 from exporters.formats.catalog import format_named
@@ -18,6 +19,7 @@ from exporters.formats.parts import Work
 from exporters.graph_nodes import GraphNode, Workload
 from targets.cpus.catalog import named_cpu
 from targets.cpus.cost import Prediction, predict
+from targets.device.native import installed_library
 from toolchain.compress.recipe import ACTIVATION_BITS, LayerConfig
 from toolchain.model.catalog import LoadedModel, stored_states
 from toolchain.model.family import ModelOptions
@@ -113,6 +115,14 @@ class LatencyForecast:
         limit = "" if self.limit_ms is None else f" of at most {self.limit_ms:g} ms"
         verdict = ": out of reach by this forecast; the artifact's measurement decides" if self.out_of_reach else ""
         return f"{self.target}: {self.fastest.decode_ms:.3g} ms per token at best, predicted {how}{limit}{verdict}"
+
+
+def old_costs(target: str) -> str | None:
+    """Why a target's measured costs are not those of the operators that are installed here; None if they are, or if
+    nothing was measured."""
+    cpu, library = named_cpu(target), installed_library()
+    said = cpu.outdated(cpu.model, build_id(library) if library else None)
+    return said and f"{target}: {said}; measure again with 'slmc targets probe'"
 
 
 def forecast_latency(
