@@ -84,7 +84,7 @@ def _session_rows(items: Sequence[Item], relu_us: float, results: Results) -> It
                       results.spread(item.key))  # fmt: skip
 
 
-def described(cpu: Cpu, before: ProbeFacts, after: ProbeFacts, results: Results, said: str) -> Cpu:
+def described(cpu: Cpu, before: ProbeFacts, after: ProbeFacts, results: Results, source: str) -> Cpu:
     """The target with what the machine was like meanwhile, and where each figure is from."""
     memory = next((row.gbs for row in cpu.bandwidths if row.level == "memory" and row.threads == 1), None)
     waits = sorted(sampled.wait for sampled in results.all("reference"))
@@ -98,6 +98,8 @@ def described(cpu: Cpu, before: ProbeFacts, after: ProbeFacts, results: Results,
         "runtime": f"ONNX Runtime {before.ort_version}",
     }
     known: dict[str, Any] = {key: value for key, value in found.items() if value is not None}
-    sources = dict.fromkeys((*known, "bandwidths", "empty_runtime_bytes"), said)
-    sources["costs"] = f"{said}, ONNX Runtime {before.ort_version}, kernels {before.isa if before.kernels else 'stock'}"
+    sources = dict.fromkeys((*known, "bandwidths", "empty_runtime_bytes"), source)
+    sources["costs"] = (
+        f"{source}, ONNX Runtime {before.ort_version}, kernels {before.isa if before.kernels else 'stock'}"
+    )
     return dataclasses.replace(cpu, **known, sources=sources)

@@ -80,12 +80,12 @@ def probe(
             latest = _turn(writer, items, turns, kept, progress) or latest
             turns += 1
     results = Results(kept, turns)
-    said = f"measured by slmc targets probe{' --quick' if quick else ''}, {datetime.date.today().isoformat()}"
+    source = f"measured by slmc targets probe{' --quick' if quick else ''}, {datetime.date.today().isoformat()}"
     cpu = dataclasses.replace(
         cpu, bandwidths=measured_bandwidths(items, results), costs=measured_costs(items, chains, results, plan),
         empty_runtime_bytes=empty_runtime_bytes,
     )  # fmt: skip
-    return described(cpu, facts, latest, results, said)
+    return described(cpu, facts, latest, results, source)
 
 
 class _Writer:
@@ -128,7 +128,7 @@ class _Writer:
 
 
 def _turn(writer: _Writer, items: Sequence[Item], turn: int, kept: Kept, progress: Progress) -> ProbeFacts | None:
-    """Everything once more; returns what the machine said at last."""
+    """Everything once more; returns what the machine source at last."""
     latest, batch, seconds = None, list[Item](), 0.0
 
     def flush() -> None:
