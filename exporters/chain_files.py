@@ -12,7 +12,7 @@ from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 from exporters.artifact.blocks import BlockTensor
 from exporters.formats.parts import Array
 from exporters.ops.bodies import Bodies
-from exporters.ops.body_table import body_of
+from exporters.ops.body_table import body_of, given_inputs
 from exporters.ops.functions import OPSET
 from exporters.ops.signatures import DOMAIN
 
@@ -126,7 +126,7 @@ def _functions(nodes: Sequence[NodeProto]) -> list[FunctionProto]:
     for node in nodes:
         if node.domain == DOMAIN:
             values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            node.op_type = bodies.name(body_of(node.op_type, values, zeros=len(node.input) > 4 and bool(node.input[4])))
+            node.op_type = bodies.name(body_of(node.op_type, values, given_inputs(node.op_type, node.input)))
     return bodies.functions
 
 

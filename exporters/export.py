@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import ClassScores, Io, State
 from exporters.ops.bodies import Bodies
-from exporters.ops.body_table import body_of
+from exporters.ops.body_table import body_of, given_inputs
 from exporters.ops.functions import OPSET
 from exporters.ops.signatures import DOMAIN, VERSION
 from exporters.ops.translate import translation_table
@@ -143,8 +143,9 @@ def _attach_functions(model: onnx_ir.Model) -> int:
 
 
 def _body(node: onnx_ir.Node) -> FunctionProto:
-    ints = {name: a.as_int() for name, a in node.attributes.items() if a.type == onnx_ir.AttributeType.INT}
-    return body_of(node.op_type, ints, zeros=len(node.inputs) > 4 and node.inputs[4] is not None)
+    kinds = (onnx_ir.AttributeType.INT, onnx_ir.AttributeType.FLOAT)
+    numbers = {name: a.value for name, a in node.attributes.items() if a.type in kinds}
+    return body_of(node.op_type, numbers, given_inputs(node.op_type, node.inputs))
 
 
 def _tidy(model: onnx_ir.Model) -> None:

@@ -25,9 +25,21 @@ SLMC_INLINE typename V::F exponentials(typename V::F x) {
   return V::mul(p, V::as_float(V::template left<23>(V::add(n, V::set(int32_t{127})))));
 }
 
-// Scores become shares; returns what the sums so far are to be multiplied by. `seen` slots of `room` count.
+// cap tanh(score / cap), by tanh(x) = 1 - 2 / (e^2x + 1).
 template <typename V>
-SLMC_INLINE float take_shares(float* scores, int64_t seen, int64_t room, float* most, float* total) {
+SLMC_INLINE void bend(float* scores, int64_t room, float cap) {
+  alignas(64) float raised[kBlockSlots];
+  for (int64_t i = 0; i < room; i += V::kLanes) {
+    const typename V::F x = V::mul(V::load(scores + i), V::set(2.0f / cap));
+    V::store(raised + i, exponentials<V>(V::sub(V::zero(), V::max(V::set(-40.0f), V::sub(V::zero(), x)))));
+  }
+  for (int64_t i = 0; i < room; ++i) scores[i] = cap - 2.0f * cap / (raised[i] + 1.0f);
+}
+
+// Scores become shares; returns what the sums so far are to be multiplied by. Of `room` slots first .. seen - 1 count.
+template <typename V>
+SLMC_INLINE float take_shares(float* scores, int64_t first, int64_t seen, int64_t room, float* most, float* total) {
+  for (int64_t i = 0; i < first; ++i) scores[i] = -INFINITY;
   for (int64_t i = seen; i < room; ++i) scores[i] = -INFINITY;
   typename V::F top = V::load(scores), sum = V::zero();
   for (int64_t i = V::kLanes; i < room; i += V::kLanes) top = V::max(top, V::load(scores + i));
@@ -52,7 +64,8 @@ SLMC_INLINE void attend_queries(const AttentionPart& part, const Cache& cache, i
   const int64_t room = (count + V::kLanes - 1) / V::kLanes * V::kLanes;
   for (int i = 0; i < queries; ++i) {
     const int64_t seen = part.own + (query + i) / part.shared + 1 - slot;
-    shrink[i] = take_shares<V>(scores[i], seen < count ? seen : count, room, part.most + query + i,
+    if (part.cap > 0) bend<V>(scores[i], room, part.cap);
+    shrink[i] = take_shares<V>(scores[i], seen - part.window, seen < count ? seen : count, room, part.most + query + i,
                                part.total + query + i);
   }
   cache.template mix<queries>(query, scores, shrink);
@@ -70,9 +83,11 @@ void attend(const AttentionPart& part) {
     const int64_t count = part.end - slot < kBlockSlots ? part.end - slot : kBlockSlots;
     cache.take(slot, count);
     int64_t query = slot > part.own ? (slot - part.own) * part.shared : 0;
-    for (; query + V::kQueries <= part.queries; query += V::kQueries)
+    const int64_t near = (slot + count - 1 - part.own + part.window) * part.shared;  // those behind see none of these
+    const int64_t queries = near < part.queries ? near : part.queries;
+    for (; query + V::kQueries <= queries; query += V::kQueries)
       attend_queries<V, V::kQueries>(part, cache, query, slot, count);
-    for (; query < part.queries; ++query) attend_queries<V, 1>(part, cache, query, slot, count);
+    for (; query < queries; ++query) attend_queries<V, 1>(part, cache, query, slot, count);
   }
 }
 

@@ -9,11 +9,12 @@ namespace slmc {
 constexpr int64_t kBlockSlots = 64;  // of a cache that are attended to at once
 
 // Some queries of one group over slots first .. end - 1 of its cache. Query i belongs to token i / shared and sees the
-// slots up to own + i / shared.
+// last `window` slots up to own + i / shared.
 struct AttentionPart {
-  const float* q;  // [queries, width], turned and times 1 / sqrt(width)
+  const float* q;  // [queries, width], turned and scaled
   int64_t queries, shared, width;
-  int64_t own, first, end;
+  int64_t own, first, end, window;
+  float cap;                               // scores become cap tanh(score / cap); 0 leaves them
   const void *keys, *values;               // [slots, width], float or int8
   const float *key_scales, *value_scales;  // [slots], of int8
   float* scratch;                          // of attention_scratch(queries, width) bytes, aligned to 64

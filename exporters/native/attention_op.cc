@@ -77,8 +77,12 @@ class CachedAttention : public Kernel {
 
  public:
   explicit CachedAttention(const Node& node)
-      : heads_(node.integer("heads")), theta_(node.number("theta")), rotate_(node.number("rotate") != 0) {
+      : heads_(node.integer("heads")), theta_(node.number("theta")), rotate_(node.number("rotate") != 0),
+        window_(node.integer_or("window", 0)), rotary_(node.integer_or("rotary", 0)),
+        scale_(node.number_or("scale", 0)), cap_(node.number_or("cap", 0)) {
     if (heads_ < 1) throw Refusal("attribute heads = " + std::to_string(heads_) + " is not positive");
+    if (window_ < 0) throw Refusal("attribute window = " + std::to_string(window_) + " is negative");
+    if (!(cap_ >= 0)) throw Refusal("attribute cap = " + std::to_string(cap_) + " is negative");
   }
 
   void compute(const Call& call) override {
@@ -93,7 +97,7 @@ class CachedAttention : public Kernel {
     }
     auto* y = static_cast<float*>(call.output(0, q.shape));
     if (sizes.time == 0) return;
-    const Turns turns(sizes, frequencies(sizes.width));
+    const Turns turns = turns_of(call, sizes);
     call.parallel((sizes.time + kTokensPerStore - 1) / kTokensPerStore, [&](size_t task) {
       const int64_t first = task * kTokensPerStore, last = std::min(sizes.time, first + kTokensPerStore);
       store(sizes, turns, k.as<float>(), v.as<float>(), first, last, caches);
@@ -116,12 +120,26 @@ class CachedAttention : public Kernel {
     return token * s.heads + group * shared + query % shared;
   }
 
+  Turns turns_of(const Call& call, const Sizes& sizes) {
+    if (!rotate_) return {};
+    const int64_t width = rotary_ ? rotary_ : sizes.width;
+    if (width < 0 || width % 2 || width > sizes.width)
+      throw Refusal(std::to_string(width) + " channels of heads of width " + std::to_string(sizes.width) +
+                    " do not turn: an even number of at most the width can");
+    constexpr size_t kTables = Codec::kScaled ? 8 : 6;
+    const Tensor cos = call.input(kTables), sin = call.input(kTables + 1);
+    if (!cos.data && !sin.data) return {sizes, frequencies(width)};
+    expect_shape(cos, {1, sizes.time, width / 2}, "cos");
+    expect_shape(sin, cos.shape, "sin");
+    return {cos.as<float>(), sin.as<float>(), width / 2};
+  }
+
   const std::vector<float>& frequencies(int64_t width) {
     std::call_once(turns_known_, [&] {
-      for (int64_t i = 0; rotate_ && i < width / 2; ++i)
+      for (int64_t i = 0; i < width / 2; ++i)
         frequencies_.push_back(1.0f / std::pow(theta_, static_cast<float>(2 * i) / static_cast<float>(width)));
     });
-    if (rotate_ && static_cast<int64_t>(frequencies_.size()) != width / 2)
+    if (static_cast<int64_t>(frequencies_.size()) != width / 2)
       throw Refusal("heads are " + std::to_string(width) + " wide, those of an earlier call " +
                     std::to_string(2 * frequencies_.size()));
     return frequencies_;
@@ -139,8 +157,8 @@ class CachedAttention : public Kernel {
       }
   }
 
-  static void attend(const Sizes& s, const Parts& parts, const Turns& turns, int64_t task, const float* q,
-                     const Caches& caches, Stretches& stretches, float* y) {
+  void attend(const Sizes& s, const Parts& parts, const Turns& turns, int64_t task, const float* q,
+              const Caches& caches, Stretches& stretches, float* y) const {
     const int64_t stretch = task % parts.stretches, tile = task / parts.stretches % parts.tiles;
     const int64_t group = task / parts.stretches / parts.tiles, shared = s.heads / s.groups;
     const int64_t first = tile * parts.tokens, last = std::min(s.time, first + parts.tokens);
@@ -148,8 +166,8 @@ class CachedAttention : public Kernel {
     float* memory = part_memory(2 * floats + rounded_up(2 * queries) + attention_scratch(queries, s.width) / 4);
     for (int64_t i = 0; i < queries; ++i) {
       const int64_t t = first + i / shared, head = group * shared + i % shared;
-      const float root = 1.0f / std::sqrt(static_cast<float>(s.width));
-      turns.apply(q + (t * s.heads + head) * s.width, t, s.width, root, memory + i * s.width);
+      const float scale = scale_ ? scale_ : 1.0f / std::sqrt(static_cast<float>(s.width));
+      turns.apply(q + (t * s.heads + head) * s.width, t, s.width, scale, memory + i * s.width);
     }
     const int64_t at = (stretch * s.groups + group) * s.time * shared + first * shared;
     const bool whole = parts.stretches == 1;
@@ -160,8 +178,10 @@ class CachedAttention : public Kernel {
     part.shared = shared;
     part.width = s.width;
     part.own = s.start + first;
-    part.first = stretch * parts.slots;
-    part.end = std::min(part.first + parts.slots, s.start + last);
+    part.window = s.window;
+    part.cap = cap_;
+    part.end = std::min(s.floor() + (stretch + 1) * parts.slots, s.start + last);
+    part.first = std::max(s.floor() + stretch * parts.slots, part.own + 1 - s.window);
     part.keys = caches[0].rows + group * s.length * s.width;
     part.values = caches[1].rows + group * s.length * s.width;
     part.key_scales = of_group(caches[0].scales);
@@ -185,13 +205,13 @@ class CachedAttention : public Kernel {
                     ", expected [1, groups, length, width] and [1, time, heads * width]");
     const int64_t *dims = cache.shape.dims, time = q.shape.dims[1];
     expect_shape(position, {1, 1}, "position");
-    const Sizes sizes{time, heads_, dims[1], dims[2], dims[3], position.as<int64_t>()[0]};
+    const int64_t start = position.as<int64_t>()[0], length = dims[2];
+    const Sizes sizes{time, heads_, dims[1], length, dims[3], start, window_ ? std::min(window_, length) : length};
     expect_shape(q, {1, time, heads_ * sizes.width}, "q");
     expect_shape(k, {1, time, sizes.groups * sizes.width}, "k");
     expect_shape(v, k.shape, "v");
     if (sizes.groups < 1 || heads_ % sizes.groups)
       throw Refusal(std::to_string(heads_) + " heads cannot share " + std::to_string(sizes.groups) + " groups");
-    if (rotate_ && sizes.width % 2) throw Refusal("heads of odd width " + std::to_string(sizes.width) + " do not turn");
     if (sizes.start < 0 || sizes.start + time > sizes.length)
       throw Refusal(std::to_string(sizes.start + time) + " tokens do not fit into a context of " +
                     std::to_string(sizes.length));
@@ -214,6 +234,8 @@ class CachedAttention : public Kernel {
   int64_t heads_;
   float theta_;
   bool rotate_;
+  int64_t window_, rotary_;  // 0: all slots before, all channels
+  float scale_, cap_;        // 0: 1 / sqrt(width), none
   std::once_flag turns_known_;
   std::vector<float> frequencies_;  // of the pairs' angles; none without rotation
 };
@@ -228,23 +250,26 @@ Operator described(const char* name, std::vector<Port> inputs, std::vector<Port>
               inference.output(1 + i, inference.input(3 + i), Codec::kType);
               if (Codec::kScaled) inference.output(3 + i, inference.input(5 + i), kFloat);
             }
-          }};
+          },
+          true};
 }
 
 }  // namespace
 
 Operator cached_attention_operator() {
-  return described<Exact>("CachedAttention",
-                          {{"q", kFloat}, {"k", kFloat}, {"v", kFloat}, {"keys", kFloat},
-                           {"values", kFloat}, {"position", kInt64}},
-                          {{"y", kFloat}, {"keys_out", kFloat}, {"values_out", kFloat}});
+  return described<Exact>(
+      "CachedAttention",
+      {{"q", kFloat}, {"k", kFloat}, {"v", kFloat}, {"keys", kFloat}, {"values", kFloat}, {"position", kInt64},
+       {"cos", kFloat, kOptional}, {"sin", kFloat, kOptional}},
+      {{"y", kFloat}, {"keys_out", kFloat}, {"values_out", kFloat}});
 }
 
 Operator cached_attention_int8_operator() {
   return described<Codes>(
       "CachedAttentionInt8",
       {{"q", kFloat}, {"k", kFloat}, {"v", kFloat}, {"keys", kInt8}, {"values", kInt8},
-       {"key_scales", kFloat}, {"value_scales", kFloat}, {"position", kInt64}},
+       {"key_scales", kFloat}, {"value_scales", kFloat}, {"position", kInt64}, {"cos", kFloat, kOptional},
+       {"sin", kFloat, kOptional}},
       {{"y", kFloat}, {"keys_out", kInt8}, {"values_out", kInt8}, {"key_scales_out", kFloat},
        {"value_scales_out", kFloat}});
 }

@@ -15,50 +15,61 @@ constexpr int64_t kPartQueries = 96;  // of a part, where there are so many: the
 constexpr int64_t kPartSlots = 512;   // of a part, where there are few queries
 constexpr int64_t kManyParts = 16;    // which need not be split further for the threads' sake
 
-// The sizes of one call.
+// The sizes of one call. A token sees the last `window` slots up to its own.
 struct Sizes {
-  int64_t time, heads, groups, length, width, start;
+  int64_t time, heads, groups, length, width, start, window;
+
+  // The first slot that any token sees.
+  int64_t floor() const { return std::max<int64_t>(0, start + 1 - window); }
 };
 
-// cos and sin of every new token's angles, [time, width / 2] each; empty without rotation.
-struct Turns {
-  std::vector<float> cos, sin;
+// cos and sin of every new token's angles, [time, half] each; channels from 2 * half on stay as they are.
+class Turns {
+ public:
+  Turns() = default;
+  Turns(const Turns&) = delete;
 
-  Turns(const Sizes& sizes, const std::vector<float>& frequencies) {
-    const auto half = static_cast<int64_t>(frequencies.size());
-    cos.resize(sizes.time * half);
-    sin.resize(sizes.time * half);
+  // As tables say.
+  Turns(const float* cos, const float* sin, int64_t half) : cos_(cos), sin_(sin), half_(half) {}
+
+  Turns(const Sizes& sizes, const std::vector<float>& frequencies) : half_(static_cast<int64_t>(frequencies.size())) {
+    own_.resize(2 * sizes.time * half_);
+    float *cos = own_.data(), *sin = cos + sizes.time * half_;
     for (int64_t t = 0; t < sizes.time; ++t)
-      for (int64_t i = 0; i < half; ++i) {
+      for (int64_t i = 0; i < half_; ++i) {
         const float angle = static_cast<float>(sizes.start + t) * frequencies[i];
-        cos[t * half + i] = std::cos(angle);
-        sin[t * half + i] = std::sin(angle);
+        cos[t * half_ + i] = std::cos(angle);
+        sin[t * half_ + i] = std::sin(angle);
       }
+    cos_ = cos;
+    sin_ = sin;
   }
 
   void apply(const float* row, int64_t t, int64_t width, float times, float* out) const {
-    if (cos.empty()) {
-      for (int64_t i = 0; i < width; ++i) out[i] = row[i] * times;
-      return;
-    }
-    const int64_t half = width / 2;
-    const float *c = &cos[t * half], *s = &sin[t * half];
+    const int64_t half = half_;
+    for (int64_t i = 2 * half; i < width; ++i) out[i] = row[i] * times;
+    const float *c = cos_ + t * half, *s = sin_ + t * half;
     SLMC_LANES
     for (int64_t i = 0; i < half; ++i) {
       out[i] = (row[i] * c[i] - row[half + i] * s[i]) * times;
       out[half + i] = (row[half + i] * c[i] + row[i] * s[i]) * times;
     }
   }
+
+ private:
+  std::vector<float> own_;
+  const float *cos_ = nullptr, *sin_ = nullptr;
+  int64_t half_ = 0;
 };
 
-// How the work of one call is cut: tokens of a part, and slots of a part from slot 0 on.
+// How the work of one call is cut: tokens of a part, and slots of a part from the first one that is seen.
 struct Parts {
   int64_t tokens, tiles, slots, stretches;
 
   explicit Parts(const Sizes& s) {
     tokens = std::max<int64_t>(1, kPartQueries / (s.heads / s.groups));
     tiles = (s.time + tokens - 1) / tokens;
-    const int64_t used = s.start + s.time;
+    const int64_t used = s.start + s.time - s.floor();
     slots = tiles * s.groups < kManyParts ? kPartSlots : used;
     stretches = (used + slots - 1) / slots;
   }

@@ -29,8 +29,10 @@ void attend_block(const AttentionPart& part, int64_t query, int64_t first, int64
   float shares[kBlockSlots], *mixed = part.mixed + query * width, &total = part.total[query];
   float &most = part.most[query], before = most;
   for (int64_t s = first; s < end; ++s) {
-    shares[s - first] = dot(part.q + query * width, keys + s * width, width) * scale(part.key_scales, s);
-    most = std::max(most, shares[s - first]);
+    float& score = shares[s - first];
+    score = dot(part.q + query * width, keys + s * width, width) * scale(part.key_scales, s);
+    if (part.cap > 0) score = part.cap * std::tanh(score / part.cap);
+    most = std::max(most, score);
   }
   const float shrink = std::exp(before - most);
   total *= shrink;
@@ -50,8 +52,9 @@ void attend(const AttentionPart& part) {
   std::fill_n(part.mixed, part.queries * part.width, 0.0f);
   for (int64_t first = part.first; first < part.end; first += kBlockSlots)
     for (int64_t query = 0; query < part.queries; ++query) {
-      const int64_t end = std::min({part.end, first + kBlockSlots, part.own + query / part.shared + 1});
-      if (first < end) attend_block<Element>(part, query, first, end);
+      const int64_t seen = part.own + query / part.shared + 1, from = std::max(first, seen - part.window);
+      const int64_t end = std::min({part.end, first + kBlockSlots, seen});
+      if (from < end) attend_block<Element>(part, query, from, end);
     }
 }
 

@@ -49,4 +49,9 @@ float Node::number(const char* attribute) const {
   return value;
 }
 
+float Node::number_or(const char* attribute, float otherwise) const {
+  float value = otherwise;
+  return read_number(attribute, &value) ? value : otherwise;
+}
+
 }  // namespace slmc

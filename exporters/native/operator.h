@@ -54,6 +54,7 @@ class Node {
   int64_t integer(const char* attribute) const;  // raises where it is missing
   int64_t integer_or(const char* attribute, int64_t otherwise) const;
   float number(const char* attribute) const;  // raises where it is missing
+  float number_or(const char* attribute, float otherwise) const;
   // The input if it is an initializer, whose bytes stay where they are while the host lives.
   virtual bool constant(size_t index, Tensor* out) const = 0;
 

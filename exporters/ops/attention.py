@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,24 +12,48 @@ from exporters.artifact.errors import SlmcError
 from exporters.ops.attention_functions import SMALLEST_SCALE
 
 
-def _rotated(x: Tensor, positions: Tensor, theta: float) -> Tensor:
-    """Rotary positions (arXiv 2104.09864), halves paired as Hugging Face stores them; x [B, T, n, d], positions [B, T].
+class _How(NamedTuple):
+    """The attributes, in the signature's order."""
 
-    Pair (x[i], x[i + d/2]) is turned by the angle position * theta^(-2i/d).
+    heads: int
+    window: int
+    rotary: int
+    theta: float
+    rotate: float
+    scale: float
+    cap: float
+
+
+Tables = tuple[Tensor | None, Tensor | None]
+"""Cosines and sines of the new tokens' angles, [B, T, r / 2], or none."""
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (arXiv 2104.09864), halves paired as Hugging Face stores them.
+
+    Of the first r channels of x [B, T, n, d], pair (x[i], x[i + r/2]) is turned by angle i of tables [B, T, r/2].
     """
-    width = x.shape[-1]
+    half = cos.shape[-1]
+    cos, sin = cos[:, :, None], sin[:, :, None]
+    first, second, still = x.tensor_split((half, 2 * half), -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin, still], -1)
+
+
+def _tables(positions: Tensor, width: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Of angles position * theta^(-2i/width); positions [B, T]."""
     inverse = 1.0 / (theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width))
-    angles = (positions[..., None].float() * inverse)[:, :, None]
-    cos, sin = angles.cos(), angles.sin()
-    first, second = x.chunk(2, -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+    angles = positions[..., None].float() * inverse
+    return angles.cos(), angles.sin()
 
 
-def _heads(q: Tensor, k: Tensor, v: Tensor, width: int, positions: Tensor, theta: float, rotate: float) -> list[Tensor]:
+def _heads(q: Tensor, k: Tensor, v: Tensor, width: int, positions: Tensor, tables: Tables, how: _How) -> list[Tensor]:
     """q, k, v [B, T, n d] as heads [B, n, T, d], the first two turned."""
     split = [x.view(*x.shape[:2], -1, width) for x in (q, k, v)]
-    if rotate:
-        split[:2] = [_rotated(x, positions, theta) for x in split[:2]]
+    if how.rotate:
+        cos, sin = tables
+        if cos is None or sin is None:
+            cos, sin = _tables(positions, how.rotary or width, how.theta)
+        split[:2] = [_rotated(x, cos, sin) for x in split[:2]]
     return [x.transpose(1, 2) for x in split]
 
 
@@ -46,17 +70,24 @@ def _positions(position: Tensor, time: int, length: int) -> Tensor:
     return positions
 
 
-def _attended(q: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v over the slots up to each token's own; q [B, H, T, d], caches [B, G, C, d]."""
-    used = int(positions.max()) + 1
-    if used == q.shape[2]:  # a text from its beginning: torch has a quicker kernel for it
-        keys, values = (x[:, :, :used].repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (keys, values))
-        return functional.scaled_dot_product_attention(q, keys, values, is_causal=True).transpose(1, 2).flatten(2)
-    seen = torch.arange(used) <= positions[..., None]
-    y = functional.scaled_dot_product_attention(
-        q, keys[:, :, :used], values[:, :, :used], attn_mask=seen[:, None], enable_gqa=True
-    )
-    return y.transpose(1, 2).flatten(2)
+def _attended(q: Tensor, keys: Tensor, values: Tensor, positions: Tensor, how: _How) -> Tensor:
+    """softmax(scores) v over the slots that each token sees; q [B, H, T, d], caches [B, G, C, d] -> [B, T, H d]."""
+    used, scale, shared = int(positions.max()) + 1, how.scale or q.shape[-1] ** -0.5, q.shape[1] // keys.shape[1]
+    keys, values = keys[:, :, :used], values[:, :, :used]
+    attention = functional.scaled_dot_product_attention
+    if used == q.shape[2] and not how.window and not how.cap:  # torch has a quicker kernel for a text's beginning
+        keys, values = (x.repeat_interleave(shared, 1) for x in (keys, values))
+        return attention(q, keys, values, is_causal=True, scale=scale).transpose(1, 2).flatten(2)
+    slots, own = torch.arange(used), positions[:, None, :, None]
+    seen = slots <= own
+    if how.window:
+        seen = seen & (slots > own - how.window)
+    if not how.cap:
+        y = attention(q, keys, values, attn_mask=seen, scale=scale, enable_gqa=True)
+        return y.transpose(1, 2).flatten(2)
+    keys, values = (x.repeat_interleave(shared, 1) for x in (keys, values))
+    scores = how.cap * torch.tanh(q @ keys.transpose(-1, -2) * (scale / how.cap))
+    return (scores.masked_fill(~seen, -torch.inf).softmax(-1) @ values).transpose(1, 2).flatten(2)
 
 
 def _written(cache: Tensor, new: Tensor, positions: Tensor) -> Tensor:
@@ -67,29 +98,34 @@ def _written(cache: Tensor, new: Tensor, positions: Tensor) -> Tensor:
 
 
 def _exact(
-    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, position: Tensor, theta: float, rotate: float
+    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, position: Tensor, tables: Tables, how: _How
 ) -> tuple[Tensor, Tensor, Tensor]:
     positions = _positions(position, q.shape[1], keys.shape[2])
-    heads, k_new, v_new = _heads(q, k, v, keys.shape[3], positions, theta, rotate)
+    heads, k_new, v_new = _heads(q, k, v, keys.shape[3], positions, tables, how)
     keys, values = _written(keys, k_new, positions), _written(values, v_new, positions)
-    return _attended(heads, keys, values, positions), keys, values
+    return _attended(heads, keys, values, positions, how), keys, values
 
 
 @torch.library.custom_op("slmc::cached_attention", mutates_args=())
 def cached_attention(
-    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, position: Tensor, heads: int, theta: float,
-    rotate: float,
+    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, position: Tensor, cos: Tensor | None,
+    sin: Tensor | None, heads: int, window: int, rotary: int, theta: float, rotate: float, scale: float, cap: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Causal attention of new tokens over themselves and all tokens before, which the caches hold.
 
-        y[t, h] = sum_s softmax_s(q[t, h] k[s, g] / sqrt(d)) v[s, g],    s <= t,    g = h / (H / G)
+        y[t, h] = sum_s softmax_s(scale q[t, h] k[s, g]) v[s, g],    s <= t,    g = h / (H / G)
 
     Args:
         q: [B, T, H d]; k, v: [B, T, G d] with G groups of keys that H / G heads share (arXiv 2305.13245).
         keys, values: of the tokens before, in slots 0 .. position - 1; [B, G, C, d].
         position: how many tokens came before, int64 [B, 1].
+        cos, sin: of the new tokens' angles, [B, T, r / 2]; without them angles are position * theta^(-2i/r).
         heads: H.
-        theta, rotate: with rotate 1 queries and keys are turned by rotary positions of base theta; with 0 they are not.
+        window: tokens that a token sees, itself among them: t - s < window (arXiv 2004.05150); 0 for all before it.
+        rotary: r, how many channels of a head turn, its first ones; 0 for all.
+        theta, rotate: with rotate 1 queries and keys are turned by rotary positions; with 0 they are not.
+        scale: of scores; 0 for 1 / sqrt(d).
+        cap: c bends scores to c tanh(score / c) (arXiv 2408.00118, section 2.2); 0 does not.
 
     Returns:
         y [B, T, H d], and the caches with the new tokens in slots position .. position + T - 1.
@@ -97,30 +133,30 @@ def cached_attention(
     Raises:
         SlmcError: more than C tokens in all.
     """
-    y, keys, values = _exact(q, k, v, keys, values, position, theta, rotate)
+    how = _How(heads, window, rotary, theta, rotate, scale, cap)
+    y, keys, values = _exact(q, k, v, keys, values, position, (cos, sin), how)
     return y.contiguous(), keys, values
 
 
 @cached_attention.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, position: Tensor, heads: int, theta: float,
-    rotate: float,
+    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return torch.empty_like(q), torch.empty_like(keys), torch.empty_like(values)
 
 
 def _context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, _, ctx.theta, ctx.rotate = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.how = _How(*inputs[8:])
+    ctx.save_for_backward(*inputs[:8])
 
 
 def _gradient(ctx: Any, grad: Tensor, *_caches: Tensor) -> tuple[Any, ...]:
     # The caches are carried between windows as constants: no gradient flows through them.
-    q, k, v, keys, values, position = ctx.saved_tensors
+    q, k, v, keys, values, position, *tables = ctx.saved_tensors
     with torch.enable_grad():
         fresh = [x.detach().requires_grad_() for x in (q, k, v)]
-        y, _, _ = _exact(fresh[0], fresh[1], fresh[2], keys, values, position, ctx.theta, ctx.rotate)
-    return *torch.autograd.grad(y, fresh, grad), None, None, None, None, None, None
+        y, _, _ = _exact(fresh[0], fresh[1], fresh[2], keys, values, position, (tables[0], tables[1]), ctx.how)
+    return *torch.autograd.grad(y, fresh, grad), *(None,) * 12
 
 
 cached_attention.register_autograd(_gradient, setup_context=_context)
@@ -135,14 +171,16 @@ def _quantized(x: Tensor) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op("slmc::cached_attention_int8", mutates_args=())
 def cached_attention_int8(
     q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, key_scales: Tensor, value_scales: Tensor,
-    position: Tensor, heads: int, theta: float, rotate: float,
+    position: Tensor, cos: Tensor | None, sin: Tensor | None, heads: int, window: int, rotary: int, theta: float,
+    rotate: float, scale: float, cap: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """`cached_attention` whose caches are int8 [B, G, C, d] with one scale per token and group, float32 [B, G, C].
 
     New tokens are rounded before they are attended to, so that a text read in one call and in pieces agrees.
     """
+    how = _How(heads, window, rotary, theta, rotate, scale, cap)
     positions = _positions(position, q.shape[1], keys.shape[2])
-    query, k_new, v_new = _heads(q, k, v, keys.shape[3], positions, theta, rotate)
+    query, k_new, v_new = _heads(q, k, v, keys.shape[3], positions, (cos, sin), how)
     after, decoded = [], []
     used = int(positions.max()) + 1
     for cache, scales, new in ((keys, key_scales, k_new), (values, value_scales, v_new)):
@@ -150,14 +188,13 @@ def cached_attention_int8(
         codes, fresh = _written(cache, codes, positions), _written(scales, fresh, positions)
         after.append((codes, fresh))
         decoded.append(codes[:, :, :used].float() * fresh[:, :, :used, None])
-    y = _attended(query, decoded[0], decoded[1], positions).contiguous()
+    y = _attended(query, decoded[0], decoded[1], positions, how).contiguous()
     return y, after[0][0], after[1][0], after[0][1], after[1][1]
 
 
 @cached_attention_int8.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, key_scales: Tensor, value_scales: Tensor,
-    position: Tensor, heads: int, theta: float, rotate: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, key_scales: Tensor, value_scales: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     caches = (keys, values, key_scales, value_scales)
     return torch.empty_like(q), *(torch.empty_like(c) for c in caches)  # type: ignore[return-value]

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 SMALLEST_SCALE = 1e-12
 """Keeps the scale of an all-zero key from being zero."""
 
-
-def _rotation(x: str) -> str:
-    return f"""
-    {x}_first, {x}_second = Split <axis = -1, num_outputs = 2> ({x}_heads)
-    {x}_fc = Mul({x}_first, cos)
-    {x}_ss = Mul({x}_second, sin)
-    {x}_low = Sub({x}_fc, {x}_ss)
-    {x}_sc = Mul({x}_second, cos)
-    {x}_fs = Mul({x}_first, sin)
-    {x}_high = Add({x}_sc, {x}_fs)
-    {x}_turned_t = Concat <axis = -1> ({x}_low, {x}_high)
-    {x}_turned = Transpose <perm = [0, 2, 1, 3]> ({x}_turned_t)"""
-
-
-_PREPARE = f"""
+_SIZES = """
     last = Constant <value_ints: ints = [-1]> ()
     zero = Constant <value_int: int = 0> ()
     one = Constant <value_int: int = 1> ()
@@ -38,22 +26,9 @@ _PREPARE = f"""
     k_heads = Reshape(k, split_shape)
     v_heads = Reshape(v, split_shape)
     steps = Range(zero, time, one)
-    positions = Add(position, steps)
-    pairs = Range(zero, width, two)
-    pairs_f = Cast <to = 1> (pairs)
-    width_f = Cast <to = 1> (width)
-    exponents = Div(pairs_f, width_f)
-    theta_c = Constant <value_float: float = @theta> ()
-    periods = Pow(theta_c, exponents)
-    rotate_c = Constant <value_float: float = @rotate> ()
-    inverse = Div(rotate_c, periods)
-    positions_f = Cast <to = 1> (positions)
-    positions_wide = Unsqueeze(positions_f, last)
-    angles_t = Mul(positions_wide, inverse)
-    angle_axis = Constant <value_ints: ints = [2]> ()
-    angles = Unsqueeze(angles_t, angle_axis)
-    cos = Cos(angles)
-    sin = Sin(angles){_rotation("q")}{_rotation("k")}
+    positions = Add(position, steps)"""
+
+_SLOTS = """
     v_turned = Transpose <perm = [0, 2, 1, 3]> (v_heads)
     slots = Range(zero, length, one)
     start = Squeeze(position)
@@ -64,19 +39,91 @@ _PREPARE = f"""
     among_new = Add(since, length)
     source = Where(is_new, among_new, slots)"""
 
-_ATTEND = """
+_ANGLES = """
+    pairs = Range(zero, turning, two)
+    pairs_f = Cast <to = 1> (pairs)
+    turning_f = Cast <to = 1> (turning)
+    exponents = Div(pairs_f, turning_f)
+    theta_c = Constant <value_float: float = @theta> ()
+    periods = Pow(theta_c, exponents)
+    inverse = Reciprocal(periods)
+    positions_f = Cast <to = 1> (positions)
+    positions_wide = Unsqueeze(positions_f, last)
+    angles = Mul(positions_wide, inverse)
+    cos_t = Cos(angles)
+    sin_t = Sin(angles)"""
+
+_TABLES = """
+    cos_t = Identity(cos)
+    sin_t = Identity(sin)"""
+
+
+def _turned(x: str, part: bool) -> str:
+    """Text of nodes that turn the first channels of heads x, all of them or a part; then heads before time."""
+    text = f"""
+    {x}_turning = {f"Slice({x}_heads, any_zero, turning_1, last)" if part else f"Identity({x}_heads)"}
+    {x}_first, {x}_second = Split <axis = -1, num_outputs = 2> ({x}_turning)
+    {x}_fc = Mul({x}_first, cos_wide)
+    {x}_ss = Mul({x}_second, sin_wide)
+    {x}_low = Sub({x}_fc, {x}_ss)
+    {x}_sc = Mul({x}_second, cos_wide)
+    {x}_fs = Mul({x}_first, sin_wide)
+    {x}_high = Add({x}_sc, {x}_fs)"""
+    if part:
+        text += f"\n    {x}_still = Slice({x}_heads, turning_1, width_1, last)"
+    return f"""{text}
+    {x}_turned_t = Concat <axis = -1> ({x}_low, {x}_high{f", {x}_still" if part else ""})
+    {x}_turned = Transpose <perm = [0, 2, 1, 3]> ({x}_turned_t)"""
+
+
+def _rotation(attributes: Mapping[str, float], tables: bool) -> str:
+    if not attributes["rotate"]:
+        return "".join(f"\n    {x}_turned = Transpose <perm = [0, 2, 1, 3]> ({x}_heads)" for x in "qk")
+    part = attributes["rotary"] != 0
+    return f"""
+    turning = {"Constant <value_int: int = @rotary> ()" if part else "Identity(width)"}
+    turning_1 = Reshape(turning, last){_TABLES if tables else _ANGLES}
+    angle_axis = Constant <value_ints: ints = [2]> ()
+    cos_wide = Unsqueeze(cos_t, angle_axis)
+    sin_wide = Unsqueeze(sin_t, angle_axis){_turned("q", part)}{_turned("k", part)}"""
+
+
+def _scores(attributes: Mapping[str, float]) -> str:
+    """Text of nodes that give the scores, and say which of them count."""
+    scale = "Constant <value_float: float = @scale> ()"
+    if not attributes["scale"]:
+        scale = "Reciprocal(root)"
+    text = f"""
     group_shape = Concat <axis = 0> (any_zero, groups_1, last, width_1)
     q_grouped = Reshape(q_turned, group_shape)
     keys_t = Transpose <perm = [0, 1, 3, 2]> (all_keys)
     products = MatMul(q_grouped, keys_t)
+    width_f = Cast <to = 1> (width)
     root = Sqrt(width_f)
-    scaled = Div(products, root)
-    score_shape = Concat <axis = 0> (any_two, last, time_1, length_1)
-    scores = Reshape(scaled, score_shape)
-    own = Unsqueeze(positions, last)
-    own_wide_axis = Constant <value_ints: ints = [1, 2]> ()
-    own_wide = Unsqueeze(own, own_wide_axis)
-    seen = LessOrEqual(slots, own_wide)
+    score_scale = {scale}
+    scaled = Mul(products, score_scale)
+    score_shape = Concat <axis = 0> (any_two, last, time_1, length_1)"""
+    if attributes["cap"]:
+        text += """
+    cap_c = Constant <value_float: float = @cap> ()
+    of_cap = Div(scaled, cap_c)
+    bent = Tanh(of_cap)
+    capped = Mul(bent, cap_c)"""
+    text += f"""
+    scores = Reshape({"capped" if attributes["cap"] else "scaled"}, score_shape)
+    own_axes = Constant <value_ints: ints = [1, 3]> ()
+    own = Unsqueeze(positions, own_axes)
+    {"seen" if not attributes["window"] else "not_later"} = LessOrEqual(slots, own)"""
+    if attributes["window"]:
+        text += """
+    window_c = Constant <value_int: int = @window> ()
+    own_less = Sub(own, window_c)
+    not_left = Greater(slots, own_less)
+    seen = And(not_later, not_left)"""
+    return text
+
+
+_MIX = """
     never = Constant <value_float: float = -3.0e38> ()
     masked = Where(seen, scores, never)
     shares = Softmax <axis = -1> (masked)
@@ -90,16 +137,6 @@ _ATTEND = """
     by_time = Transpose <perm = [0, 2, 1, 3]> (by_head)
     flat_shape = Concat <axis = 0> (any_two, last)
     y = Reshape(by_time, flat_shape)"""
-
-CACHED_ATTENTION = f"""
-CachedAttention <heads, theta, rotate> (q, k, v, keys, values, position) => (y, keys_out, values_out) {{{_PREPARE}
-    both_keys = Concat <axis = 2> (keys, k_turned)
-    keys_out = Gather <axis = 2> (both_keys, source)
-    both_values = Concat <axis = 2> (values, v_turned)
-    values_out = Gather <axis = 2> (both_values, source)
-    all_keys = Identity(keys_out)
-    all_values = Identity(values_out){_ATTEND}
-}}"""
 
 
 def _rounded(new: str, cache: str) -> str:
@@ -123,9 +160,34 @@ def _rounded(new: str, cache: str) -> str:
     all_{cache} = Mul({cache}_codes_f, {cache}_scales_wide)"""
 
 
-CACHED_ATTENTION_INT8 = f"""
-CachedAttentionInt8 <heads, theta, rotate> (q, k, v, keys, values, key_scales, value_scales, position)
-        => (y, keys_out, values_out, key_scales_out, value_scales_out) {{{_PREPARE}
+_STORED = {
+    "CachedAttention": (
+        "(q, k, v, keys, values, position, cos, sin) => (y, keys_out, values_out)",
+        """
+    both_keys = Concat <axis = 2> (keys, k_turned)
+    keys_out = Gather <axis = 2> (both_keys, source)
+    both_values = Concat <axis = 2> (values, v_turned)
+    values_out = Gather <axis = 2> (both_values, source)
+    all_keys = Identity(keys_out)
+    all_values = Identity(values_out)""",
+    ),
+    "CachedAttentionInt8": (
+        """(q, k, v, keys, values, key_scales, value_scales, position, cos, sin)
+        => (y, keys_out, values_out, key_scales_out, value_scales_out)""",
+        f"""
     smallest = Constant <value_float: float = {SMALLEST_SCALE}> ()
-    largest_code = Constant <value_float: float = 127.0> (){_rounded("k", "keys")}{_rounded("v", "values")}{_ATTEND}
+    largest_code = Constant <value_float: float = 127.0> (){_rounded("k", "keys")}{_rounded("v", "values")}""",
+    ),
+}
+"""By operator: its inputs and outputs, and nodes that store new rows and give `all_keys` and `all_values`."""
+
+
+def attention_text(operator: str, attributes: Mapping[str, float], tables: bool) -> str:
+    """The body of a node; tables: whether it has inputs cos and sin."""
+    ports, stored = _STORED[operator]
+    rotation = _rotation(attributes, tables)
+    return f"""
+{operator} <heads, window, rotary, theta, rotate, scale, cap> {ports} {{{_SIZES}{rotation}{_SLOTS}{stored}{
+        _scores(attributes)
+    }{_MIX}
 }}"""

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from onnx import FunctionProto
 
 from exporters.ops.event_functions import event_function
-from exporters.ops.functions import plain_functions, qembedding_function, qlinear_function
-from exporters.ops.signatures import EVENT_LINEAR, QEMBEDDING, QLINEAR, SPARSE_LINEAR
+from exporters.ops.functions import attention_function, plain_functions, qembedding_function, qlinear_function
+from exporters.ops.signatures import (
+    CACHED_ATTENTION,
+    CACHED_ATTENTION_INT8,
+    EVENT_LINEAR,
+    QEMBEDDING,
+    QLINEAR,
+    SIGNATURES,
+    SPARSE_LINEAR,
+)
 from exporters.ops.sparse_functions import sparse_linear_function
 
-Attributes = Mapping[str, int]
+Attributes = Mapping[str, Any]
 
-_MADE: dict[str, Callable[[Attributes, bool], FunctionProto]] = {
-    QLINEAR.name: lambda a, zeros: qlinear_function(a["bits"], a["group"], zeros, a["activation_bits"], a["tile"]),
-    EVENT_LINEAR.name: lambda a, zeros: event_function(a["bits"], a["group"], zeros, a["activation_bits"]),
-    QEMBEDDING.name: lambda a, zeros: qembedding_function(a["bits"], a["group"], zeros, a["tile"]),
-    SPARSE_LINEAR.name: lambda a, zeros: sparse_linear_function({name: a[name] for name in SPARSE_LINEAR.ints}),
+_MADE: dict[str, Callable[[Attributes, bool, bool], FunctionProto]] = {
+    QLINEAR.name: lambda a, zeros, _: qlinear_function(a["bits"], a["group"], zeros, a["activation_bits"], a["tile"]),
+    EVENT_LINEAR.name: lambda a, zeros, _: event_function(a["bits"], a["group"], zeros, a["activation_bits"]),
+    QEMBEDDING.name: lambda a, zeros, _: qembedding_function(a["bits"], a["group"], zeros, a["tile"]),
+    SPARSE_LINEAR.name: lambda a, *_: sparse_linear_function({name: a[name] for name in SPARSE_LINEAR.ints}),
+    CACHED_ATTENTION.name: lambda a, _, tables: attention_function(CACHED_ATTENTION.name, a, tables),
+    CACHED_ATTENTION_INT8.name: lambda a, _, tables: attention_function(CACHED_ATTENTION_INT8.name, a, tables),
 }
-"""Operators whose body depends on their attributes, and on whether they have zero points."""
+"""Operators whose body depends on their attributes, and on whether they have zero points or rotary tables."""
+
+_INPUTS = {signature.name: [parameter.name for parameter in signature.inputs] for signature in SIGNATURES}
 
 
 @functools.cache
@@ -28,7 +41,12 @@ def _plain() -> dict[str, FunctionProto]:
     return plain_functions()
 
 
-def body_of(operator: str, attributes: Attributes, zeros: bool = False) -> FunctionProto:
-    """The body of a node of domain ai.slmc; attributes: its integers; zeros: whether it has zero points."""
+def given_inputs(operator: str, present: Sequence[object]) -> frozenset[str]:
+    """Names of the inputs that a node has, in its order; what is not there is None or ''."""
+    return frozenset(name for name, value in zip(_INPUTS[operator], present, strict=False) if value)
+
+
+def body_of(operator: str, attributes: Attributes, given: Collection[str]) -> FunctionProto:
+    """The body of a node of domain ai.slmc; attributes: its numbers; given: names of the inputs that it has."""
     plain = _plain().get(operator)
-    return plain if plain is not None else _MADE[operator](attributes, zeros)
+    return plain if plain is not None else _MADE[operator](attributes, "zeros" in given, "cos" in given)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from onnx import FunctionProto, parser
 
 from exporters.formats.integer import CODE_BITS, GROUPS
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES
 from exporters.ops.activation_functions import ACTIVATION_GROUP, rounding_text
-from exporters.ops.attention_functions import CACHED_ATTENTION, CACHED_ATTENTION_INT8
+from exporters.ops.attention_functions import attention_text
 from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
 from exporters.ops.signatures import DOMAIN
 from exporters.ops.spike_functions import INTEGRATE_FIRE
@@ -188,6 +190,11 @@ QEmbedding <K, N, bits, group, tile> (tokens, codes, scales, high, zeros) => (y)
     return _function(body)
 
 
+def attention_function(operator: str, attributes: Mapping[str, float], tables: bool) -> FunctionProto:
+    """CachedAttention or CachedAttentionInt8; tables: whether the node has inputs cos and sin."""
+    return _function(attention_text(operator, attributes, tables))
+
+
 def plain_functions() -> dict[str, FunctionProto]:
     """The bodies of the operators that need one only, by operator."""
     sign = _SIGN_EMBEDDING.replace("UNPACK", _unpack("rows", "rows_flat", 1)).replace("SLICE", _slice("padded", "y"))
@@ -196,8 +203,6 @@ def plain_functions() -> dict[str, FunctionProto]:
         "Wkv": _function(_WKV),
         "HalfLinear": _function(_HALF_LINEAR),
         "SignEmbedding": _function(sign),
-        "CachedAttention": _function(CACHED_ATTENTION),
-        "CachedAttentionInt8": _function(CACHED_ATTENTION_INT8),
         "IntegrateFire": _function(INTEGRATE_FIRE),
         **{name: _function(text) for name, text in FUSION_BODIES.items()},
     }

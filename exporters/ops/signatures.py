@@ -102,12 +102,18 @@ SPARSE_LINEAR = Signature(
     ints=("K", "N", "bits", "group", "kept", "period", "pattern_rows", "float4", "activation_bits", "tile"),
 )
 
+_ROTARY_TABLES = tuple(Parameter(n, FLOAT, optional=True) for n in ("cos", "sin"))  # of the new tokens, [1, T, r / 2]
+_ATTENTION_INTS = ("heads", "window", "rotary")
+_ATTENTION_FLOATS = ("theta", "rotate", "scale", "cap")
+# window: token t sees the slots s with t - s < window; 0 for all. rotary: channels r of a head that turn, its first
+# ones, 0 for all. rotate: 0 or 1; theta counts where there are no tables. scale: of scores, 0 for 1 / sqrt(d). cap c:
+# scores become c tanh(score / c), 0 for none. A node that was made before these existed has none of the zeros.
 CACHED_ATTENTION = Signature(
     "CachedAttention",  # q, y [1, T, H d]; k, v [1, T, G d]; keys, values [1, G, C, d]; position [1, 1]
-    (*(Parameter(n, FLOAT) for n in ("q", "k", "v", "keys", "values")), Parameter("position", INT64)),
+    (*(Parameter(n, FLOAT) for n in ("q", "k", "v", "keys", "values")), Parameter("position", INT64), *_ROTARY_TABLES),
     tuple(Parameter(n, FLOAT) for n in ("y", "keys_out", "values_out")),
-    ints=("heads",),
-    floats=("theta", "rotate"),
+    ints=_ATTENTION_INTS,
+    floats=_ATTENTION_FLOATS,
 )
 CACHED_ATTENTION_INT8 = Signature(
     "CachedAttentionInt8",  # the same with key[s] = key_scales[s] * keys[s]; scales [1, G, C]
@@ -116,14 +122,15 @@ CACHED_ATTENTION_INT8 = Signature(
         *(Parameter(n, INT8) for n in ("keys", "values")),
         *(Parameter(n, FLOAT) for n in ("key_scales", "value_scales")),
         Parameter("position", INT64),
+        *_ROTARY_TABLES,
     ),
     (
         Parameter("y", FLOAT),
         *(Parameter(n, INT8) for n in ("keys_out", "values_out")),
         *(Parameter(n, FLOAT) for n in ("key_scales_out", "value_scales_out")),
     ),
-    ints=("heads",),
-    floats=("theta", "rotate"),
+    ints=_ATTENTION_INTS,
+    floats=_ATTENTION_FLOATS,
 )
 
 

@@ -30,9 +30,20 @@ class CacheShape:
 
 @dataclass(frozen=True)
 class Rotation:
-    """Rotary positions of base theta; None of it if theta is 0."""
+    """Rotary positions of base theta on the first `width` channels of a head, 0 for all; none of it if theta is 0."""
 
     theta: float = 0.0
+    width: int = 0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What becomes of query times key: times `scale` (0: 1 / sqrt(d)), bent to cap tanh(score / cap) (0: not), and
+    seen by a token among the last `window` tokens alone, itself one of them (0: by all after it)."""
+
+    scale: float = 0.0
+    cap: float = 0.0
+    window: int = 0
 
 
 class CachedModel(nn.Module):
@@ -79,12 +90,18 @@ class CachedModel(nn.Module):
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, caches: list[Tensor], position: Tensor, heads: int, rotation: Rotation
-) -> tuple[Tensor, list[Tensor]]:
-    """Attention of new tokens over all so far, through caches of either kind; see exporters.ops.attention."""
-    how = (heads, rotation.theta or 1.0, float(rotation.theta > 0))
+    q: Tensor, k: Tensor, v: Tensor, caches: list[Tensor], position: Tensor, heads: int, rotation: Rotation,
+    scores: Scores = Scores(), turn: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    """Attention of new tokens over all so far, through caches of either kind; see exporters.ops.attention.
+
+    turn: cosines and sines of the new tokens' angles, [batch, time, rotation.width / 2], in place of those of a theta.
+    """
+    rotate = float(rotation.theta > 0 or turn is not None)
+    cos, sin = turn or (None, None)
+    ints, floats = (heads, scores.window, rotation.width), (rotation.theta or 1.0, rotate, scores.scale, scores.cap)
     operator = cached_attention if len(caches) == 2 else cached_attention_int8
-    y, *after = operator(q, k, v, *caches, position, *how)
+    y, *after = operator(q, k, v, *caches, position, cos, sin, *ints, *floats)
     return y, list(after)
 
 

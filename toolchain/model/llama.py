@@ -20,7 +20,7 @@ from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.llama_options import TABLES
 from toolchain.model.options import Config, OptionTable
-from toolchain.model.rotary import ScaledRotary, scaled_rotary, turned
+from toolchain.model.rotary import ScaledRotary, scaled_rotary
 from toolchain.model.tree import ModelTree, grown_tree
 
 
@@ -63,10 +63,7 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """turn: cosines and sines of scaled rotary positions; without them the attention turns by theta itself."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        if turn is not None:
-            q, k = (turned(heads, *turn, self.config.head_width) for heads in (q, k))
-        rotation = Rotation(self.config.theta) if turn is None else Rotation()
-        y, caches = attend(q, k, v, caches, position, self.config.heads, rotation)
+        y, caches = attend(q, k, v, caches, position, self.config.heads, Rotation(self.config.theta), turn=turn)
         return self.o_proj(y), caches
 
 
@@ -117,11 +114,11 @@ class Llama(CachedModel):
             self.register_buffer("frequencies", frequencies, persistent=False)
 
     def turn(self, position: Tensor, time: int) -> tuple[Tensor, Tensor] | None:
-        """Cosines and sines [batch, time, 1, head_width / 2] of scaled rotary positions; None without scaling."""
+        """Cosines and sines [batch, time, head_width / 2] of scaled rotary positions; None without scaling."""
         if self.config.scaling is None:
             return None
         places = (position + torch.arange(time))[..., None].float()
-        angles = (places * self.get_buffer("frequencies"))[:, :, None]
+        angles = places * self.get_buffer("frequencies")
         magnitude = self.config.scaling.magnitude
         return angles.cos() * magnitude, angles.sin() * magnitude
 

@@ -41,12 +41,6 @@ def scaled_rotary(values: Mapping[str, Any], head_size: int, trained: int) -> Sc
     return None if made is None else made(plain, values, trained)
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor, head_size: int) -> Tensor:
-    """Heads x [B, T, n d] turned by angles whose cosines and sines are [B, T, 1, d / 2], halves paired."""
-    first, second = x.view(*x.shape[:2], -1, head_size).chunk(2, -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).flatten(2)
-
-
 def _factor(values: Mapping[str, Any]) -> float:
     if values["factor"] is None:
         raise SlmcError(f"config.json: factor is missing, which rope_type {values['rope_type']!r} needs; a number")

@@ -53,6 +53,10 @@ class Call:
     before: int
     spare: int = 0
     rotate: float = 0.0
+    options: tuple[tuple[str, float], ...] = ()  # without them the node is one of before they existed
+
+    def option(self, name: str) -> float:
+        return dict(self.options).get(name, 0)
 
     def inputs(self) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([self.heads, self.width, self.time, self.before])
@@ -78,7 +82,8 @@ class Call:
         outputs = ["y", *(f"{name}_out" for name in caches)]
         names = ["q", "k", "v", *caches, "position"]
         node = helper.make_node(
-            self.operator, names, outputs, domain=DOMAIN, heads=self.heads, theta=1e4, rotate=self.rotate
+            self.operator, names, outputs, domain=DOMAIN, heads=self.heads, theta=1e4, rotate=self.rotate,
+            **dict(self.options),
         )  # fmt: skip
         kinds = {name: kind if name.split("_")[0] in ("keys", "values") else TensorProto.FLOAT for name in names}
         kinds |= {"position": TensorProto.INT64}
@@ -107,11 +112,14 @@ class Call:
         y = np.empty_like(queries)
         for t in range(self.time):
             seen = self.before + t + 1
+            first = max(0, seen - int(self.option("window") or seen))
             for head in range(self.heads):
                 group = head // (self.heads // self.groups)
-                scores = keys[group, :seen] @ queries[t, head] / np.sqrt(self.width)
+                scores = keys[group, first:seen] @ queries[t, head] * (self.option("scale") or self.width**-0.5)
+                if cap := self.option("cap"):
+                    scores = cap * np.tanh(scores / cap)
                 shares = np.exp(scores - scores.max())
-                y[t, head] = shares @ values[group, :seen] / shares.sum()
+                y[t, head] = shares @ values[group, first:seen] / shares.sum()
         return y.reshape(1, self.time, -1)
 
 
@@ -146,6 +154,27 @@ def test_lengths(isa, operator, before, time):
 @pytest.mark.parametrize("time", [1, 40])
 def test_grouped_heads(isa, operator, heads, groups, time):
     check(Call(operator, heads, groups, 16, time, 30))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("window", [1, 3, 64, 65, 700, 5000])
+@pytest.mark.parametrize(("time", "before"), [(1, 0), (1, 1100), (5, 62), (200, 0), (150, 600)])
+def test_windows(isa, operator, window, time, before):
+    """What stands before all windows is not looked at."""
+    call = Call(operator, 6, 2, 16, time, before, options=(("window", window),))
+    given = check(call)
+    if before > window:
+        other = call.inputs()
+        for name in other.keys() - {"q", "k", "v", "position"}:
+            other[name][:, :, : before - window] = 0
+        np.testing.assert_array_equal(call.session().run(None, other)[0], given[0])
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("options", [{"cap": 5.0}, {"scale": 0.02}, {"cap": 50.0, "scale": 0.3, "window": 40}], ids=str)
+@pytest.mark.parametrize("time", [1, 40])
+def test_scales_and_caps(isa, operator, options, time):
+    check(Call(operator, 4, 2, 32, time, 100, options=tuple(options.items())))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

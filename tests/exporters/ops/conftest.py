@@ -20,11 +20,10 @@ import exporters.ops.fusions
 import exporters.ops.products
 import exporters.ops.sparse_products
 import exporters.ops.spikes
-from exporters.ops.event_functions import event_function
-from exporters.ops.functions import OPSET, plain_functions, qembedding_function, qlinear_function
+from exporters.ops.body_table import body_of
+from exporters.ops.functions import OPSET
 from exporters.ops.recurrences import lif_reference, wkv_reference
 from exporters.ops.signatures import DOMAIN, SIGNATURES, VERSION
-from exporters.ops.sparse_functions import sparse_linear_function
 
 Arrays = Mapping[str, np.ndarray]
 Reading = Callable[[str, Arrays, Mapping[str, float]], list[np.ndarray]]
@@ -75,24 +74,9 @@ REFERENCES: dict[str, Callable[..., Any]] = {
 }
 
 
-def body_of(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> onnx.FunctionProto:
-    if operator == "SparseLinear":
-        return sparse_linear_function({name: int(value) for name, value in attributes.items()})
-    if operator == "EventLinear":
-        return event_function(
-            int(attributes["bits"]), int(attributes["group"]), "zeros" in inputs, int(attributes["activation_bits"])
-        )
-    if operator not in ("QLinear", "QEmbedding"):
-        return plain_functions()[operator]
-    bits, group, zeros = int(attributes["bits"]), int(attributes["group"]), "zeros" in inputs
-    if operator == "QEmbedding":
-        return qembedding_function(bits, group, zeros, int(attributes["tile"]))
-    return qlinear_function(bits, group, zeros, int(attributes["activation_bits"]), int(attributes["tile"]))
-
-
 def one_node(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> onnx.ModelProto:
     """A model of one node with its function body attached, as an exported graph has it."""
-    signature, body = BY_NAME[operator], body_of(operator, inputs, attributes)
+    signature, body = BY_NAME[operator], body_of(operator, attributes, inputs)
     order = [p.name if p.name in inputs else "" for p in signature.inputs]
     while not order[-1]:
         order.pop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from exporters.artifact.errors import SlmcError
 from exporters.ops.attention import cached_attention
@@ -28,56 +28,114 @@ def empty(operator: str) -> dict[str, np.ndarray]:
     return caches | scales | {"position": np.array([[0]])}
 
 
-def turned(x: np.ndarray) -> np.ndarray:
-    """x [T, n, d] as complex numbers, each times e^(i position angle), back as reals."""
-    half = WIDTH // 2
-    angles = np.arange(len(x))[:, None, None] * THETA ** (-2.0 * np.arange(half) / WIDTH)
-    z = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angles)
-    return np.concatenate([z.real, z.imag], -1)
+def attributes(**given: float) -> dict[str, float]:
+    plain = {"window": 0, "rotary": 0, "theta": THETA, "rotate": 0.0, "scale": 0.0, "cap": 0.0}
+    return {"heads": HEADS, **plain, **given}
 
 
-def textbook(q: np.ndarray, k: np.ndarray, v: np.ndarray, rotate: bool) -> np.ndarray:
+def angles(time: int, width: int) -> np.ndarray:
+    """Of every token and pair of the first `width` channels, [T, width / 2]."""
+    return np.arange(time)[:, None] * THETA ** (-2.0 * np.arange(width // 2) / width)
+
+
+def turned(x: np.ndarray, width: int) -> np.ndarray:
+    """The first channels of x [T, n, d] as complex numbers, each times e^(i position angle), back as reals."""
+    first, second, still = np.split(x, [width // 2, width], -1)
+    z = (first + 1j * second) * np.exp(1j * angles(len(x), width))[:, None]
+    return np.concatenate([z.real, z.imag, still], -1)
+
+
+def textbook(q: np.ndarray, k: np.ndarray, v: np.ndarray, how: dict[str, float]) -> np.ndarray:
     q, k, v = (x[0].astype(np.float64).reshape(len(x[0]), -1, WIDTH) for x in (q, k, v))
-    if rotate:
-        q, k = turned(q), turned(k)
+    if how["rotate"]:
+        q, k = (turned(x, int(how["rotary"] or WIDTH)) for x in (q, k))
     y = np.empty_like(q)
     for t in range(len(q)):
+        first = max(0, t + 1 - int(how["window"])) if how["window"] else 0
         for h in range(HEADS):
             g = h // (HEADS // GROUPS)
-            weights = np.exp(k[: t + 1, g] @ q[t, h] / np.sqrt(WIDTH))
-            y[t, h] = weights @ v[: t + 1, g] / weights.sum()
+            scores = k[first : t + 1, g] @ q[t, h] * (how["scale"] or 1 / np.sqrt(WIDTH))
+            weights = np.exp(how["cap"] * np.tanh(scores / how["cap"]) if how["cap"] else scores)
+            y[t, h] = weights @ v[first : t + 1, g] / weights.sum()
     return y.reshape(1, len(q), -1)
 
 
-@pytest.mark.parametrize("rotate", [0.0, 1.0], ids=["plain", "rotary"])
+OPTIONS = {
+    "plain": {},
+    "rotary": {"rotate": 1.0},
+    "rotary part": {"rotate": 1.0, "rotary": 4},
+    "window": {"window": 3, "rotate": 1.0},
+    "window of one": {"window": 1},
+    "wide window": {"window": 100},
+    "cap": {"cap": 1.5, "scale": 0.7},
+    "all": {"cap": 3.0, "scale": 0.2, "window": 6, "rotary": 6, "rotate": 1.0},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize(("operator", "tolerance"), [("CachedAttention", 3e-6), ("CachedAttentionInt8", 0.05)])
-@pytest.mark.parametrize("cuts", [(), (4, 5), tuple(range(1, TIME))], ids=["whole", "chunks", "single"])
-def test_against_the_textbook(reading, operator, tolerance, rotate, cuts):
-    given, state, parts = inputs(TIME, 1), empty(operator), []
+@pytest.mark.parametrize("cuts", [(), (4, 5)], ids=["whole", "pieces"])
+def test_against_the_textbook(reading, operator, tolerance, options, cuts):
+    given, state, parts, how = inputs(TIME, 1), empty(operator), [], attributes(**options)
     for start, stop in zip((0, *cuts), (*cuts, TIME), strict=True):
         new = {name: x[:, start:stop] for name, x in given.items()}
-        y, *caches = reading(operator, new | state, {"heads": HEADS, "theta": THETA, "rotate": rotate})
+        y, *caches = reading(operator, new | state, how)
         state = dict(zip(KINDS[operator], caches, strict=True)) | {"position": np.array([[stop]])}
         parts.append(y)
-    expected = textbook(**given, rotate=bool(rotate))
+    expected = textbook(**given, how=how)
     np.testing.assert_allclose(np.concatenate(parts, 1), expected, atol=tolerance)
     assert (state["keys"][:, :, TIME:] == 9).all() and (state["values"][:, :, TIME:] == 9).all()
 
 
+@pytest.mark.parametrize("rotary", [0, 4])
+@pytest.mark.parametrize("operator", KINDS)
+def test_tables_say_the_angles(reading, operator, rotary):
+    """Those of the same base give the same to the last digits but three."""
+    given, state, how = inputs(5, 4), empty(operator), attributes(rotate=1.0, rotary=rotary)
+    turns = angles(5, rotary or WIDTH)[None].astype(np.float32)
+    tables = {"cos": np.cos(turns), "sin": np.sin(turns)}
+    found = reading(operator, given | state | tables, how | {"theta": 1.0})
+    for one, other in zip(found, reading(operator, given | state, how), strict=True):
+        np.testing.assert_allclose(one.astype(np.float64), other, atol=3e-6 if other.dtype == np.float32 else 1)
+
+
 def test_a_full_context_is_refused(kernel_reading):
     given = inputs(3, 2) | empty("CachedAttention") | {"position": np.array([[LENGTH - 2]])}
-    attributes = {"heads": HEADS, "theta": THETA, "rotate": 1.0}
+    how = attributes(rotate=1.0)
     with pytest.raises(SlmcError, match=r"14 tokens do not fit into a context of 13; give --context 14 or more"):
-        cached_attention(*(torch.from_numpy(x) for x in given.values()), *attributes.values())
+        cached_attention(*(torch.from_numpy(x) for x in given.values()), None, None, *how.values())
     with pytest.raises(InvalidArgument, match="14 tokens do not fit into a context of 13"):
-        kernel_reading("CachedAttention", given, attributes)
+        kernel_reading("CachedAttention", given, how)
 
 
-def test_gradients_reach_queries_keys_and_values():
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rotate": 1.0, "rotary": 3}, "3 channels of heads of width 8 do not turn"),
+        ({"rotate": 1.0, "rotary": 10}, "10 channels of heads of width 8 do not turn"),
+        ({"window": -1}, "window = -1 is negative"),
+        ({"cap": -1.0}, "cap = -1.0+ is negative"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(kernel_reading, options, message):
+    with pytest.raises((InvalidArgument, Fail, RuntimeException), match=message):
+        kernel_reading("CachedAttention", inputs(3, 2) | empty("CachedAttention"), attributes(**options))
+
+
+def test_tables_of_another_length_are_refused(kernel_reading):
+    tables = {"cos": np.ones((1, 2, 4), np.float32), "sin": np.ones((1, 2, 4), np.float32)}
+    with pytest.raises(InvalidArgument, match=r"input 'cos' is \[1, 2, 4\], expected \[1, 3, 4\]"):
+        kernel_reading("CachedAttention", inputs(3, 2) | empty("CachedAttention") | tables, attributes(rotate=1.0))
+
+
+@pytest.mark.parametrize("options", [{"rotate": 1.0}, OPTIONS["all"]], ids=["rotary", "all"])
+def test_gradients_reach_queries_keys_and_values(options):
+    how = attributes(**options)
     given = [torch.from_numpy(x).double().requires_grad_() for x in inputs(4, 3).values()]
     caches = [torch.zeros(1, GROUPS, LENGTH, WIDTH, dtype=torch.float64) for _ in range(2)]
 
     def of(*new: torch.Tensor) -> torch.Tensor:
-        return cached_attention(*new, *caches, torch.zeros(1, 1, dtype=torch.int64), HEADS, THETA, 1.0)[0]
+        start = torch.zeros(1, 1, dtype=torch.int64)
+        return cached_attention(*new, *caches, start, None, None, *how.values())[0]
 
     torch.autograd.gradcheck(of, given, eps=1e-4, atol=1e-3)

@@ -75,6 +75,11 @@ ROOT2, COS1 = math.sqrt(2), math.cos(1)
 TWO_HEADS = {"q": floats([[ROOT2, 0, 2 * ROOT2, 0]]), "k": floats([[LN3, 0]]), "v": floats([[5, 0]])}
 PAST = {"keys": floats([[[0, 0], [3, 3], [7, 7]]]), "values": floats([[[1, 0], [3, 3], [7, 7]]])}
 
+PLAIN = {"window": 0, "rotary": 0, "theta": 1.0, "rotate": 0.0, "scale": 0.0, "cap": 0.0}
+THREE_SLOTS = {"q": floats([[1, 0]]), "k": floats([[0, 0]]), "v": floats([[5, 0]]),
+               "keys": floats([[[50, 0], [LN3, 0], [7, 7]]]), "values": floats([[[9, 9], [1, 0], [7, 7]]]),
+               "position": np.array([[2]])}  # fmt: skip
+
 BY_HAND = [
     # u = 0.5; 0.5 + (2 - 0.5) / 2 = 1.25, a spike, reset; 0.5
     Case("one spike", "Lif", {"drive": floats([[1], [2], [1]]), "membrane": floats([0])},
@@ -142,20 +147,42 @@ BY_HAND = [
     # shares 1/4 and 3/4 of 1 and 5; 1/10 and 9/10
     Case("two heads, one group", "CachedAttention", {**TWO_HEADS, **PAST, "position": np.array([[1]])},
          [floats([[4, 0, 4.6, 0]]), floats([[[0, 0], [LN3, 0], [7, 7]]]), floats([[[1, 0], [5, 0], [7, 7]]])],
-         {"heads": 2, "theta": 1.0, "rotate": 0.0}),
+         {**PLAIN, "heads": 2}),
     # the second key is one radian from the first; scores cos 1 and 1
     Case("one radian", "CachedAttention",
          {"q": floats([[0, 0], [ROOT2, 0]]), "k": floats([[1, 0], [1, 0]]), "v": floats([[1, 0], [0, 1]]),
           "keys": floats([[[0, 0], [0, 0]]]), "values": floats([[[0, 0], [0, 0]]]), "position": np.array([[0]])},
          [floats([[1, 0], [math.exp(COS1) / (math.exp(COS1) + math.e), math.e / (math.exp(COS1) + math.e)]]),
           floats([[[1, 0], [COS1, math.sin(1)]]]), floats([[[1, 0], [0, 1]]])],
-         {"heads": 1, "theta": 100.0, "rotate": 1.0}),
+         {**PLAIN, "heads": 1, "theta": 100.0, "rotate": 1.0}),
+    # the first slot has left; scores LN3 and 0: shares 3/4 and 1/4 of 1 and 5
+    Case("a window of two, scale 1", "CachedAttention", THREE_SLOTS,
+         [floats([[2, 0]]), floats([[[50, 0], [LN3, 0], [0, 0]]]), floats([[[9, 9], [1, 0], [5, 0]]])],
+         {**PLAIN, "heads": 1, "window": 2, "scale": 1.0}),
+    Case("a window of two, scale 1", "CachedAttentionInt8",
+         {**THREE_SLOTS, "keys": np.int8([[[[100, 0], [127, 0], [7, 7]]]]),
+          "values": np.int8([[[[9, 9], [127, 0], [7, 7]]]]), "key_scales": floats([[1, LN3 / 127, 3]]),
+          "value_scales": floats([[1, 1 / 127, 3]])},
+         [floats([[2, 0]]), np.int8([[[[100, 0], [127, 0], [0, 0]]]]), np.int8([[[[9, 9], [127, 0], [127, 0]]]]),
+          floats([[1, LN3 / 127, 1e-12 / 127]]), floats([[1, 1 / 127, 5 / 127]])],
+         {**PLAIN, "heads": 1, "window": 2, "scale": 1.0}),
+    # 2 LN3 tanh(LN3^2 / (2 LN3)) = 2 LN3 / 2: shares 3/4 and 1/4
+    Case("a cap", "CachedAttention", {**THREE_SLOTS, "q": floats([[LN3, 0]])},
+         [floats([[2, 0]]), floats([[[50, 0], [LN3, 0], [0, 0]]]), floats([[[9, 9], [1, 0], [5, 0]]])],
+         {**PLAIN, "heads": 1, "window": 2, "scale": 1.0, "cap": 2 * LN3}),
+    # a quarter turn of channels 0 and 1 (sine 1, cosine 0), twice as long as it was; channels 2 and 3 stay
+    Case("tables for half of a head", "CachedAttention",
+         {"q": floats([[1, 0, 3, 0]]), "k": floats([[1, 2, 3, 4]]), "v": floats([[1, 2, 3, 4]]),
+          "keys": floats([[[0] * 4] * 2]), "values": floats([[[0] * 4] * 2]), "position": np.array([[0]]),
+          "cos": floats([[0]]), "sin": floats([[2]])},
+         [floats([[1, 2, 3, 4]]), floats([[[-4, 2, 3, 4], [0] * 4]]), floats([[[1, 2, 3, 4], [0] * 4]])],
+         {**PLAIN, "heads": 1, "rotary": 2, "rotate": 1.0}),
     Case("the same in codes", "CachedAttentionInt8",
          {**TWO_HEADS, "keys": np.int8([[[[0, 0], [3, 3], [7, 7]]]]), "values": np.int8([[[[127, 0], [3, 3], [7, 7]]]]),
           "key_scales": floats([[1, 2, 3]]), "value_scales": floats([[1 / 127, 2, 3]]), "position": np.array([[1]])},
          [floats([[4, 0, 4.6, 0]]), np.int8([[[[0, 0], [127, 0], [7, 7]]]]), np.int8([[[[127, 0], [127, 0], [7, 7]]]]),
           floats([[1, LN3 / 127, 3]]), floats([[1 / 127, 5 / 127, 3]])],
-         {"heads": 2, "theta": 1.0, "rotate": 0.0}),
+         {**PLAIN, "heads": 2}),
     # places 1 and 3 of four (mask 10, rank 4): codes 9 and 6 less 8, scale 0.5: w = [0, 0.5, 0, -1]
     Case("two of four", "SparseLinear", {"x": floats([9, 1, 9, 2]), "codes": sparse_bytes("09 06", 32),
                                          "scales": np.array([[0.5]], np.float16), "patterns": sparse_bytes("04", 12)},
