@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from decoders import family, llama_config, opt_config
 from torch import nn
 
 from exporters.artifact.manifest import ClassScores
@@ -20,8 +21,7 @@ from exporters.formats.catalog import format_named
 from exporters.ops.layers import Biased
 from exporters.ops.modules import stored_module
 from toolchain.model.classifier import Classes
-from toolchain.model.llama import Llama, LlamaConfig, LlamaFamily
-from toolchain.model.opt import Opt, OptConfig, OptFamily
+from toolchain.model.decoder import Decoder
 from toolchain.model.rwkv4 import Rwkv4, Rwkv4Family
 from toolchain.model.spikegpt import SpikeGpt, SpikeGptClassifier, SpikeGptConfig, SpikeGptFamily
 from toolchain.model.spiking import Spiking
@@ -49,13 +49,13 @@ def rwkv() -> Made:
 
 
 def llama() -> Made:
-    config = LlamaConfig(2, 64, 96, VOCABULARY, heads=8, groups=2, head_width=8, context=96, tied=False)
-    return Llama(config), LlamaFamily(), ("int4-g32", "int6-g32", *FORMATS)
+    config = llama_config(2, 64, 96, VOCABULARY, heads=8, groups=2, head_size=8, context=96, tied=False)
+    return Decoder(config), family("llama"), ("int4-g32", "int6-g32", *FORMATS)
 
 
 def opt() -> Made:
-    config = OptConfig(2, 64, 96, VOCABULARY, embedding=32, heads=4, positions=96, context=96, tied=False)
-    return Opt(config), OptFamily(), ("int8", "int4-g32", *FORMATS)
+    config = opt_config(2, 64, 96, VOCABULARY, embedding=32, heads=4, positions=96)
+    return Decoder(config), family("opt"), ("int8", "int4-g32", *FORMATS)
 
 
 def pooled(pooling: str) -> Callable[[], Made]:

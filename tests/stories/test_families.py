@@ -14,6 +14,7 @@ import onnx
 import pytest
 import torch
 import yaml
+from decoders import family, llama_config, opt_config
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import nn
@@ -30,9 +31,8 @@ from toolchain.delivery.validate import artifact_session
 from toolchain.estimate.latency import model_workload
 from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.catalog import load_model
+from toolchain.model.decoder import Decoder
 from toolchain.model.family import ModelOptions
-from toolchain.model.llama import Llama, LlamaConfig, LlamaFamily
-from toolchain.model.opt import Opt, OptConfig
 from toolchain.model.rwkv4 import Rwkv4
 from toolchain.model.spikegpt import SpikeGptConfig
 from toolchain.quality.reference import Reference
@@ -45,8 +45,8 @@ QUICK = ("--effort", "quick", "--formats", "int4-g32", "--formats", "int8", "--m
 
 def llama() -> tuple[nn.Module, dict[str, Any]]:
     """Grouped heads, a tied embedding."""
-    config = LlamaConfig(1, 32, 48, VOCABULARY, heads=4, groups=2, head_width=8, context=64, tied=True)
-    model = Llama(config)
+    config = llama_config(1, 32, 48, VOCABULARY, heads=4, groups=2, head_size=8, context=64, tied=True)
+    model = Decoder(config)
     model.lm_head.weight = model.embed_tokens.weight
     return model, {
         "model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
@@ -64,17 +64,17 @@ def scaled() -> tuple[nn.Module, dict[str, Any]]:
         "model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
         "tie_word_embeddings": False, "rope_scaling": scaling,
     }  # fmt: skip
-    plain = Llama(LlamaConfig(1, 32, 48, VOCABULARY, heads=4, groups=2, head_width=8, context=64))
+    plain = Decoder(llama_config(1, 32, 48, VOCABULARY, heads=4, groups=2, head_size=8, context=64))
     shapes = {name: tuple(t.shape) for name, t in plain.state_dict().items()}
-    sizes = LlamaFamily().config(shapes, config, ModelOptions())
-    assert sizes.scaling is not None
-    return Llama(sizes), config
+    sizes = family("llama").config(shapes, config, ModelOptions())
+    assert sizes.layers[0].rotary is not None and not sizes.layers[0].rotary.plain
+    return Decoder(sizes), config
 
 
 def opt() -> tuple[nn.Module, dict[str, Any]]:
     """Biases, learned positions, a narrow embedding."""
-    config = OptConfig(1, 32, 48, VOCABULARY, embedding=16, heads=4, positions=64, context=64, tied=False)
-    return Opt(config), {"model_type": "opt", "num_attention_heads": 4, "tie_word_embeddings": False}
+    config = opt_config(1, 32, 48, VOCABULARY, embedding=16, heads=4, positions=64)
+    return Decoder(config), {"model_type": "opt", "num_attention_heads": 4, "tie_word_embeddings": False}
 
 
 def rwkv() -> tuple[nn.Module, dict[str, Any]]:

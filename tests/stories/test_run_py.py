@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from decoders import llama_config
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
@@ -24,7 +25,7 @@ from targets.device import run_artifact
 from targets.device.native import platform_name
 from targets.device.verify import SUMS_NAME, file_sha256
 from toolchain.delivery.validate import artifact_session
-from toolchain.model.llama import Llama, LlamaConfig
+from toolchain.model.decoder import Decoder
 
 VOCABULARY, CONTEXT = 302, 48
 LIBRARY = f"native/{platform_name()}/libslmc_ops.so"
@@ -43,7 +44,7 @@ def chatty(tiny_model: Path, slmc: Callable[..., Any], tmp_path_factory: pytest.
     source = folder / "source"
     source.mkdir()
     torch.manual_seed(11)
-    model = Llama(LlamaConfig(1, 32, 48, VOCABULARY, heads=4, groups=2, head_width=8, context=64, tied=False))
+    model = Decoder(llama_config(1, 32, 48, VOCABULARY, heads=4, groups=2, head_size=8, context=64, tied=False))
     save_file({n: p + 0.3 * torch.randn_like(p) for n, p in model.state_dict().items()}, source / "model.safetensors")
     tokenizer = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
     tokenizer.add_special_tokens(["<|begin|>", "<|turn|>"])

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from decoders import llama_config
 from safetensors.torch import load_file, save_file
 
 from exporters.artifact.errors import SlmcError
 from toolchain.calibration.statistics import CalibrationStatistics, gather_statistics
-from toolchain.model.llama import Llama, LlamaConfig
+from toolchain.model.decoder import Decoder
 from toolchain.pipeline.job import Job, prepare
 from toolchain.pipeline.spec import Spec
 
@@ -27,7 +28,7 @@ def source(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scale") / "llama"
     folder.mkdir()
     torch.manual_seed(7)
-    module = Llama(LlamaConfig(2, 32, 48, VOCABULARY, heads=4, groups=2, head_width=8, context=64))
+    module = Decoder(llama_config(2, 32, 48, VOCABULARY, heads=4, groups=2, head_size=8, context=64))
     save_file({f"model.{n}": t.half() for n, t in module.state_dict().items()}, folder / "model.safetensors")
     config = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "model_type": "llama"}
     (folder / "config.json").write_text(json.dumps(config))

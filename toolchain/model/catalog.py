@@ -24,6 +24,7 @@ from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.cache import CachedModel
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.classifier import WEIGHT, Classes, Classifier
+from toolchain.model.decoder_family import conformed
 from toolchain.model.family import Family, LanguageModel, ModelOptions
 from toolchain.model.meta_llama import from_meta
 from toolchain.model.recognition import candidates, shapes_of
@@ -91,7 +92,7 @@ def load_model(
     options = options or ModelOptions()
     config: Mapping[str, Any] = _stated_config(path) if path.is_dir() else {}
     checkpoint = read_checkpoint(find_weights(path) if path.is_dir() else path)
-    checkpoint, config = from_meta(checkpoint, config)
+    checkpoint, config = conformed(*from_meta(checkpoint, config))
     possible = candidates(checkpoint, config, options.family)
     room_bytes = available_bytes() if room is None else room
 

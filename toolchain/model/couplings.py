@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from exporters.artifact.errors import SlmcError
 from toolchain.model.catalog import LoadedModel
-from toolchain.model.llama import Llama
-from toolchain.model.opt import Opt
+from toolchain.model.decoder import Decoder
+from toolchain.model.decoder_family import DECODERS
 from toolchain.model.sharing import sharing_copy
 
 
 @dataclass(frozen=True)
 class Rule:
     """Within one part of a block: input j of `consumer` depends on output j of `producers` and on entry j of `vectors`
-    alone. heads: only within a head."""
+    alone. heads: only within a head. Producers that a model does not have (a gate) count for nothing."""
 
     consumer: str
     producers: tuple[str, ...]
@@ -32,14 +32,15 @@ _RWKV = (
     Rule("att.output", ("att.key", "att.value", "att.receptance"), ("att.time_decay", "att.time_first")),
 )
 
+_DECODER = (
+    Rule("mlp.down_proj", ("mlp.gate_proj", "mlp.up_proj")),
+    Rule("self_attn.o_proj", ("self_attn.v_proj",), heads=True),
+)
+
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "spikegpt": _RWKV,
     "rwkv": _RWKV,
-    "llama": (
-        Rule("mlp.down_proj", ("mlp.gate_proj", "mlp.up_proj")),
-        Rule("self_attn.o_proj", ("self_attn.v_proj",), heads=True),
-    ),
-    "opt": (Rule("fc2", ("fc1",)), Rule("self_attn.out_proj", ("self_attn.v_proj",), heads=True)),
+    **{family.name: _DECODER for family in DECODERS},
 }
 """By family. Queries and keys meet in a product of their own, so that values alone have a free order within a head."""
 
@@ -79,7 +80,7 @@ def couplings(model: LoadedModel) -> tuple[Coupling, ...]:
             if block == path or not (block == "" or block.endswith(".")):
                 continue
             groups, repeats = _heads(model.module) if rule.heads else (1, 1)
-            producers = tuple(block + name for name in rule.producers)
+            producers = tuple(block + name for name in rule.producers if block + name in paths)
             biased = (p for p in producers if getattr(model.module.get_submodule(p), "bias", None) is not None)
             vectors = [*(block + name for name in rule.vectors), *(f"{p}.bias" for p in biased)]
             width = layer.cols // (groups * repeats)
@@ -89,10 +90,8 @@ def couplings(model: LoadedModel) -> tuple[Coupling, ...]:
 
 def _heads(module: nn.Module) -> tuple[int, int]:
     """Heads of values, and how many heads of queries use each."""
-    if isinstance(module, Llama):
-        return module.config.groups, module.config.heads // module.config.groups
-    assert isinstance(module, Opt)
-    return module.config.heads, 1
+    assert isinstance(module, Decoder)
+    return module.config.groups, module.config.heads // module.config.groups
 
 
 def reordered(model: LoadedModel, orders: Mapping[str, Tensor]) -> LoadedModel:

@@ -44,7 +44,8 @@ class Option:
 
 @dataclass(frozen=True)
 class Group:
-    """Options inside an object that may stand under several names, of which the first that is not empty counts.
+    """Options inside an object that may stand under several names, of which the first that is not empty counts; a name
+    may be dotted, of an object inside another.
 
     keys: all that may stand in it; ignored: those of them that do not change the function.
     """
@@ -95,17 +96,16 @@ class OptionTable:
         return self._own() | self.sizes | FIXED.keys() | self.fixed.keys() | IGNORED | self.ignored
 
     def _own(self) -> set[str]:
-        groups = {name for group in self.groups.values() for name in group.names}
+        groups = {name.partition(".")[0] for group in self.groups.values() for name in group.names}
         return groups | {place for option in self.read.values() for place in option.places if "." not in place}
 
     def _grouped(self, config: Config) -> dict[str, Any]:
         """The options inside groups, as `group.key`."""
         found: dict[str, Any] = {}
         for group_name, group in self.groups.items():
-            name = next((name for name in group.names if config.get(name)), None)
-            if name is None:
+            name, inside = next(((n, x) for n in group.names if (x := _inside(config, n))), ("", None))
+            if not name:
                 continue
-            inside = config[name]
             if not isinstance(inside, Mapping):
                 raise SlmcError(f"config.json: {name} is {inside!r}; an object is needed")
             unknown = sorted(inside.keys() - group.keys - group.ignored)
@@ -116,6 +116,14 @@ class OptionTable:
                 )
             found |= {f"{group_name}.{key}": value for key, value in inside.items()}
         return found
+
+
+def _inside(config: Config, name: str) -> Any:
+    """What stands under a dotted name; None if nothing does."""
+    found: Any = config
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def _value(option: Option, config: Config, before: Mapping[str, Any]) -> Any:
@@ -198,14 +206,19 @@ def one_of(*allowed: Any) -> Check:
     return check
 
 
-def each_of(*allowed: str) -> Check:
-    """A list of these words."""
+def either(on: Any, off: Any) -> Check:
+    """True or false, as these two values."""
+    return lambda key, value: on if flag(key, value) else off
+
+
+def each_of(*allowed: Any) -> Check:
+    """A list of these values."""
 
     def check(key: str, value: Any) -> tuple[str, ...]:
         if not isinstance(value, list):
             raise SlmcError(f"config.json: {key} is {value!r}; a list is needed")
-        for word in value:
-            only(key, word, allowed)
+        for entry in value:
+            only(key, entry, allowed)
         return tuple(value)
 
     return check

@@ -18,27 +18,45 @@ from exporters.artifact.errors import SlmcError
 
 
 @dataclass(frozen=True)
-class ScaledRotary:
-    """Frequencies in radians per token, one per pair of channels, and a factor of queries and keys alike."""
+class Rotary:
+    """Rotary positions (arXiv 2104.09864) of a layer: its first 2 len(frequencies) channels of every head are turned.
 
+    frequencies: radians per token, one per pair of channels. magnitude: factor of queries and keys alike.
+    plain: whether the frequencies are those of the base theta.
+    """
+
+    theta: float
     frequencies: tuple[float, ...]
     magnitude: float = 1.0
+    plain: bool = True
+
+    @property
+    def channels(self) -> int:
+        """How many channels of a head are turned."""
+        return 2 * len(self.frequencies)
 
 
-def scaled_rotary(values: Mapping[str, Any], head_size: int, trained: int) -> ScaledRotary | None:
-    """The rotary positions that a config's options ask for; None if a base alone says them.
+def rotary_of(values: Mapping[str, Any], head_size: int, trained: int) -> Rotary:
+    """The rotary positions that a config's options ask for.
 
     Args:
-        values: options as `LLAMA_OPTIONS` names them.
-        head_size: channels of a head.
+        values: options as `decoder_options` names them.
+        head_size: channels of a head, of which `rotated_share` are turned.
         trained: max_position_embeddings.
 
     Raises:
         SlmcError: an option that the kind of scaling needs is missing, or does not go with the others.
     """
-    plain = 1.0 / (values["theta"] ** (torch.arange(0, head_size, 2, dtype=torch.float32) / head_size))
+    theta, channels = float(values["theta"]), int(head_size * values["rotated_share"])
+    if channels % 2 or not channels:
+        raise SlmcError(
+            f"config.json: {values['rotated_share']} of heads of size {head_size} are {channels} channels, and rotary "
+            "positions turn pairs; an even number is needed"
+        )
+    plain = 1.0 / (theta ** (torch.arange(0, channels, 2, dtype=torch.float32) / channels))
     made = SCALINGS[values["rope_type"]]
-    return None if made is None else made(plain, values, trained)
+    frequencies, magnitude = (plain, 1.0) if made is None else made(plain, values, trained)
+    return Rotary(theta, tuple(frequencies.tolist()), magnitude, made is None)
 
 
 def _factor(values: Mapping[str, Any]) -> float:
@@ -47,11 +65,15 @@ def _factor(values: Mapping[str, Any]) -> float:
     return float(values["factor"])
 
 
-def _linear(plain: Tensor, values: Mapping[str, Any], trained: int) -> ScaledRotary:
-    return ScaledRotary(tuple((plain / _factor(values)).tolist()))
+Scaled = tuple[Tensor, float]
+"""Frequencies, and the factor of queries and keys."""
 
 
-def _llama3(plain: Tensor, values: Mapping[str, Any], trained: int) -> ScaledRotary:
+def _linear(plain: Tensor, values: Mapping[str, Any], trained: int) -> Scaled:
+    return plain / _factor(values), 1.0
+
+
+def _llama3(plain: Tensor, values: Mapping[str, Any], trained: int) -> Scaled:
     """Long waves are stretched, short ones kept, those between mixed by how often they fit into the first context."""
     factor, low, high = _factor(values), values["low_freq_factor"], values["high_freq_factor"]
     if low is None or high is None or not low < high:
@@ -61,10 +83,10 @@ def _llama3(plain: Tensor, values: Mapping[str, Any], trained: int) -> ScaledRot
         )
     turns = (values["first_context"] or trained) * plain / (2 * math.pi)
     kept = ((turns - low) / (high - low)).clamp(0, 1)
-    return ScaledRotary(tuple(((1 - kept) * plain / factor + kept * plain).tolist()))
+    return (1 - kept) * plain / factor + kept * plain, 1.0
 
 
-def _yarn(plain: Tensor, values: Mapping[str, Any], trained: int) -> ScaledRotary:
+def _yarn(plain: Tensor, values: Mapping[str, Any], trained: int) -> Scaled:
     """As llama3 with a ramp over channels, and scores sharpened as contexts grow."""
     factor, width, theta = _factor(values), 2 * len(plain), values["theta"]
     context = values["first_context"] or trained
@@ -78,9 +100,7 @@ def _yarn(plain: Tensor, values: Mapping[str, Any], trained: int) -> ScaledRotar
     low, high = max(low, 0), min(high, width - 1)
     ramp = (torch.arange(len(plain), dtype=torch.float32) - low) / (high - low if high != low else 0.001)
     stretched = ramp.clamp(0, 1)
-    return ScaledRotary(
-        tuple((stretched * plain / factor + (1 - stretched) * plain).tolist()), _magnitude(values, factor)
-    )
+    return stretched * plain / factor + (1 - stretched) * plain, _magnitude(values, factor)
 
 
 def _magnitude(values: Mapping[str, Any], factor: float) -> float:
@@ -94,7 +114,21 @@ def _magnitude(values: Mapping[str, Any], factor: float) -> float:
     return scale(1.0)
 
 
-SCALINGS: dict[str, Callable[[Tensor, Mapping[str, Any], int], ScaledRotary] | None] = {
+def _longrope(plain: Tensor, values: Mapping[str, Any], trained: int) -> Scaled:
+    """Factors of their own for every pair of channels (arXiv 2402.13753): those of texts up to the first context."""
+    factors, first, attention = values["short_factor"], values["first_context"], values["attention_factor"]
+    if factors is None or len(factors) != len(plain) or first is None:
+        raise SlmcError(
+            f"config.json: short_factor is {factors}; rope_type 'longrope' needs {len(plain)} numbers above 0, and "
+            "original_max_position_embeddings"
+        )
+    ratio = values["factor"] or trained / first
+    grown = math.sqrt(1 + math.log(ratio) / math.log(first)) if ratio > 1 else 1.0
+    return plain / torch.tensor(factors), attention or grown
+
+
+SCALINGS: dict[str, Callable[[Tensor, Mapping[str, Any], int], Scaled] | None] = {
     "default": None, "dynamic": None, "linear": _linear, "llama3": _llama3, "yarn": _yarn,
+    "longrope": _longrope,
 }  # fmt: skip
 """By rope_type; None where a base alone says the frequencies."""

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from decoders import llama_config, opt_config
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from exporters.artifact.errors import SlmcError
 from exporters.states import StateSpec
 from toolchain.model.catalog import load_model
+from toolchain.model.decoder import Decoder
 from toolchain.model.family import ModelOptions
-from toolchain.model.llama import Llama, LlamaConfig
-from toolchain.model.opt import Opt, OptConfig
 
-TINY = LlamaConfig(2, 8, 12, 20, heads=4, groups=2, head_width=2, context=16)
-OPT = OptConfig(2, 8, 12, 20, embedding=6, heads=4, positions=16, context=16)
+TINY = llama_config(2, 8, 12, 20, heads=4, groups=2, head_size=2, context=16)
+OPT = opt_config(2, 8, 12, 20, embedding=6, heads=4, positions=16)
 CONFIG: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 16},
     "opt": {"model_type": "opt", "num_attention_heads": 4, "tie_word_embeddings": False},
@@ -34,7 +34,7 @@ def written(tmp_path: Path, write_tokenizer: Callable[[Path, int], Path]) -> Wri
     """Writes a random model as a directory, its config and tensors changed as asked; a change to None leaves out."""
 
     def write(kind: str = "llama", config: Any = None, tensors: dict[str, Tensor | None] | None = None) -> Path:
-        module: nn.Module = Llama(TINY) if kind == "llama" else Opt(OPT)
+        module = Decoder(TINY if kind == "llama" else OPT)
         found: dict[str, Any] = module.state_dict() | (tensors or {})
         save_file({name: t for name, t in found.items() if t is not None}, tmp_path / "model.safetensors")
         values = CONFIG[kind] | (config or {})
@@ -60,9 +60,17 @@ REFUSED = [
     ("llama", {"rope_scaling": 4.0}, "rope_scaling is 4.0; an object is needed"),
     ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5, which is not supported; supported: none"),
     ("llama", {"logits_scaling": 8.0}, "logits_scaling is 8.0, which is not supported; supported: none, 1"),
-    ("llama", {"layer_types": ["linear_attention"]}, "layer_types is 'linear_attention', which is not supported"),
-    ("llama", {"sliding_window": "wide"}, "sliding_window is 'wide'; a number above 0 is needed"),
-    ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu', which is not supported; supported: 'silu', 'swish'"),
+    (
+        "llama",
+        {"model_type": "qwen2", "layer_types": ["linear_attention"]},
+        "layer_types is 'linear_attention', which",
+    ),
+    (
+        "llama",
+        {"model_type": "mistral", "sliding_window": "wide"},
+        "sliding_window is 'wide'; a number above 0 is",
+    ),
+    ("llama", {"hidden_act": "tanh"}, "hidden_act is 'tanh', which is not supported; supported: 'silu', 'swish'"),
     ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
     ("llama", {"attention_bias": "yes"}, "attention_bias is 'yes'; true or false is needed"),
     ("llama", {"num_attention_heads": "leave out"}, "num_attention_heads is missing; a number above 0 is needed"),
@@ -71,11 +79,11 @@ REFUSED = [
     ("llama", {"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
     ("llama", {"rope_parameters": {"rope_theta": -1}}, "rope_theta is -1"),
     ("llama", {"num_key_value_heads": 4}, "4 heads in 4 groups of width 2 do not fit the weights, 8 query and 4 key"),
-    ("llama", {"num_attention_heads": 3}, "3 heads in 2 groups"),
+    ("llama", {"num_attention_heads": 3}, "3 heads cannot divide a width of 8"),
     ("llama", {"hidden_size": 64}, "hidden_size is 64, but the weights have 8"),
     ("llama", {"num_hidden_layers": 3}, "num_hidden_layers is 3, but the weights have 2"),
     ("llama", {"vocab_size": 21}, "vocab_size is 21, but the weights have 20"),
-    ("opt", {"activation_function": "gelu"}, "activation_function is 'gelu', which is not supported"),
+    ("opt", {"activation_function": "elu"}, "activation_function is 'elu', which is not supported"),
     ("opt", {"layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine is False"),
     ("opt", {"max_position_embeddings": 64}, "max_position_embeddings is 64, but the weights have 16"),
     ("opt", {"word_embed_proj_dim": 8}, "word_embed_proj_dim is 8, but the weights have 6"),
@@ -166,14 +174,14 @@ def test_what_caches_take(written: Writer) -> None:
 
 
 def test_a_full_context_is_refused() -> None:
-    model = Llama(dataclasses.replace(TINY, context=5)).eval()
+    model = Decoder(dataclasses.replace(TINY, context=5)).eval()
     with torch.inference_mode():
         _, state = model(torch.zeros(1, 5, dtype=torch.int64), model.initial_state())
         with pytest.raises(SlmcError, match="6 tokens do not fit into a context of 5"):
             model(torch.zeros(1, 1, dtype=torch.int64), state)
 
 
-@pytest.mark.parametrize("made", [Llama(TINY), Opt(OPT)], ids=["llama", "opt"])
+@pytest.mark.parametrize("made", [Decoder(TINY), Decoder(OPT)], ids=["llama", "opt"])
 def test_texts_of_a_batch_do_not_mix_and_gradients_flow(made: Any) -> None:
     tokens = torch.randint(0, 20, (3, 9), generator=torch.Generator().manual_seed(1))
     together, _ = made(tokens, made.initial_state(3))

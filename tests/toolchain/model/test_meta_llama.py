@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from decoders import llama_config
 from safetensors.torch import save_file
 from torch import Tensor
 
 from exporters.artifact.errors import SlmcError
-from exporters.ops.attention import cached_attention
+from toolchain.model.cache import Rotation, attend
 from toolchain.model.catalog import load_model
-from toolchain.model.llama import Llama, LlamaConfig
+from toolchain.model.decoder import Decoder
 from toolchain.model.meta_llama import in_halves
 
 HEADS, GROUPS, WIDTH = 4, 2, 4
@@ -29,9 +30,10 @@ NAMES = {
 Writer = Callable[..., Path]
 
 
-def made() -> Llama:
+def made() -> Decoder:
     torch.manual_seed(2)
-    return Llama(LlamaConfig(2, 16, 24, 20, HEADS, GROUPS, WIDTH, context=32, epsilon=1e-5)).eval()
+    sizes = {"heads": HEADS, "groups": GROUPS, "head_size": WIDTH, "context": 32}
+    return Decoder(llama_config(2, 16, 24, 20, **sizes, epsilon=1e-5)).eval()
 
 
 def in_neighbours(weight: Tensor, heads: int) -> Tensor:
@@ -44,7 +46,7 @@ def in_neighbours(weight: Tensor, heads: int) -> Tensor:
     return result
 
 
-def as_meta(module: Llama) -> dict[str, Tensor]:
+def as_meta(module: Decoder) -> dict[str, Tensor]:
     tensors = {}
     for name, tensor in module.state_dict().items():
         for ours, meta in NAMES.items():
@@ -98,7 +100,8 @@ def test_turned_neighbours_attend_as_turned_halves() -> None:
     cache = torch.zeros(1, 1, time, width)
     ours = [(x @ in_halves(w, 1).t())[None] for w in (wq, wk)]
     values = torch.eye(time, width)[None]
-    y, *_ = cached_attention(*ours, values, cache, cache.clone(), torch.zeros(1, 1, dtype=torch.int64), 1, theta, 1.0)
+    start = torch.zeros(1, 1, dtype=torch.int64)
+    y, _ = attend(*ours, values, [cache, cache.clone()], start, 1, Rotation(theta))
     assert (y[0] - expected).abs().max() < 1e-5
 
 

@@ -69,7 +69,7 @@ def test_a_family_that_does_not_fit_the_tensors_is_refused(
 
 def test_a_family_that_nobody_knows(folder: Path) -> None:
     said = refusal(folder, family="mamba")
-    assert said == "--family mamba: no such family; known are spikegpt, llama, opt, rwkv, spiking-bert"
+    assert said.startswith("--family mamba: no such family; known are spikegpt, llama, qwen3, ")
 
 
 def test_a_classifier_is_of_the_family_that_has_some(tmp_path: Path, tensors: Tensors, tokenizer_path: Path) -> None:

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from decoders import family, llama_config
 from tokenizers import Tokenizer, models, processors
 from torch import Tensor
 
 from exporters.artifact.errors import SlmcError
 from toolchain.model.catalog import LoadedModel, load_model
-from toolchain.model.llama import Llama, LlamaConfig, LlamaFamily
+from toolchain.model.decoder import Decoder
 from toolchain.model.self_generated import continued, written
 
-CONFIG = LlamaConfig(layers=2, width=16, hidden=24, vocabulary=11, heads=4, groups=2, head_width=4, context=80)
+CONFIG = llama_config(layers=2, width=16, hidden=24, vocabulary=11, heads=4, groups=2, head_size=4, context=80)
 
 
-def llama() -> Llama:
-    torch.manual_seed(3)
-    model = Llama(CONFIG).eval()
+def llama() -> Decoder:
+    torch.manual_seed(4)
+    model = Decoder(CONFIG).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter.requires_grad_(False), 0, 0.4)
     return model
@@ -34,7 +35,7 @@ def tokenizer(begins: bool) -> Tokenizer:
 
 def loaded(begins: bool) -> LoadedModel:
     model = llama()
-    return LoadedModel(model, LlamaFamily().tree(model), tokenizer(begins), b"", Path("none"), "llama", "0" * 64)
+    return LoadedModel(model, family("llama").tree(model), tokenizer(begins), b"", Path("none"), "llama", "0" * 64)
 
 
 def test_at_temperature_0_every_token_is_the_best_after_those_before() -> None:

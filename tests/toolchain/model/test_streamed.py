@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from decoders import family, llama_config
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from toolchain.compress.quantized_model import QuantizedModel
 from toolchain.compress.recipe import LayerConfig
 from toolchain.model import streamed
 from toolchain.model.catalog import LoadedModel, load_model
-from toolchain.model.llama import Llama, LlamaConfig, LlamaFamily
+from toolchain.model.decoder import Decoder
 from toolchain.model.residency import bytes_from_disk, bytes_in_memory, residency
 from toolchain.model.streamed import Streamed, StreamedLinear
 from toolchain.quality.reference import stream_logits
@@ -38,8 +39,8 @@ def both(request: pytest.FixtureRequest, tmp_path: Path, write_tokenizer: object
     """A bfloat16 Llama in two shards, from memory and from disk."""
     tied = request.param == "tied"
     torch.manual_seed(1)
-    sizes = {"heads": 4, "groups": 2, "head_width": 4, "context": 48, "tied": tied}
-    module = Llama(LlamaConfig(LAYERS, WIDTH, 24, VOCABULARY, **sizes))  # type: ignore[arg-type]
+    sizes = {"heads": 4, "groups": 2, "head_size": 4, "context": 48, "tied": tied}
+    module = Decoder(llama_config(LAYERS, WIDTH, 24, VOCABULARY, **sizes))  # type: ignore[arg-type]
     tensors = {f"model.{n}": t.bfloat16() for n, t in module.state_dict().items() if not (tied and "lm_head" in n)}
     files = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     places = {name: files[i % 2] for i, name in enumerate(tensors)}
@@ -167,9 +168,9 @@ def test_room_decides(both: Pair) -> None:
 
 
 def test_a_llama_of_a_billion_parameters_stays_on_disk_within_six_gigabytes() -> None:
-    family = LlamaFamily()
+    config = llama_config(22, 2048, 5632, 32000, heads=32, groups=4, head_size=64, context=2048)
     with torch.device("meta"):
-        tree = family.tree(Llama(LlamaConfig(22, 2048, 5632, 32000, heads=32, groups=4, head_width=64, context=2048)))
+        tree = family("llama").tree(Decoder(config))
     assert tree.params == 1_100_048_384
     assert bytes_in_memory(tree) > 14e9
     assert residency(tree, 6 * 10**9) == "disk"
