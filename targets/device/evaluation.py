@@ -22,9 +22,13 @@ import onnxruntime as ort
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import Io
 from exporters.artifact.parsing import parse
+from exporters.artifact.runtimes import ONNXRUNTIME
 from targets.device.measurement import chunk_for, pieces
 from targets.device.native import isa_name, serving_library
 from targets.device.session import Session, open_session
+
+EVALUATION_TIMEOUT_S = 600.0
+"""A process that reads a text is ended after this time."""
 
 WORST_LOSS = 700.0
 """Nats per token that a broken model is said to lose: exp of it is still a number."""
@@ -72,6 +76,7 @@ class Evaluation:
     ort_version: str
     context: int | None = None
     accuracy: float | None = None
+    runtime: str = ONNXRUNTIME
 
     @property
     def perplexity(self) -> float:

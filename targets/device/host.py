@@ -103,11 +103,16 @@ def _model(cpuinfo: str, board: str) -> str:
     if named:
         return named
     implementer, part = _entry(cpuinfo, "CPU implementer"), _entry(cpuinfo, "CPU part")
-    core = f"implementer {implementer} part {part}" if part else "unknown"
-    if implementer == "0x41" and part.startswith("0x"):
-        core = _ARM_PARTS.get(int(part, 16), core)
+    core = known_core(f"implementer {implementer} part {part}") if part else "unknown"
     board = board.strip("\0\n ")
     return f"{core} ({board})" if board else core
+
+
+def known_core(name: str) -> str:
+    """A CPU's name with that of Arm's own core in the place of the numbers that Linux says."""
+    for part, core in _ARM_PARTS.items():
+        name = name.replace(f"implementer 0x41 part {part:#05x}", core)
+    return name
 
 
 def _entry(cpuinfo: str, name: str) -> str:

@@ -13,8 +13,12 @@ from typing import Any, Final, Protocol
 
 from exporters.artifact.errors import ConstraintsNotMet
 from exporters.artifact.manifest import Manifest
+from exporters.artifact.runtimes import ONNXRUNTIME, SLMC_RUN
 from targets.device.memory import kib_lines
 from targets.device.units import bytes_text
+
+OWN_RUNTIME_BYTES: Final = 3_000_000
+"""What slmc-run takes beside the model's file and states at most; the tests hold it to that."""
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 WATCH_S: Final = 0.002
@@ -164,29 +168,32 @@ def make_cgroup(memory_bytes: int, root: Path) -> Path | None:
     return folder
 
 
-def forecast_bytes(manifest: Manifest) -> tuple[int, int]:
+def forecast_bytes(manifest: Manifest, runtime: str = ONNXRUNTIME) -> tuple[int, int]:
     """(an empty runtime, the model beside it), in bytes, as far as the manifest knows; the runtime 0 if it does not.
 
     The model needs its file and its states at least, and what it had in memory when it was measured.
     """
     model = manifest.bytes.file + manifest.bytes.states
     measured = manifest.measured
+    if runtime == SLMC_RUN:
+        return OWN_RUNTIME_BYTES, model
     if measured is None:
         return 0, model
     return measured.rss_baseline_bytes, max(model, measured.rss_peak_bytes - measured.rss_baseline_bytes)
 
 
-def refuse_by_forecast(manifest: Manifest, memory_bytes: int | None) -> None:
+def refuse_by_forecast(manifest: Manifest, memory_bytes: int | None, runtime: str = ONNXRUNTIME) -> None:
     """Refuse, before anything runs, a model that cannot fit into a limit.
 
     Raises:
         ConstraintsNotMet: it needs more, by the figures measured when it was built.
     """
-    runtime, model = forecast_bytes(manifest)
-    if memory_bytes is not None and runtime + model > memory_bytes:
+    empty, model = forecast_bytes(manifest, runtime)
+    what = SLMC_RUN if runtime == SLMC_RUN else "Python and ONNX Runtime"
+    if memory_bytes is not None and empty + model > memory_bytes:
         raise ConstraintsNotMet(
-            f"--limit-memory {bytes_text(memory_bytes)}: by forecast {bytes_text(runtime + model)} are needed "
-            f"({bytes_text(model)} for the model, {bytes_text(runtime)} for Python and ONNX Runtime without one); "
+            f"--limit-memory {bytes_text(memory_bytes)}: by forecast {bytes_text(empty + model)} are needed "
+            f"({bytes_text(model)} for the model, {bytes_text(empty)} for {what} without one); "
             "use a smaller model, allow more, or try it all the same with --force"
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from exporters.artifact.errors import NotAvailable, SlmcError
 from exporters.artifact.manifest import Io, Measured, Percentiles
+from exporters.artifact.runtimes import ONNXRUNTIME
 from targets.device.clock import median, percentiles, relative_spread
 from targets.device.conditions import Conditions, doubts
 from targets.device.memory import Memory
@@ -101,6 +102,7 @@ class Measurement:
     prompt_*: one sample per repetition. decode_*: one per generated token.
     reference_*: a fixed piece of work beside each repetition; it varies only if the machine does.
     generation_uj: what all generated tokens took of the processor's energy counter, other programs included.
+    ort_version: empty where another runtime ran.
     """
 
     cpu: str
@@ -132,6 +134,7 @@ class Measurement:
     before: Conditions | None = None
     after: Conditions | None = None
     generation_uj: int | None = None
+    runtime: str = ONNXRUNTIME
 
     @property
     def prompt_tps(self) -> float:

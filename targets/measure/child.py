@@ -14,6 +14,8 @@ from typing import Any
 from exporters.artifact.errors import NotAvailable, SlmcError
 from exporters.artifact.manifest import Io
 from exporters.artifact.parsing import parse
+from targets.device.evaluation import EVALUATION_TIMEOUT_S, Evaluation, EvaluationJob, EvaluationRequest
+from targets.device.host import known_core
 from targets.device.measurement import Job, Measurement, MeasureRequest
 from targets.device.memory import Memory
 
@@ -22,7 +24,7 @@ _ERRORS: dict[str, type[SlmcError]] = {"SlmcError": SlmcError, "NotAvailable": N
 
 
 def worker_command() -> tuple[str, ...]:
-    """The child process; another command that speaks the same (ssh, an emulator) may stand in its place."""
+    """The child process; another command that speaks the same (ssh, an emulator, slmc-run) may stand in its place."""
     return (sys.executable, "-m", "targets.device.worker")
 
 
@@ -41,7 +43,21 @@ def measure(
         NotAvailable: something is missing here, the child was killed by a signal, or the time was over.
     """
     job = Job(str(artifact.resolve()), graph, io, request)
-    result: Measurement = parse(Measurement, _ask(job, "measurement", command or worker_command()), "measurement")
+    document = _ask(job, "measurement", command or worker_command(), request.timeout_s)
+    result: Measurement = parse(Measurement, document, "measurement")
+    return dataclasses.replace(result, cpu=known_core(result.cpu))
+
+
+def evaluate(
+    artifact: Path, io: Io, request: EvaluationRequest, command: Sequence[str], *, graph: str = "model.onnx"
+) -> Evaluation:
+    """What the model predicts, asked of another process.
+
+    Raises:
+        SlmcError, NotAvailable: as `measure`.
+    """
+    job = EvaluationJob(str(artifact.resolve()), graph, io, request)
+    result: Evaluation = parse(Evaluation, _ask(job, "evaluation", command, EVALUATION_TIMEOUT_S), "evaluation")
     return result
 
 
@@ -52,11 +68,11 @@ def measure_baseline(*, timeout_s: float = 60.0, command: Sequence[str] | None =
         SlmcError, NotAvailable: as `measure`.
     """
     job = Job("", "", None, MeasureRequest(timeout_s=timeout_s))
-    result: Memory = parse(Memory, _ask(job, "baseline", command or worker_command()), "baseline")
+    result: Memory = parse(Memory, _ask(job, "baseline", command or worker_command(), timeout_s), "baseline")
     return result
 
 
-def _ask(job: Job, wanted: str, command: Sequence[str]) -> Any:
+def _ask(job: Job | EvaluationJob, wanted: str, command: Sequence[str], timeout_s: float) -> Any:
     what = job.artifact or "the empty runtime"
     try:
         done = subprocess.run(
@@ -66,14 +82,14 @@ def _ask(job: Job, wanted: str, command: Sequence[str]) -> Any:
             text=True,
             encoding="utf-8",
             errors="replace",
-            timeout=job.request.timeout_s,
+            timeout=timeout_s,
             # Python puts the working directory on the module path: the child finds this very copy of the packages.
             cwd=_PACKAGES,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise NotAvailable(
-            f"{what}: the measured process did not end within {job.request.timeout_s:g} s and was stopped; "
+            f"{what}: the measured process did not end within {timeout_s:g} s and was stopped; "
             "ask for fewer tokens or repetitions, or give it more time"
         ) from error
     except OSError as error:

@@ -10,35 +10,41 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import IO, Any, Final
 
 from exporters.artifact.errors import NotAvailable, SlmcError
 from targets.remote.transport import Transport, last_line
 
-LEAST_PYTHON: Final = (3, 11)
-_AGENT: Final = Path(__file__).parents[1] / "device" / "agent.py"
-_OLD_PYTHON: Final = "slmc: python "
 _CLOSE_S: Final = 10.0
 _LINES_KEPT: Final = 50
+
+
+@dataclass(frozen=True)
+class Starting:
+    """How the program at the other end is started.
+
+    Args:
+        command: for the shell there.
+        first: what it reads before the first request.
+        explain: why it did not start, by the shell's exit code and stderr; None if these say nothing of it.
+    """
+
+    command: str
+    first: bytes
+    explain: Callable[[int, str], str | None]
 
 
 class Connection:
     """The agent at work on the other side. Every failure is an SlmcError that begins with the transport's name."""
 
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
+    def __init__(self, transport: Transport, starting: Starting) -> None:
+        self.transport, self._starting = transport, starting
         self._stderr: list[str] = []
         self._lines: queue.Queue[str] = queue.Queue()
         self._late = ""
-        source = _AGENT.read_bytes()
-        code = (
-            f"import sys; s=sys.stdin.buffer.read({len(source)}); v=sys.version_info[:2]; "
-            f"v>={LEAST_PYTHON} or sys.exit('{_OLD_PYTHON}%d.%d'%v); exec(compile(s,'agent','exec'))"
-        )
-        # With '|| exit' the shell stays until the end and can say that a signal ended the program.
-        argv = transport.argv(shlex.join([*transport.python, "-c", code]) + " || exit")
+        argv = transport.argv(starting.command)
         try:
             self._process = subprocess.Popen(
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -51,7 +57,7 @@ class Connection:
         ]
         for reader in self._readers:
             reader.start()
-        self._first = source
+        self._first = starting.first
 
     def ask(self, request: dict[str, Any]) -> Any:
         """One request's answer.
@@ -84,10 +90,7 @@ class Connection:
         Raises:
             as `ask`.
         """
-        line = self._lines.get()
-        if not line:
-            self._lines.put("")
-            raise self._gone()
+        line = self.line()
         try:
             reply = json.loads(line)
         except json.JSONDecodeError:
@@ -99,6 +102,18 @@ class Connection:
             kind, text = reply["refused"]["kind"], reply["refused"]["text"]
             raise (SlmcError if kind == "arrival" else NotAvailable)(f"{self.transport.name}: {text}")
         return reply
+
+    def line(self) -> str:
+        """The next line from there.
+
+        Raises:
+            NotAvailable: the connection has ended; the text says why.
+        """
+        line = self._lines.get()
+        if not line:
+            self._lines.put("")
+            raise self._gone()
+        return line
 
     @contextlib.contextmanager
     def deadline(self, what: str, seconds: float) -> Iterator[None]:
@@ -148,13 +163,8 @@ class Connection:
         name, said = self.transport.name, "".join(self._stderr)
         if self._late:
             return NotAvailable(f"{name}: it {self._late}; repeat the command, or see what keeps that machine busy")
-        if (why := self.transport.explain(code, said)) is not None:
+        if (why := self.transport.explain(code, said) or self._starting.explain(code, said)) is not None:
             return NotAvailable(f"{name}: {why}")
-        if _OLD_PYTHON in said:
-            found, least = said.rpartition(_OLD_PYTHON)[2].split()[0], ".".join(map(str, LEAST_PYTHON))
-            return NotAvailable(
-                f"{name}: Python {found} is too old, {least} is needed; name another with --remote-python"
-            )
         number = code - 128 if code > 128 else -code
         if number > 0:
             return NotAvailable(f"{name}: {killed(number, said, 'our process there')}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import shlex
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,16 +15,16 @@ from typing import Any, Final, TypeVar
 from exporters.artifact.errors import ConstraintsNotMet, NotAvailable, SlmcError
 from exporters.artifact.manifest import Io, Manifest
 from exporters.artifact.parsing import parse
-from targets.device.evaluation import Evaluation, EvaluationJob, EvaluationRequest
+from targets.device.evaluation import EVALUATION_TIMEOUT_S, Evaluation, EvaluationJob, EvaluationRequest
+from targets.device.host import known_core
 from targets.device.measurement import Job, Measurement, MeasureRequest
 from targets.device.native import machine_platform
 from targets.device.units import bytes_text
-from targets.remote.connection import Connection, killed
-from targets.remote.shipment import ARTIFACT, Parcel, shipment
+from targets.remote.agents import PACKAGES, Agent, PythonAgent
+from targets.remote.connection import killed
+from targets.remote.shipment import ARTIFACT, Parcel
 from targets.remote.transport import LOCAL, Transport, last_line
-
-PACKAGES: Final = {"numpy": ">=2", "onnxruntime": ">=1.24", "tokenizers": ">=0.21"}
-"""What must be on a device already; a test compares it with pyproject.toml."""
+from targets.runtime.program import EVALUATION, MEASUREMENT
 
 MODEL: Final = "model.onnx"
 SLACK_BYTES: Final = 2**20
@@ -88,20 +87,25 @@ class Device:
     Args:
         place: the folder there for temporary files; the machine's own if empty.
         answer_s: how long it may take to answer what needs no work.
+        agent: what is started there; our Python if None.
     """
 
-    def __init__(self, transport: Transport, *, place: str = "", answer_s: float = ANSWER_S) -> None:
+    def __init__(
+        self, transport: Transport, *, place: str = "", answer_s: float = ANSWER_S, agent: Agent | None = None
+    ) -> None:
         self.transport, self._place, self._answer_s = transport, place, answer_s
+        self._agent = agent or PythonAgent()
         self._folder: str | None = None
         self._io: Io | None = None
 
     def __enter__(self) -> Device:
-        self._connection = Connection(self.transport)
+        self._connection = self._agent.open(self.transport, self._place)
         try:
             with self._connection.deadline("did not answer", self._answer_s):
+                self._agent.begin(self._connection)
                 reply = self._connection.ask({"do": "facts", "packages": list(PACKAGES), "place": self._place})
             self.facts: Facts = parse(Facts, reply, f"{self.transport.name}: facts")
-            self._check_packages()
+            self._agent.check(self.transport, self.facts.python, self.facts.packages)
         except BaseException:
             self._connection.close()
             raise
@@ -110,12 +114,12 @@ class Device:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """The agent removes its folder; if it was killed or cut off, a second connection does."""
         if not self._connection.close() and self._folder is not None:
-            self._connection.remove(self._folder)
+            self._connection.remove(self._agent.left(self._folder))
 
     @property
     def platform(self) -> str:
         """As artifacts spell it: 'linux-aarch64'."""
-        return machine_platform(self.facts.system, self.facts.machine)
+        return self.transport.platform or machine_platform(self.facts.system, self.facts.machine)
 
     def send(self, artifact: Path, manifest: Manifest, *, native: bool = True) -> None:
         """Send an artifact whose files have been checked here, with what it needs there; checked again on arrival.
@@ -124,8 +128,7 @@ class Device:
             NotAvailable: no room there, no operators for that platform, or the connection was cut.
             SlmcError: a file arrived altered.
         """
-        parcels = shipment(artifact, manifest, self.platform, native=native)
-        self.push(parcels)
+        self.push(self._agent.parcels(artifact, manifest, self.platform, native=native))
         self._io = manifest.io
 
     def measure(
@@ -138,11 +141,12 @@ class Device:
             ConstraintsNotMet: it needed more memory than the limit leaves, and was stopped.
         """
         job = Job(f"{self._folder}/{ARTIFACT}", MODEL, self._io, self._trusting(request))
-        document, limit = self.document("targets.device.worker", job, "measurement", request.timeout_s, limits)
-        return parse(Measurement, document, "measurement"), limit
+        document, limit = self.document("targets.device.worker", job, MEASUREMENT, request.timeout_s, limits)
+        measurement: Measurement = parse(Measurement, document, MEASUREMENT)
+        return dataclasses.replace(measurement, cpu=known_core(measurement.cpu)), limit
 
     def evaluate(
-        self, request: EvaluationRequest, limits: DeviceLimits = NO_LIMITS, *, timeout_s: float = 600.0
+        self, request: EvaluationRequest, limits: DeviceLimits = NO_LIMITS, *, timeout_s: float = EVALUATION_TIMEOUT_S
     ) -> tuple[Evaluation, LimitFound | None]:
         """What the model predicts there for the request's tokens.
 
@@ -151,30 +155,14 @@ class Device:
         """
         assert self._io is not None, "send comes first"
         job = EvaluationJob(f"{self._folder}/{ARTIFACT}", MODEL, self._io, self._trusting(request))
-        document, limit = self.document("targets.device.evaluation", job, "evaluation", timeout_s, limits)
-        return parse(Evaluation, document, "evaluation"), limit
+        document, limit = self.document("targets.device.evaluation", job, EVALUATION, timeout_s, limits)
+        return parse(Evaluation, document, EVALUATION), limit
 
     def _trusting(self, request: R) -> R:
         """A device runs what it was sent for its platform; this very machine does not unless it was asked to."""
         if self.transport.name == LOCAL:
             return request
         return dataclasses.replace(request, artifact_native=True)
-
-    def _check_packages(self) -> None:
-        name, python, found = self.transport.name, shlex.join(self.transport.python), self.facts.packages
-        missing = [package for package in PACKAGES if found.get(package) is None]
-        old = [
-            f"{package} {found[package]}"
-            for package, least in PACKAGES.items()
-            if package not in missing and _numbers(found[package] or "") < _numbers(least.removeprefix(">="))
-        ]
-        if not missing and not old:
-            return
-        what = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(old)}, which is too old"
-        wanted = " ".join(shlex.quote(package + least) for package, least in PACKAGES.items())
-        raise NotAvailable(
-            f"{name}: {python} (Python {self.facts.python}) there {what}; run there: {python} -m pip install {wanted}"
-        )
 
     def push(self, parcels: Sequence[Parcel]) -> str:
         """Send files into this visit's folder, whose name there is returned.
@@ -219,8 +207,9 @@ class Device:
             as `measure`.
         """
         request = {
-            "do": "run", "argv": [*self.transport.python, "-m", module], "stdin": json.dumps(dataclasses.asdict(job)),
-            "timeout_s": timeout_s, "memory_bytes": limits.memory_bytes, "cores": limits.cores,
+            "do": "run", "argv": self._agent.words(self.transport, self.facts.place, module, wanted),
+            "stdin": json.dumps(dataclasses.asdict(job)), "timeout_s": timeout_s,
+            "memory_bytes": limits.memory_bytes, "cores": limits.cores,
         }  # fmt: skip
         with self._connection.deadline("fell silent", timeout_s + self._answer_s):
             ran: Ran = parse(Ran, self._connection.ask(request), f"{self.transport.name}: answer")
@@ -253,13 +242,3 @@ def _did_not_fit(name: str, limit: LimitFound) -> str:
         f"{name}: it does not run in {bytes_text(limit.limit_bytes)} of memory:{reached} it was stopped "
         f"({limit.method}); use a smaller model or allow more"
     )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """(1, 24) of '1.24'; what follows the numbers does not count."""
-    numbers = []
-    for part in version.split("."):
-        if not part.isdecimal():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)

@@ -38,21 +38,27 @@ def shipment(artifact: Path, manifest: Manifest, platform: str, *, native: bool)
     Raises:
         NotAvailable: they are wanted, and neither the artifact nor this installation has them for the platform.
     """
-    names = [name for name in MODEL_FILES if name in manifest.files]
     own = f"native/{platform}/{LIBRARY_NAME}"
-    parcels = []
+    library: tuple[Parcel, ...] = ()
     if native and own in manifest.files:
-        names.append(own)
+        library = (_listed(artifact, manifest, own),)
     elif native:
-        parcels.append(
-            parcel(_installed_library(artifact, manifest, platform), f"{PACKAGES}/slmc_native/{LIBRARY_NAME}")
-        )
-    parcels += [
-        Parcel(artifact / name, f"{ARTIFACT}/{name}", manifest.files[name].bytes, manifest.files[name].sha256)
-        for name in names
-    ]
-    parcels.append(parcel(artifact / MANIFEST_NAME, f"{ARTIFACT}/{MANIFEST_NAME}"))
-    return (*parcels, *packages())
+        installed = _installed_library(artifact, manifest, platform)
+        library = (parcel(installed, f"{PACKAGES}/slmc_native/{LIBRARY_NAME}"),)
+    return (*library, *model_parcels(artifact, manifest), *packages())
+
+
+def model_parcels(artifact: Path, manifest: Manifest) -> tuple[Parcel, ...]:
+    """The model and its manifest."""
+    names = [name for name in MODEL_FILES if name in manifest.files]
+    manifest_parcel = parcel(artifact / MANIFEST_NAME, f"{ARTIFACT}/{MANIFEST_NAME}")
+    return (*(_listed(artifact, manifest, name) for name in names), manifest_parcel)
+
+
+def _listed(artifact: Path, manifest: Manifest, name: str) -> Parcel:
+    """A file that the manifest lists."""
+    entry = manifest.files[name]
+    return Parcel(artifact / name, f"{ARTIFACT}/{name}", entry.bytes, entry.sha256)
 
 
 def packages() -> tuple[Parcel, ...]:
@@ -69,7 +75,7 @@ def _installed_library(artifact: Path, manifest: Manifest, platform: str) -> Pat
     raise NotAvailable(
         f"{artifact}: no compiled operators for {platform}, which that machine is (the artifact has "
         f"{', '.join(there) or 'none'}, this installation {platform_name()}); "
-        "build for it, or run on plain ONNX Runtime with --no-native"
+        "build for it, or run on plain ONNX Runtime with --runtime stock"
     )
 
 

@@ -14,11 +14,12 @@ from exporters.artifact.errors import NotAvailable, SlmcError
 
 LOCAL: Final = "local"
 EMULATED: Final = "qemu-aarch64"
+EMULATORS: Final = {EMULATED: "linux-aarch64", "qemu-arm": "linux-armv7l", "qemu-riscv64": "linux-riscv64"}
+"""Programs of qemu-user, and the platform that each plays; Python runs on the first alone."""
 PYTHON: Final = "python3"
-ALLOWED: Final = f"ssh://user@host[:port], {LOCAL} or {EMULATED}"
+ALLOWED: Final = f"ssh://user@host[:port], {LOCAL} or {EMULATED} (with --runtime slmc-run also qemu-arm, qemu-riscv64)"
 
 _SSH_FAILED: Final = 255
-_NOT_FOUND: Final = (126, 127)
 _TARGET: Final = re.compile(
     r"ssh://(?:(?P<user>[^@/\s]+)@)?(?P<host>\[[^\]\s-][^\]\s]*\]|[^@:/\s\[\]]+)(?::(?P<port>\d+))?/?"
 )
@@ -65,6 +66,14 @@ class Transport(Protocol):
         """The words that start Python there."""
 
     @property
+    def emulator(self) -> tuple[str, ...]:
+        """The words that start a program of another architecture; none where programs run by themselves."""
+
+    @property
+    def platform(self) -> str | None:
+        """What the emulator plays; None where the machine says by itself what it is."""
+
+    @property
     def speed_counts(self) -> bool:
         """Whether times measured there say anything about a machine; an emulator's do not."""
 
@@ -82,12 +91,14 @@ class Local:
     python: tuple[str, ...] = (sys.executable,)
     name: str = LOCAL
     speed_counts: bool = True
+    emulator: tuple[str, ...] = field(default=(), init=False)
+    platform: str | None = field(default=None, init=False)
 
     def argv(self, command: str) -> list[str]:
         return ["/bin/sh", "-c", command]
 
     def explain(self, returncode: int, stderr: str) -> str | None:
-        return no_python(self.python, stderr) if returncode in _NOT_FOUND else None
+        return None
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,8 @@ class Ssh:
     ssh: tuple[str, ...] = ("ssh",)
     connect_timeout_s: int = 15
     speed_counts: bool = field(default=True, init=False)
+    emulator: tuple[str, ...] = field(default=(), init=False)
+    platform: str | None = field(default=None, init=False)
 
     @property
     def name(self) -> str:
@@ -116,8 +129,6 @@ class Ssh:
         return [*self.ssh, *options, *self._port(), "--", self._where(), command]
 
     def explain(self, returncode: int, stderr: str) -> str | None:
-        if returncode in _NOT_FOUND:
-            return no_python(self.python, stderr)
         if returncode != _SSH_FAILED:
             return None
         by_hand = shlex.join([*self.ssh, *self._port(), self._where()])
@@ -145,11 +156,19 @@ class Emulated:
     name: str = EMULATED
     speed_counts: bool = field(default=False, init=False)
 
+    @property
+    def emulator(self) -> tuple[str, ...]:
+        return (shutil.which(self.name) or self.name,)
+
+    @property
+    def platform(self) -> str | None:
+        return EMULATORS[self.name]
+
     def argv(self, command: str) -> list[str]:
         return ["/bin/sh", "-c", command]
 
     def explain(self, returncode: int, stderr: str) -> str | None:
-        return no_python(self.python, stderr) if returncode in _NOT_FOUND else None
+        return None
 
 
 EmulatedPython = Callable[[], tuple[str, ...]]
@@ -157,14 +176,16 @@ EmulatedPython = Callable[[], tuple[str, ...]]
 
 
 def parse_transport(
-    text: str, *, python: str | None = None, ssh: str | None = None, emulated_python: EmulatedPython | None = None
-) -> Transport:
+    text: str, *, python: str | None = None, ssh: str | None = None, emulated_python: EmulatedPython | None = None,
+    needs_python: bool = True,
+) -> Transport:  # fmt: skip
     """The transport that a user names.
 
     Args:
         python: the Python to use there, as words of a shell; the transport's own if None.
         ssh: the ssh program with options, as words of a shell.
         emulated_python: what `qemu-aarch64` uses.
+        needs_python: whether Python is what runs there.
 
     Raises:
         SlmcError: not a place that is known.
@@ -173,6 +194,10 @@ def parse_transport(
     words = tuple(_words(python, "--remote-python")) if python else None
     if text == LOCAL:
         return Local(words or (sys.executable,))
+    if text in EMULATORS and not needs_python:
+        if shutil.which(text) is None:
+            raise NotAvailable(f"{text} is not installed: it emulates {EMULATORS[text]}; install Debian's qemu-user")
+        return Emulated((), text)
     if text == EMULATED:
         if emulated_python is None and words is None:
             raise NotAvailable(f"{EMULATED}: no emulated Python is prepared here; name one with --remote-python")
@@ -199,11 +224,6 @@ def _words(text: str, option: str) -> list[str]:
     if not words:
         raise SlmcError(f"{option} {text!r}: empty; name a program")
     return words
-
-
-def no_python(python: tuple[str, ...], stderr: str) -> str:
-    """What to say when the shell did not find the program."""
-    return f"no {shlex.join(python)} there ({last_line(stderr)}); install Python 3.11 or name one with --remote-python"
 
 
 def last_line(text: str) -> str:

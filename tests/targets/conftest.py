@@ -104,21 +104,63 @@ def whole_toy(tmp_path: Path) -> Toy:
     artifact.mkdir()
     nodes = [
         helper.make_node("Gather", ["embedding", "tokens"], ["e"]),
-        helper.make_node("ReduceMean", ["e"], ["logits"], axes=[1], keepdims=1),
+        helper.make_node("ReduceMean", ["e", "axes"], ["logits"], keepdims=1),
     ]
     tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, [1, "T"])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1, 2])
-    constants = [_constant("embedding", [[1, 0], [0, 2], [3, 1]], np.float32)]
+    constants = [_constant("embedding", [[1, 0], [0, 2], [3, 1]], np.float32), _constant("axes", [1], np.int64)]
     graph = helper.make_graph(nodes, "whole", [tokens], [logits], constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9),
               artifact / "model.onnx")  # fmt: skip
     io = Io("tokens", "logits", (), 4, ClassScores(("bad", "good"), 3, whole_texts=True))
     return Toy(artifact, io, (2, 0, 1), np.array([[4 / 3, 1]], np.float32))
 
 
 @pytest.fixture
+def shifting(tmp_path: Path) -> Toy:
+    """The toy without sums, of operators that slmc-run has: logits = [e0, e1, e0 + e1] + 10 before0."""
+    nodes, kept = (
+        list(toy_model().graph.node),
+        {"e", "before_first", "shifted_all", "before", "before_out", "from_before"},
+    )
+    nodes = [node for node in nodes if node.output[0] in kept]
+    nodes.append(helper.make_node("MatMul", ["e", "head"], ["from_e"]))
+    nodes.append(helper.make_node("Add", ["from_e", "from_before"], ["logits"]))
+    model = toy_model()
+    graph = helper.make_graph(
+        nodes, "shifting", [p for p in model.graph.input if p.name != "total_in"],
+        [p for p in model.graph.output if p.name != "total_out"], model.graph.initializer,
+    )  # fmt: skip
+    (tmp_path / "shifting").mkdir()
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+              tmp_path / "shifting" / "model.onnx", save_as_external_data=True, location="model.onnx.data",
+              size_threshold=50)  # fmt: skip
+    io = Io("tokens", "logits", (State("before_in", "before_out", (1, 2), "float32", -1.0),))
+    # e after each token: (3, 1), (1, 0), (0, 2); 10 before0: -10, 30, 10
+    logits = np.array([[-7, -9, -6], [31, 30, 31], [10, 12, 12]], np.float32)
+    return Toy(tmp_path / "shifting", io, (2, 0, 1), logits)
+
+
+@pytest.fixture
 def packed(toy: Toy) -> Toy:
-    """The toy as an artifact: with a manifest that lists its files, and checksums of all."""
+    """The toy as an artifact."""
+    return _packed(toy)
+
+
+@pytest.fixture
+def runnable(shifting: Toy) -> Toy:
+    """The shifting toy as an artifact."""
+    return _packed(shifting)
+
+
+@pytest.fixture
+def packed_whole(whole_toy: Toy) -> Toy:
+    """The classifier as an artifact."""
+    return _packed(whole_toy)
+
+
+def _packed(toy: Toy) -> Toy:
+    """A toy as an artifact: with a manifest that lists its files, and checksums of all."""
     files = {path.name: path.read_bytes() for path in sorted(toy.artifact.iterdir())}
     manifest = Manifest(
         schema_version=1,

@@ -13,13 +13,14 @@ import click
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import Manifest
+from exporters.artifact.runtimes import STOCK
 from exporters.graph_nodes import read_workload
 from targets.device.measurement import Measurement, MeasureRequest, chunk_for
 from targets.device.verify import open_artifact
 from targets.measure.paired import compare_paired
 from targets.measure.rounds import measure_in_turn, merged
 from toolchain.cli.console import Console
-from toolchain.cli.execution import ExecutionOptions, execution_options, execution_target
+from toolchain.cli.execution import ExecutionOptions, execution_options, execution_target, runtime_option
 from toolchain.cli.options import PATH, command, signature_option
 from toolchain.cli.verdicts import exit_code, judged
 from toolchain.delivery.execution import ExecutionTarget
@@ -59,13 +60,13 @@ class _Subject:
 @click.option("-t", "--threads", default="1", help="Threads; several with commas.")
 @click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5)
 @click.option("-o", "--output", "kind", type=click.Choice(KINDS), default="md")
-@click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
+@runtime_option
 @execution_options
 @signature_option
 @command
 def bench_command(
     console: Console, artifacts: tuple[Path, ...], models: tuple[Path, ...], n_prompt: str, n_gen: str,
-    prompt_and_gen: tuple[str, ...], threads: str, repetitions: int, kind: str, no_native: bool, **place: Any,
+    prompt_and_gen: tuple[str, ...], threads: str, repetitions: int, kind: str, runtime: str, **place: Any,
 ) -> int:  # fmt: skip
     """Speed and memory of ARTIFACTS, here or --on another machine, with llama-bench's flags and columns.
 
@@ -78,12 +79,10 @@ def bench_command(
     counts, tests = _numbers(threads, "-t", 1, 256), _tests(n_prompt, n_gen, prompt_and_gen)
     rows, code = [], 0
     with contextlib.ExitStack() as stack:
-        subjects = [
-            _subject(folder, console, stack, ExecutionOptions(**place), no_native=no_native) for folder in folders
-        ]
+        subjects = [_subject(folder, console, stack, ExecutionOptions(**place), runtime) for folder in folders]
         for count in counts:
             for prompt, generated in tests:
-                taken = _measured(subjects, prompt, generated, repetitions, count, native=not no_native)
+                taken = _measured(subjects, prompt, generated, repetitions, count)
                 rows += _rows(console, subjects, taken)
                 code = max(code, _promises_code(console, subjects, taken))
     click.echo(render_bench(rows, "json" if console.as_json else kind))
@@ -113,13 +112,13 @@ def _numbers(text: str, option: str, least: int = 0, most: int = 10**6) -> list[
 
 
 def _subject(
-    folder: Path, console: Console, stack: contextlib.ExitStack, place: ExecutionOptions, *, no_native: bool
+    folder: Path, console: Console, stack: contextlib.ExitStack, place: ExecutionOptions, runtime: str
 ) -> _Subject:
     manifest = open_artifact(folder)
-    vocabulary = artifact_session(folder, manifest.io, native=not no_native).vocabulary
+    vocabulary = artifact_session(folder, manifest.io, native=runtime != STOCK).vocabulary
     tokenizer = artifact_tokenizer(folder, manifest, vocabulary)
     text = read_text(SHIPPED_TEXTS / "evaluation.txt", tokenizer, manifest.io.context)
-    where = stack.enter_context(execution_target(place, console, folder, manifest, native=not no_native, speed=True))
+    where = stack.enter_context(execution_target(place, console, folder, manifest, runtime=runtime, speed=True))
     tokens = tuple(int(t) for t in text.ids[:4096])
     return _Subject(
         folder=folder,
@@ -132,12 +131,10 @@ def _subject(
 
 
 def _measured(
-    subjects: Sequence[_Subject], prompt: int, generated: int, repetitions: int, threads: int, *, native: bool
+    subjects: Sequence[_Subject], prompt: int, generated: int, repetitions: int, threads: int
 ) -> tuple[tuple[Measurement, ...], ...]:
     """One test of all artifacts, in turn."""
-    request = MeasureRequest(
-        prompt_tokens=prompt, generate_tokens=generated, repetitions=repetitions, threads=threads, native=native
-    )
+    request = MeasureRequest(prompt_tokens=prompt, generate_tokens=generated, repetitions=repetitions, threads=threads)
 
     def measure_of(subject: _Subject) -> Any:
         own = {

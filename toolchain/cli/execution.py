@@ -11,12 +11,15 @@ import click
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import Manifest
+from exporters.artifact.runtimes import ONNXRUNTIME, RUNTIMES, SLMC_RUN, STOCK
 from targets.device.limits import refuse_by_forecast
 from targets.device.native import foreign_library
 from targets.device.units import parse_bytes
+from targets.remote.agents import Agent, PythonAgent, RuntimeAgent
 from targets.remote.device import Device, DeviceLimits
 from targets.remote.emulation import emulated_python
 from targets.remote.transport import ALLOWED, LOCAL, parse_transport
+from targets.runtime.program import serving_program
 from toolchain.cli.console import Console
 from toolchain.cli.options import stack
 from toolchain.delivery.execution import ExecutionTarget, LocalTarget, RemoteTarget
@@ -25,7 +28,17 @@ SYSROOT = Path.home() / ".cache" / "slmc" / "aarch64"
 """Where `python -m targets.remote.sysroot` puts the emulated Python that `--on qemu-aarch64` starts."""
 
 artifact_native = click.option(
-    "--artifact-native", is_flag=True, help="Trust the artifact: run the operators that it brings, which are code."
+    "--artifact-native", is_flag=True, help="Trust the artifact: run what it brings, operators and slmc-run."
+)
+
+runtime_option = stack(
+    click.option(
+        "--runtime",
+        type=click.Choice(RUNTIMES),
+        default=ONNXRUNTIME,
+        help="What runs it: ONNX Runtime with our compiled operators, without them, or slmc-run.",
+    ),
+    click.option("--no-native", "runtime", flag_value=STOCK, help=f"The same as --runtime {STOCK}."),
 )
 
 place_options = stack(
@@ -66,12 +79,12 @@ class ExecutionOptions:
 
 @contextlib.contextmanager
 def execution_target(
-    place: ExecutionOptions, console: Console, artifact: Path, manifest: Manifest, *, native: bool, speed: bool
+    place: ExecutionOptions, console: Console, artifact: Path, manifest: Manifest, *, runtime: str, speed: bool
 ) -> Iterator[ExecutionTarget]:
     """The machine that the options name, with the artifact, whose files have been checked, on it.
 
     Args:
-        native: whether its compiled operators are wanted.
+        runtime: one of exporters.artifact.runtimes.
         speed: whether nothing but speed is asked for, which an emulator cannot tell.
 
     Raises:
@@ -79,35 +92,43 @@ def execution_target(
     """
     limits = place.limits
     if not place.force:
-        refuse_by_forecast(manifest, limits.memory_bytes)
+        refuse_by_forecast(manifest, limits.memory_bytes, runtime)
+    trusted = place.artifact_native
+    here = LocalTarget(artifact, manifest, runtime=runtime, trusted=trusted)
     if place.on is None and limits == DeviceLimits():
-        say_whose_operators(console, artifact, native=native, trusted=place.artifact_native)
-        yield LocalTarget(artifact, manifest.io, trusted=place.artifact_native)
+        say_whose_operators(console, artifact, native=runtime == ONNXRUNTIME, trusted=trusted)
+        yield here
         return
-    with visited(place, console, speed=speed) as device:
+    agent: Agent = PythonAgent()
+    if runtime == SLMC_RUN:
+        # A device runs what it was sent for its platform; this very machine does not unless it was asked to.
+        own = trusted or place.on not in (None, LOCAL)
+        agent = RuntimeAgent(lambda platform: serving_program(artifact, manifest, platform, own=own))
+    with visited(place, console, speed=speed, agent=agent) as device:
         name = device.transport.name
         console.progress(f"{name}: sending", 0, 1)
-        device.send(artifact, manifest, native=native)
+        device.send(artifact, manifest, native=runtime == ONNXRUNTIME)
         console.progress(f"{name}: sending", 1, 1)
-        yield RemoteTarget(device, limits, trusted=place.artifact_native)
+        yield RemoteTarget(device, limits, here, trusted=trusted)
 
 
 @contextlib.contextmanager
-def visited(place: ExecutionOptions, console: Console, *, speed: bool) -> Iterator[Device]:
-    """The machine that the options name, connected to.
+def visited(place: ExecutionOptions, console: Console, *, speed: bool, agent: Agent | None = None) -> Iterator[Device]:
+    """The machine that the options name, connected to; agent: what is started there, our Python if None.
 
     Raises:
         SlmcError, NotAvailable: the options are wrong, the machine cannot be used.
     """
     transport = parse_transport(
-        place.on or LOCAL, python=place.remote_python, ssh=place.ssh, emulated_python=lambda: emulated_python(SYSROOT)
-    )
+        place.on or LOCAL, python=place.remote_python, ssh=place.ssh, emulated_python=lambda: emulated_python(SYSROOT),
+        needs_python=not isinstance(agent, RuntimeAgent),
+    )  # fmt: skip
     if speed and not transport.speed_counts:
         raise SlmcError(
             f"--on {place.on}: an emulator says nothing about speed; use 'slmc validate' for what it can tell"
         )
-    with Device(transport, place=place.remote_dir) as device:
-        console.detail(f"{transport.name}: Python {device.facts.python}, {device.platform}, {device.facts.packages}")
+    with Device(transport, place=place.remote_dir, agent=agent) as device:
+        console.detail(f"{transport.name}: {device.platform}, Python {device.facts.python}, {device.facts.packages}")
         yield device
 
 

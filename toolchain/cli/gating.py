@@ -15,10 +15,11 @@ import click
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import MANIFEST_NAME, Manifest, Producer
+from exporters.artifact.runtimes import STOCK
 from targets.device.measurement import Measurement
 from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
-from toolchain.cli.execution import ExecutionOptions, execution_options, execution_target
+from toolchain.cli.execution import ExecutionOptions, execution_options, execution_target, runtime_option
 from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
 from toolchain.cli.verdicts import judged
 from toolchain.delivery.evaluation import TEXT_TOKENS, artifact_text, evaluate_artifact, found_by, reference_model
@@ -48,7 +49,7 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 @click.option("--data", type=PATH, help="Text to read; the same one as for the baseline.")
 @text_field_option
 @click.option("--threads", type=THREADS, default=1)
-@click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
+@runtime_option
 @click.option("--tolerance", "tolerances", multiple=True, help="How much worse: latency=10%. Repeatable.")
 @click.option("--junit", "junit_path", type=PATH, help="Write JUnit XML to this file.")
 @click.option("--summary", type=PATH, help="Add a Markdown table to this file; GITHUB_STEP_SUMMARY otherwise.")
@@ -59,7 +60,7 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 @command
 def gate_command(
     console: Console, artifact: Path, baseline_path: Path, update_baseline: bool, reference: Path | None,
-    tokenizer: Path | None, data: Path | None, text_field: str | None, threads: int, no_native: bool,
+    tokenizer: Path | None, data: Path | None, text_field: str | None, threads: int, runtime: str,
     tolerances: tuple[str, ...], junit_path: Path | None, summary: Path | None, annotate: bool,
     chart_path: Path | None, **place: Any,
 ) -> int:  # fmt: skip
@@ -78,7 +79,7 @@ def gate_command(
         data=data,
         text_field=text_field,
         threads=threads,
-        native=not no_native,
+        runtime=runtime,
     )
     if update_baseline:
         check_output_file(baseline_path, BASELINE, force=True)
@@ -106,19 +107,17 @@ class _Run:
     data: Path | None
     text_field: str | None
     threads: int
-    native: bool
+    runtime: str
 
     def text(self, manifest: Manifest) -> Text:
-        vocabulary = artifact_session(self.artifact, manifest.io, native=self.native).vocabulary
+        vocabulary = artifact_session(self.artifact, manifest.io, native=self.runtime != STOCK).vocabulary
         return artifact_text(self.artifact, manifest, self.data, vocabulary, self.text_field).head(TEXT_TOKENS)
 
     def visit(self, manifest: Manifest) -> AbstractContextManager[ExecutionTarget]:
-        return execution_target(self.where, self.console, self.artifact, manifest, native=self.native, speed=True)
+        return execution_target(self.where, self.console, self.artifact, manifest, runtime=self.runtime, speed=True)
 
     def measure(self, target: ExecutionTarget, text: Text, context: int | None) -> tuple[Measurement, ...]:
-        return measure_speed(
-            target, text, context, threads=self.threads, native=self.native, progress=self.console.progress
-        )
+        return measure_speed(target, text, context, threads=self.threads, progress=self.console.progress)
 
 
 def _new_baseline(run: _Run, reference: Path | None, tokenizer: Path | None) -> Baseline:
@@ -127,9 +126,9 @@ def _new_baseline(run: _Run, reference: Path | None, tokenizer: Path | None) -> 
     text = run.text(manifest)
     model = reference_model(reference, tokenizer, run.artifact, manifest) if reference else None
     with run.visit(manifest) as target:
-        own, stock = evaluate_artifact(target, text, threads=run.threads, native=run.native)
-        tokens = own.best if model is None else tuple(predictions(model.forward, text.reading)[1].tolist())
-        found = figures(manifest, text, own, stock, tokens, run.measure(target, text, manifest.io.context))
+        readings = evaluate_artifact(target, text, threads=run.threads)
+        tokens = readings.own.best if model is None else tuple(predictions(model.forward, text.reading)[1].tolist())
+        found = figures(manifest, text, readings, tokens, run.measure(target, text, manifest.io.context))
     producer, whose = Producer("slmc", version("slmc")), ARTIFACT if model is None else MODEL
     return Baseline(
         schema_version=SCHEMA_VERSION,
@@ -156,17 +155,16 @@ def _checks(run: _Run, baseline: Baseline, path: Path, allowed: Tolerances) -> t
             "this artifact's tokenizer splits it; give that text with --data, or write the baseline again"
         )
     with run.visit(manifest) as target:
-        own, stock = evaluate_artifact(target, text, threads=run.threads, native=run.native)
+        readings = evaluate_artifact(target, text, threads=run.threads)
         found = figures(
             manifest,
             text,
-            own,
-            stock,
+            readings,
             unpacked(baseline.reference_tokens, path),
             run.measure(target, text, manifest.io.context),
         )
         compared = Compared(before, found, allowed, again=lambda: speed(run.measure(target, text, manifest.io.context)))
-        promised = judged(run.artifact, manifest, found_by(text, own, stock))
+        promised = judged(run.artifact, manifest, found_by(text, readings))
         promises = [_promise_check(promise) for promise in promised if promise.status != NOT_COMPARED]
         return (
             Check(name="files", status=PASSED, before="", now="", why="all listed, unaltered, and no others"),

@@ -11,15 +11,17 @@ import click
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import Manifest
+from exporters.artifact.runtimes import ONNXRUNTIME
 from exporters.artifact.text_rules import TextRules
 from targets.device.continuation import ArtifactError, Continuation, ending_note
 from targets.device.session import Session
 from targets.device.verify import open_artifact
+from targets.runtime.session import ServedSession
 from toolchain.cli.console import Console
-from toolchain.cli.execution import artifact_native, say_whose_operators
+from toolchain.cli.execution import artifact_native, runtime_option, say_whose_operators
 from toolchain.cli.options import PATH, THREADS, command, signature_option
 from toolchain.delivery.generation import Ending, Sampling, chat_ids, continuation, prompt_ids
-from toolchain.delivery.validate import artifact_session
+from toolchain.delivery.validate import runtime_session
 from toolchain.model.text_rules import artifact_tokenizer
 
 
@@ -42,13 +44,13 @@ from toolchain.model.text_rules import artifact_tokenizer
 @click.option("--system", help="A system message, with --chat.")
 @click.option("--stop", multiple=True, help="A string that ends the text. Repeatable.")
 @click.option("--no-stop", is_flag=True, help="Go on behind the model's own end tokens and stop strings.")
-@click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
+@runtime_option
 @artifact_native
 @signature_option
 @command
 def generate_command(
     console: Console, artifact: Path, prompt: str, tokens: int, temperature: float, top_k: int, seed: int,
-    threads: int, chat: bool, system: str | None, stop: tuple[str, ...], no_stop: bool, no_native: bool,
+    threads: int, chat: bool, system: str | None, stop: tuple[str, ...], no_stop: bool, runtime: str,
     artifact_native: bool,
 ) -> int:  # fmt: skip
     """Write text with an ARTIFACT, token by token."""
@@ -57,8 +59,8 @@ def generate_command(
     _check_texts(prompt, system, stop, chat=chat)
     manifest = open_artifact(artifact)
     _refuse_kind(artifact, manifest, chat=chat)
-    say_whose_operators(console, artifact, native=not no_native, trusted=artifact_native)
-    session = artifact_session(artifact, manifest.io, native=not no_native, own=artifact_native, threads=threads)
+    say_whose_operators(console, artifact, native=runtime == ONNXRUNTIME, trusted=artifact_native)
+    session = runtime_session(artifact, manifest, runtime, own=artifact_native, threads=threads)
     tokenizer = artifact_tokenizer(artifact, manifest, session.vocabulary)
     rules = manifest.text or TextRules()
     template = rules.chat if chat else None
@@ -70,7 +72,7 @@ def generate_command(
     sampling, ending = Sampling(temperature, top_k, seed), Ending(not no_stop, stop)
     text = continuation(session, tokenizer, ids, tokens, sampling, rules, ending, template)
     written = _written(console, shown, text)
-    console.result(_document(prompt, written, len(ids), text), "")
+    console.result(_document(prompt, written, len(ids), text) | {"runtime": runtime}, "")
     _note_figures(console, session, text)
     return 0
 
@@ -99,7 +101,7 @@ def _document(prompt: str, written: str, prompt_tokens: int, text: Continuation)
     }
 
 
-def _note_figures(console: Console, session: Session, text: Continuation) -> None:
+def _note_figures(console: Console, session: Session | ServedSession, text: Continuation) -> None:
     if early := ending_note(text.ended, session.io.context):
         console.note(early)
     console.note(text.figures())

@@ -10,16 +10,17 @@ import click
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import MANIFEST_NAME, Manifest, read_manifest
+from exporters.artifact.runtimes import ONNXRUNTIME
 from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
-from toolchain.cli.execution import artifact_native, say_whose_operators
+from toolchain.cli.execution import artifact_native, runtime_option, say_whose_operators
 from toolchain.cli.opening import opened
 from toolchain.cli.options import PATH, command, family_option, signature_option, text_field_option
 from toolchain.cli.verdicts import judged, say_verdict, verdict_document
 from toolchain.delivery.evaluation import artifact_text, found_in
 from toolchain.delivery.figures import own_figures, score_figures
 from toolchain.delivery.promises import Promise
-from toolchain.delivery.validate import SessionModel, artifact_session
+from toolchain.delivery.validate import SessionModel, runtime_session
 from toolchain.model.text import Text, read_judged, read_text
 from toolchain.pipeline.job import check_metric
 from toolchain.quality.accuracy import reference_for
@@ -36,20 +37,20 @@ from toolchain.quality.reference import stream_logits
 @family_option
 @click.option("--tokens", type=click.IntRange(min=2), help="Read only so many tokens.")
 @click.option("--metric", help="perplexity, or accuracy of a classifier; the subject's own if not given.")
-@click.option("--no-native", is_flag=True, help="An artifact on plain ONNX Runtime.")
+@runtime_option
 @artifact_native
 @signature_option
 @command
 def eval_command(
     console: Console, subject: Path, data: Path, text_field: str | None, reference: Path | None,
-    tokenizer: Path | None, family: str | None, tokens: int | None, metric: str | None, no_native: bool,
+    tokenizer: Path | None, family: str | None, tokens: int | None, metric: str | None, runtime: str,
     artifact_native: bool,
 ) -> int:  # fmt: skip
     """Perplexity and bits per byte of a model or artifact SUBJECT on a text, or accuracy on labelled sentences.
 
     Of an artifact, what its manifest promises of this is compared; exit code 3 if a promise is broken.
     """
-    reader = partial(_reader, console, data, text_field, tokenizer, family, native=not no_native, own=artifact_native)
+    reader = partial(_reader, console, data, text_field, tokenizer, family, runtime=runtime, own=artifact_native)
     manifest = read_manifest(subject) if (subject / MANIFEST_NAME).is_file() else None
     model, text, _ = reader(subject)
     check_metric(metric, classifier=text.sentences is not None)
@@ -74,6 +75,7 @@ def eval_command(
     if manifest is not None:
         promises = _promises(subject, manifest, model, text, other, source)
         code = say_verdict(console, promises)
+        document |= {"runtime": runtime}
         document |= verdict_document(promises)
     if console.as_json:
         console.result(document, "")
@@ -90,14 +92,14 @@ def _promises(
 
 def _reader(
     console: Console, data: Path, field: str | None, tokenizer: Path | None, family: str | None, path: Path, *,
-    native: bool, own: bool, context: int | None = None,
+    runtime: str, own: bool, context: int | None = None,
 ) -> tuple[Any, Text, str | None]:  # fmt: skip
     """A model (with a context of that size) or artifact as a language model, the text as it reads it, and the SHA-256
     of a model's weights."""
     if (path / MANIFEST_NAME).is_file():
         manifest = open_artifact(path)
-        say_whose_operators(console, path, native=native, trusted=own)
-        session = artifact_session(path, manifest.io, native=native, own=own)
+        say_whose_operators(console, path, native=runtime == ONNXRUNTIME, trusted=own)
+        session = runtime_session(path, manifest, runtime, own=own)
         return SessionModel(session), artifact_text(path, manifest, data, session.vocabulary, field), None
     loaded = opened(console, path, tokenizer, family, context)
     if loaded.classes:

@@ -1,4 +1,4 @@
-"""slmc validate: an artifact's files, both ways to run it, quality, speed and memory, here or on another machine."""
+"""slmc validate: an artifact's files, all ways to run it, quality, speed and memory, here or on another machine."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
+from exporters.artifact.runtimes import STOCK
 from targets.device.measurement import MeasureRequest, chunk_for, fitting_lengths
 from targets.device.verify import open_artifact
-from targets.remote.transport import EMULATED
+from targets.remote.transport import EMULATORS
 from toolchain.cli.console import Console
-from toolchain.cli.execution import ExecutionOptions, execution_options, execution_target
+from toolchain.cli.execution import ExecutionOptions, execution_options, execution_target, runtime_option
 from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
 from toolchain.cli.verdicts import judged, say_verdict, verdict_document
 from toolchain.delivery.evaluation import (
@@ -25,7 +26,7 @@ from toolchain.delivery.evaluation import (
 )
 from toolchain.delivery.figures import comparison_figures, evaluation_figures, speed_figures
 from toolchain.delivery.promises import summary
-from toolchain.delivery.validate import artifact_session, session_logits
+from toolchain.delivery.validate import artifact_session, runtime_session, session_logits
 from toolchain.quality.accuracy import reference_for
 from toolchain.quality.predictions import predictions
 
@@ -41,42 +42,40 @@ EMULATED_TOKENS = 256
 @text_field_option
 @click.option("--tokens", type=click.IntRange(min=2), help="Read so many tokens of it at most.")
 @click.option("--threads", type=THREADS, default=1)
-@click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
+@runtime_option
 @execution_options
 @signature_option
 @command
 def validate_command(
     console: Console, artifact: Path, reference: Path | None, tokenizer: Path | None, data: Path | None,
-    text_field: str | None, tokens: int | None, threads: int, no_native: bool, **place: Any,
+    text_field: str | None, tokens: int | None, threads: int, runtime: str, **place: Any,
 ) -> int:  # fmt: skip
-    """Check an ARTIFACT, here or --on another machine: files, both ways to run it, quality, speed and memory.
+    """Check an ARTIFACT, here or --on another machine: files, all ways to run it, quality, speed and memory.
 
     What its manifest promises is compared with what is measured; exit code 3 if a promise is broken.
     """
     manifest = open_artifact(artifact)
-    vocabulary = artifact_session(artifact, manifest.io, native=not no_native).vocabulary
+    vocabulary = artifact_session(artifact, manifest.io, native=runtime != STOCK).vocabulary
     text = artifact_text(artifact, manifest, data, vocabulary, text_field)
-    if tokens or place["on"] == EMULATED:
+    if tokens or place["on"] in EMULATORS:
         text = text.head(tokens or EMULATED_TOKENS)
     else:
         text = promised_text(text, manifest, TEXT_TOKENS)
     model = reference_model(reference, tokenizer, artifact, manifest) if reference else None
     with execution_target(
-        ExecutionOptions(**place), console, artifact, manifest, native=not no_native, speed=False
+        ExecutionOptions(**place), console, artifact, manifest, runtime=runtime, speed=False
     ) as target:
-        document: dict[str, Any] = {} if target.name is None else {"on": target.name}
-        read, stock = evaluate_artifact(target, text, threads=threads, native=not no_native)
-        document |= {"files": "ok"} | evaluation_figures(text, read, stock)
+        document: dict[str, Any] = ({} if target.name is None else {"on": target.name}) | {"runtime": runtime}
+        readings = evaluate_artifact(target, text, threads=threads)
+        document |= {"files": "ok"} | evaluation_figures(text, readings)
         expected = None if model is None else predictions(model.forward, text.reading)
         if expected is not None:
-            document |= comparison_figures(expected, read, text)
-        found = found_by(text, read, stock, expected)
+            document |= comparison_figures(expected, readings.own, text)
+        found = found_by(text, readings, expected)
         if target.speed_counts:
             tokens_read, chunk = tuple(int(t) for t in text.ids[:1024]), chunk_for(vocabulary)
             lengths = fitting_lengths(MeasureRequest.prompt_tokens, MeasureRequest.generate_tokens, manifest.io.context)
-            request = MeasureRequest(
-                *lengths, tokens=tokens_read, threads=threads, native=not no_native, chunk_tokens=chunk, bandwidth=False
-            )
+            request = MeasureRequest(*lengths, tokens=tokens_read, threads=threads, chunk_tokens=chunk, bandwidth=False)
             measured = target.measure(request)
             document |= speed_figures(measured)
             found = dataclasses.replace(found, memory=measured)
@@ -90,7 +89,7 @@ def validate_command(
             }
     if model is not None and target.name is None:
         own = place["artifact_native"]
-        session = artifact_session(artifact, manifest.io, native=not no_native, own=own, threads=threads)
+        session = runtime_session(artifact, manifest, runtime, own=own, threads=threads)
         logits = session_logits(session, text.reading)
         document["kl_mean"] = reference_for(model.forward, text.reading).score(logits).kl_mean
     rows = [(k, f"{v:.6g}" if isinstance(v, float) else str(v)) for k, v in document.items()]

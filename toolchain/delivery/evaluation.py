@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ from torch import Tensor
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import Manifest
+from exporters.artifact.runtimes import ONNXRUNTIME, RUNTIMES, STOCK
 from targets.device.evaluation import WORST_LOSS, Evaluation, EvaluationRequest, predicted
 from toolchain.delivery.execution import ExecutionTarget
-from toolchain.delivery.promises import Array, Found, Plain
+from toolchain.delivery.promises import Array, Beside, Found
 from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
@@ -65,7 +68,7 @@ def promised_text(text: Text, manifest: Manifest, otherwise: int) -> Text:
     return text.head(max(whole, otherwise) if whole <= MOST_TOKENS else otherwise)
 
 
-def evaluation_request(text: Text, single_tokens: int, *, native: bool, threads: int) -> EvaluationRequest:
+def evaluation_request(text: Text, single_tokens: int, *, threads: int) -> EvaluationRequest:
     """What a device is asked to read; so many of the tokens also one by one."""
     tokens, sentences = tuple(text.ids.tolist()), text.sentences
     ends = () if sentences is None else sentences.ends
@@ -73,38 +76,71 @@ def evaluation_request(text: Text, single_tokens: int, *, native: bool, threads:
     return EvaluationRequest(
         tokens=tokens,
         single_tokens=min(single_tokens, len(tokens)),
-        native=native,
         threads=threads,
         ends=ends,
         labels=labels,
     )
 
 
-def evaluate_artifact(
-    target: ExecutionTarget, text: Text, *, threads: int, native: bool
-) -> tuple[Evaluation, Evaluation | None]:
-    """The text as the artifact reads it, and its beginning on plain ONNX Runtime; None if the first ran on that."""
-    own = target.evaluate(evaluation_request(text, SINGLE_TOKENS, native=native, threads=threads))
-    short = evaluation_request(text.head(STOCK_TOKENS), 0, native=False, threads=threads)
-    return own, target.evaluate(short) if own.native_library else None
+@dataclass(frozen=True)
+class Readings:
+    """A text as an artifact reads it, and the beginning of it on the other runtimes.
+
+    others: runtime -> its reading; without those that could not be had, for which `missing` says why.
+    """
+
+    own: Evaluation
+    others: Mapping[str, Evaluation]
+    missing: Mapping[str, str]
+
+    @property
+    def stock(self) -> Evaluation | None:
+        """On plain ONNX Runtime; None if `own` ran on that."""
+        return self.others.get(STOCK)
 
 
-def found_by(
-    text: Text, own: Evaluation, stock: Evaluation | None = None, reference: tuple[Tensor, Tensor] | None = None
-) -> Found:
+def evaluate_artifact(target: ExecutionTarget, text: Text, *, threads: int) -> Readings:
+    """The text as the artifact reads it on the target's runtime, and its beginning on the others.
+
+    A plain ONNX Runtime that was asked for is the subject itself: it is compared with nothing.
+    """
+    own = target.evaluate(evaluation_request(text, SINGLE_TOKENS, threads=threads))
+    short = evaluation_request(text.head(STOCK_TOKENS), 0, threads=threads)
+    others: dict[str, Evaluation] = {}
+    missing: dict[str, str] = {}
+    for runtime in RUNTIMES if target.runtime != STOCK else ():
+        if runtime == own.runtime or (runtime == STOCK and own.runtime == ONNXRUNTIME and not own.native_library):
+            continue
+        try:
+            found = target.beside(runtime, short)
+        except SlmcError as error:
+            found, missing[runtime] = None, str(error)
+        if found is not None:
+            others[runtime] = found
+    return Readings(own, others, missing)
+
+
+def found_by(text: Text, readings: Readings, reference: tuple[Tensor, Tensor] | None = None) -> Found:
     """What an evaluation tells of the promises.
 
     Args:
-        stock: the beginning of the text on plain ONNX Runtime, where `own` ran with operators.
         reference: as of `found_in`.
     """
-    losses, best = np.array(own.losses), np.array(own.best)
-    plain = None
-    if stock is not None:
-        count = min(len(stock.losses), len(losses))
-        plain = Plain(np.array(stock.losses)[:count], losses[:count], stock.agreement(own.best))
-    found = found_in(text, torch.from_numpy(losses), torch.from_numpy(best), reference)
-    return dataclasses.replace(found, plain=plain, single=own.token_by_token_top1)
+    own = readings.own
+    found = found_in(text, torch.from_numpy(np.array(own.losses)), torch.from_numpy(np.array(own.best)), reference)
+    judge = own if own.runtime == ONNXRUNTIME else readings.others.get(ONNXRUNTIME)
+    ways = {} if judge is None else {
+        runtime: _beside(judge, reading)
+        for runtime, reading in {**readings.others, own.runtime: own}.items() if runtime != ONNXRUNTIME
+    }  # fmt: skip
+    return dataclasses.replace(found, ways=ways, missing=readings.missing, single=own.token_by_token_top1)
+
+
+def _beside(judge: Evaluation, other: Evaluation) -> Beside:
+    """One runtime's reading of the beginning beside that of ONNX Runtime with operators."""
+    count = min(len(judge.losses), len(other.losses))
+    losses, operators = (np.array(reading.losses)[:count] for reading in (other, judge))
+    return Beside(losses, operators, other.agreement(judge.best))
 
 
 def found_in(text: Text, losses: Tensor, best: Tensor, reference: tuple[Tensor, Tensor] | None = None) -> Found:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from exporters.artifact.runtimes import ONNXRUNTIME, SLMC_RUN
 from targets.device.evaluation import WORST_LOSS, Evaluation
 from targets.device.measurement import Measurement
+from toolchain.delivery.evaluation import Readings
 from toolchain.delivery.validate import accuracy_drop
 from toolchain.model.text import Text
 from toolchain.quality.accuracy import AnyReference, ClassReference
 from toolchain.quality.reference import Score, bits_per_byte, standard_error
 
 Figures = dict[str, Any]
+_OTHERS: Final = {ONNXRUNTIME: "onnxruntime", SLMC_RUN: "slmc_run"}
 
 
-def evaluation_figures(text: Text, read: Evaluation, stock: Evaluation | None) -> Figures:
-    """The artifact's own quality, and how well its ways to run agree.
-
-    Args:
-        stock: the beginning of the text on plain ONNX Runtime; None if `read` ran on that.
-    """
+def evaluation_figures(text: Text, readings: Readings) -> Figures:
+    """The artifact's own quality, and how well its ways to run agree."""
+    read = readings.own
     document: dict[str, Any] = {"dataset": text.name, "tokens": len(read.losses), "perplexity": read.perplexity}
     if read.accuracy is None:
         document["bits_per_byte"] = bits_per_byte(read.perplexity, len(read.losses), text.n_bytes)
@@ -33,17 +33,20 @@ def evaluation_figures(text: Text, read: Evaluation, stock: Evaluation | None) -
         document = {
             "dataset": text.name, "sentences": len(read.losses), "accuracy": read.accuracy, "cross_entropy": entropy,
         }  # fmt: skip
-    document |= {
-        "token_by_token_top1": read.token_by_token_top1,
-        "stock_runtime_top1": stock.agreement(read.best) if stock else None,
-        "stock_runtime_perplexity_ratio": _stock_ratio(read, stock) if stock else None,
-    }
+    document |= {"token_by_token_top1": read.token_by_token_top1} | _beside("stock_runtime", read, readings.stock)
+    for runtime, name in _OTHERS.items():
+        if (other := readings.others.get(runtime)) is not None:
+            document |= _beside(name, read, other)
     return document
 
 
-def _stock_ratio(read: Evaluation, stock: Evaluation) -> float:
-    """Perplexity on plain ONNX Runtime over that with compiled operators, on the same tokens."""
-    return stock.perplexity / read.head(len(stock.best)).perplexity
+def _beside(name: str, read: Evaluation, other: Evaluation | None) -> Figures:
+    """Best tokens of another runtime that are the artifact's here, and its perplexity over this one's, on the same
+    tokens."""
+    return {
+        f"{name}_top1": other.agreement(read.best) if other else None,
+        f"{name}_perplexity_ratio": other.perplexity / read.head(len(other.best)).perplexity if other else None,
+    }
 
 
 def comparison_figures(reference: tuple[Tensor, Tensor], read: Evaluation, text: Text) -> Figures:

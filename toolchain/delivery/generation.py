@@ -12,6 +12,7 @@ from exporters.artifact.errors import SlmcError
 from exporters.artifact.text_rules import Chat, TextRules
 from targets.device.continuation import ArtifactError, Continuation, check_prompt, softmax
 from targets.device.session import Session
+from targets.runtime.session import ServedSession
 from toolchain.model.chat import prompt_text
 
 
@@ -48,7 +49,7 @@ def chat_ids(tokenizer: Tokenizer, chat: Chat, question: str, system: str | None
 
 
 def continuation(
-    session: Session, tokenizer: Tokenizer, ids: Sequence[int], tokens: int, sampling: Sampling,
+    session: Session | ServedSession, tokenizer: Tokenizer, ids: Sequence[int], tokens: int, sampling: Sampling,
     rules: TextRules | None = None, ending: Ending = Ending(), chat: Chat | None = None,
 ) -> Continuation:  # fmt: skip
     """What the model goes on with after `ids`, at most so many tokens, whole characters only.

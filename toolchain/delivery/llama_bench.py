@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from exporters.artifact.manifest import Manifest
+from exporters.artifact.runtimes import ONNXRUNTIME, SLMC_RUN
 from targets.device import units
 from targets.device.clock import low_decile
 from targets.device.measurement import Measurement
 from targets.measure.paired import Comparison
 
 KINDS = ("md", "csv", "json", "jsonl", "sql")
+_BACKENDS = {ONNXRUNTIME: "ORT CPU", SLMC_RUN: SLMC_RUN}
 TABLE = "llama_bench"
 """The table's name in -o sql: that of llama-bench, whose own scripts look for it."""
 
@@ -28,7 +30,8 @@ def bench_row(name: str, manifest: Manifest, token_bytes: int, m: Measurement) -
     samples_ms = _per_repetition(m)
     speeds = [(m.prompt_tokens + m.generate_tokens) * 1e3 / ms for ms in samples_ms]
     row: dict[str, Any] = {
-        "build_commit": f"slmc {importlib.metadata.version('slmc')}", "cpu_info": m.cpu, "backend": "ORT CPU",
+        "build_commit": f"slmc {importlib.metadata.version('slmc')}", "cpu_info": m.cpu,
+        "backend": _BACKENDS[m.runtime],
         "model_filename": name, "model_type": manifest.source.family,
         "model_size": manifest.bytes.weights, "model_n_params": manifest.source.params, "n_threads": m.threads,
         "n_prompt": m.prompt_tokens, "n_gen": m.generate_tokens,
@@ -43,7 +46,8 @@ def bench_row(name: str, manifest: Manifest, token_bytes: int, m: Measurement) -
         "rss_baseline_mib": m.baseline.rss_bytes / 2**20, "private_mib": m.ended.private_bytes / 2**20,
         "file_backed_mib": m.ended.file_backed_bytes / 2**20, "cpu_time_ms": _cpu_ms(m) / m.repetitions,
         "read_bw_gbs": m.read_bandwidth_gbs, "native": m.native_library is not None, "isa": m.isa,
-        "ort_version": m.ort_version, "reference_wait": m.reference_wait, "temperature_c": m.temperature_after_c,
+        "runtime": m.runtime, "ort_version": m.ort_version or None, "reference_wait": m.reference_wait,
+        "temperature_c": m.temperature_after_c,
         "governor": m.after.governor if m.after else None, "doubts": list(m.doubts),
     }  # fmt: skip
     if m.generate_tokens:

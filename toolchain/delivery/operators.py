@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from exporters.artifact.errors import NotAvailable, SlmcError
+from exporters.artifact.errors import SlmcError
 from exporters.artifact.native_library import build_id, library_path
 from exporters.artifact.opening import open_file
+from exporters.artifact.runtimes import SLMC_RUN
 from targets.device.native import platform_name
+from targets.runtime.program import installed_program
 
 ELF_MACHINES = {0x3E: "linux-x86_64", 0xB7: "linux-aarch64"}
 """e_machine of an ELF header -> the platform as artifacts spell it."""
 
-RUNTIME_NAME = "slmc-run"
 RUNTIME_MACHINES = ELF_MACHINES | {0x28: "linux-armv7l", 0xF3: "linux-riscv64"}
 """The same for slmc-run, which needs neither Python nor ONNX Runtime there."""
 
@@ -67,20 +68,13 @@ def runtime_programs(given: Sequence[Path]) -> dict[str, Path]:
     """
     programs: dict[str, Path] = {}
     for path in given:
-        own = path == Path(RUNTIME_NAME) and not path.exists()
-        found = _installed_runtime() if own else path
+        own = path == Path(SLMC_RUN) and not path.exists()
+        found = installed_program() if own else path
         platform = platform_name() if own else _program_platform(path)
         if platform in programs:
             raise SlmcError(f"--runtime {path}: a second program for {platform}, beside {programs[platform]}; give one")
         programs[platform] = found
     return programs
-
-
-def _installed_runtime() -> Path:
-    path = library_path().parent / RUNTIME_NAME
-    if not path.is_file():
-        raise NotAvailable(f"{path} is not there; install again with 'pip install .' (a C++17 compiler is needed)")
-    return path
 
 
 def _program_platform(path: Path) -> str:

@@ -13,10 +13,10 @@ from types import MappingProxyType
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import MANIFEST_NAME, FileEntry
 from exporters.artifact.opening import read_json
+from exporters.artifact.runtimes import SLMC_RUN
 from targets.device import continuation
 from targets.device.native import LIBRARY_NAME
 from targets.device.verify import SUMS_NAME, file_sha256
-from toolchain.delivery.operators import RUNTIME_NAME
 from toolchain.files.outputs import check_output, remove_artifact, remove_files
 from toolchain.files.workspace import REPLACED
 from toolchain.model.tokenizer import without_tokens
@@ -42,8 +42,8 @@ def add_companions(
     for platform, program in programs.items():
         native = staging / "native" / platform
         native.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(program, native / RUNTIME_NAME)
-        (native / RUNTIME_NAME).chmod(0o755)
+        shutil.copyfile(program, native / SLMC_RUN)
+        (native / SLMC_RUN).chmod(0o755)
 
 
 def runner() -> str:

@@ -7,14 +7,16 @@ DEVIATIONS standard errors of the measurement: of block means of paired differen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from exporters.artifact.manifest import ACCURACY, Manifest
+from exporters.artifact.runtimes import ONNXRUNTIME, SLMC_RUN, STOCK
 from targets.device import units
 from targets.device.measurement import Measurement
 
@@ -32,9 +34,9 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Plain:
-    """The beginning of the text on the functions of plain ONNX Runtime, and with compiled operators: losses in nats of
-    both [n], and the share of equal best tokens."""
+class Beside:
+    """The beginning of the text on one runtime, and on ONNX Runtime with compiled operators: losses in nats of both
+    [n], and the share of equal best tokens."""
 
     losses: Array
     operators: Array
@@ -47,6 +49,7 @@ class Found:
 
     losses: nats of every prediction [n]; of a classifier, of every sentence, and right: whether its class was found.
     reference, reference_right: the fp32 model's on the same text. agreement: share of its best tokens.
+    ways: runtime -> what it reads beside ONNX Runtime with operators; missing: runtime -> why there is none.
     """
 
     dataset_sha256: str | None = None
@@ -55,7 +58,8 @@ class Found:
     reference: Array | None = None
     reference_right: Array | None = None
     agreement: float | None = None
-    plain: Plain | None = None
+    ways: Mapping[str, Beside] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
     single: float | None = None
     memory: Measurement | None = None
 
@@ -158,9 +162,12 @@ def agreement(manifest: Manifest, found: Found) -> Promise:
     return _bounded("agreement", promised.top1_agreement, found.agreement, room, _percent, more_is_better=True)
 
 
-def parity(manifest: Manifest, found: Found) -> Promise:
-    """Best tokens on plain ONNX Runtime that are those of the compiled operators."""
-    return _parity(manifest, "parity with plain runtime", found.plain.agreement if found.plain else None, found)
+def parity(runtime: str, manifest: Manifest, found: Found) -> Promise:
+    """Best tokens on another runtime that are those of ONNX Runtime with compiled operators."""
+    way = found.ways.get(runtime)
+    return _parity(
+        manifest, f"parity with {_NAMES[runtime]}", way.agreement if way else None, found, _untried(runtime, found)
+    )
 
 
 def single(manifest: Manifest, found: Found) -> Promise:
@@ -168,25 +175,30 @@ def single(manifest: Manifest, found: Found) -> Promise:
     return _parity(manifest, "parity token by token", found.single, found)
 
 
-def _parity(manifest: Manifest, name: str, actual: float | None, found: Found) -> Promise:
+def _parity(manifest: Manifest, name: str, actual: float | None, found: Found, why: str = "") -> Promise:
     promised = manifest.parity
     if promised is None:
         return _open(name, "the manifest has no figure")
     if actual is None:
-        return _open(name, "only one way to run it was tried")
-    read = len(found.plain.losses) if found.plain else len(found.losses if found.losses is not None else ())
+        return _open(name, why or "only one way to run it was tried")
+    shorter = [len(way.losses) for way in found.ways.values()]
+    read = min(shorter) if shorter else len(found.losses if found.losses is not None else ())
     room = 2 * SAME_TEXT + _share_error(promised.top1_agreement, max(read, 1), promised.tokens)
     return _bounded(name, promised.top1_agreement, actual, room, _percent, more_is_better=True)
 
 
-def parity_of_losses(manifest: Manifest, found: Found) -> Promise:
-    """Perplexity on plain ONNX Runtime over that of the compiled operators."""
-    name, promised = "perplexity on plain runtime", manifest.parity
-    if promised is None or found.plain is None:
-        return _open(name, "only one way to run it was tried" if promised else "the manifest has no figure")
-    away = abs(_change(found.plain.losses, found.plain.operators))
+def parity_of_losses(runtime: str, manifest: Manifest, found: Found) -> Promise:
+    """Perplexity on another runtime over that of ONNX Runtime with compiled operators."""
+    name, promised, way = f"perplexity on {_NAMES[runtime]}", manifest.parity, found.ways.get(runtime)
+    if promised is None or way is None:
+        return _open(name, "the manifest has no figure" if promised is None else _untried(runtime, found))
+    away = abs(_change(way.losses, way.operators))
     room = SAME_TEXT + DEVIATIONS * _implementations(found)
     return _bounded(name, abs(promised.perplexity_ratio - 1), away, room, _percent)
+
+
+def _untried(runtime: str, found: Found) -> str:
+    return found.missing.get(runtime, "only one way to run it was tried")
 
 
 def memory(manifest: Manifest, found: Found) -> Promise:
@@ -196,7 +208,7 @@ def memory(manifest: Manifest, found: Found) -> Promise:
         return _open("memory", "the manifest has no figure" if promised is None else "no memory was measured")
     facts = (
         ("cpu", promised.cpu, now.cpu), ("isa", promised.isa, now.isa), ("threads", promised.threads, now.threads),
-        ("onnxruntime", promised.ort_version, now.ort_version),
+        ("runtime", ONNXRUNTIME, now.runtime), ("onnxruntime", promised.ort_version, now.ort_version),
         ("operators", promised.native, now.native_library is not None),
     )  # fmt: skip
     for name, before, today in facts:
@@ -211,7 +223,11 @@ def memory(manifest: Manifest, found: Found) -> Promise:
     return _bounded("memory", before_bytes, now.ended.peak_bytes - now.baseline.rss_bytes, room, units.bytes_text)
 
 
-PROMISES: Final = (size, metric, drop, agreement, parity, parity_of_losses, single, memory)
+_NAMES: Final = {STOCK: "plain runtime", SLMC_RUN: SLMC_RUN}
+PROMISES: Final = (
+    size, metric, drop, agreement, partial(parity, STOCK), partial(parity_of_losses, STOCK), partial(parity, SLMC_RUN),
+    partial(parity_of_losses, SLMC_RUN), single, memory,
+)  # fmt: skip
 
 
 def _bounded(
@@ -264,9 +280,9 @@ def _implementations(found: Found) -> float:
 
     The differences are cut to a tenth of a nat: what is larger is a fault, and no reason to allow for one.
     """
-    if found.plain is None:
-        return 0.0
-    return _standard_error(np.clip(found.plain.losses - found.plain.operators, -0.1, 0.1))
+    return max(
+        (_standard_error(np.clip(way.losses - way.operators, -0.1, 0.1)) for way in found.ways.values()), default=0.0
+    )
 
 
 def _share_error(share: float, tokens: int, promised_tokens: int) -> float:

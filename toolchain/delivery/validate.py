@@ -9,13 +9,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from exporters.artifact.manifest import ACCURACY, PERPLEXITY, Constraint, Io, Measured, Parity, Quality
+from exporters.artifact.manifest import (
+    ACCURACY,
+    PERPLEXITY,
+    Constraint,
+    Io,
+    Manifest,
+    Measured,
+    Parity,
+    Quality,
+)
+from exporters.artifact.runtimes import SLMC_RUN, STOCK
 from exporters.states import StateSpec
 from targets.cpus.catalog import named_cpu
 from targets.device.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths, to_measured
-from targets.device.native import serving_library
+from targets.device.native import platform_name, serving_library
 from targets.device.session import Session, open_session
 from targets.measure.child import measure
+from targets.runtime.program import serving_program
+from targets.runtime.session import ServedSession
 from toolchain.model.family import LanguageModel
 from toolchain.model.text import Reading, Text, first
 from toolchain.quality.accuracy import AnyReference, reference_for
@@ -26,7 +38,7 @@ PARITY_LOGITS = 2**22
 
 
 def artifact_session(folder: Path, io: Io, *, native: bool = True, own: bool = False, threads: int = 1) -> Session:
-    """An artifact's model, opened with the operator library that serves this machine if there is one.
+    """An artifact's model on ONNX Runtime, opened with the operator library that serves this machine if there is one.
 
     own: whether that may be the artifact's own, which is code of whoever made it.
     """
@@ -34,10 +46,20 @@ def artifact_session(folder: Path, io: Io, *, native: bool = True, own: bool = F
     return open_session(folder / "model.onnx", io, native=library, threads=threads)
 
 
+def runtime_session(
+    folder: Path, manifest: Manifest, runtime: str, *, own: bool = False, threads: int = 1
+) -> Session | ServedSession:
+    """An artifact's model on one of exporters.artifact.runtimes; own: as of `artifact_session`, also of slmc-run."""
+    if runtime == SLMC_RUN:
+        program = serving_program(folder, manifest, platform_name(), own=own)
+        return ServedSession(program.resolve(), folder, manifest.io, threads)
+    return artifact_session(folder, manifest.io, native=runtime != STOCK, own=own, threads=threads)
+
+
 class SessionModel:
     """A session as a language model for `stream_logits`; its state stays in the session."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session | ServedSession) -> None:
         self._session = session
 
     @property
@@ -58,7 +80,7 @@ class SessionModel:
         return torch.cat(rows), []
 
 
-def session_logits(session: Session, ids: Reading, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
+def session_logits(session: Session | ServedSession, ids: Reading, chunk: int = CHUNK) -> Iterator[tuple[int, Tensor]]:
     """(position, logits [t, V]) over token ids [n], as toolchain.quality.reference.stream_logits gives them."""
     return stream_logits(SessionModel(session), ids, chunk)
 

@@ -8,27 +8,29 @@ from pathlib import Path
 import numpy as np
 
 from exporters.artifact.manifest import Manifest
+from exporters.artifact.runtimes import SLMC_RUN
 from targets.device import reference
-from targets.device.evaluation import Evaluation
 from targets.device.measurement import Measurement, MeasureRequest, fitting_lengths
 from targets.device.verify import file_sha256
+from toolchain.delivery.evaluation import Readings
 from toolchain.delivery.execution import ExecutionTarget
 from toolchain.files.progress import Progress
 from toolchain.gate.values import Figures, LayerSize, Machine, Predictions, Sizes, Speed, TextRead
 from toolchain.model.text import Text
 
+_OWN_WORK = "slmc-run, 1500 rounds"
 PROCESSES = 5
 PROMPT, POSITIONS, ROUNDS = 64, 64, 24
 """A process reads the same prompt and then the same tokens one by one, so many times, always from the beginning."""
 
 
 def measure_speed(
-    target: ExecutionTarget, text: Text, context: int | None, *, threads: int, native: bool, progress: Progress
+    target: ExecutionTarget, text: Text, context: int | None, *, threads: int, progress: Progress
 ) -> tuple[Measurement, ...]:
     """Measure the artifact in PROCESSES independent processes; their differences are the noise."""
     prompt, positions = fitting_lengths(PROMPT, POSITIONS, context)
     request = MeasureRequest(
-        prompt_tokens=prompt, generate_tokens=positions, repetitions=ROUNDS, threads=threads, native=native,
+        prompt_tokens=prompt, generate_tokens=positions, repetitions=ROUNDS, threads=threads,
         tokens=tuple(int(t) for t in text.ids[: prompt + positions]), bandwidth=False,
     )  # fmt: skip
     found = []
@@ -58,11 +60,11 @@ def token_cpu_ms(measurement: Measurement) -> float:
 
 
 def figures(
-    manifest: Manifest, text: Text, own: Evaluation, stock: Evaluation | None, reference_tokens: tuple[int, ...],
+    manifest: Manifest, text: Text, readings: Readings, reference_tokens: tuple[int, ...],
     measurements: Sequence[Measurement],
 ) -> Figures:  # fmt: skip
     """All that the gate compares."""
-    first = measurements[0]
+    first, own, stock = measurements[0], readings.own, readings.stock
     files = [entry.bytes for name, entry in manifest.files.items() if name in ("model.onnx", "model.onnx.data")]
     return Figures(
         sizes=Sizes(manifest.bytes.weights, manifest.bytes.states, sum(files)),
@@ -74,8 +76,9 @@ def figures(
             threads=first.threads,
             ort_version=first.ort_version,
             native=first.native_library is not None,
+            runtime=first.runtime,
             # Told by its source, which is also what a device is sent.
-            reference_work=file_sha256(Path(reference.__file__))[:12],
+            reference_work=_OWN_WORK if first.runtime == SLMC_RUN else file_sha256(Path(reference.__file__))[:12],
         ),
         predictions=Predictions(
             perplexity=own.perplexity,

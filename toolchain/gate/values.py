@@ -16,6 +16,7 @@ from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import Producer
 from exporters.artifact.opening import read_json
 from exporters.artifact.parsing import parse
+from exporters.artifact.runtimes import ONNXRUNTIME
 
 SCHEMA_VERSION = 1
 MODEL, ARTIFACT = "fp32 model", "artifact itself"
@@ -57,6 +58,7 @@ class Machine:
     ort_version: str
     native: bool
     reference_work: str
+    runtime: str = ONNXRUNTIME
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 #include <cstdio>
 #include <new>
 
+#include "agent.h"
 #include "commands.h"
 #include "generation.h"
 #include "options.h"
 #include "utf8.h"
+#include "worker.h"
 
 namespace {
 
@@ -79,7 +81,7 @@ void write_text(Artifact* artifact, const Options& options) {
   std::fprintf(stderr, "; peak of memory %.2f MB\n", static_cast<double>(peak_bytes()) / 1e6);
 }
 
-void carry_out(const Options& options) {
+void use_artifact(const Options& options) {
   if (options.check) {
     const size_t files = check_files(options.folder, read_manifest(options.folder));
     std::printf("%zu files as the manifest says\n", files);
@@ -88,6 +90,7 @@ void carry_out(const Options& options) {
   const double began = now_seconds();
   Artifact artifact(options.folder, options.threads);
   const double load_ms = (now_seconds() - began) * 1e3;
+  if (options.serve) return serve(&artifact);
   if (options.bench) {
     BenchOptions bench_options = options.bench_options;
     bench_options.load_ms = load_ms;
@@ -98,12 +101,18 @@ void carry_out(const Options& options) {
   write_text(&artifact, options);
 }
 
+int carry_out(const Options& options) {
+  if (!options.visit.empty()) return visit(options.visit);
+  if (!options.worker.empty()) answer(options.worker);
+  else use_artifact(options);
+  return kDone;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   try {
-    carry_out(read_options(count, arguments));
-    return kDone;
+    return carry_out(read_options(count, arguments));
   } catch (const std::bad_alloc&) {
     std::fprintf(stderr, "error: there is not enough memory\n");
   } catch (const std::exception& error) {

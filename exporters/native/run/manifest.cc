@@ -91,6 +91,7 @@ Manifest parse_manifest(std::string_view text) {
   if (!io["classes"].null()) {
     manifest.labels = texts(io["classes"]["labels"]);
     if (manifest.labels.empty()) io["classes"]["labels"].refuse("names of classes");
+    manifest.vocabulary = io["classes"]["vocabulary"].integer(1, INT32_MAX);
     manifest.whole_texts = !io["classes"]["whole_texts"].null() && io["classes"]["whole_texts"].boolean();
   }
   manifest.has_rules = !root["text"].null();

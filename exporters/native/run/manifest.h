@@ -34,6 +34,7 @@ struct Manifest {
   int64_t context = -1;              // the most tokens of one text; -1 without a limit
   std::vector<std::string> labels;   // of a classifier
   bool whole_texts = false;
+  int64_t vocabulary = 0;            // likewise
   bool has_rules = false;
   TextRules rules;
   std::map<std::string, FileRecord> files;

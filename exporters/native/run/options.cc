@@ -108,6 +108,9 @@ bool read_other(Reader* reader, Options* options) {
   else if (reader->is("--check")) options->check = true;
   else if (reader->is("--eval")) options->eval_file = reader->text();
   else if (reader->is("--logits")) options->logits_file = reader->text();
+  else if (reader->is("--worker")) options->worker = reader->text();
+  else if (reader->is("--agent")) options->visit = reader->text();
+  else if (reader->is("--serve")) options->serve = true;
   else return false;
   return true;
 }
@@ -129,6 +132,7 @@ Options read_options(int count, char** arguments) {
       throw Refusal(std::string("'") + reader.current() + "' is no option of slmc-run; see --help");
     options.folder = reader.current();
   }
+  if (!options.worker.empty() || !options.visit.empty()) return options;
   if (options.folder.empty()) throw Refusal("no artifact named: slmc-run ARTIFACT -p TEXT; see --help");
   if (options.has_system && !options.chat) throw Refusal("--system needs --chat");
   for (const std::string& stop : options.stop)

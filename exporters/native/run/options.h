@@ -11,7 +11,8 @@ namespace slmc::run {
 struct Options {
   std::string folder;
   std::string prompt = "The ", system, ids_file, eval_file, logits_file;
-  bool has_system = false, chat = false, no_stop = false, check = false, bench = false, ids = false, stats = false;
+  std::string worker, visit;  // of slmc, over a pipe: answers one job; answers requests until stdin ends
+  bool has_system = false, chat = false, no_stop = false, check = false, bench = false, ids = false, stats = false, serve = false;
   size_t tokens = 128;
   int threads = 1;
   Sampling sampling;

@@ -63,7 +63,16 @@ include(CheckCXXSourceCompiles)
 set(CMAKE_REQUIRED_LINK_OPTIONS -static)
 check_cxx_source_compiles("#include <string>\nint main() { return static_cast<int>(std::string().size()); }" SLMC_RUN_STATIC)
 unset(CMAKE_REQUIRED_LINK_OPTIONS)
-add_executable(slmc-run run/main.cc run/commands.cc run/options.cc)
+add_executable(slmc-run
+  run/agent.cc
+  run/child.cc
+  run/commands.cc
+  run/evaluation.cc
+  run/machine.cc
+  run/main.cc
+  run/options.cc
+  run/serving.cc
+  run/worker.cc)
 slmc_run_options(slmc-run)
 target_link_libraries(slmc-run PRIVATE slmc_run)
 target_link_options(slmc-run PRIVATE -Wl,--gc-sections $<$<CONFIG:Release>:-s>)
