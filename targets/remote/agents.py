@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -35,6 +35,10 @@ ProgramFor = Callable[[str], Path]
 
 class Agent(Protocol):
     """What is started there, and how it is asked."""
+
+    @property
+    def needs_python(self) -> bool:
+        """Whether there must be a Python."""
 
     def open(self, transport: Transport, place: str) -> Connection:
         """A connection that starts it, or what sends for it.
@@ -68,6 +72,8 @@ class Agent(Protocol):
 
 class PythonAgent:
     """targets/device/agent.py, sent as text to a Python there."""
+
+    needs_python = True
 
     def open(self, transport: Transport, place: str) -> Connection:
         source = _AGENT.read_bytes()
@@ -110,6 +116,9 @@ class PythonAgent:
         return folder
 
 
+PYTHON_AGENT: Final = PythonAgent()
+
+
 @dataclass(frozen=True)
 class RuntimeAgent:
     """slmc-run, sent to a machine that has a shell, mkdir, dd, chmod, rm and uname, as every Linux does.
@@ -118,6 +127,7 @@ class RuntimeAgent:
     """
 
     program_for: ProgramFor
+    needs_python: bool = field(default=False, init=False)
 
     def open(self, transport: Transport, place: str) -> Connection:
         where = shlex.quote(place) if place else '"${TMPDIR:-/tmp}"'

@@ -20,7 +20,7 @@ from targets.device.host import known_core
 from targets.device.measurement import Job, Measurement, MeasureRequest
 from targets.device.native import machine_platform
 from targets.device.units import bytes_text
-from targets.remote.agents import PACKAGES, Agent, PythonAgent
+from targets.remote.agents import PACKAGES, PYTHON_AGENT, Agent
 from targets.remote.connection import killed
 from targets.remote.shipment import ARTIFACT, Parcel
 from targets.remote.transport import LOCAL, Transport, last_line
@@ -87,14 +87,14 @@ class Device:
     Args:
         place: the folder there for temporary files; the machine's own if empty.
         answer_s: how long it may take to answer what needs no work.
-        agent: what is started there; our Python if None.
+        agent: what is started there.
     """
 
     def __init__(
-        self, transport: Transport, *, place: str = "", answer_s: float = ANSWER_S, agent: Agent | None = None
+        self, transport: Transport, *, place: str = "", answer_s: float = ANSWER_S, agent: Agent = PYTHON_AGENT
     ) -> None:
         self.transport, self._place, self._answer_s = transport, place, answer_s
-        self._agent = agent or PythonAgent()
+        self._agent = agent
         self._folder: str | None = None
         self._io: Io | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import getpass
 import shutil
 import socket
@@ -62,6 +63,25 @@ def public_python(user: str) -> Path:
 @pytest.fixture(scope="session")
 def server(account: Account) -> Iterator[Server]:
     """A real sshd on loopback with a host key of its own, that knows one key of one account."""
+    with running(account) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def bare_server(account: Account) -> Iterator[Server]:
+    """The same for a machine with a shell and five tools: no Python is on its path, and none is named."""
+    tools = Path(tempfile.mkdtemp(prefix="slmc-tools-", dir="/tmp"))
+    tools.chmod(0o755)
+    for tool in ("mkdir", "dd", "chmod", "rm", "uname"):
+        (tools / tool).symlink_to(shutil.which(tool) or tool)
+    with running(dataclasses.replace(account, python="/nowhere/python3"), f"SetEnv PATH={tools}\n") as found:
+        yield found
+    shutil.rmtree(tools)
+
+
+@contextlib.contextmanager
+def running(account: Account, more: str = "") -> Iterator[Server]:
+    """Such an sshd; more: lines of its configuration."""
     files = Path(tempfile.mkdtemp(prefix="slmc-sshd-", dir="/tmp"))
     for name in ("host", "key", "stranger"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", files / name], check=True)
@@ -73,6 +93,7 @@ def server(account: Account) -> Iterator[Server]:
     (files / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {files}/host\nAuthorizedKeysFile {files}/authorized\n"
         f"PidFile {files}/pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        + more
     )
     (files / "known").write_text(f"device {(files / 'host.pub').read_text()}")
     (files / "nobody").touch()

@@ -15,7 +15,7 @@ from exporters.artifact.runtimes import ONNXRUNTIME, RUNTIMES, SLMC_RUN, STOCK
 from targets.device.limits import refuse_by_forecast
 from targets.device.native import foreign_library
 from targets.device.units import parse_bytes
-from targets.remote.agents import Agent, PythonAgent, RuntimeAgent
+from targets.remote.agents import PYTHON_AGENT, Agent, RuntimeAgent
 from targets.remote.device import Device, DeviceLimits
 from targets.remote.emulation import emulated_python
 from targets.remote.transport import ALLOWED, LOCAL, parse_transport
@@ -99,7 +99,7 @@ def execution_target(
         say_whose_operators(console, artifact, native=runtime == ONNXRUNTIME, trusted=trusted)
         yield here
         return
-    agent: Agent = PythonAgent()
+    agent: Agent = PYTHON_AGENT
     if runtime == SLMC_RUN:
         # A device runs what it was sent for its platform; this very machine does not unless it was asked to.
         own = trusted or place.on not in (None, LOCAL)
@@ -113,15 +113,15 @@ def execution_target(
 
 
 @contextlib.contextmanager
-def visited(place: ExecutionOptions, console: Console, *, speed: bool, agent: Agent | None = None) -> Iterator[Device]:
-    """The machine that the options name, connected to; agent: what is started there, our Python if None.
+def visited(place: ExecutionOptions, console: Console, *, speed: bool, agent: Agent = PYTHON_AGENT) -> Iterator[Device]:
+    """The machine that the options name, connected to; agent: what is started there.
 
     Raises:
         SlmcError, NotAvailable: the options are wrong, the machine cannot be used.
     """
     transport = parse_transport(
         place.on or LOCAL, python=place.remote_python, ssh=place.ssh, emulated_python=lambda: emulated_python(SYSROOT),
-        needs_python=not isinstance(agent, RuntimeAgent),
+        needs_python=agent.needs_python,
     )  # fmt: skip
     if speed and not transport.speed_counts:
         raise SlmcError(

@@ -16,6 +16,7 @@ from exporters.artifact.manifest import read_manifest
 from targets.device.evaluation import EvaluationRequest, evaluate
 from targets.device.measurement import MeasureRequest
 from targets.device.native import platform_name
+from targets.remote import agents
 from targets.remote import device as remote
 from targets.remote.device import Device, DeviceLimits, LimitFound, Ran
 from targets.remote.transport import Local
@@ -132,7 +133,7 @@ def test_no_place(tmp_path):
 
 
 def test_old_packages(place, monkeypatch):
-    monkeypatch.setattr(remote, "PACKAGES", {"numpy": ">=99", "onnxruntime": ">=1.0"})
+    monkeypatch.setattr(agents, "PACKAGES", {"numpy": ">=99", "onnxruntime": ">=1.0"})
     with (
         pytest.raises(NotAvailable, match=r"has numpy [\d.]+, which is too old; run there: .*'numpy>=99'"),
         Device(Local(), place=str(place)),
@@ -141,13 +142,13 @@ def test_old_packages(place, monkeypatch):
 
 
 def test_versions():
-    assert remote._numbers("1.24.0rc1") == (1, 24) and remote._numbers("2") == (2,) and remote._numbers("x") == ()
-    assert remote._numbers("1.9") < remote._numbers("1.24") < remote._numbers("1.24.1")
+    assert agents.numbers("1.24.0rc1") == (1, 24) and agents.numbers("2") == (2,) and agents.numbers("x") == ()
+    assert agents.numbers("1.9") < agents.numbers("1.24") < agents.numbers("1.24.1")
 
 
 def test_packages_are_those_of_the_project():
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert sorted(wanted) == sorted(name + least for name, least in remote.PACKAGES.items())
+    assert sorted(wanted) == sorted(name + least for name, least in agents.PACKAGES.items())
 
 
 def test_what_the_measured_process_may_say():

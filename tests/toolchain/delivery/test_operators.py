@@ -8,8 +8,9 @@ import pytest
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.native_library import library_path
+from exporters.artifact.runtimes import SLMC_RUN
 from targets.device.native import platform_name
-from toolchain.delivery.operators import RUNTIME_NAME, elf_platform, operator_libraries, runtime_programs
+from toolchain.delivery.operators import elf_platform, operator_libraries, runtime_programs
 
 
 def elf(path: Path, machine: int) -> Path:
@@ -64,10 +65,10 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_runtime_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    own = library_path().parent / RUNTIME_NAME
+    own = library_path().parent / SLMC_RUN
     board = elf(tmp_path / "board", 0xF3)
     if own.is_file():
-        assert runtime_programs((Path(RUNTIME_NAME), board)) == {platform_name(): own, "linux-riscv64": board}
+        assert runtime_programs((Path(SLMC_RUN), board)) == {platform_name(): own, "linux-riscv64": board}
     small = tmp_path / "small"
     small.write_bytes(b"\x7fELF\x01\x01\x01" + bytes(9) + b"\x02\x00\x28\x00" + bytes(44))  # a 32-bit program
     assert runtime_programs((small,)) == {"linux-armv7l": small}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exporters.artifact.manifest import FileEntry, Parity, Quality
-from toolchain.delivery.promises import BROKEN, KEPT, NOT_COMPARED, Found, Plain, broken, summary, verdict
+from toolchain.delivery.promises import BROKEN, KEPT, NOT_COMPARED, Beside, Found, broken, summary, verdict
 
 N = 3200
 NOISE = np.random.default_rng(1).normal(0, 0.1, N)
@@ -69,11 +69,22 @@ def test_accuracy_of_the_same_sentences():
 
 
 def test_plain_runtime_that_computes_something_else():
-    found = status(Found("aa", LOSSES, plain=Plain(LOSSES + 5, LOSSES, 0.003), single=1.0))
+    found = status(Found("aa", LOSSES, ways={"stock": Beside(LOSSES + 5, LOSSES, 0.003)}, single=1.0))
     assert found["parity with plain runtime"] == found["perplexity on plain runtime"] == BROKEN
     assert found["parity token by token"] == KEPT
-    better = status(Found("aa", LOSSES, plain=Plain(LOSSES - 1, LOSSES, 1.0)))
+    better = status(Found("aa", LOSSES, ways={"stock": Beside(LOSSES - 1, LOSSES, 1.0)}))
     assert better["perplexity on plain runtime"] == BROKEN  # other is wrong, even where it is better
+
+
+def test_every_runtime_is_held_to_the_same():
+    """The others read what they should; slmc-run reads something else, or could not be had."""
+    ways = {"stock": Beside(LOSSES, LOSSES, 1.0), "slmc-run": Beside(LOSSES + 5, LOSSES, 0.003)}
+    found = status(Found("aa", LOSSES, ways=ways))
+    assert found["parity with slmc-run"] == found["perplexity on slmc-run"] == BROKEN
+    assert found["parity with plain runtime"] == found["perplexity on plain runtime"] == KEPT
+    promises = verdict(manifest(), Found("aa", LOSSES, missing={"slmc-run": "no operator Foo"}))
+    said = {promise.name: (promise.status, promise.why) for promise in promises}
+    assert said["parity with slmc-run"] == said["perplexity on slmc-run"] == (NOT_COMPARED, "no operator Foo")
 
 
 def test_what_is_said_in_one_line():
@@ -82,4 +93,4 @@ def test_what_is_said_in_one_line():
         broken(promises) == ("perplexity",)
         and summary(promises) == "broken: perplexity (of 2 promises that were compared)"
     )
-    assert summary(verdict(manifest(), Found())).startswith("valid: 1 of 8 promises")
+    assert summary(verdict(manifest(), Found())).startswith("valid: 1 of 10 promises")
