@@ -98,7 +98,8 @@ def measure(job: Job, data: Path, tokens: int, shares: Sequence[float], folder: 
     model = job.model
     text = read_text(data, model.tokenizer).head(tokens)
     calibrated = calibrate(job, folder, Notifier(progress=_progress, say=lambda text: None))
-    evaluator, layers = evaluator_of(job, calibrated, folder), calibrated.layers
+    job, model = calibrated.job, calibrated.model
+    evaluator, layers = evaluator_of(calibrated, folder), calibrated.layers
     problem, screening = screened(job.problem, evaluator, lambda d, t: _progress("screening", d, t))
     found = sensitivities(problem, evaluator, lambda d, t: _progress("sensitivity", d, t))
     expected = {(s.layer, s.choice): s.loss for s in found}

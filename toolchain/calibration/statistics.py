@@ -41,14 +41,15 @@ class CalibrationStatistics:
 
 
 def gather_statistics(
-    model: LoadedModel, text: Text, folder: Path, progress: Progress, *, seed: int, entropy: bool
-) -> CalibrationStatistics:
+    model: LoadedModel, text: Text, folder: Path, progress: Progress, *, seed: int, entropy: bool,
+    name: str = "statistics",
+) -> CalibrationStatistics:  # fmt: skip
     """Collect the calibration statistics, or read them from the work folder if they are there.
 
     The statistics of a model that stays on disk stay on disk too.
 
     Args:
-        folder: the work folder.
+        folder: the work folder; name: of the file there.
         progress: called with the name of the step, the tokens read so far and the total.
         seed: for drawing tokens from the model's predictions (Fisher information).
         entropy: collect the entropies of input channels too.
@@ -57,7 +58,7 @@ def gather_statistics(
         OSError: the disk is full.
     """
     ids = text.reading
-    file = folder / "statistics.safetensors"
+    file = folder / f"{name}.safetensors"
     frequency = token_frequency(text.ids, model.tree.vocabulary)
     if model.residency == "disk":
         if not _readable(file):

@@ -27,6 +27,7 @@ from toolchain.pipeline.spec import resolve
 from toolchain.search.nearest import nearest_limits
 from toolchain.search.plan import check_plan, read_plan
 from toolchain.search.problem import Problem
+from toolchain.transform.transformation import tree_after
 
 RECIPE_OPTIONS = ("formats", "layer", "target")
 """Options of a plan that an export does not repeat: the recipe stands for them, and it is measured here."""
@@ -135,7 +136,7 @@ def export_command(
         raise SlmcError(f"{plan_path}: {error}; make a plan with 'slmc search'") from error
     job = prepare(resolve(planned | {key: value for key, value in flags.items() if value} | given, None, ()))
     tell(console, job.model)
-    check_plan(plan, job.model.tree, job.model.sha256, str(plan_path))
+    check_plan(plan, tree_after(job.model, plan.transformations), job.model.sha256, str(plan_path))
     with console.working():
         delivered = export(job, plan, force=force, resume=resume, notifier=_notifier(console))
     return _announce(console, delivered, job.problem)

@@ -149,11 +149,13 @@ def sensitivity_command(
     tell(console, job.model)
     with tempfile.TemporaryDirectory() as folder, console.working():
         calibrated = calibrate(job, Path(folder), Notifier(progress=console.progress, say=console.note))
-        evaluator = evaluator_of(job, calibrated, Path(folder))
+        job = calibrated.job
+        evaluator = evaluator_of(calibrated, Path(folder))
         found = sensitivities(job.problem, evaluator, lambda d, t: console.progress("sensitivity", d, t))
     formats = list(dict.fromkeys(s.config.format for s in found))
     cells = {(s.layer, s.config.format): f"{s.loss:.2g}" for s in found}
-    rows = [(x.path, *(cells.get((x.path, f), "") for f in formats)) for x in job.model.tree.layers]
+    tree = calibrated.model.tree
+    rows = [(x.path, *(cells.get((x.path, f), "") for f in formats)) for x in tree.layers]
     console.table("expected loss in nats per token", ("layer", *formats), rows)
     if html is not None:
         listed = [LayerLoss(s.layer, s.config.format, s.loss, s.bytes) for s in found]
@@ -168,7 +170,7 @@ def sensitivity_command(
                 bytes=x.bytes_fp32,
                 bytes_fp32=x.bytes_fp32,
             )
-            for block in job.model.tree.blocks
+            for block in tree.blocks
             for x in block.layers
         ]
         write_whole(html, render_heatmap(layers, listed, job.model.name))

@@ -126,4 +126,5 @@ def report_of(model: LoadedModel, plan: Plan, manifest: Manifest, findings: Find
         families=plan.families,
         screening=plan.screening.text() if plan.screening else "",
         predicted=findings.predicted,
+        transformations=plan.transformations,
     )

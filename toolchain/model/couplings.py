@@ -19,7 +19,8 @@ from toolchain.model.sharing import sharing_copy
 @dataclass(frozen=True)
 class Rule:
     """Within one part of a block: input j of `consumer` depends on output j of `producers` and on entry j of `vectors`
-    alone. heads: only within a head. Producers that a model does not have (a gate) count for nothing."""
+    alone. heads: only within a head, and linearly, so that channels may be mixed too. Producers that a model does not
+    have (a gate) count for nothing."""
 
     consumer: str
     producers: tuple[str, ...]
@@ -50,7 +51,8 @@ class Coupling:
     """A consumer whose channels may be put in any order, for nothing, within each of `groups` groups.
 
     Input (g * repeats + r) * width + c of the consumer is output g * width + c of the producers: heads that share their
-    values are `repeats` times the same channels. producers, vectors: paths of layers, names of parameters.
+    values are `repeats` times the same channels. producers, vectors: paths of layers, names of parameters. linear:
+    whether the inputs are sums of the outputs over tokens, so that channels of a group may also be mixed.
     """
 
     consumer: str
@@ -59,6 +61,7 @@ class Coupling:
     groups: int
     repeats: int
     width: int
+    linear: bool = False
 
     def inputs(self, orders: Tensor) -> Tensor:
         """Orders [groups, width] of the channels of a group as an order of the consumer's inputs, int64 [cols]."""
@@ -84,7 +87,7 @@ def couplings(model: LoadedModel) -> tuple[Coupling, ...]:
             biased = (p for p in producers if getattr(model.module.get_submodule(p), "bias", None) is not None)
             vectors = [*(block + name for name in rule.vectors), *(f"{p}.bias" for p in biased)]
             width = layer.cols // (groups * repeats)
-            found.append(Coupling(path, producers, tuple(vectors), groups, repeats, width))
+            found.append(Coupling(path, producers, tuple(vectors), groups, repeats, width, rule.heads))
     return tuple(found)
 
 

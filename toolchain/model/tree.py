@@ -17,6 +17,7 @@ class Layer:
     kind: what a row is looked up by, if it is: 'embedding' by token, 'positions' by place in the text.
     sign_only: the model looks at nothing but the signs, so that one bit per weight is exact.
     table: path of the embedding that shares the matrix of a linear layer, which is then stored once.
+    added: whether a transformation put it there, so that the original model does not have it.
     """
 
     path: str
@@ -25,6 +26,7 @@ class Layer:
     cols: int
     sign_only: bool = False
     table: str | None = None
+    added: bool = False
 
     @property
     def params(self) -> int:
@@ -64,11 +66,12 @@ class ModelTree:
 
     @property
     def params(self) -> int:
-        return self.vector_params + sum(layer.params for layer in self.layers)
+        """Of the original model."""
+        return self.vector_params + sum(layer.params for layer in self.layers if not layer.added)
 
     @property
     def bytes_fp32(self) -> int:
-        """Weights and states of the uncompressed model: what percentages of memory refer to."""
+        """Weights and states of the original model: what percentages of memory refer to."""
         return 4 * self.params + self.exact_state_bytes
 
     @property

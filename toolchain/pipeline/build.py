@@ -19,7 +19,7 @@ from toolchain.files.outputs import check_output
 from toolchain.files.progress import Progress
 from toolchain.files.workspace import BEST_PLAN, clear_staging, digest_of, workspace, write_whole
 from toolchain.model.catalog import LoadedModel
-from toolchain.pipeline.job import Job, of_plan, pinned_formats, read_calibration
+from toolchain.pipeline.job import Job, of_plan, pinned_formats, read_calibration, with_tree
 from toolchain.pipeline.spec import to_yaml
 from toolchain.quality.accuracy import AnyReference, reference_for
 from toolchain.search.evaluator import ModelEvaluator, layer_maker
@@ -30,7 +30,9 @@ from toolchain.search.posterior import with_estimates
 from toolchain.search.problem import Problem, needs_entropy
 from toolchain.search.search import OutOfTime, search
 from toolchain.search.store import Journal, LayerStore
+from toolchain.search.transformations import ROUNDED_WEIGHTS, decide, transformed
 from toolchain.search.values import Candidate, SearchResult
+from toolchain.transform.check import checked_difference
 from toolchain.transform.shuffle import parse_pattern, shuffled
 from toolchain.tuning.distil import Schedule
 from toolchain.tuning.objective import OBJECTIVES
@@ -52,9 +54,10 @@ class Notifier:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """The model as it will be compressed, its channels in another order if that was asked for, and what calibration
-    knows of it; layers: what is compressed once is kept."""
+    """The model as it will be compressed, transformed where that pays, its channels in another order if that was asked
+    for, and what calibration knows of it; job: with what was decided; layers: what is compressed once is kept."""
 
+    job: Job
     model: LoadedModel
     statistics: CalibrationStatistics
     layers: LayerStore
@@ -105,31 +108,54 @@ def export(job: Job, plan: Plan, *, force: bool, resume: bool, notifier: Notifie
 def find(job: Job, *, resume: bool, notifier: Notifier) -> tuple[Plan, SearchResult]:
     """The first half of a build: the plan, and the search behind it."""
     with workspace(job.spec.output, job.inputs(), resume=resume) as folder:
-        plan, result, _ = _searched(job, calibrate(job, folder, notifier), folder, time.monotonic(), notifier)
+        plan, result, _ = _searched(calibrate(job, folder, notifier), folder, time.monotonic(), notifier)
         write_whole(job.spec.output, plan.to_json())
         return plan, result
 
 
 def calibrate(job: Job, folder: Path, notifier: Notifier) -> Calibrated:
-    """What calibration gathers of the model, kept in the work folder; with --shuffle, channels take their new order."""
+    """What calibration gathers of the model, kept in the work folder; then the transformations that pay, or those of a
+    plan; with --shuffle, channels take their new order."""
     model = job.model
     statistics = gather_statistics(
         model, job.calibration, folder, notifier.progress, seed=job.problem.seed, entropy=needs_entropy(job.problem)
     )
+    job, model, statistics = _transformed(job, statistics, folder, notifier)
     if job.spec.shuffle is not None:
         found = shuffled(model, statistics, job.calibration.ids, *parse_pattern(job.spec.shuffle))
         notifier.say(found.text())
         model, statistics = found.model, found.statistics
     layers = LayerStore(folder / "layers", layer_maker(model, statistics))
-    return Calibrated(model=model, statistics=statistics, layers=layers)
+    return Calibrated(job=job, model=model, statistics=statistics, layers=layers)
+
+
+def _transformed(
+    job: Job, statistics: CalibrationStatistics, folder: Path, notifier: Notifier
+) -> tuple[Job, LoadedModel, CalibrationStatistics]:
+    """The model with its transformations, its statistics, and the job that goes on with it."""
+    considered = job.transformations
+    if considered is None and job.spec.transform == "auto" and job.model.residency == "memory":
+        considered = decide(job.problem, job.model, statistics, lambda d, t: notifier.progress("transformations", d, t))
+    found = transformed(job.model, statistics, considered or (), job.problem.seed)
+    if found.model is job.model:
+        return with_tree(job, job.model.tree, considered or ()), job.model, statistics
+    checked_difference(job.model, found.model, job.calibration.ids, ROUNDED_WEIGHTS, "--transform")
+    notifier.say(found.text())
+    changed = found.statistics
+    if changed is None:
+        changed = gather_statistics(
+            found.model, job.calibration, folder, notifier.progress,
+            seed=job.problem.seed, entropy=needs_entropy(job.problem), name="transformed",
+        )  # fmt: skip
+    return with_tree(job, found.model.tree, considered or ()), found.model, changed
 
 
 def evaluator_of(
-    job: Job, calibrated: Calibrated, folder: Path, time_left: Callable[[], float] = lambda: float("inf")
+    calibrated: Calibrated, folder: Path, time_left: Callable[[], float] = lambda: float("inf")
 ) -> ModelEvaluator:
     """The evaluator over the evaluation text; its results are kept in the journal of the work folder."""
     journal = Journal(folder / "journal.jsonl")
-    reading = job.evaluation.reading
+    reading = calibrated.job.evaluation.reading
     return ModelEvaluator(calibrated.model, calibrated.statistics, reading, calibrated.layers, journal, time_left)
 
 
@@ -137,18 +163,19 @@ def _searched_and_compressed(job: Job, folder: Path, notifier: Notifier) -> Comp
     """Of the search only what delivery needs is kept: its statistics and models are the larger part of the memory."""
     began = time.monotonic()
     calibrated = calibrate(job, folder, notifier)
-    plan, _, reference = _searched(job, calibrated, folder, began, notifier)
+    plan, _, reference = _searched(calibrated, folder, began, notifier)
     return _compressed(calibrated, plan, reference)
 
 
 def _searched(
-    job: Job, calibrated: Calibrated, folder: Path, began: float, notifier: Notifier
+    calibrated: Calibrated, folder: Path, began: float, notifier: Notifier
 ) -> tuple[Plan, SearchResult, AnyReference]:
     """began: time.monotonic() at the start of the command, which --max-time counts from."""
+    job = calibrated.job
     spec = job.spec
     limit = parse_seconds(spec.max_time, "--max-time") if spec.max_time is not None else float("inf")
     problem = priced(job.problem, calibrated.model, spec.target, spec.threads, job.requirements.max_latency_ms)
-    evaluator = evaluator_of(job, calibrated, folder, lambda: SEARCH_SHARE * limit - (time.monotonic() - began))
+    evaluator = evaluator_of(calibrated, folder, lambda: SEARCH_SHARE * limit - (time.monotonic() - began))
     best = _BestSoFar(job, problem, folder, notifier.say)
     try:
         result = search(problem, evaluator, best.consider, notifier.progress)

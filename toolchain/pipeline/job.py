@@ -33,6 +33,7 @@ from toolchain.pipeline.spec import Spec, result_options
 from toolchain.search.plan import Plan, PlanSource, Requirements
 from toolchain.search.problem import METHOD_MARK, Constraints, Effort, Problem, effort_named, layer_options
 from toolchain.transform.shuffle import parse_pattern
+from toolchain.transform.transformation import Transformation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Job:
     """A build or an export, checked before any work starts.
 
     calibration, evaluation: the texts, as far as they are read. problem: what the search may choose from; of an export,
-    the plan's recipe alone. method: of rounding to integers.
+    the plan's recipe alone. method: of rounding to integers. transformations: what is decided, None before calibration.
     """
 
     spec: Spec
@@ -52,6 +53,7 @@ class Job:
     method: str
     libraries: Mapping[str, Path]
     programs: Mapping[str, Path]
+    transformations: tuple[Transformation, ...] | None = None
 
     def plan_source(self) -> PlanSource:
         return PlanSource(
@@ -60,6 +62,7 @@ class Job:
             calibration_tokens=len(self.calibration.ids),
             options=result_options(self.spec) | {"context": self.model.forward.context},
             requirements=self.requirements,
+            transformations=self.transformations or (),
         )
 
     def inputs(self) -> dict[str, Any]:
@@ -168,8 +171,21 @@ def of_plan(job: Job, plan: Plan) -> Job:
         job,
         calibration=job.calibration.head(plan.calibration_tokens),
         requirements=plan.requirements,
+        transformations=plan.transformations,
         problem=dataclasses.replace(job.problem, constraints=constraints, options=recipe),
     )
+
+
+def with_tree(job: Job, tree: ModelTree, transformations: tuple[Transformation, ...]) -> Job:
+    """The job of a transformed model. Layers that the model did not have before get options too."""
+    problem = dataclasses.replace(job.problem, tree=tree)
+    if any(layer.path not in problem.options for layer in tree.layers):
+        spec, effort = job.spec, job.problem.effort
+        pins = pinned_formats(spec.layer, tree)
+        options = layer_options(tree, formats_matching(spec.formats or effort.formats), pins, job.method)
+        wider = _wider(tree, effort, pins, job.method) if problem.wider else ()
+        problem = dataclasses.replace(problem, options=options | dict(problem.options), wider=wider)
+    return dataclasses.replace(job, problem=problem, transformations=transformations)
 
 
 def _requirements(spec: Spec, whole_bytes: int) -> Requirements:

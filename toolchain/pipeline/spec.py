@@ -78,6 +78,9 @@ class Spec(BaseModel):
     shuffle: str | None = _option(
         None, "Pattern that inner channels are put in order for, 2:4: free at run time.", result=True
     )
+    transform: Literal["auto", "none"] = _option(
+        "auto", "auto: rotations that leave the model's function as it is, where they pay; or none.", result=True
+    )
     tune: int = _option(
         0, "Steps of end-to-end tuning of what the search chose; 200 is a good start.", result=True, ge=0, le=100_000
     )

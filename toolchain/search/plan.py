@@ -20,6 +20,7 @@ from toolchain.search.frontier import OBJECTIVE
 from toolchain.search.outcome import FamilyResult, LayerLoss, TriedCandidate, family_results, tried_candidates
 from toolchain.search.screening import Screening
 from toolchain.search.values import SearchResult
+from toolchain.transform.transformation import Transformation
 
 PLAN_VERSION = 3
 
@@ -47,7 +48,8 @@ class Plan:
 
     calibration_tokens: how much of the calibration text the methods saw; the recipe's codes depend on it. options: the
     build's options that the result depends on, as in the resolved configuration. feasible: whether the search believes
-    that all requirements can be met. families, screening: what sparse formats gave.
+    that all requirements can be met. families, screening: what sparse formats gave. transformations: what was
+    considered before the search, and what the model got.
     """
 
     plan_version: int
@@ -63,6 +65,7 @@ class Plan:
     sensitivities: tuple[LayerLoss, ...]
     families: tuple[FamilyResult, ...] = ()
     screening: Screening | None = None
+    transformations: tuple[Transformation, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -77,6 +80,7 @@ class PlanSource:
     calibration_tokens: int
     options: dict[str, object]
     requirements: Requirements
+    transformations: tuple[Transformation, ...] = ()
 
 
 def plan_of(result: SearchResult, source: PlanSource) -> Plan:
@@ -89,7 +93,7 @@ def plan_of(result: SearchResult, source: PlanSource) -> Plan:
         calibration_tokens=source.calibration_tokens, options=source.options, requirements=source.requirements,
         objective=OBJECTIVE, feasible=result.feasible, recipe=dict(result.winner.recipe),
         candidates=tried_candidates(result), sensitivities=sensitivities, families=family_results(result),
-        screening=result.screening,
+        screening=result.screening, transformations=source.transformations,
     )  # fmt: skip
 
 

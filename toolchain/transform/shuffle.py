@@ -5,11 +5,9 @@ If the inputs of a layer are the outputs of another layer, both are stored in th
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,10 +18,7 @@ from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.compress.permutation import assigned, kept_score, stripes
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.couplings import Coupling, couplings, reordered
-from toolchain.model.family import LanguageModel
-
-CHECKED_TOKENS = 48
-"""Tokens of the calibration text on which the permuted model is compared with the original."""
+from toolchain.transform.check import checked_difference
 
 LARGEST_DIFFERENCE = 1e-6
 """Allowed difference of their logits in float64, relative to the largest logit."""
@@ -89,12 +84,7 @@ def shuffled(model: LoadedModel, statistics: CalibrationStatistics, ids: Tensor,
             score = model.weight(coupling.consumer).square() * statistics.hessians[coupling.consumer].diagonal()
             orders[coupling.consumer], gains[coupling.consumer] = _best_order(coupling, score, keep, of)
     turned = reordered(model, orders)
-    difference = logit_difference(model, turned, ids[:CHECKED_TOKENS])
-    if difference > LARGEST_DIFFERENCE:
-        raise SlmcError(
-            f"the model computes other logits after the permutation of its channels (they differ by {difference:.1g}); "
-            "this is a fault of slmc: please report it, and leave --shuffle out"
-        )
+    difference = checked_difference(model, turned, ids, LARGEST_DIFFERENCE, "--shuffle")
     return Shuffled(turned, _reordered_statistics(model, statistics, orders), gains, difference)
 
 
@@ -129,20 +119,3 @@ def _reordered_statistics(
                 entropies[coupling.consumer] = entropies[coupling.consumer][inputs]
             fisher |= {path: fisher[path][outputs] for path in coupling.producers}
     return dataclasses.replace(statistics, hessians=hessians, fisher=fisher, entropies=entropies)
-
-
-def logit_difference(model: LoadedModel, other: LoadedModel, ids: Tensor) -> float:
-    """The largest difference of logits over token ids [n], relative to the largest logit.
-
-    Computed in float64: in float32 another order of summation may flip a spike.
-    """
-    before, after = _double_logits(model, ids), _double_logits(other, ids)
-    return float((after - before).abs().max() / before.abs().max().clamp_min(1e-300))
-
-
-def _double_logits(model: LoadedModel, ids: Tensor) -> Tensor:
-    module = cast(LanguageModel, copy.deepcopy(model.module).double())
-    state = [s.double() if s.is_floating_point() else s for s in model.forward.initial_state(1)]
-    with torch.inference_mode():
-        logits: Tensor = module(ids[None, : model.forward.context], state)[0]
-    return logits

@@ -15,8 +15,9 @@ from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.compress.permutation import kept_score
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.couplings import couplings
-from toolchain.transform import shuffle
-from toolchain.transform.shuffle import Shuffled, logit_difference, parse_pattern, shuffled
+from toolchain.transform import check
+from toolchain.transform.check import logit_difference
+from toolchain.transform.shuffle import Shuffled, parse_pattern, shuffled
 
 IDS = torch.randint(0, 300, (600,), generator=torch.Generator().manual_seed(2))
 
@@ -66,8 +67,8 @@ def test_the_statistics_are_those_of_the_reordered_model(found: Shuffled) -> Non
 
 
 def test_a_model_with_other_logits_is_refused(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shuffle, "logit_difference", lambda *_: 1e-3)
-    with pytest.raises(SlmcError, match=r"differ by 0\.001.*leave --shuffle out"):
+    monkeypatch.setattr(check, "logit_difference", lambda *_: 1e-3)
+    with pytest.raises(SlmcError, match=r"differ by 0\.001.*build without --shuffle"):
         shuffled(model, statistics_of(model), IDS, 2, 4)
 
 

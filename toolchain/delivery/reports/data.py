@@ -10,6 +10,7 @@ from typing import Any
 from exporters.artifact.manifest import Manifest
 from exporters.artifact.parsing import parse
 from toolchain.search.outcome import FamilyResult, LayerLoss, TriedCandidate
+from toolchain.transform.transformation import Transformation
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Report:
     families: tuple[FamilyResult, ...] = ()
     screening: str = ""
     predicted: Predicted | None = None
+    transformations: tuple[Transformation, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"

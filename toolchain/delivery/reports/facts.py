@@ -10,6 +10,7 @@ from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.reports.frontier import fp32_bytes
 from toolchain.delivery.reports.palette import bits_per_weight
 from toolchain.search.outcome import FamilyResult, TriedCandidate
+from toolchain.transform.transformation import STREAM, Transformation
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,16 @@ def family_cells(row: FamilyResult, report: Report) -> tuple[str, ...]:
     drops = units.signed_percent(row.drop), units.signed_percent(row.upper), dense
     times = _ms(row.predicted_ms), _ms(row.dense_ms)
     return row.family, str(row.layers), row.formats, units.bytes_text(row.bytes), share, *drops, *times, row.verdict
+
+
+TRANSFORMATION_HEAD = ("rotated", "expected cost before", "after", "change", "taken")
+
+
+def transformation_cells(row: Transformation) -> tuple[str, ...]:
+    """A row under TRANSFORMATION_HEAD; costs in nats per token."""
+    change = units.signed_percent(row.after / row.before - 1) if row.before > 0 else ""
+    place = row.place if row.place == STREAM else f"inputs of {row.place}"
+    return place, f"{row.before:.3g}", f"{row.after:.3g}", change, "yes" if row.taken else "no"
 
 
 def _ms(value: float | None) -> str:

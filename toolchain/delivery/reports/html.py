@@ -70,6 +70,8 @@ def _context(report: Report) -> dict[str, Any]:
         "families": [facts.family_cells(row, report) for row in report.families],
         "family_head": facts.FAMILY_HEAD,
         "screening": report.screening,
+        "transformations": [facts.transformation_cells(row) for row in report.transformations],
+        "transformation_head": facts.TRANSFORMATION_HEAD,
         "heatmap": _markup(heatmap.draw(report.layers, report.sensitivities)) if report.sensitivities else None,
         "map": layermap.layer_map(report),
         "bars_wide": _markup(bars.draw(report, WIDE_BARS)),

@@ -30,6 +30,9 @@ def render_markdown(report: Report) -> str:
     if report.families:
         rows = [facts.family_cells(row, report) for row in report.families]
         parts += ["## Sparse formats beside dense ones", table(facts.FAMILY_HEAD, rows), escaped(report.screening)]
+    if report.transformations:
+        rows = [facts.transformation_cells(row) for row in report.transformations]
+        parts += ["## Transformations", table(facts.TRANSFORMATION_HEAD, rows)]
     return "\n\n".join(parts) + "\n"
 
 
