@@ -20,10 +20,11 @@ from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
 from exporters.artifact.errors import SlmcError
-from exporters.artifact.manifest import ClassScores, Io, State
+from exporters.artifact.manifest import LOGITS_FROM, ClassScores, Io, State
 from exporters.ops.bodies import Bodies
 from exporters.ops.body_table import body_of, given_inputs
 from exporters.ops.functions import OPSET
+from exporters.ops.rows import rows_from
 from exporters.ops.signatures import DOMAIN, VERSION
 from exporters.ops.translate import translation_table
 from exporters.states import StateSpec
@@ -42,7 +43,7 @@ class ExportedGraph:
     data_bytes: int
 
 
-class _FlatState(nn.Module):
+class _Flat(nn.Module):
     """The model with its states as separate arguments, as a graph has them."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -54,17 +55,42 @@ class _FlatState(nn.Module):
         return logits, *after
 
 
-def graph_io(state_specs: list[StateSpec], context: int | None = None, classes: ClassScores | None = None) -> Io:
-    """Names of inputs and outputs; context is the most tokens that fit, None without a limit."""
+class _FlatFrom(_Flat):
+    """The same, with one more argument at the end: from which token on the head gives logits."""
+
+    def __init__(self, model: nn.Module, head: str) -> None:
+        super().__init__(model)
+        self.head = head
+
+    def forward(self, tokens: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        *states, first = rest
+
+        def shorten(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+            return (rows_from(given[0], first),)
+
+        hook = self.model.get_submodule(self.head).register_forward_pre_hook(shorten)
+        try:
+            return super().forward(tokens, *states)
+        finally:
+            hook.remove()
+
+
+def graph_io(
+    state_specs: list[StateSpec], context: int | None = None, classes: ClassScores | None = None,
+    head: str | None = None,
+) -> Io:  # fmt: skip
+    """Names of inputs and outputs; context is the most tokens that fit, None without a limit; head: see
+    `export_graph`."""
     states = tuple(
         State(f"state.{s.name}", f"next.{s.name}", (1, *s.shape), s.dtype, s.fill, s.in_place) for s in state_specs
     )
-    return Io("tokens", "logits", states, context, classes)
+    logits_from = LOGITS_FROM if head else None
+    return Io("tokens", "logits", states, context=context, classes=classes, logits_from=logits_from)
 
 
 def export_graph(
     model: nn.Module, state_specs: list[StateSpec], folder: Path, weight_bytes: int, context: int | None = None,
-    classes: ClassScores | None = None,
+    classes: ClassScores | None = None, head: str | None = None,
 ) -> ExportedGraph:  # fmt: skip
     """Write a model (float32, batch 1, tokens of any length >= 1) into an existing folder.
 
@@ -74,12 +100,14 @@ def export_graph(
         weight_bytes: what the size law says that all weights take; the written file must agree.
         context: the most tokens that the states have room for, None without a limit.
         classes: of a classifier, whose logits are scores [1, 1, classes].
+        head: path of the module that makes logits of rows, one by one. The graph then has an input, int64 [1], that
+            says from which token on (`Io.logits_from`), and works out those alone.
 
     Raises:
         SlmcError: torch cannot trace the model, or the files do not have the size that their tensors ask for.
     """
-    io = graph_io(state_specs, context, classes)
-    program = _trace(model, io)
+    io = graph_io(state_specs, context, classes, head)
+    program = _trace(_FlatFrom(model, head) if head else _Flat(model), io)
     _tidy(program)
     io = dataclasses.replace(io, bodies=_attach_functions(program))
     _sort_initializers(program)
@@ -89,14 +117,18 @@ def export_graph(
     return ExportedGraph(io, path.stat().st_size, (folder / DATA_NAME).stat().st_size)
 
 
-def _trace(model: nn.Module, io: Io) -> onnx_ir.Model:
+def _trace(model: _Flat, io: Io) -> onnx_ir.Model:
     tokens = torch.zeros(1, 4, dtype=torch.int64)
-    states = [torch.full(s.shape, s.fill, dtype=getattr(torch, s.dtype)) for s in io.states]
-    shapes: tuple[Any, ...] = ({1: torch.export.Dim("T", min=1)}, *([tuple(None for _ in states)] if states else []))
+    others = [torch.full(s.shape, s.fill, dtype=getattr(torch, s.dtype)) for s in io.states]
+    names = [io.tokens, *(s.input for s in io.states)]
+    if io.logits_from:
+        others.append(torch.zeros(1, dtype=torch.int64))
+        names.append(io.logits_from)
+    shapes: tuple[Any, ...] = ({1: torch.export.Dim("T", min=1)}, *([tuple(None for _ in others)] if others else []))
     with warnings.catch_warnings(), _quiet("torch.onnx"), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
-            exported = torch.export.export(_FlatState(model), (tokens, *states), dynamic_shapes=shapes, strict=False)
+            exported = torch.export.export(model, (tokens, *others), dynamic_shapes=shapes, strict=False)
             program = torch.onnx.export(
                 exported,
                 dynamo=True,
@@ -104,7 +136,7 @@ def _trace(model: nn.Module, io: Io) -> onnx_ir.Model:
                 verbose=False,
                 custom_translation_table=translation_table(),
                 opset_version=OPSET,
-                input_names=[io.tokens, *(s.input for s in io.states)],
+                input_names=names,
                 output_names=[io.logits, *(s.output for s in io.states)],
             )
         except Exception as error:  # torch raises many kinds

@@ -11,6 +11,7 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from exporters.artifact.errors import SlmcError
+from exporters.artifact.manifest import LOGITS_FROM
 from exporters.formats.catalog import format_of_node
 from exporters.ops.bodies import operator_of
 from exporters.ops.signatures import DOMAIN
@@ -83,7 +84,7 @@ def workload(graph: GraphProto) -> Workload:
     """The same for a graph in memory: its shapes must have been inferred, as torch's exporter does."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     widths = {value.name: _static_elements(value) for value in (*graph.value_info, *graph.output, *graph.input)}
-    states = [value for value in graph.input if value.name not in constants][1:]
+    states = [value for value in graph.input if value.name not in (*constants, LOGITS_FROM)][1:]
     nodes = tuple(_node(node, constants, widths) for node in graph.node)
     return Workload(nodes, len(states), sum(_state_bytes(value) for value in states))
 

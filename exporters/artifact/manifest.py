@@ -18,6 +18,8 @@ SCHEMA_VERSION = 1
 MANIFEST_BYTES = 16 * MIB
 """Largest manifest that is read; one of 100 layers has 30 KiB."""
 MANIFEST_NAME = "manifest.json"
+LOGITS_FROM = "logits_from"
+"""What the graph's input is called that `Io.logits_from` names."""
 PERPLEXITY, ACCURACY = "perplexity", "accuracy"
 """What quality may be measured in: of next tokens, or of classes."""
 
@@ -74,6 +76,8 @@ class Io:
     classes: of a classifier, whose logits are float32 [1, 1, classes], the scores of all tokens so far.
     bodies: the most function bodies that one operator has in the graph, each under a name of its own; None in older
     artifacts, whose bodies may share a name.
+    logits_from: name of the input, int64 [1], that says from which token of a call on logits are given: 0 for all, -k
+    for the last k. None where a graph always gives all, or the scores of a text.
     """
 
     tokens: str
@@ -82,6 +86,7 @@ class Io:
     context: int | None = None
     classes: ClassScores | None = None
     bodies: int | None = None
+    logits_from: str | None = None
 
 
 @dataclass(frozen=True)

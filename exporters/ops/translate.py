@@ -14,6 +14,7 @@ import exporters.ops.events
 import exporters.ops.fusions
 import exporters.ops.products
 import exporters.ops.recurrences
+import exporters.ops.rows
 import exporters.ops.sparse_products
 import exporters.ops.spikes  # noqa: F401  (they define the torch operators)
 from exporters.ops.signatures import (
@@ -40,6 +41,7 @@ from exporters.ops.signatures import (
     Signature,
 )
 
+_INT64_MAX = 2**63 - 1
 _OPSET = onnxscript.values.Opset(DOMAIN, VERSION)
 
 
@@ -76,10 +78,18 @@ def _translation(signature: Signature) -> Callable[..., Any]:
     return translate
 
 
+def _rows_from(x: Any, first: Any) -> Any:
+    """A standard node: rows first .. T - 1 of x [1, T, K]."""
+    standard = onnxscript.opset21
+    end, axis = (standard.Constant(value_ints=[value]) for value in (_INT64_MAX, 1))
+    return standard.Slice(x, first, end, axis)
+
+
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """For torch.onnx.export(custom_translation_table=...)."""
     ops = torch.ops.slmc
     return {
+        ops.rows_from.default: _rows_from,
         ops.qlinear.default: _translation(QLINEAR),
         ops.event_linear.default: _translation(EVENT_LINEAR),
         ops.half_linear.default: _translation(HALF_LINEAR),

@@ -39,8 +39,11 @@ def check_io(graph: Path, inference: Any, io: Io) -> int:
             )
         _check_value(graph, "input", inputs, state.input, state.dtype, state.shape)
         _check_value(graph, "output", outputs, state.output, state.dtype, state.shape)
+    asked = {io.logits_from} if io.logits_from else set()
+    for name in asked:
+        _check_value(graph, "input", inputs, name, "int64", (1,))
     _check_value(graph, "output", outputs, io.logits, "float32", (1, 1 if io.classes else None, None))
-    unnamed = sorted(inputs.keys() - {io.tokens, *(state.input for state in io.states)})
+    unnamed = sorted(inputs.keys() - {io.tokens, *(state.input for state in io.states)} - asked)
     if unnamed:
         raise SlmcError(f"{graph}: input {unnamed[0]!r} is not in the manifest's io; write the artifact again")
     width = outputs[io.logits].shape[2]

@@ -48,12 +48,16 @@ class _StateMemory:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Buffers of one call: tokens int64 [1, T], logits float32 [1, T or 1, V], and ONNX Runtime's view of both."""
+    """Buffers of one call: tokens int64 [1, T], logits float32 [1, T or 1, V], and ONNX Runtime's view of both.
+
+    first: from which token on logits are given, where the graph asks; 0 or -1.
+    """
 
     tokens: Tokens
     logits: Logits
     tokens_value: Any
     logits_value: Any
+    first: int
 
 
 class Session:
@@ -76,6 +80,7 @@ class Session:
         moving = [s for s in io.states if not s.in_place]
         self._memories = (_state_memory(moving), _state_memory(moving))
         self._held = _state_memory([s for s in io.states if s.in_place])
+        self._firsts = {n: ort.OrtValue.ortvalue_from_numpy(np.array([n], np.int64)) for n in (0, -1)}
         self._step_slot = self._slot(1)
         self._bindings = tuple(self._bind_states(self._memories[now], self._memories[1 - now]) for now in (0, 1))
         for binding in self._bindings:
@@ -116,25 +121,31 @@ class Session:
         return slot.logits
 
     def prefill(self, tokens: Tokens, chunk_tokens: int = 64) -> Logits:
-        """The logits [V] after the last of tokens int64 [1, T], read in chunks: memory for chunk_tokens x V logits."""
+        """The logits [V] after the last of tokens int64 [1, T], read in chunks.
+
+        A graph from before logits could be asked for gives those of every token: memory for chunk_tokens x V.
+        """
         self._check(tokens)
         if chunk_tokens < 1:
             raise SlmcError(f"chunk_tokens is {chunk_tokens}; it must be 1 or more")
         if self.io.classes and self.io.classes.whole_texts:
             chunk_tokens = tokens.shape[1]
-        slot = self._slot(min(chunk_tokens, tokens.shape[1]))
+        slot = self._slot(min(chunk_tokens, tokens.shape[1]), last=True)
         for start in range(0, tokens.shape[1], chunk_tokens):
             part = tokens[:, start : start + chunk_tokens]
             if part.shape[1] != slot.tokens.shape[1]:
-                slot = self._slot(part.shape[1])
+                slot = self._slot(part.shape[1], last=True)
             self._run_slot(slot, part)
         logits: Logits = slot.logits[0, -1].copy()
         return logits
 
-    def _slot(self, count: int) -> _Slot:
+    def _slot(self, count: int, last: bool = False) -> _Slot:
+        """Buffers for so many tokens; last: whether the logits of the last one are enough, where the graph lets us."""
         tokens = np.zeros((1, count), np.int64)
-        logits = np.empty((1, 1 if self.io.classes else count, self.width), np.float32)
-        return _Slot(tokens, logits, ort.OrtValue.ortvalue_from_numpy(tokens), ort.OrtValue.ortvalue_from_numpy(logits))
+        one_row = self.io.classes or (last and self.io.logits_from)
+        logits = np.empty((1, 1 if one_row else count, self.width), np.float32)
+        tokens_value, logits_value = (ort.OrtValue.ortvalue_from_numpy(array) for array in (tokens, logits))
+        return _Slot(tokens, logits, tokens_value, logits_value, -1 if last else 0)
 
     def _run_slot(self, slot: _Slot, tokens: Tokens) -> None:
         slot.tokens[:] = tokens
@@ -166,6 +177,8 @@ class Session:
     def _bind_slot(self, binding: Any, slot: _Slot) -> None:
         binding.bind_ortvalue_input(self.io.tokens, slot.tokens_value)
         binding.bind_ortvalue_output(self.io.logits, slot.logits_value)
+        if self.io.logits_from:
+            binding.bind_ortvalue_input(self.io.logits_from, self._firsts[slot.first])
 
     def _check(self, tokens: Tokens) -> None:
         if tokens.ndim != 2 or tokens.shape[0] != 1 or tokens.shape[1] < 1 or tokens.dtype != np.int64:

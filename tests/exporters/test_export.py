@@ -78,7 +78,7 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     model = tiny_model(rescale_every, embed_binarize)
     law = compress(model, embedding, head)
     folder = tmp_path_factory.mktemp("exported")
-    return Tiny(model, folder, export_graph(model, model.state_specs(), folder, law), law)
+    return Tiny(model, folder, export_graph(model, model.state_specs(), folder, law, head="head"), law)
 
 
 def expected(model: SpikeGpt, tokens: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -101,10 +101,11 @@ class Runner:
         self.io = exported.io
         self.state = [np.full(s.shape, s.fill, s.dtype) for s in self.io.states]
 
-    def __call__(self, tokens: np.ndarray) -> np.ndarray:
+    def __call__(self, tokens: np.ndarray, first: int = 0) -> np.ndarray:
         states = {s.input: value for s, value in zip(self.io.states, self.state, strict=True)}
         names = [self.io.logits, *(s.output for s in self.io.states)]
-        logits, *self.state = self.session.run(names, {self.io.tokens: tokens, **states})
+        asked = {self.io.logits_from: np.array([first])} if self.io.logits_from else {}
+        logits, *self.state = self.session.run(names, {self.io.tokens: tokens, **asked, **states})
         return logits
 
 
@@ -194,6 +195,16 @@ def test_a_model_by_hand(tmp_path):
     np.testing.assert_array_equal(run.state, [[[12.25, 13, 13.75]]])
 
 
+@pytest.mark.parametrize(("first", "rows"), [(0, slice(0, 9)), (-1, slice(8, 9)), (-3, slice(6, 9)), (7, slice(7, 9))])
+def test_logits_of_those_tokens_that_are_asked_for(runner, tiny, first, rows):
+    tokens = np.arange(9)[None] * 7 % VOCABULARY
+    every, states = runner(tokens), runner.state
+    runner.state = [np.full(s.shape, s.fill, s.dtype) for s in runner.io.states]
+    np.testing.assert_allclose(runner(tokens, first), every[:, rows], rtol=1e-5, atol=1e-5)
+    for one, other in zip(runner.state, states, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 # --- the files -------------------------------------------------------------------------------------------------------
 
 
@@ -207,23 +218,26 @@ def test_inputs_and_outputs(tiny):
         for name in ("att_shift", "wkv_numerator", "wkv_denominator", "wkv_exponent", "att_membrane", "ffn_shift",
                      "ffn_membrane")
     ]  # fmt: skip
-    assert [v.name for v in graph.input] == ["tokens", *(f"state.{n}" for n in names)]
+    assert [v.name for v in graph.input] == ["tokens", *(f"state.{n}" for n in names), "logits_from"]
     assert [v.name for v in graph.output] == ["logits", *(f"next.{n}" for n in names)]
     time = shapes["tokens"][1]
     assert isinstance(time, str)  # any number of tokens, and as many logits
-    assert shapes["tokens"] == [1, time] and shapes["logits"] == [1, time, VOCABULARY]
-    assert kinds["tokens"].elem_type == TensorProto.INT64
+    assert shapes["tokens"] == [1, time] and shapes["logits_from"] == [1]
+    assert [shapes["logits"][0], shapes["logits"][2]] == [1, VOCABULARY]
+    assert isinstance(shapes["logits"][1], str) and shapes["logits"][1] != time
+    assert kinds["tokens"].elem_type == kinds["logits_from"].elem_type == TensorProto.INT64
     assert all(shapes[f"{kind}.{n}"] == [1, WIDTH] for kind in ("state", "next") for n in names)
-    assert {k.elem_type for n, k in kinds.items() if n != "tokens"} == {TensorProto.FLOAT}
+    assert {k.elem_type for n, k in kinds.items() if n not in ("tokens", "logits_from")} == {TensorProto.FLOAT}
     states = tiny.exported.io.states
-    assert [s.input for s in states] == [v.name for v in graph.input][1:]
+    assert [s.input for s in states] == [v.name for v in graph.input][1:-1]
     assert [s.output for s in states] == [v.name for v in graph.output][1:]
 
 
 def test_io_by_hand():
     cache = StateSpec("k", (2, 5), 0.0, "int8", in_place=True)
     io = graph_io([StateSpec("a", (3,)), StateSpec("b.c", (4,), EXPONENT_START), cache], 5)
-    assert (io.tokens, io.logits, io.context) == ("tokens", "logits", 5)
+    assert (io.tokens, io.logits, io.context, io.logits_from) == ("tokens", "logits", 5, None)
+    assert graph_io([], head="lm_head").logits_from == "logits_from"
     assert io.states == (
         State("state.a", "next.a", (1, 3), "float32", 0.0),
         State("state.b.c", "next.b.c", (1, 4), "float32", -1e38),

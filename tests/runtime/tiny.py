@@ -125,17 +125,19 @@ def write(name: str, folder: Path, kv_cache: str = "fp32", activations: int = 32
     model, family, formats = MODELS[name]()
     model = model.requires_grad_(False).eval()
     _randomised(model)
+    head = family.tree(model).layers[-1].path
     weight_bytes = _compressed(model, family, formats, activations)
     if kv_cache != "fp32":
         model.kv_cache = kv_cache
     classes = getattr(model, "classes", None)
     scores = ClassScores(classes.labels, VOCABULARY, bool(model.whole_texts)) if classes else None
     specs, context = model.state_specs(), model.context  # type: ignore[operator]
-    export_graph(model, specs, folder, weight_bytes, context, scores)
+    head = None if scores else head
+    export_graph(model, specs, folder, weight_bytes, context, scores, head)
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         for path in sorted(folder.glob("model.onnx*"))
     }
-    io = dataclasses.asdict(graph_io(specs, context, scores))
+    io = dataclasses.asdict(graph_io(specs, context, scores, head))
     (folder / "manifest.json").write_text(json.dumps({"schema_version": 1, "io": io, "files": files}))
     return folder

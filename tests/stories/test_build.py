@@ -186,7 +186,9 @@ def greedy_plain(artifact: Path, manifest: Manifest, ids: list[int], count: int)
     names = [manifest.io.logits, *(s.output for s in manifest.io.states)]
     written, fresh = list(ids), list(ids)
     for _ in range(count):
-        logits, *after = session.run(names, {manifest.io.tokens: np.array([fresh], np.int64), **state})
+        given = {manifest.io.tokens: np.array([fresh], np.int64), manifest.io.logits_from: np.array([-1]), **state}
+        logits, *after = session.run(names, given)
+        assert logits.shape[1] == 1
         state = dict(zip(state, after, strict=True))
         fresh = [int(logits[0, -1].argmax())]
         written += fresh

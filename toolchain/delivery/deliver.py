@@ -101,7 +101,10 @@ def deliver(
     staging.mkdir(parents=True)
     carried = cast(LanguageModel, module)
     weight_bytes = recipe_bytes(plan.recipe, model.tree)
-    graph = export_graph(module, carried.state_specs(), staging, weight_bytes, carried.context, _scores(model))
+    scores, head = _scores(model), model.tree.layers[-1].path
+    graph = export_graph(
+        module, carried.state_specs(), staging, weight_bytes, carried.context, scores, None if scores else head
+    )
     package.add_companions(staging, model.tokenizer_json, destination.libraries, model.left_out, destination.programs)
     done("export")
     session = artifact_session(staging, graph.io, threads=threads)

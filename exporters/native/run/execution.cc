@@ -47,11 +47,6 @@ bool GraphNode::read_number(const char* attribute, float* out) const {
   return found;
 }
 
-float GraphNode::number_or(const char* attribute, float otherwise) const {
-  read_number(attribute, &otherwise);
-  return otherwise;
-}
-
 std::string GraphNode::text_or(const char* attribute, const char* otherwise) const {
   const AttributeRecord* found = find(attribute, AttributeRecord::kText);
   return found ? found->text : otherwise;
@@ -160,11 +155,9 @@ void Network::execute(bool last_only) {
 }
 
 void Network::run(const int64_t* tokens, size_t count, bool last_only) {
-  Value& fed = values_[tokens_];
-  fed.tensor.data = tokens;
-  fed.tensor.shape = {1, static_cast<int64_t>(count)};
-  fed.type = kInt64;
-  fed.there = true;
+  const int64_t first = last_only ? -1 : 0;
+  if (logits_from_ >= 0) set_input(logits_from_, kInt64, {1}, &first);
+  set_input(tokens_, kInt64, {1, static_cast<int64_t>(count)}, tokens);
   execute(last_only);
   const Value& made = values_[logits_];
   if (!made.there || made.type != kFloat || made.tensor.shape.rank != 3 || made.tensor.shape.count() < 1)
@@ -172,9 +165,14 @@ void Network::run(const int64_t* tokens, size_t count, bool last_only) {
 }
 
 void Network::feed(const std::string& name, int type, const Shape& shape, const void* data) {
-  Value& value = values_[value_named(name)];
-  if (value.role != kFed) throw Refusal("'" + name + "' is no input of the graph");
-  value.tensor.data = data ? data : &kNothing;
+  const int index = value_named(name);
+  if (values_[index].role != kFed) throw Refusal("'" + name + "' is no input of the graph");
+  set_input(index, type, shape, data ? data : &kNothing);
+}
+
+void Network::set_input(int index, int type, const Shape& shape, const void* data) {
+  Value& value = values_[index];
+  value.tensor.data = data;
   value.tensor.shape = shape;
   value.type = type;
   value.there = true;

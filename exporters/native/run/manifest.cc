@@ -86,6 +86,7 @@ Manifest parse_manifest(std::string_view text) {
   Manifest manifest;
   manifest.io.tokens = io["tokens"].text();
   manifest.io.logits = io["logits"].text();
+  if (!io["logits_from"].null()) manifest.io.logits_from = io["logits_from"].text();
   io["states"].each([&](const JsonValue& state) { manifest.io.states.push_back(read_state(state)); });
   if (!io["context"].null()) manifest.context = io["context"].integer(1, int64_t{1} << 40);
   if (!io["classes"].null()) {

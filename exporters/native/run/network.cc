@@ -45,6 +45,9 @@ Network::Network(const ModelRecord& model, const IoRecord& io, int threads) : po
   if (!io.tokens.empty()) {
     tokens_ = value_named(io.tokens);
     logits_ = value_named(io.logits);
+    if (!io.logits_from.empty()) logits_from_ = value_named(io.logits_from);
+    if (logits_from_ >= 0 && values_[logits_from_].role != kFed)
+      throw Refusal("model.onnx: '" + io.logits_from + "' is no input of the graph");
     if (values_[tokens_].role != kFed) throw Refusal("model.onnx: '" + io.tokens + "' is no input of the graph");
     if (values_[logits_].role != kAsked) throw Refusal("model.onnx: '" + io.logits + "' is no output of the graph");
   }

@@ -24,7 +24,7 @@ struct StateRecord {
 
 // Names of what is fed and asked for.
 struct IoRecord {
-  std::string tokens, logits;
+  std::string tokens, logits, logits_from;  // the last is empty where the graph gives logits of every token
   std::vector<StateRecord> states;
 };
 
@@ -89,6 +89,7 @@ class Network {
   bool may_share(const State& state) const;
   void allocate_states();
   void bind_states();
+  void set_input(int index, int type, const Shape& shape, const void* data);
   void execute(bool last_only);
   void* make_output(int step, size_t index, const Shape& shape, int type);
   Tensor read_input(int step, size_t index) const;
@@ -99,7 +100,7 @@ class Network {
   std::vector<State> states_;
   std::unique_ptr<uint8_t[]> state_memory_;
   size_t state_bytes_ = 0;
-  int tokens_ = -1, logits_ = -1;
+  int tokens_ = -1, logits_ = -1, logits_from_ = -1;
   int row_wise_step_ = -1;  // the step that makes logits of each row of its first input by itself, if there is one
   bool last_only_ = false;
   Blocks blocks_;

@@ -20,7 +20,6 @@ class GraphNode final : public Node {
   bool constant(size_t index, Tensor* out) const override;
   size_t inputs() const { return inputs_.size(); }
   std::string text_or(const char* attribute, const char* otherwise) const;
-  float number_or(const char* attribute, float otherwise) const;
   std::vector<int64_t> integers_or(const char* attribute, std::vector<int64_t> otherwise) const;
 
  private:

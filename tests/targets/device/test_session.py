@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper
 
 from exporters.artifact.errors import NotAvailable, SlmcError
 from exporters.artifact.manifest import Io, State
+from targets.device.continuation import Model
 from targets.device.session import Session, open_session
 
 
@@ -45,6 +47,48 @@ def test_prefill_then_step(toy, chunk_tokens):
     session = opened(toy)
     np.testing.assert_array_equal(session.prefill(np.array([toy.tokens]), chunk_tokens), toy.logits[2])
     np.testing.assert_array_equal(session.step(0), [5.5, 3.5, 9.0])
+
+
+@pytest.fixture
+def asked(toy):
+    """The toy, whose graph gives the logits of the tokens that it is asked for."""
+    path = toy.artifact / "model.onnx"
+    model = onnx.load(path)
+    model.graph.node[-1].output[0] = "every"
+    model.graph.node.append(helper.make_node("Slice", ["every", "from", "end", "ones"], ["logits"]))
+    model.graph.initializer.append(helper.make_tensor("end", onnx.TensorProto.INT64, [1], [2**63 - 1]))
+    model.graph.input.append(helper.make_tensor_value_info("from", onnx.TensorProto.INT64, [1]))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "R"
+    onnx.save(model, path)
+    return toy._replace(io=dataclasses.replace(toy.io, logits_from="from"))
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 2, 3, 64])
+def test_a_graph_that_is_asked_for_logits(asked, chunk_tokens):
+    session, tokens = opened(asked), np.array([asked.tokens])
+    np.testing.assert_array_equal(session.prefill(tokens, chunk_tokens), asked.logits[2])
+    np.testing.assert_array_equal(session.step(0), [5.5, 3.5, 9.0])
+    session.reset()
+    np.testing.assert_array_equal(session.run(tokens)[0], asked.logits)
+
+
+def test_run_py_asks_for_the_last_logits(asked):
+    inference = onnxruntime.InferenceSession(asked.artifact / "model.onnx", providers=["CPUExecutionProvider"])
+    model, tokens = Model(inference, dataclasses.asdict(asked.io)), np.array([asked.tokens])
+    assert model.run(tokens[:, :2], last=True).shape == (1, 1, 3)
+    np.testing.assert_array_equal(model.prefill(tokens[:, 2:]), asked.logits[2])
+    np.testing.assert_array_equal(model.step(0), [5.5, 3.5, 9.0])
+
+
+def test_an_input_that_the_manifest_does_not_name(asked, toy):
+    with pytest.raises(SlmcError, match="input 'from' is not in the manifest's io"):
+        opened(toy)
+
+
+def test_an_input_that_the_graph_does_not_have(toy):
+    io = dataclasses.replace(toy.io, logits_from="from")
+    with pytest.raises(SlmcError, match="no input 'from', which the manifest names"):
+        open_session(toy.artifact / "model.onnx", io, native=None)
 
 
 def test_reset_after_odd_and_even_numbers_of_calls(toy):

@@ -34,7 +34,9 @@ class Reference:
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
         names = [self.io["logits"], *(s["output"] for s in self.io["states"])]
-        logits, *after = self.session.run(names, {self.io["tokens"]: ids[None].astype(np.int64), **self.states})
+        every = {self.io["logits_from"]: np.array([0])} if self.io["logits_from"] else {}
+        given = {self.io["tokens"]: ids[None].astype(np.int64)} | every | self.states
+        logits, *after = self.session.run(names, given)
         self.states = {s["input"]: value for s, value in zip(self.io["states"], after, strict=True)}
         found: np.ndarray = logits[0]
         return found
