@@ -20,6 +20,9 @@ import pytest
 import tokenizers
 from ssh_server import ROOT, SSHD, Account, Server, wait_for
 
+from targets.cpus import probe
+from targets.cpus.plan import ProbePlan
+
 
 @pytest.fixture(scope="session")
 def account() -> Iterator[Account]:
@@ -115,3 +118,13 @@ def running(account: Account, more: str = "") -> Iterator[Server]:
         shutil.rmtree(files)
         if made:
             Path("/run/sshd").rmdir()
+
+
+@pytest.fixture
+def tiny_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe of seconds: one format, small matrices, one turn."""
+    plan = ProbePlan(("int4-g64", "fp32"), ((64, 64), (128, 64)), (64, 256), (1,), 0.002)
+    monkeypatch.setattr(probe, "plan_for", lambda cores, quick: plan)
+    monkeypatch.setattr(probe, "working_sets", lambda cpu, free, quick: (("L2", 1 << 14), ("memory", 1 << 16)))
+    monkeypatch.setattr(probe, "ROUNDS", 1)
+    monkeypatch.setattr(probe, "BATCH_TASKS", 16)

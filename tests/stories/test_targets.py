@@ -10,9 +10,7 @@ import pytest
 from click.testing import Result
 from ssh_server import Server
 
-from targets.cpus import probe
 from targets.cpus.catalog import probe_cpu
-from targets.cpus.plan import ProbePlan
 from targets.cpus.spec import Bandwidth, CostRow, Cpu, read_cpu
 from targets.device.probing import Probed, Task
 from targets.remote.probing import ProbeVisit
@@ -65,16 +63,6 @@ def test_a_file_with_a_slip_of_the_unit(tmp_path: Path, fails: Callable[..., Non
     file.write_text('name = "m"\narchitecture = "aarch64"\nmodel = "c"\nisa = "neon"\nclock_ghz = 1500\n')
     fails(("targets", "show", file), 2, "clock_ghz is 1500", "the unit is GHz")
     fails(("build", tiny_model, "-o", tmp_path / "out", "--target", file), 2, "clock_ghz is 1500", "the unit is GHz")
-
-
-@pytest.fixture
-def tiny_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A probe of seconds: one format, small matrices, one turn."""
-    plan = ProbePlan(("int4-g64", "fp32"), ((64, 64), (128, 64)), (64, 256), (1,), 0.002)
-    monkeypatch.setattr(probe, "plan_for", lambda cores, quick: plan)
-    monkeypatch.setattr(probe, "working_sets", lambda cpu, free, quick: (("L2", 1 << 14), ("memory", 1 << 16)))
-    monkeypatch.setattr(probe, "ROUNDS", 1)
-    monkeypatch.setattr(probe, "BATCH_TASKS", 16)
 
 
 def test_a_board_is_probed_and_prices_an_artifact(

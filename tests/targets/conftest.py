@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import pytest
+from machines import measurement_with
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.artifact.manifest import Bytes, ClassScores, FileEntry, Io, Manifest, Producer, Source, State
 from targets.device.measurement import Measurement
-from targets.device.memory import Memory
 
 
 class Toy(NamedTuple):
@@ -183,19 +182,7 @@ def _packed(toy: Toy) -> Toy:
     return toy
 
 
-def _measurement(**changes: object) -> Measurement:
-    weight = Memory(1, 1, 1, 1, 0, 1)
-    base = Measurement(
-        cpu="c", isa="neon", threads=1, ort_version="1", native_library=None, prompt_tokens=0, generate_tokens=3,
-        chunk_tokens=1, repetitions=2, random_tokens=True, load_ms=1.0, first_token_ms=1.0, prompt_wall_ms=(),
-        prompt_cpu_ms=(), decode_wall_ms=(9.0,) * 6, decode_cpu_ms=(2.0, 4.0, 90.0, 3.0, 3.0, 3.0),
-        reference_wall_ms=(9.0, 9.0), reference_cpu_ms=(8.0, 4.0), baseline=weight, loaded=weight, ended=weight,
-        state_bytes=4, read_bandwidth_gbs=None, temperature_before_c=None, temperature_after_c=None,
-    )  # fmt: skip
-    return dataclasses.replace(base, **changes)
-
-
 @pytest.fixture
 def measurement() -> Callable[..., Measurement]:
     """Two repetitions of three tokens, with any fields changed: measurement(threads=2)."""
-    return _measurement
+    return measurement_with

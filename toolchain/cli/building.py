@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,23 @@ import click
 from exporters.artifact.errors import ConstraintsNotMet, SlmcError
 from exporters.artifact.manifest import ACCURACY, Quality
 from exporters.artifact.native_library import library_path
+from targets.cpus.catalog import named_cpu
 from targets.device import units
+from toolchain.cli.boards import PLACE, board_options, boards_of, say_rounds
 from toolchain.cli.console import Console
 from toolchain.cli.opening import tell
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, text_options
+from toolchain.delivery.boards import Board
 from toolchain.delivery.deliver import Delivered
+from toolchain.delivery.operators import operator_libraries
 from toolchain.estimate.effort import forecast
 from toolchain.estimate.latency import LatencyForecast, forecast_latency, old_costs
 from toolchain.files.outputs import PLAN, check_output, check_output_file
 from toolchain.model.residency import staying_on_disk
 from toolchain.pipeline.build import Notifier, build, export, find
 from toolchain.pipeline.job import Job, prepare
-from toolchain.pipeline.spec import resolve
+from toolchain.pipeline.rounds import build_on
+from toolchain.pipeline.spec import Spec, resolve
 from toolchain.search.nearest import nearest_limits
 from toolchain.search.plan import check_plan, read_plan
 from toolchain.search.problem import Problem
@@ -33,13 +39,15 @@ RECIPE_OPTIONS = ("formats", "layer", "target")
 """Options of a plan that an export does not repeat: the recipe stands for them, and it is measured here."""
 
 
-def _job(
-    console: Console, output: Path, model: Path, config: Path | None, settings: tuple[str, ...], flags: dict[str, Any]
-) -> Job:
+def _spec(output: Path, model: Path, config: Path | None, settings: tuple[str, ...], flags: dict[str, Any]) -> Spec:
     flags["layer"] = pins(flags.get("layer") or ())
-    job = prepare(resolve(flags | {"model": model, "output": output}, config, settings))
+    return resolve(flags | {"model": model, "output": output}, config, settings)
+
+
+def _job(console: Console, spec: Spec) -> Job:
+    job = prepare(spec)
     tell(console, job.model)
-    if old := old_costs(job.spec.target):
+    if old := old_costs(named_cpu(job.spec.target)):
         console.note(f"note: {old}")
     return job
 
@@ -48,19 +56,29 @@ def _job(
 @model_options
 @click.option("-o", "--output", type=PATH, required=True, help="The artifact's folder.")
 @search_options
+@board_options
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted build stopped.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, with time, memory and disk.")
 @command
 def build_command(
     console: Console, model: Path, output: Path, config: Path | None, settings: tuple[str, ...], force: bool,
-    resume: bool, dry_run: bool, **flags: Any,
+    resume: bool, dry_run: bool, on: tuple[str, ...], probe: str, **flags: Any,
 ) -> int:  # fmt: skip
-    """Compress MODEL under constraints, prove it on ONNX Runtime, and write a deployable artifact."""
+    """Compress MODEL under constraints, prove it on ONNX Runtime, and write a deployable artifact.
+
+    With --on, boards decide: what operators cost there is measured once, the artifact is measured there, and where it
+    misses a limit that the forecast met, the search goes on with what was learned, three rounds at most.
+    """
     check_output(output, force=force or dry_run)
     library_path()  # an artifact brings it: better missed now than after the search
-    job = _job(console, output, model, config, settings, flags)
-    latency = _latency(job)
+    place = {name: flags.pop(name) for name in PLACE}
+    spec = _spec(output, model, config, settings, flags)
+    libraries = operator_libraries(spec.native)
+    with console.working():
+        boards = boards_of(on, place, console, target=spec.target, libraries=libraries, probe=probe)
+    job = _job(console, spec)
+    latency = _latency(job, boards)
     if dry_run:
         plan = forecast(
             job.problem, len(job.calibration.ids), len(job.evaluation.ids), job.spec.tune,
@@ -74,7 +92,10 @@ def build_command(
     if job.model.residency == "disk":
         console.note(staying_on_disk(job.model.tree))
     with console.working():
-        delivered = build(job, force=force, resume=resume, notifier=_notifier(console))
+        if boards:
+            delivered = build_on(job, boards, force=force, resume=resume, notifier=_notifier(console))
+        else:
+            delivered = build(job, force=force, resume=resume, notifier=_notifier(console))
     return _announce(console, delivered, job.problem)
 
 
@@ -91,7 +112,7 @@ def search_command(
 ) -> int:  # fmt: skip
     """Find the best recipe for MODEL under constraints and write it as a plan."""
     check_output_file(output, PLAN, force=force)
-    job = _job(console, output, model, config, settings, flags)
+    job = _job(console, _spec(output, model, config, settings, flags))
     with console.working():
         _, result = find(job, resume=resume, notifier=_notifier(console))
     winner = result.winner
@@ -146,9 +167,13 @@ def _notifier(console: Console) -> Notifier:
     return Notifier(progress=console.progress, say=console.note)
 
 
-def _latency(job: Job) -> LatencyForecast | None:
+def _latency(job: Job, boards: Sequence[Board]) -> LatencyForecast | None:
+    """On the slowest board, or on the target."""
     limit_ms = job.requirements.max_latency_ms
-    return forecast_latency(job.problem, job.model, job.spec.target, job.spec.threads, limit_ms)
+    cpus = [board.cpu for board in boards] or [named_cpu(job.spec.target)]
+    found = [forecast_latency(job.problem, job.model, cpu, job.spec.threads, limit_ms) for cpu in cpus]
+    known = [forecast for forecast in found if forecast is not None]
+    return max(known, key=lambda forecast: forecast.fastest.decode_ms, default=None)
 
 
 def _announce(console: Console, delivered: Delivered, problem: Problem) -> int:
@@ -168,6 +193,7 @@ def _announce(console: Console, delivered: Delivered, problem: Problem) -> int:
          f"{speed.isa}, native {'yes' if speed.native else 'no'}"),
     ]  # fmt: skip
     console.table(f"{delivered.folder}", ("measured on ONNX Runtime", "fp32", "artifact", ""), rows)
+    say_rounds(console, delivered.rounds)
     for doubt in delivered.doubts:
         console.note(f"doubtful measurement: {doubt}")
     missed = [c for c in manifest.constraints if not c.met]
@@ -178,7 +204,8 @@ def _announce(console: Console, delivered: Delivered, problem: Problem) -> int:
         )
         (console.note if c.met else _warn)(text)
     if console.as_json:
-        console.result(dataclasses.asdict(manifest), "")
+        rounds = {"rounds": [dataclasses.asdict(r) for r in delivered.rounds]} if delivered.rounds else {}
+        console.result(dataclasses.asdict(manifest) | rounds, "")
     else:
         report, run = (shlex.quote(str(delivered.folder / name)) for name in ("report.html", "run.py"))
         console.result(None, f"report: {report}    text: python {run}")

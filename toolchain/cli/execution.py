@@ -41,13 +41,17 @@ runtime_option = stack(
     click.option("--no-native", "runtime", flag_value=STOCK, help=f"The same as --runtime {STOCK}."),
 )
 
-place_options = stack(
-    click.option("--on", help=f"Where to run: {ALLOWED}. Here, if not given."),
+how_options = stack(
     click.option("--remote-python", help="The Python to use there, with numpy, onnxruntime and tokenizers."),
     click.option("--remote-dir", default="", help="Folder there for temporary files; its own if not given."),
     click.option("--ssh", help="The ssh program with options of your own: 'ssh -F FILE'."),
     click.option("--limit-memory", help="Run as on a device with so much memory: 64MB."),
     click.option("--limit-cores", type=click.IntRange(1, 256), help="Run as on a device with so many cores."),
+)
+
+place_options = stack(
+    click.option("--on", help=f"Where to run: {ALLOWED}. Here, if not given."),
+    how_options,
 )
 
 execution_options = stack(

@@ -121,7 +121,7 @@ def _forecast(work: Workload, target: str, activity: dict[str, Activity]) -> tup
         )
     if latency.assumed:
         text += "\nassumed: " + "; ".join(latency.assumed)
-    if old := old_costs(target):
+    if old := old_costs(cpu):
         text += f"\nnote: {old}"
     return {"predicted": dataclasses.asdict(latency), "energy_estimate": dataclasses.asdict(energy)}, text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,22 +14,23 @@ from torch import nn
 from exporters.artifact.errors import NotAvailable
 from exporters.artifact.manifest import MANIFEST_NAME, ClassScores, Manifest
 from exporters.artifact.text_rules import TextRules
-from exporters.export import export_graph
+from exporters.export import ExportedGraph, export_graph
 from exporters.formats.base import Encoded
 from exporters.graph_nodes import read_workload
 from exporters.ops.layers import Biased, shared_look_up
 from exporters.ops.modules import stored_module
-from targets.cpus.catalog import named_cpu
 from targets.cpus.cost import predict
+from targets.cpus.spec import Cpu
 from targets.device.session import Session
 from toolchain.compress.recipe import ACTIVATION_BITS, Recipe
 from toolchain.delivery import package
+from toolchain.delivery.boards import Measurer, OnCpu
 from toolchain.delivery.documents import Findings, Sample, manifest_of, report_of
 from toolchain.delivery.generation import Sampling, classified, continuation, prompt_ids, shares_text
 from toolchain.delivery.operators import build_ids
 from toolchain.delivery.reports.catalog import REPORTS
 from toolchain.delivery.reports.data import Predicted, Report
-from toolchain.delivery.validate import artifact_session, measured, measurement, parity, quality
+from toolchain.delivery.validate import artifact_session, measured, parity, quality
 from toolchain.files.progress import Progress
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
@@ -39,6 +40,7 @@ from toolchain.model.sharing import sharing_copy
 from toolchain.model.text import Text
 from toolchain.model.tree import ModelTree
 from toolchain.quality.accuracy import AnyReference
+from toolchain.search.outcome import RoundResult
 from toolchain.search.plan import Plan, recipe_bytes
 
 SAMPLE_PROMPT = "The old bridge over the river was"
@@ -52,7 +54,8 @@ class Destination:
 
     staging: a folder that does not exist yet, on the output's file system. libraries: compiled operators by platform.
     programs: slmc-run likewise.
-    configuration: the resolved options, as YAML. seed: of the sample of text.
+    configuration: the resolved options, as YAML. seed: of the sample of text. measurer: where speed and memory are
+    measured.
     """
 
     staging: Path
@@ -61,41 +64,39 @@ class Destination:
     libraries: Mapping[str, Path]
     programs: Mapping[str, Path]
     configuration: str
-    target: str
+    measurer: Measurer
     threads: int
     seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivered:
-    """The result: the artifact's folder, its manifest and report, and reasons to doubt the measured times."""
+    """The result: the artifact's folder, its manifest and report, reasons to doubt the measured times, and what boards
+    said while it was sought."""
 
     folder: Path
     manifest: Manifest
     report: Report
     doubts: tuple[str, ...] = ()
+    rounds: tuple[RoundResult, ...] = ()
 
 
-def deliver(
-    model: LoadedModel, plan: Plan, encoded: Mapping[str, Encoded], reference: AnyReference, evaluation: Text,
-    destination: Destination, progress: Progress, *, tuned: bool = False,
-) -> Delivered:  # fmt: skip
-    """Carry a plan out.
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """A model that was exported into the staging folder, with what goes along; neither proved nor measured yet.
 
-    Args:
-        encoded: every layer as the plan stores it.
-        reference: the fp32 model's predictions on the evaluation text.
-        tuned: whether linear layers were tuned after they were compressed.
-
-    Raises:
-        SlmcError: a step failed; nothing is left at the output.
+    carried: the same in torch.
     """
-    steps = itertools.count(1)
 
-    def done(step: str) -> None:
-        progress(f"delivery: {step}", next(steps), len(STEPS))
+    graph: ExportedGraph
+    carried: LanguageModel
 
-    staging, threads = destination.staging, destination.threads
+
+def stage(
+    model: LoadedModel, plan: Plan, encoded: Mapping[str, Encoded], destination: Destination, progress: Progress
+) -> Staged:
+    """Export a model, every layer as the plan stores it."""
+    staging, done = destination.staging, _steps(progress, 1)
     module = stored_model(model, encoded, plan.recipe)
     done("compress")
     staging.mkdir(parents=True)
@@ -107,19 +108,49 @@ def deliver(
     )
     package.add_companions(staging, model.tokenizer_json, destination.libraries, model.left_out, destination.programs)
     done("export")
+    return Staged(graph=graph, carried=carried)
+
+
+def measure_staged(model: LoadedModel, staged: Staged, evaluation: Text, destination: Destination) -> tuple[OnCpu, ...]:
+    """Speed and memory of what was exported, on every machine that counts."""
+    return destination.measurer.measure(
+        destination.staging, staged.graph.io, evaluation, model.tree.vocabulary, destination.threads
+    )
+
+
+def deliver(
+    model: LoadedModel, plan: Plan, encoded: Mapping[str, Encoded], reference: AnyReference, evaluation: Text,
+    destination: Destination, progress: Progress, *, tuned: bool = False, staged: Staged | None = None,
+) -> Delivered:  # fmt: skip
+    """Carry a plan out.
+
+    Args:
+        encoded: every layer as the plan stores it.
+        reference: the fp32 model's predictions on the evaluation text.
+        tuned: whether linear layers were tuned after they were compressed.
+        staged: what lies in the staging folder already, exported from this very plan.
+
+    Raises:
+        SlmcError: a step failed; nothing is left at the output.
+    """
+    staged = staged or stage(model, plan, encoded, destination, progress)
+    staging, threads, done, graph = destination.staging, destination.threads, _steps(progress, 3), staged.graph
     session = artifact_session(staging, graph.io, threads=threads)
-    agreement = parity(session, carried, evaluation.reading)
+    agreement = parity(session, staged.carried, evaluation.reading)
     done("parity")
     found = quality(session, reference, evaluation)
     sample = _sample(session, model, evaluation, destination.seed)
-    vocabulary = session.vocabulary
     del session
     done("quality")
-    result = measurement(staging, graph.io, evaluation, vocabulary, threads=threads)
-    speed = measured(result, destination.target, bytes_per_token(model.tree, encoded))
+    results = measure_staged(model, staged, evaluation, destination)
+    read_bytes = bytes_per_token(model.tree, encoded)
+    speeds = tuple(measured(result.measurement, result.cpu, read_bytes) for result in results)
+    slowest = max(results, key=lambda result: result.measurement.decode_ms.p50)
     done("measurement")
-    predicted = _predicted(staging, destination.target, threads)
-    findings = Findings(parity=agreement, quality=found, measured=speed, sample=sample, predicted=predicted)
+    findings = Findings(
+        parity=agreement, quality=found, everywhere=speeds, sample=sample,
+        predicted=_predicted(staging, slowest.cpu, threads),
+    )  # fmt: skip
     manifest = dataclasses.replace(
         manifest_of(model, plan, graph, findings, tuned=tuned), operators=build_ids(destination.libraries)
     )
@@ -127,7 +158,14 @@ def deliver(
     manifest = _write(staging, destination.configuration, plan, manifest, report)
     done("report")
     package.publish(staging, destination.output, force=destination.force)
-    return Delivered(folder=destination.output, manifest=manifest, report=report, doubts=result.doubts)
+    doubts = tuple(dict.fromkeys(doubt for result in results for doubt in result.measurement.doubts))
+    return Delivered(folder=destination.output, manifest=manifest, report=report, doubts=doubts, rounds=plan.rounds)
+
+
+def _steps(progress: Progress, first: int) -> Callable[[str], None]:
+    """Progress of delivery, step by step from a first one on."""
+    steps = itertools.count(first)
+    return lambda step: progress(f"delivery: {step}", next(steps), len(STEPS))
 
 
 def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Recipe) -> nn.Module:
@@ -163,10 +201,10 @@ def bytes_per_token(tree: ModelTree, encoded: Mapping[str, Encoded]) -> int:
     return total
 
 
-def _predicted(staging: Path, target: str, threads: int) -> Predicted | None:
+def _predicted(staging: Path, cpu: Cpu, threads: int) -> Predicted | None:
     """Predicted time per token on the target, to compare with the measured one; None without measured costs."""
     try:
-        found = predict(named_cpu(target), read_workload(staging / "model.onnx"), threads)
+        found = predict(cpu, read_workload(staging / "model.onnx"), threads)
     except NotAvailable:
         return None
     return Predicted(found.decode_ms, found.basis)

@@ -37,13 +37,18 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What delivery found out about an artifact."""
+    """What delivery found out about an artifact. everywhere: measured on every machine that counts, one or more."""
 
     parity: Parity
     quality: Quality
-    measured: Measured
+    everywhere: tuple[Measured, ...]
     sample: Sample
     predicted: Predicted | None
+
+    @property
+    def measured(self) -> Measured:
+        """On the slowest of these machines."""
+        return max(self.everywhere, key=lambda speed: speed.decode_ms.p50)
 
 
 def manifest_of(model: LoadedModel, plan: Plan, graph: ExportedGraph, findings: Findings, *, tuned: bool) -> Manifest:
@@ -87,7 +92,7 @@ def manifest_of(model: LoadedModel, plan: Plan, graph: ExportedGraph, findings: 
 
 def _constraints(asked: Requirements, stored_bytes: int, findings: Findings) -> tuple[Constraint, ...]:
     speed = findings.measured
-    model_rss = speed.rss_peak_bytes - speed.rss_baseline_bytes
+    model_rss = max(found.rss_peak_bytes - found.rss_baseline_bytes for found in findings.everywhere)
     return tuple(
         constraint("max_memory", asked.max_bytes, stored_bytes, "bytes")
         + constraint("max_drop", asked.max_drop, findings.quality.relative_drop, "relative")

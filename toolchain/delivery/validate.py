@@ -21,11 +21,10 @@ from exporters.artifact.manifest import (
 )
 from exporters.artifact.runtimes import SLMC_RUN, STOCK
 from exporters.states import StateSpec
-from targets.cpus.catalog import named_cpu
-from targets.device.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths, to_measured
+from targets.cpus.spec import Cpu
+from targets.device.measurement import Measurement, to_measured
 from targets.device.native import platform_name, serving_library
 from targets.device.session import Session, open_session
-from targets.measure.child import measure
 from targets.runtime.program import serving_program
 from targets.runtime.session import ServedSession
 from toolchain.model.family import LanguageModel
@@ -124,19 +123,9 @@ def accuracy_drop(score: Score) -> tuple[float, float]:
     return drop, drop + 1.645 * score.accuracy_error / whole
 
 
-def measurement(folder: Path, io: Io, text: Text, vocabulary: int, *, threads: int, native: bool = True) -> Measurement:
-    """Speed and memory of an artifact in a clean child process, reading a real text."""
-    tokens = tuple(int(t) for t in text.ids[:1024])
-    lengths = fitting_lengths(MeasureRequest.prompt_tokens, MeasureRequest.generate_tokens, io.context)
-    request = MeasureRequest(
-        *lengths, threads=threads, native=native, tokens=tokens, chunk_tokens=chunk_for(vocabulary)
-    )
-    return measure(folder, io, request)
-
-
-def measured(result: Measurement, target: str, weight_bytes_per_token: int) -> Measured:
+def measured(result: Measurement, cpu: Cpu, weight_bytes_per_token: int) -> Measured:
     """The manifest's section; the target's own bandwidth figure stands in where none could be measured."""
-    return to_measured(result, target, weight_bytes_per_token, named_cpu(target).bandwidth_gbs)
+    return to_measured(result, cpu.name, weight_bytes_per_token, cpu.bandwidth_gbs)
 
 
 def constraint(name: str, limit: float | None, actual: float, unit: str) -> list[Constraint]:

@@ -17,8 +17,8 @@ from exporters.formats.base import bytes_for, stored_bits
 from exporters.formats.catalog import format_named
 from exporters.formats.parts import Work
 from exporters.graph_nodes import GraphNode, Workload
-from targets.cpus.catalog import named_cpu
 from targets.cpus.cost import Prediction, predict
+from targets.cpus.spec import Cpu
 from targets.device.native import installed_library
 from toolchain.compress.recipe import ACTIVATION_BITS, LayerConfig
 from toolchain.model.catalog import LoadedModel, stored_states
@@ -117,22 +117,22 @@ class LatencyForecast:
         return f"{self.target}: {self.fastest.decode_ms:.3g} ms per token at best, predicted {how}{limit}{verdict}"
 
 
-def old_costs(target: str) -> str | None:
+def old_costs(cpu: Cpu) -> str | None:
     """Why a target's measured costs are not those of the operators that are installed here; None if they are, or if
     nothing was measured."""
-    cpu, library = named_cpu(target), installed_library()
-    said = cpu.outdated(cpu.model, build_id(library) if library else None)
-    return said and f"{target}: {said}; measure again with 'slmc targets probe'"
+    library = installed_library()
+    reason = cpu.outdated(cpu.model, build_id(library) if library else None)
+    return reason and f"{cpu.name}: {reason}; measure again with 'slmc targets probe'"
 
 
 def forecast_latency(
-    problem: Problem, model: LoadedModel, target: str, threads: int, limit_ms: float | None
+    problem: Problem, model: LoadedModel, cpu: Cpu, threads: int, limit_ms: float | None
 ) -> LatencyForecast | None:
     """The forecast of a build; None where the target says too little for one.
 
     Every layer is priced alone in each of its formats and takes the fastest.
     """
-    cpu, options = named_cpu(target), problem.options
+    options = problem.options
     smallest = {p: min((c.format for c in o), key=lambda f: format_named(f).bits) for p, o in options.items()}
     try:
         base = model_workload(model, smallest)
@@ -151,14 +151,22 @@ def forecast_latency(
     return LatencyForecast(cpu.name, found, limit_ms)
 
 
-def priced(problem: Problem, model: LoadedModel, target: str, threads: int, limit_ms: float | None) -> Problem:
+def priced(problem: Problem, model: LoadedModel, cpu: Cpu, threads: int, limit_ms: float | None) -> Problem:
     """The problem with predicted times, and the latency limit as one that the search steers by.
 
     As it was where the target has no measured costs: an estimate from bandwidth knows no operator from another.
     """
-    cpu = named_cpu(target)
-    if not cpu.costs:
+    times = times_on(cpu, problem, model, threads)
+    if times is None:
         return problem
+    constraints = dataclasses.replace(problem.constraints, max_ms=limit_ms)
+    return dataclasses.replace(problem, times=times, constraints=constraints)
+
+
+def times_on(cpu: Cpu, problem: Problem, model: LoadedModel, threads: int) -> Times | None:
+    """What every layer takes on a target in each of its formats; None without measured costs."""
+    if not cpu.costs:
+        return None
     middle = {path: _nearest(options, _usual_bits(problem)) for path, options in problem.options.items()}
     base = model_workload(model, middle)
     whole = predict(cpu, base, threads)
@@ -171,9 +179,7 @@ def priced(problem: Problem, model: LoadedModel, target: str, threads: int, limi
                 if key not in prices:
                     prices[key] = predict(cpu, _alone(base, *key), threads).matrices_ms
                 layer_ms[layer.path, config.format, activations] = prices[key]
-    times = Times(whole.others_ms + whole.call_ms, layer_ms)
-    constraints = dataclasses.replace(problem.constraints, max_ms=limit_ms)
-    return dataclasses.replace(problem, times=times, constraints=constraints)
+    return Times(whole.others_ms + whole.call_ms, layer_ms)
 
 
 def _usual_bits(problem: Problem) -> float:

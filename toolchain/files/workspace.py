@@ -29,7 +29,7 @@ MARK, MARK_TEXT = ".slmc-work", "This folder was made by slmc and is removed by 
 WRITTEN = (
     MARK, "lock", _INPUTS, BEST_PLAN, ".*.partial",
     "statistics.safetensors", "statistics.partial", "statistics.*.partial",
-    "journal.jsonl", "probe.jsonl", "tuning.pt", "tuning.partial",
+    "journal.jsonl", "probe.jsonl", "measured.jsonl", "tuning.pt", "tuning.partial",
     "layers/*--*--*.npz", "layers/*--*--*.partial", "layers/.*.partial",
 )  # fmt: skip
 """Patterns of all files that a build writes into its work folder, except those of the unfinished artifact."""

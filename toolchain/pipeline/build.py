@@ -10,9 +10,11 @@ from pathlib import Path
 
 from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded
+from targets.cpus.catalog import named_cpu
 from targets.device.units import parse_seconds
 from toolchain.calibration.activity import zero_shares
 from toolchain.calibration.statistics import CalibrationStatistics, gather_statistics
+from toolchain.delivery.boards import MeasuredHere
 from toolchain.delivery.deliver import Delivered, Destination, deliver
 from toolchain.estimate.latency import priced
 from toolchain.files.outputs import check_output
@@ -82,7 +84,7 @@ def build(job: Job, *, force: bool, resume: bool, notifier: Notifier) -> Deliver
     check_output(job.spec.output, force=force)
     with workspace(job.spec.output, job.inputs(), resume=resume) as folder:
         compressed = _searched_and_compressed(job, folder, notifier)
-        return _tuned_and_delivered(job, compressed, folder, notifier, force=force)
+        return tuned_and_delivered(job, compressed, folder, notifier, destination_of(job, folder, force=force))
 
 
 def export(job: Job, plan: Plan, *, force: bool, resume: bool, notifier: Notifier) -> Delivered:
@@ -100,9 +102,9 @@ def export(job: Job, plan: Plan, *, force: bool, resume: bool, notifier: Notifie
     ) as folder:
         calibrated = calibrate(job, folder, notifier)
         reference = reference_for(calibrated.model.forward, job.evaluation.reading)
-        compressed = _compressed(calibrated, plan, reference)
+        compressed = compressed_by(calibrated, plan, reference)
         del calibrated
-        return _tuned_and_delivered(job, compressed, folder, notifier, force=force)
+        return tuned_and_delivered(job, compressed, folder, notifier, destination_of(job, folder, force=force))
 
 
 def find(job: Job, *, resume: bool, notifier: Notifier) -> tuple[Plan, SearchResult]:
@@ -164,7 +166,7 @@ def _searched_and_compressed(job: Job, folder: Path, notifier: Notifier) -> Comp
     began = time.monotonic()
     calibrated = calibrate(job, folder, notifier)
     plan, _, reference = _searched(calibrated, folder, began, notifier)
-    return _compressed(calibrated, plan, reference)
+    return compressed_by(calibrated, plan, reference)
 
 
 def _searched(
@@ -172,20 +174,39 @@ def _searched(
 ) -> tuple[Plan, SearchResult, AnyReference]:
     """began: time.monotonic() at the start of the command, which --max-time counts from."""
     job = calibrated.job
-    spec = job.spec
-    limit = parse_seconds(spec.max_time, "--max-time") if spec.max_time is not None else float("inf")
-    problem = priced(job.problem, calibrated.model, spec.target, spec.threads, job.requirements.max_latency_ms)
-    evaluator = evaluator_of(calibrated, folder, lambda: SEARCH_SHARE * limit - (time.monotonic() - began))
+    cpu = named_cpu(job.spec.target)
+    problem = priced(job.problem, calibrated.model, cpu, job.spec.threads, job.requirements.max_latency_ms)
+    evaluator = evaluator_of(calibrated, folder, time_left(job, began))
+    plan, result = plan_for(calibrated, problem, evaluator, folder, notifier)
+    return plan, result, evaluator.reference
+
+
+def time_left(job: Job, began: float) -> Callable[[], float]:
+    """Seconds that the search may still take; began: time.monotonic() at the start of the command."""
+    given = job.spec.max_time
+    limit = parse_seconds(given, "--max-time") if given is not None else float("inf")
+    return lambda: SEARCH_SHARE * limit - (time.monotonic() - began)
+
+
+def plan_for(
+    calibrated: Calibrated, problem: Problem, evaluator: ModelEvaluator, folder: Path, notifier: Notifier
+) -> tuple[Plan, SearchResult]:
+    """Search; the best plan so far is kept in the work folder.
+
+    Raises:
+        SlmcError: --max-time was over before anything was evaluated.
+    """
+    job = calibrated.job
     best = _BestSoFar(job, problem, folder, notifier.say)
     try:
         result = search(problem, evaluator, best.consider, notifier.progress)
     except OutOfTime as error:
         raise SlmcError(
-            f"--max-time {spec.max_time}: over before anything was evaluated; give more, or --effort quick"
+            f"--max-time {job.spec.max_time}: over before anything was evaluated; give more, or --effort quick"
         ) from error
     plan = _with_layouts(job, calibrated.model, plan_of(result, job.plan_source()))
     write_whole(folder / BEST_PLAN, plan.to_json())
-    return plan, result, evaluator.reference
+    return plan, result
 
 
 def _with_layouts(job: Job, model: LoadedModel, plan: Plan) -> Plan:
@@ -197,34 +218,39 @@ def _with_layouts(job: Job, model: LoadedModel, plan: Plan) -> Plan:
     return dataclasses.replace(plan, recipe=dict(with_layouts(plan.recipe, model.tree, zeros, fixed)))
 
 
-def _compressed(calibrated: Calibrated, plan: Plan, reference: AnyReference) -> Compressed:
+def compressed_by(calibrated: Calibrated, plan: Plan, reference: AnyReference) -> Compressed:
     encoded = {path: encoded_layer(calibrated.layers, path, config) for path, config in plan.recipe.items()}
     return Compressed(model=calibrated.model, plan=plan, encoded=encoded, reference=reference)
 
 
-def _tuned_and_delivered(
-    job: Job, compressed: Compressed, folder: Path, notifier: Notifier, *, force: bool
+def tuned_and_delivered(
+    job: Job, compressed: Compressed, folder: Path, notifier: Notifier, destination: Destination
 ) -> Delivered:
+    """What comes after compression: tuning, if it was asked for, and delivery."""
     model, encoded, spec = compressed.model, compressed.encoded, job.spec
     if spec.tune:
         schedule = Schedule(spec.tune, objective=OBJECTIVES[spec.tune_for])
         text = read_calibration(spec, model, piece_tokens(model))
         model, encoded = tuned(model, encoded, text, schedule, folder, notifier.progress, notifier.say)
-    destination = Destination(
-        staging=clear_staging(folder),
-        output=spec.output,
-        force=force,
-        libraries=job.libraries,
-        programs=job.programs,
-        configuration=to_yaml(spec),
-        target=spec.target,
-        threads=spec.threads,
-        seed=spec.seed,
-    )
     return deliver(
         model, compressed.plan, encoded, compressed.reference, job.evaluation, destination, notifier.progress,
         tuned=bool(spec.tune),
     )  # fmt: skip
+
+
+def destination_of(job: Job, folder: Path, *, force: bool) -> Destination:
+    """Where the artifact goes; the staging folder is free."""
+    return Destination(
+        staging=clear_staging(folder),
+        output=job.spec.output,
+        force=force,
+        libraries=job.libraries,
+        programs=job.programs,
+        configuration=to_yaml(job.spec),
+        measurer=MeasuredHere(named_cpu(job.spec.target)),
+        threads=job.spec.threads,
+        seed=job.spec.seed,
+    )
 
 
 class _BestSoFar:

@@ -73,6 +73,24 @@ class FamilyResult:
         return "about even" if self.drop <= self.dense_drop else "does not pay here"
 
 
+@dataclass(frozen=True)
+class RoundResult:
+    """One artifact on one board, as predicted and as measured: median milliseconds per token, and bytes of peak memory
+    over the empty runtime. met: whether it holds the limits there. energy_uj: per token, of the processor's counter
+    where energy is 'measured', else from published constants."""
+
+    round: int
+    board: str
+    bytes: int
+    predicted_ms: float | None
+    measured_ms: float
+    predicted_rss_bytes: int
+    measured_rss_bytes: int
+    met: bool
+    energy_uj: float
+    energy: str
+
+
 def tried_candidates(result: SearchResult) -> tuple[TriedCandidate, ...]:
     """Everything that was evaluated, in order."""
     on_frontier = {id(c) for c in result.frontier}

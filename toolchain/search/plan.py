@@ -17,7 +17,14 @@ from toolchain.compress.catalog import method_named
 from toolchain.compress.recipe import ACTIVATION_BITS, LayerConfig, Recipe
 from toolchain.model.tree import ModelTree
 from toolchain.search.frontier import OBJECTIVE
-from toolchain.search.outcome import FamilyResult, LayerLoss, TriedCandidate, family_results, tried_candidates
+from toolchain.search.outcome import (
+    FamilyResult,
+    LayerLoss,
+    RoundResult,
+    TriedCandidate,
+    family_results,
+    tried_candidates,
+)
 from toolchain.search.screening import Screening
 from toolchain.search.values import SearchResult
 from toolchain.transform.transformation import Transformation
@@ -49,7 +56,8 @@ class Plan:
     calibration_tokens: how much of the calibration text the methods saw; the recipe's codes depend on it. options: the
     build's options that the result depends on, as in the resolved configuration. feasible: whether the search believes
     that all requirements can be met. families, screening: what sparse formats gave. transformations: what was
-    considered before the search, and what the model got.
+    considered before the search, and what the model got. rounds: what was measured on boards while the plan was
+    sought.
     """
 
     plan_version: int
@@ -66,6 +74,7 @@ class Plan:
     families: tuple[FamilyResult, ...] = ()
     screening: Screening | None = None
     transformations: tuple[Transformation, ...] = ()
+    rounds: tuple[RoundResult, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"

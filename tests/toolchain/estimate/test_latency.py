@@ -106,7 +106,9 @@ def job(tiny_model: Path, target: Path | str, *formats: str, limit: str | None =
 
 
 def priced_problem(made: Job) -> Problem:
-    return priced(made.problem, made.model, made.spec.target, made.spec.threads, made.requirements.max_latency_ms)
+    return priced(
+        made.problem, made.model, named_cpu(made.spec.target), made.spec.threads, made.requirements.max_latency_ms
+    )
 
 
 def test_times_of_layers_add_up_to_the_forecast(tiny_model: Path, target: Path) -> None:
