@@ -10,35 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime as ort
 import pytest
+from one_node import opened
 from onnx import TensorProto, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from exporters.artifact.errors import NotAvailable
-from exporters.artifact.native_library import library, library_path
 from exporters.ops.signatures import DOMAIN, VERSION
-
-try:
-    LIBRARY = str(library_path())
-except NotAvailable as missing:
-    pytest.skip(str(missing), allow_module_level=True)
 
 OPERATORS = ("CachedAttention", "CachedAttentionInt8")
 TOLERANCE = {"CachedAttention": 2e-5, "CachedAttentionInt8": 1e-3}
 """Of outputs of up to 2.5 at scores of up to about 20. Queries of up to 12 in 14 bits are off by 2e-4 (root mean
 square), and so are their scores and the shares."""
-
-
-def levels() -> list[int]:
-    library().slmc_force_isa(-1)
-    return list(range(library().slmc_isa_level() + 1))
-
-
-@pytest.fixture(params=levels(), ids=lambda level: f"isa{level}")
-def isa(request):
-    """Runs a test once per instruction set."""
-    library().slmc_force_isa(request.param)
-    yield request.param
-    library().slmc_force_isa(-1)
 
 
 @dataclass(frozen=True)
@@ -95,12 +76,7 @@ class Call:
              for n in outputs],
         )  # fmt: skip
         opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, VERSION)]
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4
-        options.register_custom_ops_library(LIBRARY)
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return opened(helper.make_model(graph, opset_imports=opsets, ir_version=10), threads)
 
     def expected(self, after: dict[str, np.ndarray], q: np.ndarray) -> np.ndarray:
         """Of the caches as they stand after the call, in float64."""

@@ -3,85 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from event_weights import NAMES, Weights, event_session, inputs, product
+from one_node import refused
 
-from exporters.artifact.errors import NotAvailable
-from exporters.artifact.native_library import library, library_path
 from exporters.formats.catalog import format_named
 from exporters.formats.event import EventFormat
-from exporters.ops.signatures import DOMAIN
-
-try:
-    LIBRARY = str(library_path())
-except NotAvailable as missing:
-    pytest.skip(str(missing), allow_module_level=True)
-
-INPUTS = ("x", "codes", "scales", "high", "zeros")
-NAMES = ("int2-g64", "int3-g32", "int4-g32", "int4-g128", "int5-g64", "int6-g16", "int8", "int4", "int6",
-         "uint2-g16", "uint3-g32", "uint4-g128", "uint5-g64", "uint8-g256")  # fmt: skip
-
-
-def levels() -> list[int]:
-    library().slmc_force_isa(-1)
-    return list(range(library().slmc_isa_level() + 1))
-
-
-@pytest.fixture(params=levels(), ids=lambda level: f"isa{level}")
-def isa(request):
-    """Runs a test once per instruction set."""
-    library().slmc_force_isa(request.param)
-    yield request.param
-    library().slmc_force_isa(-1)
-
-
-class Weights:
-    """A random matrix: its packed tensors as stored, the node's attributes, and w as float64 [N, K]."""
-
-    def __init__(self, N: int, K: int, name: str):
-        fmt = format_named(f"event/{name}")
-        assert isinstance(fmt, EventFormat)
-        encoded = fmt.encode(np.random.default_rng([N, K]).standard_normal((N, K)).astype(np.float32))
-        self.packed = dict(encoded.packed)
-        self.attributes = {"K": K, "N": N, "bits": fmt.bits, "group": fmt.dense.group_size(K)}
-        self.w = fmt.decode(encoded).astype(np.float64)
-
-
-def session(weights: Weights, threads: int = 1, constant: bool = True, **changed) -> ort.InferenceSession:
-    order = [name if name == "x" or name in weights.packed else "" for name in INPUTS]
-    while not order[-1]:
-        order.pop()
-    node = helper.make_node("EventLinear", order, ["y"], domain=DOMAIN, **weights.attributes | changed)
-    kinds = {n: helper.np_dtype_to_tensor_dtype(a.dtype) for n, a in weights.packed.items()}
-    fed = ["x"] if constant else ["x", *weights.packed]
-    graph = helper.make_graph(
-        [node],
-        "one",
-        [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), None) for n in fed],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(a, n) for n, a in weights.packed.items()] if constant else [],
-    )
-    imports = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)]
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 4
-    options.register_custom_ops_library(LIBRARY)
-    model = helper.make_model(graph, opset_imports=imports, ir_version=9).SerializeToString()
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def product(x: np.ndarray, weights: Weights, **options) -> np.ndarray:
-    return session(weights, **options).run(None, {"x": x})[0]
-
-
-def inputs(kind: str, active: float, *shape: int) -> np.ndarray:
-    """Zeros but for a share of entries: one number everywhere, or with both signs, or normal ones."""
-    rng = np.random.default_rng([*shape, round(100 * active)])
-    if kind == "real":
-        values = rng.standard_normal(shape)
-    else:
-        values = -2.5 * (rng.choice([-1, 1], shape) if kind == "ternary" else np.ones(shape))
-    return ((rng.random(shape) < active) * values).astype(np.float32)
 
 
 def close(y: np.ndarray, x: np.ndarray, w: np.ndarray) -> None:
@@ -89,9 +16,6 @@ def close(y: np.ndarray, x: np.ndarray, w: np.ndarray) -> None:
     allowed = 1e-6 * np.abs(x).astype(np.float64).sum(-1, keepdims=True) * np.abs(w).max()
     assert y.shape == (*x.shape[:-1], len(w))
     assert (np.abs(y - x.astype(np.float64) @ w.T) <= allowed).all()
-
-
-# By hand first.
 
 
 def by_hand() -> Weights:
@@ -129,15 +53,12 @@ def test_activations_of_eight_bits_by_hand(isa):
     assert y.tolist() == [[63.5, -127], [1, 188.5]]
 
 
-# Then at random.
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["spikes", "ternary", "real"])
 def test_every_width(isa, name, kind):
     for N, K in [(5, 7), (300, 129), (513, 300), (64, 700)]:
         weights = Weights(N, K, name)
-        run = session(weights)
+        run = event_session(weights)
         for tokens, active in [(1, 0), (1, 0.1), (3, 0.5), (1, 1), (9, 0.2), (33, 1)]:
             x = inputs(kind, active, 1, tokens, K)
             close(run.run(None, {"x": x})[0], x, weights.w)
@@ -176,7 +97,7 @@ def test_threads_change_nothing(isa, tokens, active):
 
 def test_a_call_leaves_nothing_behind(isa):
     weights = Weights(300, 320, "uint4-g64")
-    run = session(weights)
+    run = event_session(weights)
     for tokens in (1, 16):
         spoilt = np.full((tokens, 320), np.nan, np.float32)
         assert np.isnan(run.run(None, {"x": spoilt})[0]).all()
@@ -187,17 +108,8 @@ def test_a_call_leaves_nothing_behind(isa):
 def test_weights_may_come_at_run_time(isa):
     weights = Weights(40, 64, "uint3-g32")
     x = inputs("real", 0.5, 2, 64)
-    y = session(weights, constant=False).run(None, {"x": x, **weights.packed})[0]
+    y = event_session(weights, constant=False).run(None, {"x": x, **weights.packed})[0]
     close(y, x, weights.w)
-
-
-# What must be refused, with a reason and without a crash.
-
-
-def refused(message: str, make) -> None:
-    with pytest.raises(Exception, match=message) as caught:
-        make()
-    assert type(caught.value).__module__.startswith("onnxruntime")
 
 
 @pytest.mark.parametrize(
@@ -222,25 +134,3 @@ def test_bad_packed_tensors_and_inputs_are_refused():
     refused("'x' is .* expected", lambda: product(np.zeros((1, 63), np.float32), weights))
     weights.packed["high"] = np.zeros((64, 4), np.uint8)
     refused("'high' is for", lambda: product(np.zeros((1, 64), np.float32), weights))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("count", [2, 33])
-@pytest.mark.parametrize("name", NAMES)
-def test_what_has_no_step_of_eight_bits_reaches_the_outputs(isa, name, count, value):
-    """One token's infinity or NaN makes all its outputs NaN; the other tokens keep theirs."""
-    weights = Weights(9, 256, name)
-    x = np.ones((count, 256), np.float32)
-    usual = product(x, weights, activation_bits=8)
-    x[1, 37] = value
-    y = product(x, weights, activation_bits=8)
-    assert np.isnan(y[1]).all()
-    np.testing.assert_array_equal(np.delete(y, 1, 0), np.delete(usual, 1, 0))
-
-
-@pytest.mark.parametrize("count", [2, 33])
-def test_what_is_too_small_for_eight_bits(isa, count):
-    """127 / 1e-38 is above float32's largest number: such a block is 0."""
-    x = np.full((count, 256), 1e-38, np.float32)
-    weights = Weights(9, 256, NAMES[0])
-    assert not product(x, weights, activation_bits=8).any()

@@ -1,118 +1,16 @@
-"""The native SparseLinear on every instruction set of this machine, against numpy on what the format decodes to."""
+"""SparseLinear on every instruction set of this machine, against numpy on what the format decodes to."""
 
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from one_node import close, refused, session
+from rounding import rounded
+from sparse_weights import NAMES, ORDER, Weights, product
 
-from exporters.artifact.errors import NotAvailable
-from exporters.artifact.native_library import library, library_path
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
-from exporters.formats.float4 import Float4Format
-from exporters.formats.nm import NmFormat
-from exporters.formats.sparse_tiles import in_tiles, out_of_tiles, sparse_tile_of
-from exporters.formats.units import padded_columns
-from exporters.ops.signatures import DOMAIN
-
-try:
-    LIBRARY = str(library_path())
-except NotAvailable as missing:
-    pytest.skip(str(missing), allow_module_level=True)
-
-ORDER = ["x", "codes", "scales", "high", "patterns"]
-NAMES = ("2:4/int4-g64", "2:4/int4-g128", "1:4/int8", "3:4/int6-g32", "3:4/int4", "4:8/int4-g128", "4:8/int8-g16",
-         "4:8/int8-g64", "6:8/int4-g64", "6:8/int4-g256", "1:8/int8", "1:8/int4-g64", "2:8/int4-g128", "3:8/int4-g64",
-         "5:8/int8-g64", "7:8/int4-g128", "4:8x16/int3-g64", "2:8x16/int2-g128", "8:16x16/int5-g64", "6:8x16/int6",
-         "7:8/int3-g256", "5:8/int2-g16", "3:8/int4-g32", "4:8x16/int4-g64", "4:8x16/int4-g32", "2:4x16/int8",
-         "6:8x16/int4-g128", "1:8x16/int8-g16", "1:16/int4", "3:16/int4-g32", "8:16/int4-g64", "4:16x16/int6-g16",
-         "8:16x16/int4-g16", "15:16/int2", "6:8/fp4-g16", "4:8x16/fp4-g32", "fp4-g16", "fp4-g32")  # fmt: skip
-
-
-def levels() -> list[int]:
-    library().slmc_force_isa(-1)
-    return list(range(library().slmc_isa_level() + 1))
-
-
-@pytest.fixture(params=levels(), ids=lambda level: f"isa{level}")
-def isa(request):
-    """Runs a test once per instruction set."""
-    library().slmc_force_isa(request.param)
-    yield request.param
-    library().slmc_force_isa(-1)
-
-
-class Weights:
-    """A matrix as a graph holds it, in tiles where it can be: packed tensors, attributes, and w as float64."""
-
-    def __init__(self, name: str, N: int, K: int, tiles: bool = True):
-        fmt = format_named(name)
-        assert isinstance(fmt, NmFormat | Float4Format)
-        weight = np.random.default_rng(N * K).standard_normal((N, K)).astype(np.float32)
-        encoded = fmt.encode(weight)
-        self.w = fmt.values_of(encoded).astype(np.float64)  # the exponent is a node of its own
-        sparse = isinstance(fmt, NmFormat)
-        tile = sparse_tile_of(fmt, N, K) if tiles and isinstance(fmt, NmFormat) else 0
-        self.packed = in_tiles(fmt, encoded.packed) if tile and isinstance(fmt, NmFormat) else dict(encoded.packed)
-        self.attributes = {
-            "K": K, "N": N, "bits": fmt.bits, "group": fmt.group or padded_columns(K),
-            "kept": fmt.kept if sparse else 8, "period": fmt.period if sparse else 8,
-            "pattern_rows": fmt.pattern_rows if sparse else 1,
-            "float4": int(isinstance(fmt.values if sparse else fmt, Float4Format)), "tile": tile,
-        }  # fmt: skip
-
-
-def session(inputs: dict[str, np.ndarray], constants: dict[str, np.ndarray], threads: int = 1, **attributes):
-    known = {**inputs, **constants}
-    names = [name if name in known else "" for name in ORDER]
-    node = helper.make_node("SparseLinear", names, ["y"], domain=DOMAIN, **attributes)
-    kinds = {n: helper.np_dtype_to_tensor_dtype(a.dtype) for n, a in inputs.items()}
-    graph = helper.make_graph(
-        [node],
-        "one",
-        [helper.make_tensor_value_info(n, kinds[n], [None] * a.ndim) for n, a in inputs.items()],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(a, n) for n, a in constants.items()],
-    )
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)]
-    return opened(helper.make_model(graph, opset_imports=opsets, ir_version=9), threads)
-
-
-def opened(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.register_custom_ops_library(LIBRARY)
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def product(x: np.ndarray, weights: Weights, threads: int = 1, **attributes) -> np.ndarray:
-    model = session({"x": x}, weights.packed, threads, **weights.attributes, **attributes)
-    return model.run(None, {"x": x})[0]
-
-
-def rounded(x: np.ndarray, group: int) -> np.ndarray:
-    """x [..., K] as activation_bits = 8 reads it: 127 steps of max |x| per 128 inputs, or smaller group."""
-    out = np.zeros(x.shape, np.float64)
-    block = min(group, 128)
-    for k in range(0, x.shape[-1], block):
-        part = x[..., k : k + block]
-        largest = np.abs(part).max(-1, keepdims=True)
-        inverse = np.where(largest > 0, np.float32(127) / np.where(largest > 0, largest, 1), np.float32(0))
-        out[..., k : k + block] = np.rint(part * inverse).astype(np.float64) * (largest / np.float32(127))
-    return out
-
-
-def close(actual: np.ndarray, x: np.ndarray, w: np.ndarray) -> None:
-    """y = x w^T to float32's rounding, judged against the size of the terms summed."""
-    expected = np.asarray(x, np.float64) @ w.T
-    allowed = 4e-6 * (np.abs(x).astype(np.float64) @ np.abs(w).T) + 1e-6
-    assert actual.shape == expected.shape
-    assert np.isfinite(actual).all()
-    assert (np.abs(actual - expected) <= allowed).all(), np.abs((actual - expected) / allowed).max()
+from exporters.formats.sparse_tiles import out_of_tiles
 
 
 @pytest.mark.parametrize("activation_bits", [32, 8])
@@ -123,8 +21,8 @@ def test_two_of_four_by_hand(isa, activation_bits):
     x = np.array([[127, 3, 50, -2]], np.float32)
     packed = {"codes": codes, "patterns": patterns, "scales": np.array([[0.5]], np.float16)}
     model = session(
-        {"x": x}, packed, K=4, N=1, bits=4, group=128, kept=2, period=4, pattern_rows=1, float4=0,
-        activation_bits=activation_bits,
+        "SparseLinear", {"x": x}, packed, ORDER, K=4, N=1, bits=4, group=128, kept=2, period=4, pattern_rows=1,
+        float4=0, activation_bits=activation_bits,
     )  # fmt: skip
     assert model.run(None, {"x": x})[0].tolist() == [[3 * 0.5 + -2 * -1.0]]
 
@@ -190,7 +88,7 @@ def test_weights_may_come_at_run_time(isa):
     weights = Weights("5:8/int3-g32", 6, 70)
     x = np.random.default_rng(0).standard_normal((2, 70)).astype(np.float32)
     inputs = {"x": x, **weights.packed}
-    close(session(inputs, {}, **weights.attributes).run(None, inputs)[0], x, weights.w)
+    close(session("SparseLinear", inputs, {}, ORDER, **weights.attributes).run(None, inputs)[0], x, weights.w)
 
 
 @pytest.mark.parametrize("name", ["2:4/int4-g64", "4:16/int4-g64", "4:8x16/int8", "8:16/int5"])
@@ -206,12 +104,6 @@ def test_packed_tensors_of_any_bytes_are_read_within_bounds(isa, name):
             for activation_bits in (8, 32):
                 x = rng.standard_normal((tokens, 300)).astype(np.float32)
                 assert np.isfinite(product(x, weights, activation_bits=activation_bits)).all()
-
-
-def refused(message: str, make) -> None:
-    with pytest.raises(Exception, match=message) as caught:
-        make()
-    assert type(caught.value).__module__.startswith("onnxruntime")
 
 
 @pytest.mark.parametrize(
@@ -259,25 +151,3 @@ def test_bad_inputs_are_refused():
     refused("'patterns' is missing", lambda: product(np.zeros((1, 70), np.float32), weights))
     del weights.attributes["kept"]
     refused("kept", lambda: product(np.zeros((1, 70), np.float32), weights))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("count", [2, 33])
-@pytest.mark.parametrize("name", NAMES)
-def test_what_has_no_step_of_eight_bits_reaches_the_outputs(isa, name, count, value):
-    """One token's infinity or NaN makes all its outputs NaN; the other tokens keep theirs."""
-    weights = Weights(name, 9, 256)
-    x = np.ones((count, 256), np.float32)
-    usual = product(x, weights, activation_bits=8)
-    x[1, 37] = value
-    y = product(x, weights, activation_bits=8)
-    assert np.isnan(y[1]).all()
-    np.testing.assert_array_equal(np.delete(y, 1, 0), np.delete(usual, 1, 0))
-
-
-@pytest.mark.parametrize("count", [2, 33])
-def test_what_is_too_small_for_eight_bits(isa, count):
-    """127 / 1e-38 is above float32's largest number: such a block is 0."""
-    x = np.full((count, 256), 1e-38, np.float32)
-    weights = Weights(NAMES[0], 9, 256)
-    assert not product(x, weights, activation_bits=8).any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from rounding import rounded
 
 from exporters.formats.catalog import format_named
 from exporters.formats.event import EventFormat
@@ -12,18 +13,6 @@ NAMES = ["int2-g64", "int3-g32", "int4-g32", "int5-g64", "int6-g16", "int8", "in
          "uint4-g128", "uint5-g64", "uint8-g256"]  # fmt: skip
 # (N, K): a last block of few words, whole blocks alone, both, and neither full groups
 SHAPES = [(5, 7), (256, 64), (300, 129), (65, 300)]
-
-
-def rounded(x: np.ndarray, group: int) -> np.ndarray:
-    """To 127 steps of the largest input, per min(group, 128) inputs of a group."""
-    out = np.zeros_like(x)
-    for g in range(0, x.shape[-1], group):
-        for k in range(g, min(g + group, x.shape[-1]), 128):
-            block = x[..., k : min(k + 128, g + group)]
-            largest = np.abs(block).max(-1, keepdims=True)
-            inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
-            out[..., k : k + block.shape[-1]] = np.rint(block * inverse) * (largest / np.float32(127))
-    return out
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from rounding import rounded
 
 from exporters.formats.catalog import format_named
 from exporters.formats.decomposed import DecomposedFormat
@@ -15,18 +16,6 @@ NAMES = ("2:4/int4-g64", "1:4/int8", "3:4/int6-g32", "4:8/int4-g128", "6:8/int4-
          "5:8/int2-g16", "2:8/int5", "4:8x16/int4-g64", "2:4x16/int8", "1:16/int4", "3:16/int4-g32", "8:16/int4-g64",
          "4:16x16/int6-g16", "15:16/int2", "6:8/fp4-g16", "4:8x16/fp4-g32", "fp4-g16", "fp4-g32")  # fmt: skip
 ATTRIBUTES = ("K", "N", "bits", "group", "kept", "period", "pattern_rows", "float4", "tile")
-
-
-def rounded(x: np.ndarray, group: int) -> np.ndarray:
-    """What activation_bits = 8 sees, block by block."""
-    out = np.zeros(x.shape, np.float64)
-    block = min(group, 128)
-    for k in range(0, x.shape[-1], block):
-        part = x[..., k : k + block]
-        largest = np.abs(part).max(-1, keepdims=True)
-        inverse = np.where(largest > 0, np.float32(127) / np.where(largest > 0, largest, 1), np.float32(0))
-        out[..., k : k + block] = np.rint(part * inverse).astype(np.float64) * (largest / np.float32(127))
-    return out
 
 
 def case(name: str, rows: int, cols: int, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, int], np.ndarray]:

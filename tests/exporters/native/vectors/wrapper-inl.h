@@ -2,68 +2,19 @@
 #pragma once
 #include <initializer_list>
 
-#include "check.h"
-#include "lanes.h"
+#include "material-inl.h"
 
 namespace {
 
-using checks::Numbers;
-using checks::Outcome;
 using slmc::high_bits;
 using slmc::low_bits;
 
 template <typename V>
-class Checker {
-  using I = typename V::I;
-  using F = typename V::F;
-  static constexpr int kLanes = V::kLanes, kBytes = 4 * kLanes;
-
-  struct alignas(64) Bytes {
-    uint8_t of[256] = {};
-  };
-  struct alignas(64) Words {
-    int32_t of[kLanes];
-  };
-  struct alignas(64) Floats {
-    float of[kLanes];
-  };
-
-  Numbers numbers_;
-  Outcome out_;
-
-  Bytes bytes(int least, int most) {
-    Bytes b;
-    for (uint8_t& byte : b.of) byte = static_cast<uint8_t>(numbers_.from(least, most));
-    return b;
-  }
-  Words words() {
-    Words w;
-    for (int32_t& word : w.of) word = static_cast<int32_t>(numbers_.next() << 1);
-    return w;
-  }
-  Floats floats() {
-    Floats f;
-    for (float& value : f.of) value = static_cast<float>(numbers_.from(-500, 500)) / 4;
-    return f;
-  }
-  template <typename Expected>
-  void expect(const char* what, I found, const Expected& expected) {
-    Words w;
-    V::store(reinterpret_cast<uint8_t*>(w.of), found);
-    for (int i = 0; i < kLanes; ++i) out_.same(what, i, w.of[i], expected(i));
-  }
-  template <typename Expected>
-  void expect_floats(const char* what, F found, const Expected& expected) {
-    Floats f;
-    V::store(f.of, found);
-    for (int i = 0; i < kLanes; ++i) out_.same(what, i, f.of[i], expected(i));
-  }
-  template <typename Expected>
-  void expect_bytes(const char* what, I found, const Expected& expected) {
-    Bytes b;
-    V::store(b.of, found);
-    for (int i = 0; i < kBytes; ++i) out_.same(what, i, int{b.of[i]}, int{expected(i)});
-  }
+class Checker : Material<V> {
+  using Base = Material<V>;
+  using typename Base::Bytes, typename Base::F, typename Base::Floats, typename Base::I, typename Base::Words;
+  using Base::bytes, Base::expect, Base::expect_bytes, Base::expect_floats, Base::floats, Base::words;
+  using Base::kBytes, Base::kLanes, Base::numbers_, Base::out_;
 
  public:
   int run(const char* name) {
