@@ -27,11 +27,14 @@ from toolchain.search.sensitivity import embedding_loss, feedback_loss
 from toolchain.transform.statistics import is_exact, rotated_statistics
 from toolchain.transform.transformation import STREAM, Rotations, Transformation, possible_rotations
 
-PROBES = 5
-"""Formats per layer whose losses are estimated, spread over those around the budget's bits."""
+PROBES = 3
+"""Formats per layer whose losses are estimated, spread over those around the budget's bits; and one of many bits."""
 
 USUAL_BITS = 4.25
 """Bits per weight that transformations are judged at where no budget is given."""
+
+MANY_BITS = 8
+"""Bits per weight of the format that every layer is also tried in."""
 
 SPREAD = 1.6
 """Probed formats take at most so many times the budget's bits, and at least their reciprocal: a guess."""
@@ -150,14 +153,17 @@ def _budget(problem: Problem) -> float:
 
 
 def _probed(problem: Problem, layer: Layer, configs: Sequence[LayerConfig]) -> list[LayerConfig]:
-    """Options of a layer that are near the budget's bits, the nearest alone if none is."""
+    """Options of a layer that are near the budget's bits, and the one nearest to MANY_BITS.
+
+    A model may have a single matrix that carries everything: a search gives it many bits, whatever the budget.
+    """
     wanted = _budget(problem) / sum(x.params for x in problem.tree.layers) * layer.params
     apart = {c: abs(math.log(problem.layer_bytes(layer, c) / max(wanted, 1))) for c in configs}
     near = sorted((c for c in configs if apart[c] <= math.log(SPREAD)), key=lambda c: problem.layer_bytes(layer, c))
-    if not near:
-        return [min(configs, key=apart.__getitem__)]
     count = min(PROBES, len(near))
-    return [near[i * (len(near) - 1) // max(count - 1, 1)] for i in range(count)]
+    spread = [near[i * (len(near) - 1) // max(count - 1, 1)] for i in range(count)]
+    many = min(configs, key=lambda c: abs(problem.layer_bytes(layer, c) - layer.params * MANY_BITS / 8))
+    return list(dict.fromkeys([*(spread or [min(configs, key=apart.__getitem__)]), many]))
 
 
 def _cost(
