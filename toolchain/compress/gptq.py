@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,31 @@ BLOCK = 128
 """Columns per block. The columns after a block are updated once, with one matrix product."""
 
 
+@dataclass(frozen=True)
+class _Factorised:
+    """A factor, and what it is of: a Hessian while it lives and nobody changes it."""
+
+    hessian: weakref.ref[Tensor]
+    version: int
+    damping: float
+    factor: Tensor
+
+    def holds(self, hessian: Tensor, damping: float) -> bool:
+        return self.hessian() is hessian and self.version == hessian._version and self.damping == damping
+
+
+_last: list[_Factorised] = []
+"""The newest factor: a search compresses one layer in one format after the other, and all of them need it."""
+
+
 def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
+    """Like `_inverse_factor`, which is not computed again for the same Hessian at once. Not to be changed in place."""
+    if not _last or not _last[0].holds(hessian, damping):
+        _last[:] = [_Factorised(weakref.ref(hessian), hessian._version, damping, _inverse_factor(hessian, damping))]
+    return _last[0].factor
+
+
+def _inverse_factor(hessian: Tensor, damping: float) -> Tensor:
     """U, upper triangular with U^T U = (H + damping mean(diag H) I)^-1, float32 [cols, cols].
 
     Channels that were always zero in calibration get the mean diagonal, so that they are rounded independently.

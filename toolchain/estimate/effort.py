@@ -15,8 +15,10 @@ from toolchain.model.residency import bytes_from_disk, bytes_in_memory, hessian_
 from toolchain.model.tree import Layer
 from toolchain.quality.reference import KEEP_BYTES
 from toolchain.search.activations import BISECTIONS
+from toolchain.search.dense_screening import is_large
 from toolchain.search.problem import Problem
 from toolchain.search.screening import sparse_options
+from toolchain.search.search import NEAR_SHARES
 from toolchain.tuning.distil import Schedule
 
 ROUNDING_EVALUATIONS = {"fp32": 0, "int8": 1, "search": 1 + BISECTIONS}
@@ -24,6 +26,9 @@ ROUNDING_EVALUATIONS = {"fp32": 0, "int8": 1, "search": 1 + BISECTIONS}
 
 FREE_SHARE = 0.5
 """Share of the sparse options that screening leaves to be compressed: a guess."""
+
+DENSE_SHARE = 0.35
+"""The same of the dense options of a large model under a memory limit."""
 
 JOINT_COST = 2.5
 """Time of the joint pass of a sparse format beside GPTQ's: a guess."""
@@ -88,12 +93,14 @@ def forecast(
     rounding = ROUNDING_EVALUATIONS[problem.activations]
     formats = len({c.format for _, c in dense}) + len({family_of(c.format) for _, c in sparse})
     ladders = 3 if sparse else 2
-    evaluations = formats + ladders * (effort.budgets + 1) + effort.bisections + rounding + len(problem.wider)
+    steps = len(NEAR_SHARES) if is_large(problem) else effort.budgets + 1
+    evaluations = formats + ladders * steps + effort.bisections + rounding + len(problem.wider)
     linear = sum(layer.params for layer in tree.layers if layer.kind == "linear")
     forward = 2 * linear / flops
     calibrating = 4 * forward * calibration_tokens
     judging = 1.3 * forward * evaluation_tokens * (evaluations + 1)
-    weighted = [(layer, 1.0) for layer, _ in dense] + [(layer, FREE_SHARE * JOINT_COST) for layer, _ in sparse]
+    left = DENSE_SHARE if is_large(problem) else 1.0
+    weighted = [(layer, left) for layer, _ in dense] + [(layer, FREE_SHARE * JOINT_COST) for layer, _ in sparse]
     compressing = sum(ROUNDING_FLOPS * layer.params * layer.cols / flops * cost for layer, cost in weighted)
     tuning = 4 * forward * Schedule(tune).tokens
     vocabulary = tree.vocabulary

@@ -19,7 +19,7 @@ from toolchain.model.text import Reading
 from toolchain.quality.accuracy import AnyReference, reference_for
 from toolchain.quality.reference import Score, stream_logits
 from toolchain.search.search import OutOfTime
-from toolchain.search.sensitivity import activation_loss, embedding_loss, expected_loss, feedback_loss
+from toolchain.search.sensitivity import activation_loss, expected_loss, feedback_loss, looked_up_loss
 from toolchain.search.store import Journal, LayerStore
 
 
@@ -63,22 +63,18 @@ class ModelEvaluator:
             group = fmt.input_group(layer.cols)
             if config.activations == "int8" and group is not None:
                 loss += activation_loss(self._model.weight(path), hessian, fisher, group)
-        looked_up = path if layer.kind != "linear" else layer.table
-        if looked_up:
-            even = torch.full((layer.rows,), 1 / layer.rows)
-            frequency = even if layer.kind == "positions" else self._statistics.frequency
-            loss += embedding_loss(error, frequency, self._statistics.fisher[looked_up])
-        return loss
+        return loss + looked_up_loss(layer, error, self._statistics)
 
     def estimate(self, path: str, config: LayerConfig) -> float:
-        """Of a linear layer that no tokens are looked up in."""
-        weight = self._model.weight(path)
-        if path not in self._importance:
-            factor = inverse_factor(self._statistics.hessians[path], Gptq.damping)
-            self._importance[path] = factor.diagonal().square().reciprocal()
-        fmt = format_named(config.format)
+        weight, fmt = self._model.weight(path), format_named(config.format)
         error = torch.from_numpy(fmt.decode(fmt.encode(weight.numpy()))) - weight
-        return feedback_loss(error, self._importance[path], self._statistics.fisher[path])
+        loss = looked_up_loss(self._layers_by_path[path], error, self._statistics)
+        if self._layers_by_path[path].kind == "linear":
+            if path not in self._importance:
+                factor = inverse_factor(self._statistics.hessians[path], Gptq.damping)
+                self._importance[path] = factor.diagonal().square().reciprocal()
+            loss += feedback_loss(error, self._importance[path], self._statistics.fisher[path])
+        return loss
 
     def kurtosis(self, path: str) -> float:
         weight = self._model.weight(path)

@@ -11,6 +11,7 @@ from exporters.formats.families import DENSE, SPARSE
 from toolchain.compress.recipe import LayerConfig
 from toolchain.files.progress import StepProgress
 from toolchain.model.tree import Layer
+from toolchain.search.dense_screening import dense, is_large, worth_compressing
 from toolchain.search.problem import Evaluator, Problem
 
 MARGIN = 1.4
@@ -22,7 +23,7 @@ Costs = Mapping[LayerConfig, tuple[int, float]]
 
 @dataclass(frozen=True)
 class Screening:
-    """Pairs of a layer and a sparse format: how many there were, and how many were never compressed.
+    """Pairs of a layer and a format: how many there were, and how many were never compressed; sparse ones, dense ones.
 
     least_kurtosis, largest_kurtosis: of the layers' weights; 3 is that of a normal distribution.
     """
@@ -31,8 +32,19 @@ class Screening:
     skipped: int
     least_kurtosis: float
     largest_kurtosis: float
+    dense_considered: int = 0
+    dense_skipped: int = 0
 
     def text(self) -> str:
+        parts = [self._sparse()] if self.considered else []
+        if self.dense_considered:
+            parts.append(
+                f"{self.dense_skipped} of {self.dense_considered} pairs of a layer and a dense format were not "
+                "compressed: by their estimated loss no division of the memory limit would choose them"
+            )
+        return "; ".join(parts)
+
+    def _sparse(self) -> str:
         return (
             f"{self.skipped} of {self.considered} pairs of a layer and a sparse format were not compressed: their "
             f"estimated loss is more than {MARGIN:g} times what the layer's other options give at as many bytes; "
@@ -43,12 +55,17 @@ class Screening:
 def screened(
     problem: Problem, evaluator: Evaluator, progress: StepProgress = lambda done, total: None
 ) -> tuple[Problem, Screening | None]:
-    """The problem without the sparse options that cannot pay; None where there are none.
+    """The problem without the options that cannot pay; None where none is in question.
 
-    Dense options stay. So does the most promising format of every family, so that each family is evaluated at least
-    once.
+    Dense options stay, unless the model is large. So does the most promising sparse format of every family, so that
+    each is evaluated at least once.
     """
-    layers = [x for x in problem.tree.layers if sparse_options(problem.options[x.path])]
+    large = is_large(problem)
+    layers = [
+        x
+        for x in problem.tree.layers
+        if sparse_options(problem.options[x.path]) or (large and len(problem.options[x.path]) > 1)
+    ]
     if not layers:
         return problem, None
     costs: dict[str, Costs] = {}
@@ -57,15 +74,28 @@ def screened(
         progress(len(costs), len(layers))
     stay = set(_representatives(list(costs.values())))
     options = dict(problem.options)
+    plain = {path: {c: own[c] for c in dense(tuple(own)) or own} for path, own in costs.items()}
+    chosen = worth_compressing(plain, _room(problem, costs)) if large else {}
     for path, own in costs.items():
         paying = {c for c, (size, loss) in own.items() if loss <= MARGIN * hull_at(list(own.values()), size)}
-        dense = {c for c in own if family_of(c.format) == DENSE}
-        options[path] = tuple(c for c in own if c in dense or c in paying or c.format in stay)
-    considered = sum(len(sparse_options(problem.options[x.path])) for x in layers)
-    kept = sum(len(sparse_options(options[x.path])) for x in layers)
-    kurtosis = [evaluator.kurtosis(layer.path) for layer in layers]
+        staying = chosen[path] if large else set(dense(tuple(own)))
+        sparse = sparse_options(tuple(own))
+        options[path] = tuple(c for c in own if c in staying or (c in sparse and (c in paying or c.format in stay)))
+    before, after = ([o[x.path] for x in layers] for o in (problem.options, options))
+    considered, kept = (sum(map(len, map(sparse_options, some))) for some in (before, after))
+    kurtosis = [evaluator.kurtosis(layer.path) for layer in layers] if considered else [0.0]
     found = Screening(considered, considered - kept, min(kurtosis), max(kurtosis))
+    if large:
+        total, left = (sum(len(dense(own)) for own in some) for some in (before, after))
+        found = dataclasses.replace(found, dense_considered=total, dense_skipped=total - left)
     return dataclasses.replace(problem, options=options), found
+
+
+def _room(problem: Problem, costs: Mapping[str, Costs]) -> float:
+    """Bytes that the limit leaves for the layers of `costs`."""
+    others = (layer for layer in problem.tree.layers if layer.path not in costs)
+    taken = sum(min(problem.layer_bytes(layer, c) for c in problem.options[layer.path]) for layer in others)
+    return (problem.constraints.max_bytes or 0) - problem.tree.fixed_bytes - taken
 
 
 def sparse_options(options: Sequence[LayerConfig]) -> list[LayerConfig]:

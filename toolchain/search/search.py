@@ -11,6 +11,7 @@ from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.files.progress import Progress
 from toolchain.search.activations import activation_tier
 from toolchain.search.correction import corrected, sparse_factor
+from toolchain.search.dense_screening import is_large
 from toolchain.search.frontier import frontier, meets, select
 from toolchain.search.posterior import with_estimates
 from toolchain.search.problem import Evaluator, Problem
@@ -25,6 +26,9 @@ LEAST_STEP = 0.004
 
 LEAST_CORRECTION = 0.1
 """The correction of sparse layers is skipped if it would be smaller than this share."""
+
+NEAR_SHARES = (0.9, 1.0)
+"""Of the memory limit of a large model: its budgets. Smaller recipes would lose more, larger ones break the limit."""
 
 LARGEST_BITS = 8
 """The largest byte budget gives every layer about this many bits."""
@@ -105,7 +109,8 @@ def search(
     trace = Trace(problem, evaluator, {(s.layer, s.config): s.loss for s in seen}, on_candidate)
     chosen: Recipe | None = None
     try:
-        recipes = list(global_tier(problem))
+        everywhere = list(global_tier(problem))
+        recipes = [pair for pair in everywhere if may_win(problem, pair[0])] or everywhere[-1:]
         for i, (recipe, name) in enumerate(recipes):
             trace.attempt(recipe, "global", name)
             progress("global tier", i + 1, len(recipes))
@@ -129,6 +134,12 @@ def search(
         sensitivities=seen,
         screening=screening,
     )
+
+
+def may_win(problem: Problem, recipe: Recipe) -> bool:
+    """Whether a recipe of one format is worth an evaluation: always, but for those of large models over the limit."""
+    most = problem.constraints.max_bytes
+    return not is_large(problem) or most is None or problem.bytes(recipe) <= most
 
 
 def _rounded_activations(trace: Trace) -> Recipe:
@@ -186,6 +197,9 @@ def dense_alone(problem: Problem) -> Problem:
 def budgets(problem: Problem) -> list[int]:
     """Byte budgets from the smallest possible to about LARGEST_BITS everywhere, in equal ratios, and the user's own."""
     low = problem.smallest_bytes
+    if is_large(problem) and problem.constraints.max_bytes is not None:
+        most = problem.constraints.max_bytes
+        return sorted({max(round(most * share), low) for share in NEAR_SHARES}) if most >= low else [low]
     top = problem.tree.fixed_bytes
     for layer in problem.tree.layers:
         sizes = [problem.layer_bytes(layer, c) for c in problem.options[layer.path]]

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from exporters.formats.catalog import format_named
 from exporters.ops.activation_functions import ACTIVATION_GROUP
+from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.files.progress import StepProgress
+from toolchain.model.tree import Layer
 from toolchain.search.problem import Evaluator, Problem
 from toolchain.search.values import Sensitivity
 
@@ -28,6 +30,16 @@ def feedback_loss(error: Tensor, importance: Tensor, fisher: Tensor) -> float:
     may still answer. Errors of plain rounding stand for those of a pass with feedback, which are about as large.
     """
     return 0.5 * float(((error.square() * importance).sum(1) * fisher).sum())
+
+
+def looked_up_loss(layer: Layer, error: Tensor, statistics: CalibrationStatistics) -> float:
+    """What an error E [rows, cols] of a table costs, nats per token; 0 of a layer that nothing is looked up in."""
+    table = layer.path if layer.kind != "linear" else layer.table
+    if table is None:
+        return 0.0
+    even = torch.full((layer.rows,), 1 / layer.rows)
+    frequency = even if layer.kind == "positions" else statistics.frequency
+    return embedding_loss(error, frequency, statistics.fisher[table])
 
 
 CREST = 4.0

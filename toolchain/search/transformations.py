@@ -22,8 +22,9 @@ from toolchain.compress.recipe import LayerConfig
 from toolchain.files.progress import StepProgress
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.tree import Layer
+from toolchain.search.dense_screening import price as byte_price
 from toolchain.search.problem import Problem
-from toolchain.search.sensitivity import embedding_loss, feedback_loss
+from toolchain.search.sensitivity import feedback_loss, looked_up_loss
 from toolchain.transform.statistics import is_exact, rotated_statistics
 from toolchain.transform.transformation import STREAM, Rotations, Transformation, possible_rotations
 
@@ -38,9 +39,6 @@ MANY_BITS = 8
 
 SPREAD = 1.6
 """Probed formats take at most so many times the budget's bits, and at least their reciprocal: a guess."""
-
-HALVINGS = 60
-"""Of the interval in which the price of a byte lies."""
 
 ROUNDED_WEIGHTS = 1e-4
 """Allowed difference of logits, relative to the largest: turned weights are rounded to float32."""
@@ -173,37 +171,22 @@ def _cost(
     if layer.kind == "linear":
         factor = inverse_factor(statistics.hessians[layer.path], Gptq.damping)
         importance = factor.diagonal().square().reciprocal()
-    looked_up = layer.path if layer.kind != "linear" else layer.table
     found = []
     for config in configs:
         fmt = format_named(config.format)
-        error, loss = torch.from_numpy(fmt.decode(fmt.encode(weight.numpy()))) - weight, 0.0
+        error = torch.from_numpy(fmt.decode(fmt.encode(weight.numpy()))) - weight
+        loss = looked_up_loss(layer, error, statistics)
         if importance is not None:
             loss += feedback_loss(error, importance, statistics.fisher[layer.path])
-        if looked_up:
-            even = torch.full((layer.rows,), 1 / layer.rows)
-            frequency = even if layer.kind == "positions" else statistics.frequency
-            loss += embedding_loss(error, frequency, statistics.fisher[looked_up])
         found.append((loss, problem.layer_bytes(layer, config)))
     return tuple(found)
-
-
-def _price(costs: Sequence[Cost], budget: float) -> float:
-    """The least price of a byte, in nats per token, at which the cheapest options keep the budget, or are smallest."""
-    budget = max(budget, sum(min(size for _, size in cost) for cost in costs))
-    low, high = 1e-18, 1.0
-    for _ in range(HALVINGS):
-        middle = math.sqrt(low * high)
-        taken = sum(min(cost, key=lambda option: option[0] + middle * option[1])[1] for cost in costs)
-        low, high = (middle, high) if taken > budget else (low, middle)
-    return high
 
 
 def _decided(
     problem: Problem, model: LoadedModel, possible: Rotations, known: Mapping[_State, Cost]
 ) -> tuple[Transformation, ...]:
     plain = [known[_State(layer.path, False, False)] for layer in model.tree.layers]
-    price = _price(plain, _budget(problem))
+    price = byte_price(plain, _budget(problem))
 
     def total(paths: Iterable[str], rotations: Rotations) -> float:
         costs = (known[_state(path, rotations)] for path in paths)

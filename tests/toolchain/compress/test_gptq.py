@@ -12,6 +12,7 @@ from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import SEARCHED, format_named
 from exporters.formats.integer import IntegerFormat
+from toolchain.compress import gptq
 from toolchain.compress.gptq import Gptq, inverse_factor
 from toolchain.compress.rounding import Nearest, RangeSearch
 
@@ -207,3 +208,20 @@ def test_the_weights_given_are_left_alone() -> None:
     Gptq().compress(weight, IntegerFormat(3, 16, False), hessian)
     assert torch.equal(weight, before[0])
     assert torch.equal(hessian, before[1])
+
+
+def test_a_factor_is_computed_once_for_the_formats_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until another Hessian, another damping, or a change of the Hessian in place."""
+    made: list[float] = []
+    original = gptq._inverse_factor
+    monkeypatch.setattr(gptq, "_inverse_factor", lambda h, d: made.append(d) or original(h, d))
+    hessian, other = torch.eye(4), torch.eye(4)
+    for _ in range(3):
+        assert torch.allclose(inverse_factor(hessian, 0.0), torch.eye(4))
+    assert made == [0.0]
+    inverse_factor(hessian, 1.0)
+    inverse_factor(other, 1.0)
+    assert made == [0.0, 1.0, 1.0]
+    other *= 4
+    assert torch.allclose(inverse_factor(other, 0.0), torch.eye(4) / 2)
+    assert made == [0.0, 1.0, 1.0, 0.0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import pytest
 import torch
 
 from exporters.formats.catalog import formats_matching
@@ -12,7 +11,7 @@ from tests.toolchain.transform.test_rotation import llama, loaded
 from tests.toolchain.transform.test_statistics import statistics_of
 from toolchain.model.catalog import LoadedModel
 from toolchain.search.problem import Constraints, Problem, effort_named, layer_options
-from toolchain.search.transformations import _price, decide, transformed
+from toolchain.search.transformations import decide, transformed
 from toolchain.transform.transformation import STREAM, Transformation, possible_rotations, tree_after
 
 BLOCKS = [
@@ -85,11 +84,3 @@ def test_rotations_depend_on_the_seed_and_their_place_alone() -> None:
     assert torch.equal(first.stream.matrix, again.stream.matrix)
     assert not torch.allclose(first.stream.matrix, other.stream.matrix, atol=1e-3)
     assert not torch.allclose(first.heads[0].matrices, first.heads[1].matrices, atol=1e-3)
-
-
-def test_the_price_by_hand() -> None:
-    """10 bytes against 20 for a gain of 1 nat: the dear option goes at 0.1 nats a byte; the second layer's at 0.4."""
-    costs = [((1.0, 10), (0.0, 20)), ((4.0, 10), (0.0, 20))]
-    assert _price(costs, 40) < 1e-15
-    assert _price(costs, 30) == pytest.approx(0.1, rel=1e-6)
-    assert _price(costs, 20) == pytest.approx(0.4, rel=1e-6)
