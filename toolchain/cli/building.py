@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from exporters.artifact.errors import ConstraintsNotMet, SlmcError
-from exporters.artifact.manifest import ACCURACY, Quality
+from exporters.artifact.manifest import ACCURACY, Manifest, Quality
 from exporters.artifact.native_library import library_path
 from targets.cpus.catalog import named_cpu
 from targets.device import units
@@ -192,6 +192,7 @@ def _announce(console: Console, delivered: Delivered, problem: Problem) -> int:
         ("peak memory over empty runtime", "", units.bytes_text(speed.rss_peak_bytes - speed.rss_baseline_bytes),
          f"{speed.isa}, native {'yes' if speed.native else 'no'}"),
     ]  # fmt: skip
+    rows.append(_inputs_row(manifest))
     console.table(f"{delivered.folder}", ("measured on ONNX Runtime", "fp32", "artifact", ""), rows)
     say_rounds(console, delivered.rounds)
     for doubt in delivered.doubts:
@@ -213,6 +214,12 @@ def _announce(console: Console, delivered: Delivered, problem: Problem) -> int:
         near = nearest_limits(problem, delivered.report.points)
         _warn("not every constraint could be met; this is the closest artifact" + (near and f"; {near}"))
     return ConstraintsNotMet.exit_code if missed else 0
+
+
+def _inputs_row(manifest: Manifest) -> tuple[str, str, str, str]:
+    """How many layers have their inputs rounded."""
+    rounded = sum(entry.activations == "int8" for entry in manifest.recipe.values())
+    return ("layers with 8-bit inputs", "", f"{rounded} of {len(manifest.recipe)}", "--activations")
 
 
 def _quality_rows(quality: Quality) -> list[tuple[str, str, str, str]]:

@@ -247,4 +247,4 @@ class SpikeGptFamily:
         blocks.append(TreeBlock("head", (Layer(head, "linear", *model.get_parameter(f"{head}.weight").shape),)))
         vectors = sum(p.numel() for p in model.parameters() if p.ndim != 2)
         states = sum(s.values for s in model.state_specs())
-        return ModelTree(self.name, tuple(blocks), vectors, states)
+        return ModelTree(self.name, tuple(blocks), vectors, states, spikes=True)

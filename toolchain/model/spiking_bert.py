@@ -270,4 +270,4 @@ class SpikingBertFamily:
             positions=("embeddings.position_embeddings", "embeddings.token_type_embeddings"),
         )  # fmt: skip
         constants = sum(b.numel() for b in model.buffers())
-        return dataclasses.replace(tree, vector_params=tree.vector_params + constants)
+        return dataclasses.replace(tree, vector_params=tree.vector_params + constants, spikes=True)

@@ -51,6 +51,7 @@ class ModelTree:
 
     vector_params: values outside the layers (norms, mixes, decays). state_values: values carried from token to token.
     state_bytes: of these as stored, state_bytes_fp32: as the uncompressed model has them; None if all are float32.
+    spikes: whether values pass thresholds, so that a small error may turn a spike on or off.
     """
 
     family: str
@@ -59,6 +60,7 @@ class ModelTree:
     state_values: int
     state_bytes: int | None = None
     state_bytes_fp32: int | None = None
+    spikes: bool = False
 
     @property
     def layers(self) -> tuple[Layer, ...]:

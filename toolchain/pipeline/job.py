@@ -30,6 +30,7 @@ from toolchain.model.text import Text, read_judged, read_sentences, read_text
 from toolchain.model.tree import ModelTree
 from toolchain.pipeline.room import check_room
 from toolchain.pipeline.spec import Spec, result_options
+from toolchain.search.activations import asked_activations
 from toolchain.search.plan import Plan, PlanSource, Requirements
 from toolchain.search.problem import METHOD_MARK, Constraints, Effort, Problem, effort_named, layer_options
 from toolchain.transform.shuffle import parse_pattern
@@ -145,7 +146,7 @@ def prepare(spec: Spec) -> Job:
         constraints=constraints,
         effort=effort,
         seed=spec.seed,
-        activations=spec.activations,
+        activations=asked_activations(spec.activations, model.tree),
         wider=wider,
     )
     every = functools.partial(layer_options, model.tree, formats_matching(("*",)), pins, method)

@@ -72,8 +72,10 @@ class Spec(BaseModel):
     layout: Literal["auto", "dense"] = _option(
         "auto", "auto: input-major where inputs are mostly zero; or dense everywhere.", result=True
     )
-    activations: Literal["fp32", "int8", "search"] = _option(
-        "fp32", "Inputs of products: fp32, int8 (faster), or search: int8 within the limits.", result=True
+    activations: Literal["auto", "fp32", "int8", "search"] = _option(
+        "auto",
+        "Inputs of products: fp32, int8 (faster), search: int8 within the limits; auto: search where nothing spikes.",
+        result=True,
     )
     shuffle: str | None = _option(
         None, "Pattern that inner channels are put in order for, 2:4: free at run time.", result=True

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from toolchain.compress.recipe import LayerConfig, Recipe
+from toolchain.search.activations import ACTIVATIONS, asked_activations
 from toolchain.search.search import search
 from toolchain.search.sensitivity import CREST, activation_loss
 
@@ -57,7 +58,17 @@ def test_where_nothing_can_be_rounded_nothing_is(problem: Any, evaluator: Any) -
     assert rounded(result.winner.recipe) == set() and result.feasible
 
 
-def test_without_a_drop_limit_rounding_must_cost_next_to_nothing(problem: Any, evaluator: Any) -> None:
+@pytest.mark.parametrize(
+    ("said", "spikes", "searched"),
+    [("auto", False, "search"), ("auto", True, "fp32"), ("search", True, "search"), ("fp32", False, "fp32"),
+     ("int8", True, "int8")],
+)  # fmt: skip
+def test_what_is_searched_where_nothing_is_said(problem: Any, said: str, spikes: bool, searched: str) -> None:
+    tree = dataclasses.replace(problem(max_drop=0.1).tree, spikes=spikes)
+    assert said in ACTIVATIONS and asked_activations(said, tree) == searched
+
+
+def test_without_a_drop_limit_rounding_must_cost_little(problem: Any, evaluator: Any) -> None:
     dear = search(asked(problem, "search", max_bytes=22_000), evaluator(rounding=1e-2))
     cheap = search(asked(problem, "search", max_bytes=22_000), evaluator(rounding=1e-7))
     assert rounded(dear.winner.recipe) < LINEAR and rounded(cheap.winner.recipe) == LINEAR
