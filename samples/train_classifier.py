@@ -15,7 +15,7 @@ import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
-from train_spikegpt import save_model
+from train_spikegpt import report_pace, save_model
 
 from toolchain.model.catalog import load_model
 from toolchain.model.classifier import Classes
@@ -236,10 +236,7 @@ def main(
     for loss in losses(run, rows, batch, epochs, rate, seed):
         recent.append(loss)
         if run.step % 50 == 0:
-            pace = (time.time() - began) / (run.step - first)
-            left = pace * (steps - run.step) / 60
-            click.echo(f"step {run.step} loss {np.mean(recent):.4f}, {pace:.2f} s per step, {left:.0f} min left")
-            recent.clear()
+            report_pace(run.step, steps, (time.time() - began) / (run.step - first), recent)
         if run.step % 100 == 0 or run.step == steps:
             run.save(checkpoint)
         if run.step % (steps // epochs // 2) == 0:

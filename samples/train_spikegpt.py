@@ -236,6 +236,13 @@ def start(config: SpikeGptConfig, corpora: list[Corpus], checkpoint: Path, rate:
     return Run(model, Tokenizer.from_str(saved["tokenizer"]), optimizer, saved["step"])
 
 
+def report_pace(step: int, steps: int, pace: float, recent: list[float]) -> None:
+    """Say the mean of recent losses and how long the rest takes at `pace` seconds a step; the losses are forgotten."""
+    left = pace * (steps - step) / 60
+    click.echo(f"step {step} loss {np.mean(recent):.4f}, {pace:.2f} s per step, {left:.0f} min left")
+    recent.clear()
+
+
 @click.command()
 @click.option("--text", "texts", type=click.Path(exists=True, path_type=Path), multiple=True, required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Model directory to write.")
@@ -270,10 +277,7 @@ def main(
         recent.append(loss)
         run.step = step + 1
         if run.step % 50 == 0:
-            pace = (time.time() - began) / (run.step - first)
-            left = pace * (steps - run.step) / 60
-            click.echo(f"step {run.step} loss {np.mean(recent):.4f}, {pace:.2f} s per step, {left:.0f} min left")
-            recent.clear()
+            report_pace(run.step, steps, (time.time() - began) / (run.step - first), recent)
         if run.step % 250 == 0 or run.step == steps:
             run.save(checkpoint)
             save_model(run.model, run.tokenizer, out)

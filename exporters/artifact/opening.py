@@ -128,13 +128,14 @@ def bounded(document: Any, where: str, advice: str) -> Any:
                 below.extend(value)
             elif isinstance(value, int) and not _SMALLEST_INT <= value <= _LARGEST_INT:
                 raise SlmcError(f"{where}: a number of {value.bit_length()} bits; at most 64 are allowed; {advice}")
-            elif isinstance(value, str) and not value.isascii() and not _is_unicode(value):
+            elif isinstance(value, str) and not value.isascii() and not is_unicode(value):
                 raise SlmcError(f"{where}: {value[:40]!a} is no Unicode text (a lone surrogate); {advice}")
         level, depth = below, depth + 1
     return document
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold a text; JSON and command lines may carry lone surrogates, which it cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

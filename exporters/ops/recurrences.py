@@ -191,16 +191,7 @@ def _wkv_backward(
 
 
 @_wkv_backward.register_fake
-def _(
-    decay: Tensor,
-    first: Tensor,
-    key: Tensor,
-    value: Tensor,
-    numerator: Tensor,
-    denominator: Tensor,
-    exponent: Tensor,
-    grad: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.empty_like(decay), torch.empty_like(first), torch.empty_like(key), torch.empty_like(value)
 
 

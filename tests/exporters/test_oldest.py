@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
+
+from child_tests import run_elsewhere
 
 from exporters.artifact.native_library import library_path
 
@@ -25,15 +25,6 @@ def test_the_environment_is_the_oldest_that_is_claimed(oldest_python):
 
 
 def test_all_bodies_on_the_oldest_runtime(oldest_python):
-    options = ["-p", "elsewhere", "--operators", str(library_path()), "--interpreter", str(oldest_python)]
-    options += ["-q", "-p", "no:cacheprovider", "-k", "function", "tests/exporters/ops"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "elsewhere")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None and int(passed[1]) > 900, done.stdout[-500:]
+    printed = run_elsewhere(library_path(), str(oldest_python), "-k", "function", "tests/exporters/ops")
+    passed = re.search(r"(\d+) passed", printed)
+    assert passed is not None and int(passed[1]) > 900, printed[-500:]

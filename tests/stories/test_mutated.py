@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import places
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import read_manifest
@@ -27,15 +28,6 @@ READERS: dict[str, Callable[[Path], object]] = {
 PARTS = (
     "9" * 400, "9" * 5000, "[" * 3000, "nan", "-inf", '"', "=", "\n", "[[a]]", "1979-05-27", "0x", "\0", "é", "''''",
 )  # fmt: skip
-
-
-def places(document: Any) -> Iterator[tuple[Any, Any]]:
-    """Every container and key of a JSON document."""
-    items = document.items() if isinstance(document, dict) else enumerate(document)
-    for key, value in list(items):
-        yield document, key
-        if isinstance(value, (dict, list)):
-            yield from places(value)
 
 
 def one_line(read: Callable[[], object]) -> None:

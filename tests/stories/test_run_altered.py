@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import places
 
 from targets.device import run_artifact
 
@@ -17,14 +17,6 @@ VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 2**63, 10**400, 1e308, "", "\ud800", "../x", [], {}, [[[]]], {"a": {}}, [2**32, 2**32], ["x"],
 )  # fmt: skip
 ROUNDS = 25
-
-
-def places(document: Any) -> Iterator[tuple[Any, Any]]:
-    items = document.items() if isinstance(document, dict) else enumerate(document)
-    for key, value in list(items):
-        yield document, key
-        if isinstance(value, (dict, list)):
-            yield from places(value)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 import torch
+from bigram import Bigram
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -35,27 +36,6 @@ class Scripted:
         self.calls += 1
         start = int(state[0][0, 0])
         return self.logits[None, start : start + tokens.shape[1]], [state[0] + tokens.shape[1]]
-
-
-class Bigram(nn.Module):
-    """Logits of the next token = head(emb(token)): no state, no spikes."""
-
-    context: int | None = None
-
-    def __init__(self, vocabulary: int, width: int) -> None:
-        super().__init__()
-        self.emb = nn.Embedding(vocabulary, width)
-        self.head = nn.Linear(width, vocabulary, bias=False)
-        self.register_buffer("unused", torch.ones(3))
-
-    def state_specs(self) -> list[StateSpec]:
-        return []
-
-    def initial_state(self, batch: int = 1) -> list[Tensor]:
-        return []
-
-    def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        return self.head(self.emb(tokens)), []
 
 
 def loaded(module: nn.Module, tree: ModelTree) -> LoadedModel:

@@ -11,6 +11,7 @@ import click
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import Manifest
+from exporters.artifact.opening import is_unicode
 from exporters.artifact.runtimes import ONNXRUNTIME
 from exporters.artifact.text_rules import TextRules
 from targets.device.continuation import ArtifactError, Continuation, ending_note
@@ -109,7 +110,7 @@ def _note_figures(console: Console, session: Session | ServedSession, text: Cont
 
 def _check_texts(prompt: str, system: str | None, stop: tuple[str, ...], *, chat: bool) -> None:
     for option, text in (("-p", prompt), ("--system", system or ""), *(("--stop", text) for text in stop)):
-        if not _is_text(text):
+        if not is_unicode(text):
             raise SlmcError(f"{option} {text!r}: not UTF-8 text; give plain text")
     if system is not None and not chat:
         raise SlmcError("--system needs --chat; leave it out, or add --chat")
@@ -132,12 +133,3 @@ def _refuse_kind(artifact: Path, manifest: Manifest, *, chat: bool) -> None:
         raise SlmcError(
             f"{artifact}: --chat: this model has no chat template; leave it out and give a text to go on from"
         )
-
-
-def _is_text(argument: str) -> bool:
-    """Whether a command line argument was UTF-8; Python keeps other bytes as lone surrogates."""
-    try:
-        argument.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -126,7 +126,7 @@ def descend_jointly(weight: Tensor, fmt: Format, hessian: Tensor, sweeps: int = 
     """
     layout, h = layout_of(fmt), damped(hessian, Gptq.damping)
     kinds, solved = None, weight
-    keep = sum(part.kept for part in layout.parts)
+    keep = sum(layout.kept)
     if keep < layout.period:
         mask = Alps(Gptq.damping).mask(weight, hessian, keep, layout.period, layout.pattern_rows)
         solved = solve_masked(weight, mask, h)

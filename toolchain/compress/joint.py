@@ -28,26 +28,18 @@ PRUNED = 0
 
 
 @dataclass(frozen=True)
-class Part:
-    """One set of stored values.
-
-    Attributes:
-        values: their number format; None leaves them unrounded, so that the pass only prunes.
-        kept: weights of this part per period.
-    """
-
-    values: Values | None
-    kept: int
-
-
-@dataclass(frozen=True)
 class Layout:
     """The parts of a format, the period of its pattern in inputs, and the rows that share one pattern.
 
     The most important weights go to the first part.
+
+    Attributes:
+        kept: weights of every part per period.
+        values: number formats of the parts; None leaves a part unrounded, so that the pass only prunes.
     """
 
-    parts: tuple[Part, ...]
+    kept: tuple[int, ...]
+    values: tuple[Values | None, ...]
     period: int
     pattern_rows: int = 1
 
@@ -58,16 +50,17 @@ class Layout:
         order = summed.sort(dim=-1, descending=True, stable=True).indices
         kinds = torch.zeros(summed.shape, dtype=torch.int8)
         first = 0
-        for number, part in enumerate(self.parts, 1):
-            kinds.scatter_(-1, order[..., first : first + part.kept], number)
-            first += part.kept
+        for number, kept in enumerate(self.kept, 1):
+            kinds.scatter_(-1, order[..., first : first + kept], number)
+            first += kept
         return kinds.flatten(1)[:, :cols].repeat_interleave(self.pattern_rows, 0)[:rows]
 
 
 def layout_of(fmt: Format) -> Layout:
     """The layout of a format with parts. All parts have the same period."""
-    first = fmt.parts[0]
-    return Layout(tuple(Part(part.values, part.kept) for part in fmt.parts), first.period, first.pattern_rows)
+    parts = fmt.parts
+    kept, values = tuple(part.kept for part in parts), tuple(part.values for part in parts)
+    return Layout(kept, values, parts[0].period, parts[0].pattern_rows)
 
 
 def prune(weight: Tensor, layout: Layout, hessian: Tensor, kinds: Tensor | None = None) -> Tensor:
@@ -106,7 +99,7 @@ class JointPass:
         self.given = kinds is not None
         self.kinds = torch.zeros(rows, cols, dtype=torch.int8) if kinds is None else kinds
         self.codes, self.values = torch.zeros(rows, cols), torch.zeros(rows, cols)
-        self.sizes = [(part.values and part.values.group) or cols for part in layout.parts]
+        self.sizes = [(values and values.group) or cols for values in layout.values]
         self.scales = [torch.ones(rows, -(-cols // size)) for size in self.sizes]
 
     def all_columns(self) -> None:
@@ -154,7 +147,7 @@ class JointPass:
         if not self.given:
             kinds = self.layout.kinds(weights.square() * importance)
         own = torch.where(kinds == number + 1, weights, 0.0)
-        values = self.layout.parts[number].values
+        values = self.layout.values[number]
         if values is None:
             return
         if values.table is None:
@@ -166,9 +159,9 @@ class JointPass:
     def fixed(self, at: int, column: Tensor) -> Tensor:
         """Round a column [rows] to its grids, record its codes and values, and return the values."""
         kinds, value, codes = self.kinds[:, at], torch.zeros_like(column), torch.zeros_like(column)
-        for number, part in enumerate(self.layout.parts):
+        for number, values in enumerate(self.layout.values):
             scales = self.scales[number][:, at // self.sizes[number]]
-            own_codes, own_values = round_values(column, scales, part.values) if part.values else (codes, column)
+            own_codes, own_values = round_values(column, scales, values) if values else (codes, column)
             mine = kinds == number + 1
             value, codes = torch.where(mine, own_values, value), torch.where(mine, own_codes, codes)
         self.codes[:, at], self.values[:, at] = codes, value
@@ -176,7 +169,7 @@ class JointPass:
 
     def steps(self, number: int) -> Tensor:
         """The values of a part in units of its scales, [rows, cols]; 0 for weights of other parts."""
-        values = self.layout.parts[number].values
+        values = self.layout.values[number]
         if values is None:
             return torch.where(self.kinds == number + 1, self.values, 0.0)
         return torch.where(self.kinds == number + 1, decoded_steps(self.codes, values), 0.0)

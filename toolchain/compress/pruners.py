@@ -12,7 +12,7 @@ from exporters.formats.base import Encoded, Format
 from toolchain.compress.alps import Alps, damped, solve_masked
 from toolchain.compress.descent import descend_jointly
 from toolchain.compress.gptq import Gptq
-from toolchain.compress.joint import Layout, Part, compress_jointly, layout_of, prune
+from toolchain.compress.joint import Layout, compress_jointly, layout_of, prune
 from toolchain.compress.layer_statistics import LayerStatistics
 from toolchain.compress.scores import ESparse, Magnitude, PruningMetric, Ria, Wanda
 
@@ -51,7 +51,7 @@ class Pruner(Protocol):
 
 
 def _pattern(keep: int, of: int) -> Layout:
-    return Layout((Part(None, keep),), of)
+    return Layout((keep,), (None,), of)
 
 
 def stored_nearest(weight: Tensor, fmt: Format, kinds: Tensor) -> Encoded:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from exporters.artifact.errors import SlmcError
+from exporters.artifact.opening import is_unicode
 
 TEXT_FIELD: Final = "text"
 """The field that holds the text where the user names none."""
@@ -73,7 +74,7 @@ def text_of(path: Path, record: Record, field: str) -> str:
             "name another with --text-field, or remove it"
         )
     value = value.replace("\r\n", "\n")
-    if "\0" in value or "\r" in value or not _is_unicode(value):
+    if "\0" in value or "\r" in value or not is_unicode(value):
         raise SlmcError(
             f"{path}: {record.where} has in its field {field!r} what is no text (NUL, a carriage return that ends no "
             "line of Windows', or half a character); remove it"
@@ -138,11 +139,3 @@ def _kind(value: Any) -> str:
             return "an object"
         case _:
             return "something else"
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from exporters.states import StateSpec
 from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.options import Config, Option, OptionTable, one_of
-from toolchain.model.spikegpt import EXPONENT_START, ChannelMix, SpikeGptConfig, TimeMix
+from toolchain.model.spikegpt import ChannelMix, Recurrent, SpikeGptConfig, TimeMix
 from toolchain.model.tree import ModelTree, grown_tree
 
 STATES_PER_BLOCK = ("att_shift", "wkv_numerator", "wkv_denominator", "wkv_exponent", "ffn_shift")
@@ -64,40 +63,11 @@ class Block(nn.Module):
         return x + torch.sigmoid(gate) * value, [*att_state, ffn_shift]
 
 
-class Rwkv4(nn.Module):
-    """Tokens and state in, logits and state out; parameters named as in the official checkpoints."""
+class Rwkv4(Recurrent):
+    """RWKV-4 (Peng et al., arXiv 2305.13048)."""
 
-    context: int | None = None
-
-    def __init__(self, config: SpikeGptConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.emb = nn.Embedding(config.vocabulary, config.hidden_size)
-        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
-        self.ln_out = nn.LayerNorm(config.hidden_size)
-        self.head = nn.Linear(config.hidden_size, config.vocabulary, bias=False)
-
-    def state_specs(self) -> list[StateSpec]:
-        """Every carried state, in order, each [hidden_size]."""
-        return [
-            StateSpec(
-                f"blocks.{i}.{name}", (self.config.hidden_size,), EXPONENT_START if name == "wkv_exponent" else 0.0
-            )
-            for i in range(self.config.layers)
-            for name in STATES_PER_BLOCK
-        ]
-
-    def initial_state(self, batch: int = 1) -> list[Tensor]:
-        """The state before the first token, each [batch, hidden_size]."""
-        return [torch.full((batch, *s.shape), s.fill) for s in self.state_specs()]
-
-    def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """tokens [batch, time] -> logits [batch, time, vocabulary] and the state after the last token."""
-        x, after = self.emb(tokens), []
-        for i, block in enumerate(self.blocks):
-            x, block_state = block(x, state[i * len(STATES_PER_BLOCK) : (i + 1) * len(STATES_PER_BLOCK)])
-            after += block_state
-        return self.head(self.ln_out(x)), after
+    block = Block
+    states = STATES_PER_BLOCK
 
 
 @dataclass(frozen=True)

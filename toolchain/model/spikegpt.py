@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -128,27 +129,31 @@ class Block(nn.Module):
         return x * 0.5 if self.halve else x, [*att_state, att_membrane, ffn_shift, ffn_membrane]
 
 
-class SpikeGpt(nn.Module):
-    """Tokens and state in, logits and state out; parameters named as in the released checkpoints."""
+class Recurrent(nn.Module):
+    """An embedding, blocks that carry states, and a head: tokens and states in, logits and states out.
+
+    Parameters are named as in the released checkpoints.
+    """
 
     context: int | None = None
+    block: Callable[[SpikeGptConfig, int], nn.Module]
+    states: tuple[str, ...]
 
     def __init__(self, config: SpikeGptConfig) -> None:
         super().__init__()
         self.config = config
         self.emb = nn.Embedding(config.vocabulary, config.hidden_size)
-        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
+        self.blocks = nn.ModuleList(type(self).block(config, i) for i in range(config.layers))
         self.ln_out = nn.LayerNorm(config.hidden_size)
         self.head = nn.Linear(config.hidden_size, config.vocabulary, bias=False)
 
     def state_specs(self) -> list[StateSpec]:
         """Every carried state, in order, each [hidden_size]."""
+        shape = (self.config.hidden_size,)
         return [
-            StateSpec(
-                f"blocks.{i}.{name}", (self.config.hidden_size,), EXPONENT_START if name == "wkv_exponent" else 0.0
-            )
+            StateSpec(f"blocks.{i}.{name}", shape, EXPONENT_START if name == "wkv_exponent" else 0.0)
             for i in range(self.config.layers)
-            for name in STATES_PER_BLOCK
+            for name in self.states
         ]
 
     def initial_state(self, batch: int = 1) -> list[Tensor]:
@@ -156,14 +161,16 @@ class SpikeGpt(nn.Module):
         like = self.ln_out.weight
         return [like.new_full((batch, *s.shape), s.fill) for s in self.state_specs()]
 
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """tokens [batch, time] -> what the first block reads, [batch, time, hidden_size]."""
+        x: Tensor = self.emb(tokens)
+        return x
+
     def hidden(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """tokens [batch, time] -> what a head reads, [batch, time, hidden_size], and the state after the last token."""
-        x = self.emb(tokens)
-        if self.config.embed_binarize:
-            x = spike(x)
-        after: list[Tensor] = []
+        x, after, count = self.embedded(tokens), [], len(self.states)
         for i, block in enumerate(self.blocks):
-            x, block_state = block(x, state[i * len(STATES_PER_BLOCK) : (i + 1) * len(STATES_PER_BLOCK)])
+            x, block_state = block(x, state[i * count : (i + 1) * count])
             after += block_state
         return self.ln_out(x), after
 
@@ -171,6 +178,17 @@ class SpikeGpt(nn.Module):
         """tokens [batch, time] -> logits [batch, time, vocabulary] and the state after the last token."""
         hidden, after = self.hidden(tokens, state)
         return self.head(hidden), after
+
+
+class SpikeGpt(Recurrent):
+    """SpikeGPT (Zhu et al., arXiv 2302.13939)."""
+
+    block = Block
+    states = STATES_PER_BLOCK
+
+    def embedded(self, tokens: Tensor) -> Tensor:
+        x = super().embedded(tokens)
+        return spike(x) if self.config.embed_binarize else x
 
 
 class SpikeGptClassifier(Classifier, SpikeGpt):

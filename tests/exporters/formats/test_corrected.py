@@ -19,17 +19,6 @@ def test_names():
     assert low == CorrectedFormat(IntegerFormat(3, 32, False), 12) and low.name == "lr12+uint3-g32"
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("diag+fp16", "stands before integers"), ("lr4+sign", "stands before integers"), ("lr65+int4-g64", "at most 64"),
-     ("diag+int7", "unknown format 'int7'"), ("lr0+int4", "allowed are"), ("diagonal+int4", "allowed are"),
-     ("event/diag+int4-g64", "unknown format"), ("2:4/diag+int4-g64", "unknown format")],
-)  # fmt: skip
-def test_names_that_are_none(name, text):
-    with pytest.raises(SlmcError, match=text):
-        format_named(name)
-
-
 def test_size_by_hand():
     """int4-g64 of 128 x 128: 8192 bytes of codes, 256 scales; a diagonal of 128 floats, or 2 x 4 x 128 halves."""
     assert bytes_for(format_named("diag+int4-g64"), 128, 128) == 8192 + 512 + 512

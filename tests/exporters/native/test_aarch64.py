@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from child_tests import run_elsewhere
 
 from exporters.artifact.errors import NotAvailable
 from targets.remote.emulation import emulated_python
@@ -34,17 +33,8 @@ def test_all_operators_on(cpu):
         python = emulated_python(SYSROOT, cpu)
     except NotAvailable as missing:
         pytest.skip(f"{missing}; {PREPARE}")
-    options = ["-p", "elsewhere", "--operators", str(LIBRARY), "--interpreter", " ".join(python)]
-    options += ["-q", "-p", "no:cacheprovider", "--ignore", __file__]
-    options += ["--ignore", str(Path(__file__).with_name("test_fuzz.py")), *TESTS]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "elsewhere")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    ignored = (__file__, str(Path(__file__).with_name("test_fuzz.py")))
+    run_elsewhere(LIBRARY, " ".join(python), *(f"--ignore={path}" for path in ignored), *TESTS)
 
 
 def test_it_needs_little_of_a_device():

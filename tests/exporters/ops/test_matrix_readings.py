@@ -58,25 +58,17 @@ def close(y: np.ndarray, x: np.ndarray, weight: np.ndarray) -> bool:
 @widths
 @with_zeros
 @layouts
-def test_qlinear(reading, bits, zeros, K, group):
-    matrix = random_matrix(9, K, bits, group, zeros)
-    x = np.random.default_rng(K).normal(0, 1, (1, 3, K)).astype(np.float32)
-    (y,) = reading("QLinear", {"x": x, **matrix.packed}, matrix.attributes | {"activation_bits": 32, "tile": 0})
-    assert y.shape == (1, 3, 9) and y.dtype == np.float32
-    assert close(y, x, matrix.weight)
-
-
-@widths
-@with_zeros
-@layouts
-def test_qlinear_of_rounded_inputs(reading, bits, zeros, K, group):
+@pytest.mark.parametrize("activation_bits", [32, 8])
+def test_qlinear(reading, bits, zeros, K, group, activation_bits):
     matrix = random_matrix(9, K, bits, group, zeros)
     x = np.random.default_rng(K).normal(0, 1, (1, 3, K)).astype(np.float32)
     x[0, 1] *= 100
     x[0, 2, :16] = 0
-    (y,) = reading("QLinear", {"x": x, **matrix.packed}, matrix.attributes | {"activation_bits": 8, "tile": 0})
+    attributes = matrix.attributes | {"activation_bits": activation_bits, "tile": 0}
+    (y,) = reading("QLinear", {"x": x, **matrix.packed}, attributes)
     assert y.shape == (1, 3, 9) and y.dtype == np.float32
-    assert close(y, rounded(x, group), matrix.weight) and not close(y, x, matrix.weight)
+    assert close(y, rounded(x, group), matrix.weight) == (activation_bits == 8)
+    assert close(y, x, matrix.weight) == (activation_bits == 32)
 
 
 @widths

@@ -18,34 +18,21 @@ def opened(toy) -> Session:
     return open_session(toy.artifact / "model.onnx", toy.io, native=None)
 
 
-def test_damaged_model(toy):
-    graph = toy.artifact / "model.onnx"
-    graph.write_bytes(b"this is no model")
-    with pytest.raises(SlmcError, match="no ONNX model, or a damaged one"):
-        opened(toy)
-
-
-def test_empty_model(toy):
-    (toy.artifact / "model.onnx").write_bytes(b"")
-    with pytest.raises(SlmcError, match="no ONNX model, or a damaged one"):
-        opened(toy)
-
-
-def test_no_model(toy):
-    (toy.artifact / "model.onnx").unlink()
-    with pytest.raises(SlmcError, match="no such file"):
-        opened(toy)
-
-
-def test_data_file_missing(toy):
-    (toy.artifact / "model.onnx.data").unlink()
-    with pytest.raises(SlmcError, match=r"its data file is missing or too short .*keep model\.onnx\.data beside"):
-        opened(toy)
-
-
-def test_data_file_cut(toy):
-    (toy.artifact / "model.onnx.data").write_bytes(b"1234")
-    with pytest.raises(SlmcError, match="its data file is missing or too short"):
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("model.onnx", b"this is no model", "no ONNX model, or a damaged one"),
+        ("model.onnx", b"", "no ONNX model, or a damaged one"),
+        ("model.onnx", None, "no such file"),
+        ("model.onnx.data", None, r"its data file is missing or too short .*keep model\.onnx\.data beside"),
+        ("model.onnx.data", b"1234", "its data file is missing or too short"),
+    ],
+)
+def test_files_that_are_missing_or_damaged(toy, name, data, message):
+    (toy.artifact / name).unlink()
+    if data is not None:
+        (toy.artifact / name).write_bytes(data)
+    with pytest.raises(SlmcError, match=message):
         opened(toy)
 
 

@@ -18,7 +18,7 @@ from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
 from toolchain.compress.catalog import compress
 from toolchain.compress.gptq import Gptq
-from toolchain.compress.joint import Layout, Part, compress_jointly, layout_of, prune
+from toolchain.compress.joint import Layout, compress_jointly, layout_of, prune
 from toolchain.compress.masks import best_mask
 from toolchain.compress.recipe import LayerConfig
 
@@ -126,7 +126,7 @@ def test_pruning_alone_agrees_with_the_explicit_least_squares() -> None:
     """SparseGPT with a given mask: every column in turn is set to zero or left as it is when it is reached."""
     weight, hessian = problem(4, 24)
     kinds = best_mask(weight.abs(), 2, 4).to(torch.int8)
-    pruned = prune(weight, Layout((Part(None, 2),), 4), hessian, kinds)
+    pruned = prune(weight, Layout((2,), (None,), 4), hessian, kinds)
     h = hessian.double().numpy() + Gptq.damping * np.trace(hessian.double().numpy()) / 24 * np.eye(24)
     w, fixed = weight.double().numpy(), np.zeros((4, 24))
     for j in range(24):

@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 import torch
+from bigram import Bigram
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from exporters.formats.catalog import format_named
-from exporters.states import StateSpec
 from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.catalog import LoadedModel
@@ -25,29 +25,9 @@ VOCABULARY, WIDTH = 11, 32
 RECIPE: Recipe = {"emb": LayerConfig("int4-g32", "range"), "head": LayerConfig("int3-g32", "gptq")}
 
 
-class Bigram(nn.Module):
-    """Logits of the next token = head(emb(token))."""
-
-    context: int | None = None
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.emb = nn.Embedding(VOCABULARY, WIDTH)
-        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
-
-    def state_specs(self) -> list[StateSpec]:
-        return []
-
-    def initial_state(self, batch: int = 1) -> list[Tensor]:
-        return []
-
-    def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        return self.head(self.emb(tokens)), []
-
-
 @pytest.fixture
 def model() -> LoadedModel:
-    module = Bigram()
+    module = Bigram(VOCABULARY, WIDTH)
     generator = torch.Generator().manual_seed(2)
     for parameter in module.parameters():
         parameter.data = 0.4 * torch.randn(parameter.shape, generator=generator)
@@ -75,7 +55,7 @@ def decoded(model: LoadedModel, statistics: CalibrationStatistics, path: str, co
 
 def test_an_evaluation_is_the_score_of_a_model_with_those_weights(model: LoadedModel, tmp_path: Path) -> None:
     made, statistics = evaluator(model, tmp_path)
-    other = Bigram().eval().requires_grad_(False)
+    other = Bigram(VOCABULARY, WIDTH).eval().requires_grad_(False)
     for path, config in RECIPE.items():
         other.get_parameter(f"{path}.weight").data = decoded(model, statistics, path, config)
     expected = Reference(model.forward, TEXT).score(stream_logits(cast(Any, other), TEXT))
