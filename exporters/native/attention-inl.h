@@ -93,7 +93,7 @@ void attend(const AttentionPart& part) {
 
 template <typename V>
 constexpr AttentionKernels attention_kernels_of() {
-  return {attend<V, FloatCache<V>>, attend<V, CodeCache<V>>};
+  return {attend<V, FloatCache<V>>, attend<V, HalfCache<V>>, attend<V, CodeCache<V>>};
 }
 
 }  // namespace

@@ -42,9 +42,7 @@ class FloatCache {
       : part_(part), keys_(reinterpret_cast<int32_t*>(part.scratch)) {}
 
   SLMC_INLINE void take(int64_t slot, int64_t count) {
-    count_ = count;
-    const int64_t row_bytes = part_.width * 4;
-    lay_slots_in_lanes<V, false>(BlockRows(part_.keys, row_bytes, slot, count), row_bytes, count, keys_);
+    take_rows(static_cast<const float*>(part_.keys) + slot * part_.width, count);
     values_ = static_cast<const float*>(part_.values) + slot * part_.width;
   }
 
@@ -78,6 +76,17 @@ class FloatCache {
     for (; column < part_.width; column += V::kLanes) mix_columns<queries, 1>(query, shares, shrink, column);
   }
 
+ protected:
+  SLMC_INLINE void take_rows(const float* keys, int64_t count) {
+    count_ = count;
+    const int64_t row_bytes = part_.width * 4;
+    lay_slots_in_lanes<V, false>(BlockRows(keys, row_bytes, 0, count), row_bytes, count, keys_);
+  }
+
+  const AttentionPart& part_;
+  int32_t* keys_;
+  const float* values_ = nullptr;
+
  private:
   template <int queries, int vectors>
   SLMC_INLINE void mix_columns(int64_t query, const float (*shares)[kBlockSlots], const float* shrink,
@@ -106,10 +115,30 @@ class FloatCache {
     });
   }
 
-  const AttentionPart& part_;
-  int32_t* keys_;
-  const float* values_ = nullptr;
   int64_t count_ = 0;
+};
+
+// A cache of float16: a block at a time becomes float32.
+template <typename V>
+class HalfCache : public FloatCache<V> {
+ public:
+  SLMC_INLINE explicit HalfCache(const AttentionPart& part)
+      : FloatCache<V>(part), floats_(part.scratch + kBlockSlots * part.width) {}
+
+  SLMC_INLINE void take(int64_t slot, int64_t count) {
+    widen(this->part_.keys, slot, count);
+    this->take_rows(floats_, count);
+    widen(this->part_.values, slot, count);
+    this->values_ = floats_;
+  }
+
+ private:
+  SLMC_INLINE void widen(const void* cache, int64_t slot, int64_t count) {
+    const uint16_t* from = static_cast<const uint16_t*>(cache) + slot * this->part_.width;
+    for (int64_t i = 0; i < count * this->part_.width; i += V::kLanes) V::store(floats_ + i, V::load_halves(from + i));
+  }
+
+  float* floats_;  // [kBlockSlots, width], first the keys, then the values
 };
 
 }  // namespace

@@ -15,7 +15,7 @@ struct AttentionPart {
   int64_t queries, shared, width;
   int64_t own, first, end, window;
   float cap;                               // scores become cap tanh(score / cap); 0 leaves them
-  const void *keys, *values;               // [slots, width], float or int8
+  const void *keys, *values;               // [slots, width], float, float16 or int8
   const float *key_scales, *value_scales;  // [slots], of int8
   float* scratch;                          // of attention_scratch(queries, width) bytes, aligned to 64
 
@@ -25,12 +25,13 @@ struct AttentionPart {
 
 struct AttentionKernels {
   void (*floats)(const AttentionPart&);
+  void (*halves)(const AttentionPart&);
   void (*codes)(const AttentionPart&);
 };
 
-// Keys and values of a block made ready, and the queries as bytes.
+// Keys and values of a block made ready, at most as float32, and the queries as bytes.
 SLMC_INLINE constexpr int64_t attention_scratch(int64_t queries, int64_t width) {
-  return kBlockSlots * (width + 2) * 4 + queries * (2 * width + 8) + 64;
+  return kBlockSlots * (2 * width + 2) * 4 + queries * (2 * width + 8) + 64;
 }
 
 // Vector kernels take heads whose width is a multiple of 16; sums of wider ones than this leave 32 bits.

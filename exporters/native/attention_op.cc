@@ -1,4 +1,4 @@
-// CachedAttention and CachedAttentionInt8: the caches are extended in place where the caller lets them.
+// CachedAttention, CachedAttentionHalf and CachedAttentionInt8: the caches are extended in place where the caller lets them.
 //
 // The new tokens' rows are stored first; then every part, some tokens of one group over some of its slots, is a task.
 #include <cstdio>
@@ -23,9 +23,41 @@ struct Exact {
   using Element = float;
   static constexpr ElementType kType = kFloat;
   static constexpr bool kScaled = false;
+  static constexpr auto kKernel = &AttentionKernels::floats;
 
   static void store(const float* row, float* cache, float*, int64_t width) {
     std::copy(row, row + width, cache);
+  }
+};
+
+// The nearest float16, ties to even; too large ones become infinite.
+uint16_t float_to_half(float value) {
+  constexpr float kLeastNormal = 0.5f;  // added to what is below 2^-14, it leaves units of 2^-24
+  constexpr uint32_t kInfinite = 0x7f800000u, kBeyond = 0x477ff000u, kNormal = 0x38800000u;
+  uint32_t bits, half;
+  std::memcpy(&bits, &value, sizeof bits);
+  const uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+  if (size >= kBeyond) {
+    half = size > kInfinite ? 0x7e00u : 0x7c00u;
+  } else if (size < kNormal) {
+    const float units = std::fabs(value) + kLeastNormal;
+    std::memcpy(&half, &units, sizeof half);
+    half -= 0x3f000000u;
+  } else {
+    half = (size - (112u << 23) + 0xfffu + (size >> 13 & 1u)) >> 13;
+  }
+  return static_cast<uint16_t>(sign | half);
+}
+
+// Rows of float16.
+struct Halves {
+  using Element = uint16_t;
+  static constexpr ElementType kType = kFloat16;
+  static constexpr bool kScaled = false;
+  static constexpr auto kKernel = &AttentionKernels::halves;
+
+  static void store(const float* row, uint16_t* cache, float*, int64_t width) {
+    for (int64_t i = 0; i < width; ++i) cache[i] = float_to_half(row[i]);
   }
 };
 
@@ -34,6 +66,7 @@ struct Codes {
   using Element = int8_t;
   static constexpr ElementType kType = kInt8;
   static constexpr bool kScaled = true;
+  static constexpr auto kKernel = &AttentionKernels::codes;
   static constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer, ties to even
 
   static void store(const float* row, int8_t* cache, float* scale, int64_t width) {
@@ -191,7 +224,7 @@ class CachedAttention : public Kernel {
     part.total = whole ? memory + 2 * floats + queries : &stretches.total[at];
     part.scratch = memory + 2 * floats + rounded_up(2 * queries);
     const AttentionKernels& kernels = attention_kernels(s.width);
-    (Codec::kScaled ? kernels.codes : kernels.floats)(part);
+    (kernels.*Codec::kKernel)(part);
     if (!whole) return;
     for (int64_t i = 0; i < queries; ++i) {
       float* out = y + ((first + i / shared) * s.heads + group * shared + i % shared) * s.width;
@@ -262,6 +295,14 @@ Operator cached_attention_operator() {
       {{"q", kFloat}, {"k", kFloat}, {"v", kFloat}, {"keys", kFloat}, {"values", kFloat}, {"position", kInt64},
        {"cos", kFloat, kOptional}, {"sin", kFloat, kOptional}},
       {{"y", kFloat}, {"keys_out", kFloat}, {"values_out", kFloat}});
+}
+
+Operator cached_attention_half_operator() {
+  return described<Halves>(
+      "CachedAttentionHalf",
+      {{"q", kFloat}, {"k", kFloat}, {"v", kFloat}, {"keys", kFloat16}, {"values", kFloat16}, {"position", kInt64},
+       {"cos", kFloat, kOptional}, {"sin", kFloat, kOptional}},
+      {{"y", kFloat}, {"keys_out", kFloat16}, {"values_out", kFloat16}});
 }
 
 Operator cached_attention_int8_operator() {

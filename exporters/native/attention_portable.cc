@@ -4,6 +4,7 @@
 
 #include "attention_kernels.h"
 #include "kernels.h"
+#include "matrix.h"
 
 namespace slmc::portable {
 namespace {
@@ -58,8 +59,14 @@ void attend(const AttentionPart& part) {
     }
 }
 
+// float16 as it lies in memory.
+struct Half {
+  uint16_t bits;
+  explicit operator float() const { return half_to_float(bits); }
+};
+
 }  // namespace
 
-const AttentionKernels attention = {attend<float>, attend<int8_t>};
+const AttentionKernels attention = {attend<float>, attend<Half>, attend<int8_t>};
 
 }  // namespace slmc::portable

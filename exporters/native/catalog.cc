@@ -21,6 +21,7 @@ const std::vector<Operator>& all_operators() {
       sparse_linear_operator(),
       cached_attention_operator(),
       cached_attention_int8_operator(),
+      cached_attention_half_operator(),
       integrate_fire_operator(),
   };
   return all;

@@ -135,6 +135,7 @@ Operator sign_embedding_operator();
 Operator lif_operator();
 Operator wkv_operator();
 Operator cached_attention_operator();
+Operator cached_attention_half_operator();
 Operator cached_attention_int8_operator();
 Operator sparse_linear_operator();
 Operator shift_mix2_operator();

@@ -1,4 +1,4 @@
-"""Attention over a key-value cache of bounded length as torch operators: float32 caches, and 8-bit codes."""
+"""Attention over a key-value cache of bounded length as torch operators: caches of float32, float16, 8-bit codes."""
 
 from __future__ import annotations
 
@@ -160,6 +160,26 @@ def _gradient(ctx: Any, grad: Tensor, *_caches: Tensor) -> tuple[Any, ...]:
 
 
 cached_attention.register_autograd(_gradient, setup_context=_context)
+
+
+@torch.library.custom_op("slmc::cached_attention_half", mutates_args=())
+def cached_attention_half(
+    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, position: Tensor, cos: Tensor | None,
+    sin: Tensor | None, heads: int, window: int, rotary: int, theta: float, rotate: float, scale: float, cap: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """`cached_attention` whose caches are float16; new tokens are rounded before they are attended to."""
+    how = _How(heads, window, rotary, theta, rotate, scale, cap)
+    positions = _positions(position, q.shape[1], keys.shape[2])
+    query, k_new, v_new = _heads(q, k, v, keys.shape[3], positions, (cos, sin), how)
+    keys, values = _written(keys, k_new.half(), positions), _written(values, v_new.half(), positions)
+    used = int(positions.max()) + 1
+    y = _attended(query, keys[:, :, :used].float(), values[:, :, :used].float(), positions, how)
+    return y.contiguous(), keys, values
+
+
+@cached_attention_half.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(keys), torch.empty_like(values)
 
 
 def _quantized(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -171,6 +171,18 @@ _STORED = {
     all_keys = Identity(keys_out)
     all_values = Identity(values_out)""",
     ),
+    "CachedAttentionHalf": (
+        "(q, k, v, keys, values, position, cos, sin) => (y, keys_out, values_out)",
+        """
+    k_half = Cast <to = 10> (k_turned)
+    both_keys = Concat <axis = 2> (keys, k_half)
+    keys_out = Gather <axis = 2> (both_keys, source)
+    v_half = Cast <to = 10> (v_turned)
+    both_values = Concat <axis = 2> (values, v_half)
+    values_out = Gather <axis = 2> (both_values, source)
+    all_keys = Cast <to = 1> (keys_out)
+    all_values = Cast <to = 1> (values_out)""",
+    ),
     "CachedAttentionInt8": (
         """(q, k, v, keys, values, key_scales, value_scales, position, cos, sin)
         => (y, keys_out, values_out, key_scales_out, value_scales_out)""",

@@ -12,6 +12,7 @@ from exporters.ops.event_functions import event_function
 from exporters.ops.functions import attention_function, plain_functions, qembedding_function, qlinear_function
 from exporters.ops.signatures import (
     CACHED_ATTENTION,
+    CACHED_ATTENTION_HALF,
     CACHED_ATTENTION_INT8,
     EVENT_LINEAR,
     QEMBEDDING,
@@ -29,6 +30,7 @@ _MADE: dict[str, Callable[[Attributes, bool, bool], FunctionProto]] = {
     QEMBEDDING.name: lambda a, zeros, _: qembedding_function(a["bits"], a["group"], zeros, a["tile"]),
     SPARSE_LINEAR.name: lambda a, *_: sparse_linear_function({name: a[name] for name in SPARSE_LINEAR.ints}),
     CACHED_ATTENTION.name: lambda a, _, tables: attention_function(CACHED_ATTENTION.name, a, tables),
+    CACHED_ATTENTION_HALF.name: lambda a, _, tables: attention_function(CACHED_ATTENTION_HALF.name, a, tables),
     CACHED_ATTENTION_INT8.name: lambda a, _, tables: attention_function(CACHED_ATTENTION_INT8.name, a, tables),
 }
 """Operators whose body depends on their attributes, and on whether they have zero points or rotary tables."""

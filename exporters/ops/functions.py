@@ -191,7 +191,7 @@ QEmbedding <K, N, bits, group, tile> (tokens, codes, scales, high, zeros) => (y)
 
 
 def attention_function(operator: str, attributes: Mapping[str, float], tables: bool) -> FunctionProto:
-    """CachedAttention or CachedAttentionInt8; tables: whether the node has inputs cos and sin."""
+    """CachedAttention of any kind of cache; tables: whether the node has inputs cos and sin."""
     return _function(attention_text(operator, attributes, tables))
 
 

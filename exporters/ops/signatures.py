@@ -115,6 +115,18 @@ CACHED_ATTENTION = Signature(
     ints=_ATTENTION_INTS,
     floats=_ATTENTION_FLOATS,
 )
+CACHED_ATTENTION_HALF = Signature(
+    "CachedAttentionHalf",  # the same with caches of float16
+    (
+        *(Parameter(n, FLOAT) for n in ("q", "k", "v")),
+        *(Parameter(n, HALF) for n in ("keys", "values")),
+        Parameter("position", INT64),
+        *_ROTARY_TABLES,
+    ),
+    (Parameter("y", FLOAT), *(Parameter(n, HALF) for n in ("keys_out", "values_out"))),
+    ints=_ATTENTION_INTS,
+    floats=_ATTENTION_FLOATS,
+)
 CACHED_ATTENTION_INT8 = Signature(
     "CachedAttentionInt8",  # the same with key[s] = key_scales[s] * keys[s]; scales [1, G, C]
     (
@@ -191,6 +203,7 @@ SIGNATURES = (
     SPARSE_LINEAR,
     EVENT_LINEAR,
     CACHED_ATTENTION,
+    CACHED_ATTENTION_HALF,
     CACHED_ATTENTION_INT8,
     INTEGRATE_FIRE,
 )

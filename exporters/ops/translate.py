@@ -19,6 +19,7 @@ import exporters.ops.sparse_products
 import exporters.ops.spikes  # noqa: F401  (they define the torch operators)
 from exporters.ops.signatures import (
     CACHED_ATTENTION,
+    CACHED_ATTENTION_HALF,
     CACHED_ATTENTION_INT8,
     DOMAIN,
     EVENT_LINEAR,
@@ -98,6 +99,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         ops.lif.default: _translation(LIF),
         ops.wkv.default: _translation(WKV),
         ops.cached_attention.default: _translation(CACHED_ATTENTION),
+        ops.cached_attention_half.default: _translation(CACHED_ATTENTION_HALF),
         ops.cached_attention_int8.default: _translation(CACHED_ATTENTION_INT8),
         ops.shift_mix2.default: _translation(SHIFT_MIX2),
         ops.shift_mix3.default: _translation(SHIFT_MIX3),

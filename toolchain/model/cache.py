@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from exporters.artifact.errors import SlmcError
-from exporters.ops.attention import cached_attention, cached_attention_int8
+from exporters.ops.attention import cached_attention, cached_attention_half, cached_attention_int8
 from exporters.states import StateSpec
 from toolchain.model.family import ModelOptions
 
@@ -62,7 +63,7 @@ class CachedModel(nn.Module):
     def state_specs(self) -> list[StateSpec]:
         """The number of tokens read, int64 [1]; then of every layer its keys, values, and the scales of 8-bit codes."""
         shape = (self.cache.groups, self.cache.context, self.cache.width)
-        dtype = "int8" if self.kv_cache == "int8" else "float32"
+        dtype = {"fp32": "float32", "fp16": "float16", "int8": "int8"}[self.kv_cache]
         kinds: list[tuple[str, tuple[int, ...], str]] = [("keys", shape, dtype), ("values", shape, dtype)]
         if self.kv_cache == "int8":
             kinds += [("key_scales", shape[:2], "float32"), ("value_scales", shape[:2], "float32")]
@@ -89,6 +90,13 @@ class CachedModel(nn.Module):
         return [state[1 + i * size : 1 + (i + 1) * size] for i in range(self.cache.layers)]
 
 
+_OPERATORS: dict[torch.dtype, Callable[..., tuple[Tensor, ...]]] = {
+    torch.float32: cached_attention, torch.float64: cached_attention, torch.float16: cached_attention_half,
+    torch.int8: cached_attention_int8,
+}  # fmt: skip
+"""By the type of the keys in the cache."""
+
+
 def attend(
     q: Tensor, k: Tensor, v: Tensor, caches: list[Tensor], position: Tensor, heads: int, rotation: Rotation,
     scores: Scores = Scores(), turn: tuple[Tensor, Tensor] | None = None,
@@ -100,7 +108,7 @@ def attend(
     rotate = float(rotation.theta > 0 or turn is not None)
     cos, sin = turn or (None, None)
     ints, floats = (heads, scores.window, rotation.width), (rotation.theta or 1.0, rotate, scores.scale, scores.cap)
-    operator = cached_attention if len(caches) == 2 else cached_attention_int8
+    operator = _OPERATORS[caches[0].dtype]
     y, *after = operator(q, k, v, *caches, position, cos, sin, *ints, *floats)
     return y, list(after)
 

@@ -15,7 +15,7 @@ from toolchain.model.tree import ModelTree
 Shapes = Mapping[str, tuple[int, ...]]
 """Tensor names to shapes."""
 
-CACHE_FORMATS = ("fp32", "int8")
+CACHE_FORMATS = ("fp32", "fp16", "int8")
 """How keys and values may be stored in a cache."""
 
 

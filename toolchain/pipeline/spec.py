@@ -43,8 +43,8 @@ class Spec(BaseModel):
     context: int | None = _option(
         None, "Tokens that a key-value cache has room for, for models that have one.", result=True, ge=1, le=2**20
     )
-    kv_cache: Literal["fp32", "int8"] = _option(
-        "fp32", "How the compressed model stores keys and values: fp32 or int8.", result=True
+    kv_cache: Literal["fp32", "fp16", "int8"] = _option(
+        "fp32", "How the compressed model stores keys and values: fp32, fp16 or int8.", result=True
     )
     max_memory: str | None = _option(None, "Weights and states as stored: 3MB, or 15% of the fp32 model.")
     max_drop: str | None = _option(None, "Relative loss of the metric on the artifact: 1%.")

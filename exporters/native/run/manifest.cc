@@ -31,10 +31,15 @@ StateRecord read_state(const JsonValue& json) {
     state.shape.dims[state.shape.rank++] = size.integer(0, int64_t{1} << 40);
   });
   const std::string dtype = json["dtype"].text();
-  state.type = dtype == "float32" ? kFloat : dtype == "int8" ? kInt8 : dtype == "int64" ? kInt64 : 0;
-  if (!state.type) json["dtype"].refuse("float32, int8 or int64");
+  state.type = dtype == "float32"   ? kFloat
+               : dtype == "float16" ? kFloat16
+               : dtype == "int8"    ? kInt8
+               : dtype == "int64"   ? kInt64
+                                    : 0;
+  if (!state.type) json["dtype"].refuse("float32, float16, int8 or int64");
   state.fill = json["fill"].number();
-  if (state.type != kFloat) json["fill"].integer(-128, 127);
+  if (state.type == kFloat16) json["fill"].integer(0, 0);
+  else if (state.type != kFloat) json["fill"].integer(-128, 127);
   state.in_place = !json["in_place"].null() && json["in_place"].boolean();
   return state;
 }

@@ -200,6 +200,7 @@ void Network::reset() {
     const double value = state.record.fill;
     if (state.record.type == kFloat) fill<float>(state.now, state.bytes, value);
     else if (state.record.type == kInt64) fill<int64_t>(state.now, state.bytes, value);
+    else if (state.record.type == kFloat16) fill<uint16_t>(state.now, state.bytes, value);  // 0 alone
     else fill<int8_t>(state.now, state.bytes, value);
   }
 }

@@ -16,8 +16,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from exporters.ops.signatures import DOMAIN, VERSION
 
-OPERATORS = ("CachedAttention", "CachedAttentionInt8")
-TOLERANCE = {"CachedAttention": 2e-5, "CachedAttentionInt8": 1e-3}
+OPERATORS = ("CachedAttention", "CachedAttentionHalf", "CachedAttentionInt8")
+TOLERANCE = {"CachedAttention": 2e-5, "CachedAttentionHalf": 2e-5, "CachedAttentionInt8": 1e-3}
 """Of outputs of up to 2.5 at scores of up to about 20. Queries of up to 12 in 14 bits are off by 2e-4 (root mean
 square), and so are their scores and the shares."""
 
@@ -47,8 +47,9 @@ class Call:
         }
         slots = (1, self.groups, self.before + self.time + self.spare)
         for name in ("keys", "values"):
-            if self.operator == "CachedAttention":
-                given[name] = rng.normal(0, 1, (*slots, self.width)).astype(np.float32)
+            if self.operator != "CachedAttentionInt8":
+                kind = np.float16 if self.operator.endswith("Half") else np.float32
+                given[name] = rng.normal(0, 1, (*slots, self.width)).astype(kind)
                 given[name][:, :, self.before :] = np.nan
             else:
                 given[name] = rng.integers(-127, 128, (*slots, self.width)).astype(np.int8)
@@ -58,7 +59,8 @@ class Call:
         return given | {"position": np.array([[self.before]])}
 
     def session(self, threads: int = 1) -> ort.InferenceSession:
-        kind = TensorProto.INT8 if self.operator.endswith("Int8") else TensorProto.FLOAT
+        kinds_of = {"Half": TensorProto.FLOAT16, "Int8": TensorProto.INT8}
+        kind = kinds_of.get(self.operator[-4:], TensorProto.FLOAT)
         caches = ["keys", "values", *(["key_scales", "value_scales"] if kind == TensorProto.INT8 else [])]
         outputs = ["y", *(f"{name}_out" for name in caches)]
         names = ["q", "k", "v", *caches, "position"]

@@ -46,12 +46,17 @@ FED = {
     "SparseLinear": 1,
     "EventLinear": 1,
     "CachedAttention": 6,
+    "CachedAttentionHalf": 6,
     "CachedAttentionInt8": 8,
     "IntegrateFire": 1,
 }
 """How many of the first inputs change from call to call; the others are weights inside the model."""
 
-KINDS = {"tensor(float)": onnx.TensorProto.FLOAT, "tensor(int8)": onnx.TensorProto.INT8}
+KINDS = {
+    "tensor(float)": onnx.TensorProto.FLOAT,
+    "tensor(float16)": onnx.TensorProto.FLOAT16,
+    "tensor(int8)": onnx.TensorProto.INT8,
+}
 
 REFERENCES: dict[str, Callable[..., Any]] = {
     "EventLinear": exporters.ops.events.event_linear,
@@ -62,6 +67,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "Lif": lif_reference,
     "Wkv": wkv_reference,
     "CachedAttention": exporters.ops.attention.cached_attention,
+    "CachedAttentionHalf": exporters.ops.attention.cached_attention_half,
     "CachedAttentionInt8": exporters.ops.attention.cached_attention_int8,
     "ShiftMix2": exporters.ops.fusions.shift_mix2,
     "ShiftMix3": exporters.ops.fusions.shift_mix3,

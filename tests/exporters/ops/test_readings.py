@@ -154,6 +154,14 @@ BY_HAND = [
          [floats([[1, 0], [math.exp(COS1) / (math.exp(COS1) + math.e), math.e / (math.exp(COS1) + math.e)]]),
           floats([[[1, 0], [COS1, math.sin(1)]]]), floats([[[1, 0], [0, 1]]])],
          {**PLAIN, "heads": 1, "theta": 100.0, "rotate": 1.0}),
+    # 2049 lies between 2048 and 2050: to the even one; half of it and of 6e-8; 1e9 is infinite
+    Case("rounded to halves", "CachedAttentionHalf",
+         {"q": floats([[0, 0]]), "k": floats([[2049, 2051]]), "v": floats([[2049, 1e9]]),
+          "keys": np.float16([[[[0, 0], [7, 7]]]]), "values": np.float16([[[[6e-8, 0], [7, 7]]]]),
+          "position": np.array([[1]])},
+         [floats([[1024, np.inf]]), np.float16([[[[0, 0], [2048, 2052]]]]),
+          np.float16([[[[6e-8, 0], [2048, np.inf]]]])],
+         {**PLAIN, "heads": 1}),
     # the first slot has left; scores LN3 and 0: shares 3/4 and 1/4 of 1 and 5
     Case("a window of two, scale 1", "CachedAttention", THREE_SLOTS,
          [floats([[2, 0]]), floats([[[50, 0], [LN3, 0], [0, 0]]]), floats([[[9, 9], [1, 0], [5, 0]]])],
