@@ -184,6 +184,20 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class OwnRuntime:
+    """slmc-run, where it goes along. programs: platform -> bytes of the program.
+
+    tokenizer: why it takes and gives token ids in the place of text; None where it gives the ids of the tokenizers
+    library on the calibration and evaluation texts. measured: with it, on the platform of the build; None where no
+    program for that was there.
+    """
+
+    programs: dict[str, int]
+    tokenizer: str | None
+    measured: Measured | None = None
+
+
+@dataclass(frozen=True)
 class Constraint:
     """One thing that had to hold: the limit, what was measured, in the named unit."""
 
@@ -207,6 +221,7 @@ class Manifest:
     text: of a language model; None of a classifier, and of artifacts from before it was written.
     operators: platform -> id of the sources of its compiled operators, see native_library.build_id; None in older
     artifacts.
+    slmc_run: None where it does not go along.
     """
 
     schema_version: int
@@ -223,6 +238,7 @@ class Manifest:
     files: dict[str, FileEntry]
     text: TextRules | None = None
     operators: dict[str, str] | None = None
+    slmc_run: OwnRuntime | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

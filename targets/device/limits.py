@@ -174,11 +174,11 @@ def forecast_bytes(manifest: Manifest, runtime: str = ONNXRUNTIME) -> tuple[int,
     The model needs its file and its states at least, and what it had in memory when it was measured.
     """
     model = manifest.bytes.file + manifest.bytes.states
-    measured = manifest.measured
+    measured, empty = manifest.measured, 0
     if runtime == SLMC_RUN:
-        return OWN_RUNTIME_BYTES, model
+        measured, empty = manifest.slmc_run.measured if manifest.slmc_run else None, OWN_RUNTIME_BYTES
     if measured is None:
-        return 0, model
+        return empty, model
     return measured.rss_baseline_bytes, max(model, measured.rss_peak_bytes - measured.rss_baseline_bytes)
 
 

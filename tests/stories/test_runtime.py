@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from driven import program
 from tokenizers import Tokenizer
 
+ROOT = Path(__file__).parents[2]
 PROMPT = "The light was"
 
 
@@ -46,3 +48,45 @@ def test_the_same_perplexity(artifact: Path, document: Callable[..., Any], tmp_p
 def test_all_files_are_checked(artifact: Path) -> None:
     listed = json.loads((artifact / "manifest.json").read_text(encoding="utf-8"))["files"]
     assert slmc_run(artifact, "--check").stdout == f"{len(listed)} files as the manifest says\n"
+
+
+def compiled(source: Path, out: Path) -> Path:
+    """A C program with the library in it."""
+    if (compiler := shutil.which("cc")) is None:
+        pytest.skip("no C compiler here")
+    library, headers = program("libslmc_run.a"), ROOT / "exporters" / "native" / "run"
+    command = [
+        compiler,
+        "-std=c11",
+        "-Wall",
+        "-Werror",
+        f"-I{headers}",
+        source,
+        library,
+        "-lstdc++",
+        "-lm",
+        "-lpthread",
+    ]
+    subprocess.run([*command, "-o", out], check=True)
+    return out
+
+
+def test_the_library_in_a_c_program(artifact: Path, tmp_path: Path) -> None:
+    found = subprocess.run(
+        [compiled(ROOT / "tests" / "stories" / "embedded.c", tmp_path / "embedded"), artifact],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found
+    counts, missing, moved = found.stdout.splitlines()
+    vocabulary = Tokenizer.from_file(str(artifact / "tokenizer.json")).get_vocab_size()
+    assert counts.endswith(f" tokens, {vocabulary} logits")
+    assert missing == "model.onnx.data: it is not among the files that are given"
+    assert "model.onnx.data: " in moved and ("aligned" in moved or "bytes" in moved)
+
+
+def test_the_sample_program(artifact: Path, tmp_path: Path) -> None:
+    story = compiled(ROOT / "samples" / "c" / "story.c", tmp_path / "story")
+    found = subprocess.run([story, artifact, PROMPT], capture_output=True, text=True, check=False)
+    assert found.returncode == 0 and PROMPT in found.stdout, found
+    first, second = found.stdout.splitlines()[-2:]
+    assert first == second and "comes next" in first, "a restored state goes on as before"

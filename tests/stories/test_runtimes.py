@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ssh_server import Server
+from tokenizers import Tokenizer
 
 from exporters.artifact.errors import NotAvailable
+from targets.device.native import platform_name
 from targets.runtime.program import installed_program
+from toolchain.delivery.own_runtime import tokenizer_difference
+from toolchain.model.text import read_text
 
 Document = Callable[..., Any]
 TEXT = Path(__file__).parents[2] / "toolchain" / "texts" / "evaluation.txt"
@@ -88,3 +94,60 @@ def test_a_machine_without_python(
     assert bare_server.left() == []
     fails(("bench", artifact, "-q", *bare_server.options()), 5, "no /nowhere/python3 there", "--runtime slmc-run")
     assert bare_server.left() == []
+
+
+@pytest.fixture(scope="module")
+def carrying(
+    artifact: Path, tiny_model: Path, slmc: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The artifact with slmc-run for this machine."""
+    out = tmp_path_factory.mktemp("carrying") / "out"
+    done = slmc("export", tiny_model, "--plan", artifact / "plan.json", "-o", out, "--runtime", "slmc-run")
+    assert done.exit_code == 0, done.stderr
+    return out
+
+
+def test_what_goes_along_is_proven_and_measured(carrying: Path, tiny_model: Path, document: Document) -> None:
+    said = json.loads((carrying / "manifest.json").read_text(encoding="utf-8"))["slmc_run"]
+    program = carrying / "native" / platform_name() / "slmc-run"
+    assert said["tokenizer"] is None and said["programs"] == {platform_name(): program.stat().st_size}
+    assert said["measured"]["rss_peak_bytes"] < 16e6 and said["measured"]["decode_ms"]["p50"] > 0
+    assert "slmc-run" in (carrying / "report.html").read_text(encoding="utf-8")
+    found = document("validate", carrying, "--reference", tiny_model, *RUN, "--artifact-native")
+    assert found["verdict"].startswith("valid: 10 of 10 promises"), found["promises"]
+
+
+def test_a_tokenizer_that_is_not_the_model_s(carrying: Path, altered: Callable[..., Path], tmp_path: Path) -> None:
+    """Text is refused, ids go in and out."""
+
+    def deny(folder: Path) -> None:
+        path = folder / "manifest.json"
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest["slmc_run"]["tokenizer"] = "it gives other ids"
+        path.write_text(json.dumps(manifest), encoding="utf-8")
+
+    folder = altered(carrying, deny)
+    (tmp_path / "ids").write_bytes(struct.pack("<3i", 1, 2, 3))
+
+    def run(*options: object) -> subprocess.CompletedProcess[str]:
+        command = [str(installed_program()), str(folder), *map(str, options)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    refused = run("-p", "The")
+    assert refused.returncode == 2 and "--ids, --print-ids): it gives other ids" in refused.stderr
+    ids = run("--ids", tmp_path / "ids", "--print-ids", "-n", "4", "--temp", "0")
+    assert ids.returncode == 0 and len(ids.stdout.split()) == 4
+
+
+def test_a_tokenizer_is_compared_on_texts(carrying: Path, tmp_path: Path) -> None:
+    program, path = installed_program(), carrying / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    text = read_text(TEXT, tokenizer, None).head(2000)
+    assert tokenizer_difference(program, path, tokenizer, [text]) is None
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["normalizer"] = {"type": "Lowercase"}
+    (other := tmp_path / "lower.json").write_text(json.dumps(document), encoding="utf-8")
+    assert "it gives other ids than" in str(tokenizer_difference(program, other, tokenizer, [text]))
+    document["normalizer"] = {"type": "NFKC"}
+    other.write_text(json.dumps(document), encoding="utf-8")
+    assert "normalizer NFKC" in str(tokenizer_difference(program, other, tokenizer, [text]))

@@ -191,6 +191,7 @@ def _announce(console: Console, delivered: Delivered, problem: Problem) -> int:
         ("generation, prompt", "", f"{speed.decode_tps:.0f} tok/s", f"{speed.prompt_tps:.0f} tok/s"),
         ("peak memory over empty runtime", "", units.bytes_text(speed.rss_peak_bytes - speed.rss_baseline_bytes),
          f"{speed.isa}, native {'yes' if speed.native else 'no'}"),
+        *_own_runtime_rows(manifest),
     ]  # fmt: skip
     rows.append(_inputs_row(manifest))
     console.table(f"{delivered.folder}", ("measured on ONNX Runtime", "fp32", "artifact", ""), rows)
@@ -220,6 +221,16 @@ def _inputs_row(manifest: Manifest) -> tuple[str, str, str, str]:
     """How many layers have their inputs rounded."""
     rounded = sum(entry.activations == "int8" for entry in manifest.recipe.values())
     return ("layers with 8-bit inputs", "", f"{rounded} of {len(manifest.recipe)}", "--activations")
+
+
+def _own_runtime_rows(manifest: Manifest) -> list[tuple[str, str, str, str]]:
+    """What slmc-run takes, where it goes along."""
+    own = manifest.slmc_run
+    if own is None:
+        return []
+    speed, text = own.measured, "text" if own.tokenizer is None else f"token ids only: {own.tokenizer}"
+    time = f"{speed.decode_ms.p50:.2f} ms per token" if speed else "not measured"
+    return [("slmc-run, whole process", text, time, units.bytes_text(speed.rss_peak_bytes) if speed else "")]
 
 
 def _quality_rows(quality: Quality) -> list[tuple[str, str, str, str]]:

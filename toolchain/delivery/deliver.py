@@ -28,6 +28,7 @@ from toolchain.delivery.boards import Measurer, OnCpu
 from toolchain.delivery.documents import Findings, Sample, manifest_of, report_of
 from toolchain.delivery.generation import Sampling, classified, continuation, prompt_ids, shares_text
 from toolchain.delivery.operators import build_ids
+from toolchain.delivery.own_runtime import own_runtime
 from toolchain.delivery.reports.catalog import REPORTS
 from toolchain.delivery.reports.data import Predicted, Report
 from toolchain.delivery.validate import artifact_session, measured, parity, quality
@@ -53,7 +54,7 @@ class Destination:
     """Where an artifact goes and what it is measured for.
 
     staging: a folder that does not exist yet, on the output's file system. libraries: compiled operators by platform.
-    programs: slmc-run likewise.
+    programs: slmc-run likewise, whose tokenizer is compared on the calibration text and the one of evaluation.
     configuration: the resolved options, as YAML. seed: of the sample of text. measurer: where speed and memory are
     measured.
     """
@@ -63,6 +64,7 @@ class Destination:
     force: bool
     libraries: Mapping[str, Path]
     programs: Mapping[str, Path]
+    calibration: Text | None
     configuration: str
     measurer: Measurer
     threads: int
@@ -154,6 +156,15 @@ def deliver(
     manifest = dataclasses.replace(
         manifest_of(model, plan, graph, findings, tuned=tuned), operators=build_ids(destination.libraries)
     )
+    if destination.programs:
+        texts = [text for text in (destination.calibration, evaluation) if text is not None]
+        manifest = dataclasses.replace(
+            manifest,
+            slmc_run=own_runtime(
+                staging, manifest, model.tokenizer, texts, model.tree.vocabulary, threads=threads,
+                weight_bytes_per_token=read_bytes,
+            ),
+        )  # fmt: skip
     report = report_of(model, plan, manifest, findings)
     manifest = _write(staging, destination.configuration, plan, manifest, report)
     done("report")

@@ -203,12 +203,14 @@ def _untried(runtime: str, found: Found) -> str:
 
 def memory(manifest: Manifest, found: Found) -> Promise:
     """Peak memory less that of the empty runtime, on the machine and in the way that it was promised of."""
-    promised, now = manifest.measured, found.memory
+    promised, now, runtime = manifest.measured, found.memory, ONNXRUNTIME
+    if now is not None and now.runtime == SLMC_RUN and manifest.slmc_run is not None and manifest.slmc_run.measured:
+        promised, runtime = manifest.slmc_run.measured, SLMC_RUN
     if promised is None or now is None:
         return _open("memory", "the manifest has no figure" if promised is None else "no memory was measured")
     facts = (
         ("cpu", promised.cpu, now.cpu), ("isa", promised.isa, now.isa), ("threads", promised.threads, now.threads),
-        ("runtime", ONNXRUNTIME, now.runtime), ("onnxruntime", promised.ort_version, now.ort_version),
+        ("runtime", runtime, now.runtime), ("onnxruntime", promised.ort_version, now.ort_version),
         ("operators", promised.native, now.native_library is not None),
     )  # fmt: skip
     for name, before, today in facts:

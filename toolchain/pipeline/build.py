@@ -246,6 +246,7 @@ def destination_of(job: Job, folder: Path, *, force: bool) -> Destination:
         force=force,
         libraries=job.libraries,
         programs=job.programs,
+        calibration=read_calibration(job.spec, job.model) if job.programs else None,
         configuration=to_yaml(job.spec),
         measurer=MeasuredHere(named_cpu(job.spec.target)),
         threads=job.spec.threads,

@@ -39,16 +39,26 @@ std::vector<int32_t> prompt_of(Artifact* artifact, const std::string& text) {
   return ids;
 }
 
+const char* opened(Source source, int threads, slmc_model** model) {
+  *model = nullptr;
+  return guarded([&] {
+    if (threads < 1 || threads > 256) throw Refusal("threads: from 1 to 256");
+    *model = new slmc_model{Artifact(std::move(source), threads)};
+  });
+}
+
 }  // namespace
 
 extern "C" {
 
 const char* slmc_open(const char* folder, int threads, slmc_model** model) {
-  *model = nullptr;
-  return guarded([&] {
-    if (threads < 1 || threads > 256) throw Refusal("threads: from 1 to 256");
-    *model = new slmc_model{Artifact(folder, threads)};
-  });
+  return opened(Source(folder), threads, model);
+}
+
+const char* slmc_open_memory(const slmc_file* files, size_t count, int threads, slmc_model** model) {
+  std::map<std::string, Span> given;
+  for (size_t i = 0; i < count; ++i) given[files[i].name] = {static_cast<const uint8_t*>(files[i].data), files[i].size};
+  return opened(Source(std::move(given)), threads, model);
 }
 
 void slmc_close(slmc_model* model) { delete model; }

@@ -6,19 +6,27 @@
 namespace slmc::run {
 namespace {
 
-constexpr uint64_t kMostGraphBytes = 1 << 30, kMostDataBytes = uint64_t{1} << 40, kMostTokenizerBytes = 1 << 27;
-constexpr const char *kGraph = "model.onnx", *kData = "model.onnx.data", *kTokenizer = "tokenizer.json";
+constexpr uint64_t kMostManifestBytes = 64 << 20, kMostGraphBytes = 1 << 30, kMostDataBytes = uint64_t{1} << 40, kMostTokenizerBytes = 1 << 27;
+constexpr uintptr_t kAlignment = 64;
+constexpr const char *kManifest = "manifest.json", *kGraph = "model.onnx", *kData = "model.onnx.data", *kTokenizer = "tokenizer.json";
 
 }  // namespace
 
-Artifact::Artifact(const std::string& folder, int threads) : folder_(folder), manifest_(read_manifest(folder)) {
+Manifest read_manifest(const Source& source) {
+  const Contents file = source.open(kManifest, kMostManifestBytes);
+  return parse_manifest(file.bytes().text());
+}
+
+Artifact::Artifact(Source source, int threads) : source_(std::move(source)), manifest_(read_manifest(source_)) {
   const bool has_data = manifest_.files.count(kData);
-  check_file(folder, manifest_, kGraph, true);
-  if (has_data) check_file(folder, manifest_, kData, false);
-  graph_ = MappedFile(folder + "/" + kGraph, kMostGraphBytes);
-  if (has_data) data_ = MappedFile(folder + "/" + kData, kMostDataBytes);
-  record_ = read_model({graph_.data(), graph_.size()}, {data_.data(), data_.size()}, kData);
-  graph_ = MappedFile();  // what is needed of it was copied
+  check_file(source_, manifest_, kGraph, true);
+  if (has_data) check_file(source_, manifest_, kData, false);
+  if (has_data) data_ = source_.open(kData, kMostDataBytes);
+  if (reinterpret_cast<uintptr_t>(data_.bytes().data) % kAlignment) throw Refusal(std::string(kData) + ": not aligned to 64 bytes");
+  {
+    const Contents graph = source_.open(kGraph, kMostGraphBytes);  // what is needed of it is copied
+    record_ = read_model(graph.bytes(), data_.bytes(), kData);
+  }
   network_ = std::make_unique<Network>(record_, manifest_.io, threads);
   record_.nodes.clear();
   record_.nodes.shrink_to_fit();
@@ -26,9 +34,11 @@ Artifact::Artifact(const std::string& folder, int threads) : folder_(folder), ma
 
 const Tokenizer& Artifact::tokenizer() {
   if (!tokenizer_) {
-    check_file(folder_, manifest_, kTokenizer, true);
-    const MappedFile file(folder_ + "/" + kTokenizer, kMostTokenizerBytes);
-    tokenizer_ = std::make_unique<Tokenizer>(file.text());
+    if (!manifest_.token_ids_only.empty())
+      throw Refusal("this model's text goes in and out as token ids (--ids, --print-ids): " + manifest_.token_ids_only);
+    check_file(source_, manifest_, kTokenizer, true);
+    const Contents file = source_.open(kTokenizer, kMostTokenizerBytes);
+    tokenizer_ = std::make_unique<Tokenizer>(file.bytes().text());
   }
   return *tokenizer_;
 }

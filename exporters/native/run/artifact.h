@@ -11,10 +11,14 @@
 
 namespace slmc::run {
 
+// Raises Refusal for what is not a manifest of ours.
+Manifest read_manifest(const Source& source);
+
 class Artifact {
  public:
   // Raises Refusal: something is missing, damaged, or needs what we do not have.
-  Artifact(const std::string& folder, int threads);
+  Artifact(const std::string& folder, int threads) : Artifact(Source(folder), threads) {}
+  Artifact(Source source, int threads);
 
   const Manifest& manifest() const { return manifest_; }
   // Raises Refusal where tokenizer.json is missing or of a kind that we do not read.
@@ -39,9 +43,9 @@ class Artifact {
  private:
   static constexpr size_t kCallTokens = 64;
 
-  std::string folder_;
+  Source source_;
   Manifest manifest_;
-  MappedFile graph_, data_;
+  Contents data_;
   ModelRecord record_;
   std::unique_ptr<Network> network_;
   std::unique_ptr<Tokenizer> tokenizer_;

@@ -82,8 +82,10 @@ void write_text(Artifact* artifact, const Options& options) {
 }
 
 void use_artifact(const Options& options) {
+  if (options.encode) return encode_stdin(options.folder);
   if (options.check) {
-    const size_t files = check_files(options.folder, read_manifest(options.folder));
+    const Source source(options.folder);
+    const size_t files = check_files(source, read_manifest(source));
     std::printf("%zu files as the manifest says\n", files);
     return;
   }

@@ -6,7 +6,6 @@
 namespace slmc::run {
 namespace {
 
-constexpr size_t kMostManifestBytes = 64 << 20;
 constexpr uint64_t kMostFileBytes = uint64_t{1} << 40;
 constexpr int kSchemaVersion = 1;
 
@@ -79,11 +78,6 @@ bool confined(const std::string& name) {
 
 }  // namespace
 
-Manifest read_manifest(const std::string& folder) {
-  const MappedFile file(folder + "/manifest.json", kMostManifestBytes);
-  return parse_manifest(file.text());
-}
-
 Manifest parse_manifest(std::string_view text) {
   const Json json(text, "manifest.json");
   const JsonValue root = json.root(), io = root["io"];
@@ -100,6 +94,8 @@ Manifest parse_manifest(std::string_view text) {
     manifest.vocabulary = io["classes"]["vocabulary"].integer(1, INT32_MAX);
     manifest.whole_texts = !io["classes"]["whole_texts"].null() && io["classes"]["whole_texts"].boolean();
   }
+  if (!root["slmc_run"].null() && !root["slmc_run"]["tokenizer"].null())
+    manifest.token_ids_only = root["slmc_run"]["tokenizer"].text();
   manifest.has_rules = !root["text"].null();
   if (manifest.has_rules) manifest.rules = read_rules(root["text"]);
   root["files"].members([&](const std::string& name, const JsonValue& entry) {
@@ -110,19 +106,20 @@ Manifest parse_manifest(std::string_view text) {
   return manifest;
 }
 
-void check_file(const std::string& folder, const Manifest& manifest, const std::string& name, bool contents) {
+void check_file(const Source& source, const Manifest& manifest, const std::string& name, bool contents) {
   const auto entry = manifest.files.find(name);
   if (entry == manifest.files.end()) throw Refusal("manifest.json: it does not list " + name);
-  const MappedFile file(folder + "/" + name, kMostFileBytes);
-  if (file.size() != entry->second.bytes)
-    throw Refusal(folder + "/" + name + ": " + std::to_string(file.size()) + " bytes, the manifest says " +
+  const Contents file = source.open(name, kMostFileBytes);
+  const Span bytes = file.bytes();
+  if (bytes.size != entry->second.bytes)
+    throw Refusal(source.path(name) + ": " + std::to_string(bytes.size) + " bytes, the manifest says " +
                   std::to_string(entry->second.bytes) + "; copy the artifact again");
-  if (contents && sha256({file.data(), file.size()}) != entry->second.sha256)
-    throw Refusal(folder + "/" + name + ": the contents differ from the manifest's SHA-256; copy the artifact again");
+  if (contents && sha256(bytes) != entry->second.sha256)
+    throw Refusal(source.path(name) + ": the contents differ from the manifest's SHA-256; copy the artifact again");
 }
 
-size_t check_files(const std::string& folder, const Manifest& manifest) {
-  for (const auto& [name, entry] : manifest.files) check_file(folder, manifest, name, true);
+size_t check_files(const Source& source, const Manifest& manifest) {
+  for (const auto& [name, entry] : manifest.files) check_file(source, manifest, name, true);
   return manifest.files.size();
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "network.h"
+#include "source.h"
 
 namespace slmc::run {
 
@@ -35,19 +36,19 @@ struct Manifest {
   std::vector<std::string> labels;   // of a classifier
   bool whole_texts = false;
   int64_t vocabulary = 0;            // likewise
+  std::string token_ids_only;        // why text goes in and out as token ids, empty where it need not
   bool has_rules = false;
   TextRules rules;
   std::map<std::string, FileRecord> files;
 };
 
 // Raises Refusal for what is not a manifest of ours.
-Manifest read_manifest(const std::string& folder);
 Manifest parse_manifest(std::string_view text);
 
 // Raises Refusal unless a file of the artifact is there with the manifest's size and, if `contents`, its SHA-256.
-void check_file(const std::string& folder, const Manifest& manifest, const std::string& name, bool contents);
+void check_file(const Source& source, const Manifest& manifest, const std::string& name, bool contents);
 
 // Checks every file that the manifest lists; returns how many.
-size_t check_files(const std::string& folder, const Manifest& manifest);
+size_t check_files(const Source& source, const Manifest& manifest);
 
 }  // namespace slmc::run

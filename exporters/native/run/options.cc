@@ -111,6 +111,7 @@ bool read_other(Reader* reader, Options* options) {
   else if (reader->is("--worker")) options->worker = reader->text();
   else if (reader->is("--agent")) options->visit = reader->text();
   else if (reader->is("--serve")) options->serve = true;
+  else if (reader->is("--encode")) options->encode = true;
   else return false;
   return true;
 }

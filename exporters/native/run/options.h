@@ -12,7 +12,7 @@ struct Options {
   std::string folder;
   std::string prompt = "The ", system, ids_file, eval_file, logits_file;
   std::string worker, visit;  // of slmc, over a pipe: answers one job; answers requests until stdin ends
-  bool has_system = false, chat = false, no_stop = false, check = false, bench = false, ids = false, stats = false, serve = false;
+  bool has_system = false, chat = false, no_stop = false, check = false, bench = false, ids = false, stats = false, serve = false, encode = false;
   size_t tokens = 128;
   int threads = 1;
   Sampling sampling;

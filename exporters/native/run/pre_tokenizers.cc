@@ -233,6 +233,22 @@ class Sequence final : public PreTokenizer {
   std::vector<std::unique_ptr<PreTokenizer>> parts_;
 };
 
+// Every character is a piece.
+class Characters final : public PreTokenizer {
+ public:
+  void split(Pieces* pieces, bool) const override {
+    std::vector<Pieces::Range> found;
+    for (const Pieces::Range range : pieces->ranges)
+      for (size_t at = range.begin; at < range.end;) {
+        const size_t end = at + decode_utf8(pieces->text, at).bytes;
+        found.push_back({at, end});
+        at = end;
+      }
+    pieces->ranges = std::move(found);
+  }
+};
+
+constexpr const char* kAnyCharacter[] = {"(?m:.)", "[\\s\\S]"};
 constexpr const char kContractions[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}";
 constexpr const char kBehind[] = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 constexpr const char kGpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -245,6 +261,8 @@ std::unique_ptr<PreTokenizer> read_split(const JsonValue& json) {
   if (isolated && pattern == begin + "{1,3}" + end) return std::make_unique<Pattern>(llama3<3>);
   if (isolated && pattern == begin + end) return std::make_unique<Pattern>(llama3<1>);
   if (isolated && pattern == kGpt2) return std::make_unique<Pattern>(gpt2);
+  for (const char* every : kAnyCharacter)
+    if (isolated && pattern == every) return std::make_unique<Characters>();
   throw Refusal("tokenizer.json: slmc-run does not know the pattern " + (pattern.empty() ? "of Split" : pattern));
 }
 

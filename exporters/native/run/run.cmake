@@ -15,14 +15,17 @@ set(run_sources
   run/onnx_file.cc
   run/pool.cc
   run/pre_tokenizers.cc
+  run/prefixes.cc
   run/selections.cc
   run/sha256.cc
   run/shapes.cc
+  run/source.cc
   run/standard.cc
   run/sums.cc
   run/token_models.cc
   run/tokenizer.cc
   run/unicode.cc
+  run/unigram.cc
   run/vocabulary.cc)
 set(kernel_objects "$<FILTER:$<TARGET_OBJECTS:slmc_ops>,EXCLUDE,(host_ort|library)\\.cc>")
 

@@ -9,6 +9,7 @@ namespace slmc::run {
 namespace {
 
 constexpr int32_t kMostTokens = 1 << 20;
+constexpr uint64_t kMostTokenizerBytes = 1 << 27;
 
 bool read_whole(void* memory, size_t size) {
   auto* bytes = static_cast<char*>(memory);
@@ -53,6 +54,12 @@ void answer_call(Artifact* artifact, const std::vector<int32_t>& ids) {
 }
 
 }  // namespace
+
+void encode_stdin(const std::string& tokenizer) {
+  const MappedFile file(tokenizer, kMostTokenizerBytes);
+  const std::vector<int32_t> ids = Tokenizer(file.text()).encode(all_of_stdin(), false);
+  write_whole(ids.data(), ids.size() * sizeof(int32_t));
+}
 
 void serve(Artifact* artifact) {
   const int32_t first = 0;

@@ -25,6 +25,16 @@ typedef struct slmc_info {
 
 /* Opens an artifact's folder; `threads` counts the caller's. */
 const char *slmc_open(const char *folder, int threads, slmc_model **model);
+
+typedef struct slmc_file {
+  const char *name; /* as in the folder */
+  const void *data; /* of model.onnx.data aligned to 64 bytes */
+  size_t size;
+} slmc_file;
+
+/* The same from memory, which must outlive the model and is used in place: manifest.json, model.onnx, model.onnx.data
+ * and, where text is read or written, tokenizer.json. */
+const char *slmc_open_memory(const slmc_file *files, size_t count, int threads, slmc_model **model);
 void slmc_close(slmc_model *model);
 
 void slmc_describe(const slmc_model *model, slmc_info *info);

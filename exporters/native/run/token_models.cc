@@ -2,16 +2,13 @@
 #include <algorithm>
 #include <queue>
 
+#include "prefixes.h"
 #include "tokenizer.h"
+#include "unigram.h"
 #include "utf8.h"
 
 namespace slmc::run {
 namespace {
-
-std::string byte_token(uint8_t byte) {
-  static constexpr char kDigits[] = "0123456789ABCDEF";
-  return std::string("<0x") + kDigits[byte >> 4] + kDigits[byte & 15] + ">";
-}
 
 // ByteLevel's character of a byte, back to the byte: printable ones are themselves, the others follow from U+0100 on.
 int32_t byte_of_character(uint32_t code) {
@@ -112,20 +109,6 @@ class Bpe final : public TokenModel {
     });
   }
 
- public:
-  // What a token of ByteLevel's characters spells; other tokens as they are.
-  static std::string bytes_of(std::string_view token) {
-    std::string out;
-    for (size_t at = 0; at < token.size();) {
-      const Decoded c = decode_utf8(token, at);
-      const int32_t byte = c.valid ? byte_of_character(c.code) : -1;
-      if (byte < 0) return std::string(token);
-      out.push_back(static_cast<char>(byte));
-      at += c.bytes;
-    }
-    return out;
-  }
-
  private:
   std::vector<int32_t> symbols(std::string_view piece) const {
     std::vector<int32_t> symbols;
@@ -211,27 +194,27 @@ class Bpe final : public TokenModel {
 
 class WordPiece final : public TokenModel {
  public:
-  WordPiece(const JsonValue& json, const Vocabulary& vocabulary)
-      : vocabulary_(vocabulary), unknown_(vocabulary.find(json["unk_token"].text())),
-        prefix_(json["continuing_subword_prefix"].text()),
-        longest_(static_cast<size_t>(json["max_input_chars_per_word"].integer(1, 1 << 20))) {
+  WordPiece(const JsonValue& json, bool bytes, const Vocabulary& vocabulary)
+      : bytes_(bytes), unknown_(vocabulary.find(json["unk_token"].text())),
+        longest_(static_cast<size_t>(json["max_input_chars_per_word"].integer(1, INT32_MAX))), prefixes_(vocabulary),
+        within_(prefixes_.within(prefixes_.all(), json["continuing_subword_prefix"].text())) {
     if (unknown_ == kNoToken) throw Refusal("tokenizer.json: its unknown token is not in the vocabulary");
   }
 
   void encode(std::string_view piece, std::vector<int32_t>* ids) const override {
     const size_t before = ids->size();
-    size_t characters = 0;
-    for (size_t at = 0; at < piece.size(); at += decode_utf8(piece, at).bytes) ++characters;
+    size_t characters = bytes_ ? piece.size() : 0;
+    for (size_t at = 0; !bytes_ && at < piece.size(); at += decode_utf8(piece, at).bytes) ++characters;
     bool known = characters <= longest_;
     for (size_t at = 0; known && at < piece.size();) {
-      size_t end = std::min(piece.size(), at + vocabulary_.longest());
-      int32_t id = kNoToken;
-      for (; end > at && id == kNoToken; --end) {
-        id = vocabulary_.find((at ? prefix_ : "") + std::string(piece.substr(at, end - at)));
-        if (id != kNoToken) break;
-      }
-      known = id != kNoToken;
-      if (known) ids->push_back(id);
+      int32_t longest = kNoToken;
+      size_t end = at;
+      prefixes_.each(at ? within_ : prefixes_.all(), piece.substr(at), [&](size_t length, int32_t id) {
+        longest = id;
+        end = at + length;
+      });
+      known = longest != kNoToken;
+      if (known) ids->push_back(longest);
       at = end;
     }
     if (known) return;
@@ -240,22 +223,43 @@ class WordPiece final : public TokenModel {
   }
 
  private:
-  const Vocabulary& vocabulary_;
+  bool bytes_;
   int32_t unknown_;
-  std::string prefix_;
   size_t longest_;
+  Prefixes prefixes_;
+  Prefixes::Place within_;
 };
 
 }  // namespace
 
+std::string byte_token(uint8_t byte) {
+  static constexpr char kDigits[] = "0123456789ABCDEF";
+  return std::string("<0x") + kDigits[byte >> 4] + kDigits[byte & 15] + ">";
+}
+
+std::string bytes_of(std::string_view token) {
+  std::string out;
+  for (size_t at = 0; at < token.size();) {
+    const Decoded c = decode_utf8(token, at);
+    const int32_t byte = c.valid ? byte_of_character(c.code) : -1;
+    if (byte < 0) return std::string(token);
+    out.push_back(static_cast<char>(byte));
+    at += c.bytes;
+  }
+  return out;
+}
+
 std::unique_ptr<TokenModel> read_token_model(const JsonValue& json, bool bytes, Vocabulary* vocabulary) {
-  std::string type = json["type"].null() ? "BPE" : json["type"].text();
-  if (type != "BPE" && type != "WordPiece") throw Refusal("tokenizer.json: slmc-run does not know the model " + type);
+  const std::string type = json["type"].null() ? "BPE" : json["type"].text();
+  if (type == "Unigram") return read_unigram(json, bytes, vocabulary);
+  if (type != "BPE" && type != "WordPiece" && type != "WordLevel")
+    throw Refusal("tokenizer.json: slmc-run does not know the model " + type);
   json["vocab"].members([&](const std::string& token, const JsonValue& id) {
-    vocabulary->add(bytes ? Bpe::bytes_of(token) : token, static_cast<int32_t>(id.integer(0, INT32_MAX)));
+    vocabulary->add(bytes ? bytes_of(token) : token, static_cast<int32_t>(id.integer(0, INT32_MAX)));
   });
   vocabulary->finish();
-  if (type == "WordPiece") return std::make_unique<WordPiece>(json, *vocabulary);
+  if (type == "WordPiece") return std::make_unique<WordPiece>(json, bytes, *vocabulary);
+  if (type == "WordLevel") return read_word_level(json, *vocabulary);
   return std::make_unique<Bpe>(json, bytes, vocabulary);
 }
 

@@ -22,6 +22,9 @@ void answer(const std::string& kind);
 // behind its length. The first answer, unasked, is the width V.
 void serve(Artifact* artifact);
 
+// The ids, int32, of a text on stdin by a tokenizer.json.
+void encode_stdin(const std::string& tokenizer);
+
 std::vector<int32_t> token_list(const JsonValue& list);
 std::string all_of_stdin();
 

@@ -27,7 +27,7 @@ def manifest(**quality: Any) -> Any:
     return SimpleNamespace(
         files={"model.onnx": FileEntry(10, ""), "model.onnx.data": FileEntry(90, ""), "run.py": FileEntry(7, "")},
         bytes=SimpleNamespace(file=100), quality=Quality(**(figures | quality)),
-        parity=Parity(0.0, 1.0, 1.0, 2048), measured=None,
+        parity=Parity(0.0, 1.0, 1.0, 2048), measured=None, slmc_run=None,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporters.artifact.manifest import ACCURACY, Measured, Parity, Quality
+from exporters.artifact.manifest import ACCURACY, Manifest, Measured, Parity, Quality
 from targets.device import units
 from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.reports.frontier import fp32_bytes
@@ -23,8 +23,9 @@ class Table:
 
 
 def tables(report: Report) -> list[Table]:
-    """Quality, parity, latency and memory, always all four."""
+    """Quality, parity, latency and memory, always all four; slmc-run where it goes along."""
     manifest = report.manifest
+    own = Table("slmc-run", "the same artifact without Python and without ONNX Runtime", _own_runtime(manifest))
     return [
         Table("Quality", "the artifact on ONNX Runtime beside the fp32 model", _quality(manifest.quality)),
         Table("Parity", "the artifact on ONNX Runtime against torch with the same recipe", _parity(manifest.parity)),
@@ -34,6 +35,7 @@ def tables(report: Report) -> list[Table]:
             _latency(manifest.measured, report.predicted),
         ),
         Table("Memory", "of the measured process, and of the files", _memory(report)),
+        *((own,) if own.rows else ()),
     ]
 
 
@@ -69,6 +71,23 @@ def _parity(parity: Parity | None) -> tuple[tuple[str, str], ...]:
         ("top-1 agreement", units.percent(parity.top1_agreement)),
         ("perplexity, ratio", units.significant(parity.perplexity_ratio, 6)),
         ("tokens", f"{parity.tokens:,}"),
+    )
+
+
+def _own_runtime(manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    """What slmc-run takes, and whether it reads text; nothing where it does not go along."""
+    own = manifest.slmc_run
+    if own is None:
+        return ()
+    rows = [(f"program for {platform}", units.bytes_text(size)) for platform, size in own.programs.items()]
+    rows.append(("text", "as the tokenizers library" if own.tokenizer is None else f"token ids only: {own.tokenizer}"))
+    if own.measured is None:
+        return tuple(rows)
+    return (
+        *rows,
+        ("time per token, p50", units.ms(own.measured.decode_ms.p50)),
+        ("load", units.ms(own.measured.load_ms)),
+        ("whole process, peak", units.bytes_text(own.measured.rss_peak_bytes)),
     )
 
 

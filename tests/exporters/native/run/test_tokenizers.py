@@ -49,6 +49,16 @@ def trained(kind: str) -> Tokenizer:
         trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=special, limit_alphabet=120)
         tokenizer.train_from_iterator([text], trainer)
         return without_added(tokenizer)
+    elif kind in ("unigram", "unigram-bytes"):
+        return unigram(text, bytes_for_unknown=kind == "unigram-bytes")
+    elif kind == "world":
+        return world(text)
+    elif kind == "characters":
+        vocabulary = {"[UNK]": 0} | {c: i + 1 for i, c in enumerate(sorted(set(text[:60_000])))}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?m:.)"), "isolated")
+        tokenizer.decoder = decoders.Fuse()
+        return tokenizer
     else:
         level, splits = pre_tokenizers.ByteLevel(add_prefix_space=kind == "prefix"), pre_tokenizers.Split
         plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -69,6 +79,42 @@ def trained(kind: str) -> Tokenizer:
     return tokenizer
 
 
+def unigram(text: str, *, bytes_for_unknown: bool) -> Tokenizer:
+    """As SentencePiece's: marks for spaces, scores, and with or without bytes for what is unknown."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Replace(Regex(" {2,}"), "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=700, special_tokens=["<unk>"], unk_token="<unk>")
+    tokenizer.train_from_iterator([text[:20_000]], trainer)
+    document = json.loads(tokenizer.to_str())
+    document["added_tokens"] = []
+    if bytes_for_unknown:
+        document["model"]["byte_fallback"] = True
+        document["model"]["vocab"] += [[f"<0x{i:02X}>", -12.0] for i in range(256)]
+        parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        document["decoder"] = json.loads(decoders.Sequence(parts).__getstate__())
+    return Tokenizer.from_str(json.dumps(document))
+
+
+def world(text: str) -> Tokenizer:
+    """RWKV's World vocabularies: of all byte strings, the longest that goes on; every byte is one."""
+    draw, data = random.Random(3), text.encode()
+    spelled = pre_tokenizers.ByteLevel.alphabet()
+    table = dict(zip(sorted(_bytes_of(c)[0] for c in spelled), sorted(spelled, key=_bytes_of), strict=True))
+    strings = {bytes([i]) for i in range(256)}
+    for _ in range(1500):
+        at = draw.randrange(len(data) - 12)
+        strings.add(data[at : at + draw.randint(2, 12)])
+    vocabulary = {"[UNK]": 0} | {"".join(table[b] for b in string): i + 1 for i, string in enumerate(sorted(strings))}
+    model = models.WordPiece(vocabulary, unk_token="[UNK]", continuing_subword_prefix="",
+                             max_input_chars_per_word=2**31 - 1)  # fmt: skip
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
 def without_added(tokenizer: Tokenizer) -> Tokenizer:
     """Its special tokens as entries of the vocabulary alone, so that texts are not searched for them."""
     document = json.loads(tokenizer.to_str())
@@ -76,7 +122,10 @@ def without_added(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(document))
 
 
-KINDS = ("gpt2", "prefix", "neox", "digits", "llama3", "qwen", "sentencepiece", "wordpiece")
+KINDS = (
+    "gpt2", "prefix", "neox", "digits", "llama3", "qwen", "sentencepiece", "wordpiece", "unigram", "unigram-bytes",
+    "world", "characters",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -86,6 +135,8 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 def test_the_same_ids_and_text(tokenizer: Tokenizer, driver: Any) -> None:
     text = mixed_text()
+    if 'continuing_subword_prefix=""' in repr(tokenizer.model):
+        text = text[::40]  # the library looks for the longest string of a whole text from its end
     for part in (text, "", " ", "a", "  two  spaces ", "\u0301 alone", "x" * 300, "\n", *text.split("\n")[::37]):
         expected = tokenizer.encode(part, add_special_tokens=False).ids
         ids, decoded = driver.tokens(tokenizer.to_str(), part.encode())
@@ -121,7 +172,7 @@ def test_samples(name: str, driver: Any) -> None:
 UNKNOWN = {
     "pre-tokenizer UnicodeScripts": {"pre_tokenizer": {"type": "UnicodeScripts"}},
     "normalizer NFKC": {"normalizer": {"type": "NFKC"}},
-    "model Unigram": {"model": {"type": "Unigram", "vocab": []}},
+    "model Morphemes": {"model": {"type": "Morphemes", "vocab": {}}},
     "decoder CTC": {"decoder": {"type": "CTC"}},
     "post-processor RobertaProcessing": {"post_processor": {"type": "RobertaProcessing"}},
 }
