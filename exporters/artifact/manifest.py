@@ -32,12 +32,13 @@ class Producer:
 
 @dataclass(frozen=True)
 class Source:
-    """The model that was compiled; sha256 of its weights file."""
+    """The model that was compiled; sha256 of its weights file. origin: what its weights are, if not as trained."""
 
     path_name: str
     family: str
     sha256: str
     params: int
+    origin: str | None = None
 
 
 @dataclass(frozen=True)

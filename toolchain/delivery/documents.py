@@ -71,7 +71,7 @@ def manifest_of(model: LoadedModel, plan: Plan, graph: ExportedGraph, findings: 
         schema_version=SCHEMA_VERSION,
         producer=Producer("slmc", version("slmc")),
         created=package.now(),
-        source=Source(model.name, tree.family, model.sha256, tree.params),
+        source=Source(model.name, tree.family, model.sha256, tree.params, model.origin),
         io=graph.io,
         recipe=recipe,
         bytes=Bytes(

@@ -5,18 +5,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from exporters.artifact.errors import SlmcError
-from exporters.artifact.opening import read_json
 from exporters.artifact.text_rules import TextRules
 from exporters.states import StateSpec
 from targets.device.memory import available_bytes
@@ -24,16 +23,15 @@ from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.cache import CachedModel
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.classifier import WEIGHT, Classes, Classifier
-from toolchain.model.decoder_family import conformed
 from toolchain.model.family import Family, LanguageModel, ModelOptions
-from toolchain.model.meta_llama import from_meta
 from toolchain.model.recognition import candidates, shapes_of
 from toolchain.model.residency import Residency, residency
+from toolchain.model.source import Source, read_source
 from toolchain.model.streamed import streamed
-from toolchain.model.text_rules import begin_with, read_text_rules
+from toolchain.model.text_rules import begin_with, text_rules
 from toolchain.model.tokenizer import read_tokenizer
 from toolchain.model.tree import ModelTree
-from toolchain.model.weights import find_weights, is_plain, read_checkpoint
+from toolchain.model.weights import is_plain
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class LoadedModel:
     kv_cache: how its compressed twins store keys and values; the model itself keeps them exactly.
     residency: whether its matrices are in memory, or read from disk for every product.
     left_out: tokens of the tokenizer's file that the model has no row for and does not need.
-    notes: what the user should know of how it was read, a line each.
+    notes: what the user should know of how it was read, a line each. origin: what its weights are, if not as trained.
     """
 
     module: nn.Module
@@ -59,6 +57,7 @@ class LoadedModel:
     rules: TextRules | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    origin: str | None = None
 
     @property
     def forward(self) -> LanguageModel:
@@ -79,7 +78,7 @@ class LoadedModel:
 def load_model(
     path: Path, tokenizer: Path | None = None, options: ModelOptions | None = None, room: int | None = None
 ) -> LoadedModel:
-    """Open a model directory (config.json, weights, tokenizer.json) or a bare checkpoint with its tokenizer.
+    """Open a model: a directory, a bare checkpoint with its tokenizer, or a GGUF file.
 
     Args:
         room: bytes of memory that work on the model may take; what the machine has available if not given.
@@ -87,52 +86,46 @@ def load_model(
     Raises:
         SlmcError: something is missing or does not fit; the text says what.
     """
-    if not path.exists():
-        raise SlmcError(f"{path}: no such file or directory; give a model directory or a checkpoint file")
     options = options or ModelOptions()
-    config: Mapping[str, Any] = _stated_config(path) if path.is_dir() else {}
-    checkpoint = read_checkpoint(find_weights(path) if path.is_dir() else path)
-    checkpoint, config = conformed(*from_meta(checkpoint, config))
-    possible = candidates(checkpoint, config, options.family)
+    source = read_source(path, tokenizer)
+    possible = candidates(source.checkpoint, source.config, options.family)
     room_bytes = available_bytes() if room is None else room
 
     def opened(family: Family, renamed: Checkpoint) -> LoadedModel:
-        return _opened(path, tokenizer, family, renamed, config, options, room_bytes)
+        return _opened(source, family, renamed, options, room_bytes)
 
     return opened(*possible[0]) if len(possible) == 1 else decided([partial(opened, *pair) for pair in possible], path)
 
 
 def _opened(
-    path: Path, tokenizer: Path | None, family: Family, checkpoint: Checkpoint, config: Mapping[str, Any],
-    options: ModelOptions, room: int | None,
-) -> LoadedModel:  # fmt: skip
+    source: Source, family: Family, checkpoint: Checkpoint, options: ModelOptions, room: int | None
+) -> LoadedModel:
     """The model as one of this family; the checkpoint has the family's own names."""
     try:
-        module = family.build(shapes_of(checkpoint), config, options)
+        module = family.build(shapes_of(checkpoint), source.config, options)
         if not isinstance(module, CachedModel):
             _refuse_cache_options(family, cast(LanguageModel, module).context, options)
         if WEIGHT in checkpoint.tensors and not isinstance(module, Classifier):
             raise SlmcError(f"it has {WEIGHT}, and classifiers of family {family.name} are not supported")
     except SlmcError as error:
-        raise SlmcError(f"{path}: {error}") from error
+        raise SlmcError(f"{source.path}: {error}") from error
     if isinstance(module, Classifier) and module.unused:
         checkpoint = _without(checkpoint, f"{module.unused}.weight")
     tree = family.tree(module)
     where = residency(tree, room)
     _fill(module, tree, checkpoint, where)
-    tokenizer_path = tokenizer or (path if path.is_dir() else path.parent) / "tokenizer.json"
-    read = read_tokenizer(tokenizer_path, tree.vocabulary)
+    read = read_tokenizer(source.tokenizer, tree.vocabulary, source.tokenizer_json)
     known, rules = read.tokenizer, None
     if not isinstance(module, Classifier):
-        rules = read_text_rules(path if path.is_dir() else None, tokenizer_path, known, tree.vocabulary)
+        rules = text_rules(source.texts, known, tree.vocabulary)
         known = begin_with(known, rules.begin)
     tree = dataclasses.replace(tree, state_bytes=sum(s.nbytes for s in stored_states(module, options)))
-    unread = family.table(config).unread(config)
+    unread = family.table(source.config).unread(source.config)
     notes = (f"config.json: {', '.join(unread)} not read: no option of this model type",) if unread else ()
     return LoadedModel(
-        module, tree, known, read.raw, path if path.is_dir() else path.parent,
-        path.resolve().name if path.is_dir() else path.stem, checkpoint.sha256, options.kv_cache, where,
-        rules, read.left_out, (*notes, *read.notes),
+        module=module, tree=tree, tokenizer=known, tokenizer_json=read.raw, folder=source.folder, name=source.name,
+        sha256=checkpoint.sha256, kv_cache=options.kv_cache, residency=where, rules=rules, left_out=read.left_out,
+        notes=(*source.notes, *notes, *read.notes), origin=source.origin,
     )  # fmt: skip
 
 
@@ -202,21 +195,6 @@ def _refuse_cache_options(family: Family, context: int | None, options: ModelOpt
         raise SlmcError(f"--context: a model of family {family.name} carries a state of fixed size; leave it out")
     if options.kv_cache != "fp32":
         raise SlmcError(f"--kv-cache: a model of family {family.name} has no key-value cache; leave it out")
-
-
-def _stated_config(folder: Path) -> dict[str, Any]:
-    """config.json as Hugging Face writes it, or params.json as Meta does."""
-    meta = folder / "params.json"
-    return _read_config(folder / "config.json" if (folder / "config.json").is_file() else meta)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    config = read_json(path, "copy the model again")
-    if not isinstance(config, dict):
-        raise SlmcError(f"{path}: expected an object, found {type(config).__name__}")
-    return config
 
 
 def _fill(module: nn.Module, tree: ModelTree, checkpoint: Checkpoint, where: Residency) -> None:

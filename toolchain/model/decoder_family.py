@@ -94,7 +94,7 @@ class DecoderFamily:
             said["head_size"] = _divided(sizes, said)
         _check_heads(shapes, said)
         trained = sizes["positions"] or said["context"]
-        reach = said["first_context"] if said["rope_type"] == "longrope" else trained
+        reach = said["first_context"] or trained if said["rope_type"] == "longrope" else trained
         context = context_for(options, min(reach, trained))
         if said["tied"] is None:
             said["tied"] = "lm_head.weight" not in shapes

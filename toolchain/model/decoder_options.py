@@ -16,7 +16,7 @@ SCALING_KEYS = frozenset(
     {
         "rope_type", "type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor", "truncate",
         "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale",
-        "mscale_all_dim", "partial_rotary_factor",
+        "mscale_all_dim", "partial_rotary_factor", "short_factor", "long_factor",
     }
 )  # fmt: skip
 ROPE = Group(("rope_scaling", "rope_parameters"), SCALING_KEYS, ignored=frozenset({"finetuned"}))
@@ -90,7 +90,8 @@ BASE: dict[str, Option] = {
     "layer_types": always(()),
     "theta": Option(("rope.rope_theta", "rope_theta"), positive, 10000.0),
     "local_theta": always(None),
-    "rope_type": Option(("rope.rope_type", "rope.type"), one_of(*(s for s in SCALINGS if s != "longrope")), "default"),
+    "rope_type": Option(("rope.rope_type", "rope.type"), one_of(*SCALINGS), "default"),
+    "short_factor": Option(("rope.short_factor",), each_above_0, None),
     "factor": Option(("rope.factor",), positive, None),
     "low_freq_factor": Option(("rope.low_freq_factor",), positive, None),
     "high_freq_factor": Option(("rope.high_freq_factor",), positive, None),

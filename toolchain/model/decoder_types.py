@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from toolchain.model.decoder_options import (
-    ROPE,
     SCALING_KEYS,
     SIZES,
     activation,
     count,
-    each_above_0,
     inverse_root,
     share,
     table,
@@ -37,7 +34,6 @@ from toolchain.model.options import (
     each_of,
     either,
     flag,
-    one_of,
     positive,
     whole,
 )
@@ -165,15 +161,12 @@ TYPES: Mapping[str, ModelType] = {
         _NO_BIAS | {
             "epsilon": Option(("rms_norm_eps",), positive, 1e-5), "context": _context(4096), "window": _window(None),
             "rotated_share": Option(("rope.partial_rotary_factor", "partial_rotary_factor"), share, 1.0),
-            "rope_type": Option(("rope.rope_type", "rope.type"), one_of("default", "longrope"), "default"),
             "first_context": Option(("original_max_position_embeddings",), whole, 4096),
-            "short_factor": Option(("rope.short_factor",), each_above_0, None),
         },
         (),
         Part(r"(.*)\.qkv_proj\.(\w+)", (r"\1.q_proj.\2", r"\1.k_proj.\2", r"\1.v_proj.\2"), queries_keys_values),
         Part(r"(.*)\.gate_up_proj\.(\w+)", (r"\1.gate_proj.\2", r"\1.up_proj.\2"), halves),
         known_by="layers.0.mlp.gate_up_proj.weight",
-        groups={"rope": dataclasses.replace(ROPE, keys=ROPE.keys | {"short_factor", "long_factor"})},
     ),
     "phi": row(
         _LAYER_NORM | _ALL_BIASES | {

@@ -41,9 +41,8 @@ def _lfs(path: Path, start: bytes) -> str:
 
 def _gguf(path: Path, start: bytes = b"") -> str:
     return (
-        "a GGUF file, as llama.cpp reads it; slmc reads the weights that such files are made from: give the original "
-        "model's folder, or convert it with transformers and gguf installed: AutoModelForCausalLM.from_pretrained("
-        f"FOLDER, gguf_file={path.name!r}).save_pretrained(NEW), and AutoTokenizer likewise"
+        f"a GGUF file, as llama.cpp reads it: give the file itself in place of its folder ({path.name}), or the "
+        "folder of the model that it was made from"
     )
 
 

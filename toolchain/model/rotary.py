@@ -116,11 +116,10 @@ def _magnitude(values: Mapping[str, Any], factor: float) -> float:
 
 def _longrope(plain: Tensor, values: Mapping[str, Any], trained: int) -> Scaled:
     """Factors of their own for every pair of channels (arXiv 2402.13753): those of texts up to the first context."""
-    factors, first, attention = values["short_factor"], values["first_context"], values["attention_factor"]
-    if factors is None or len(factors) != len(plain) or first is None:
+    factors, first, attention = values["short_factor"], values["first_context"] or trained, values["attention_factor"]
+    if factors is None or len(factors) != len(plain):
         raise SlmcError(
-            f"config.json: short_factor is {factors}; rope_type 'longrope' needs {len(plain)} numbers above 0, and "
-            "original_max_position_embeddings"
+            f"config.json: short_factor is {factors}; rope_type 'longrope' needs {len(plain)} numbers above 0"
         )
     ratio = values["factor"] or trained / first
     grown = math.sqrt(1 + math.log(ratio) / math.log(first)) if ratio > 1 else 1.0

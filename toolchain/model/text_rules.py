@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +25,51 @@ _PROBES = ("a", "0", "the", "\n")
 _ADVICE = "mend it, or copy the model again"
 
 
-def read_text_rules(folder: Path | None, tokenizer_path: Path, tokenizer: Tokenizer, vocabulary: int) -> TextRules:
+@dataclass(frozen=True)
+class TextFiles:
+    """config.json, generation_config.json and tokenizer_config.json as they were read, empty where there is none, and
+    the chat template."""
+
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    template: str | None
+
+
+def text_files(folder: Path | None, beside: Path) -> TextFiles:
+    """What lies in a model's folder, and beside its tokenizer.
+
+    Args:
+        folder: of config.json and generation_config.json; None for a bare checkpoint.
+
+    Raises:
+        SlmcError: a file is not JSON, or no object.
+    """
+    config, generation = (_document(folder / name) if folder else {} for name in (CONFIG, GENERATION))
+    own = _document(beside / TOKENIZER)
+    return TextFiles(config, generation, own, _template(beside, own))
+
+
+def text_rules(files: TextFiles, tokenizer: Tokenizer, vocabulary: int) -> TextRules:
     """The rules of a model.
 
     Begin tokens are those that the tokenizer puts before a text, unless tokenizer_config.json says add_bos_token
     itself. A text is ended by the eos_token_id of generation_config.json and config.json, and by the eos_token of
     tokenizer_config.json. Numbers of tokens that the vocabulary does not have can never be written and are left out.
 
-    Args:
-        folder: of config.json and generation_config.json; None for a bare checkpoint.
-
     Raises:
-        SlmcError: a file is not JSON, or a value is not what its name says.
+        SlmcError: a value is not what its name says.
     """
-    documents = {name: _document(folder / name) if folder else {} for name in (CONFIG, GENERATION)}
-    beside = tokenizer_path.parent
-    own = _document(beside / TOKENIZER)
+    both, own = ((GENERATION, files.generation), (CONFIG, files.config)), files.tokenizer
     special = {key: text for key in own if key.endswith("_token") and (text := _content(own[key])) is not None}
-    end = [token for name in (GENERATION, CONFIG) for token in _ids(documents[name], "eos_token_id", name)]
+    end = [token for name, document in both for token in _ids(document, "eos_token_id", name)]
     end += _named(tokenizer, special, "eos_token")
     end = [token for token in dict.fromkeys(end) if 0 <= token < vocabulary]
     begin = _begin(own, special, tokenizer)
-    first = [token for name in (GENERATION, CONFIG) for token in _ids(documents[name], "bos_token_id", name)]
+    first = [token for name, document in both for token in _ids(document, "bos_token_id", name)]
     start = next((t for t in (*begin, *first, *end) if 0 <= t < vocabulary), 0)
-    source = _template(beside, own)
-    chat = None if source is None else chat_rules(Template(source, special), tokenizer)
-    return TextRules(begin, tuple(end), _strings(documents[GENERATION]), start, chat)
+    chat = None if files.template is None else chat_rules(Template(files.template, special), tokenizer)
+    return TextRules(begin, tuple(end), _strings(files.generation), start, chat)
 
 
 def begin_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:

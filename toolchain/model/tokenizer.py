@@ -44,15 +44,19 @@ class ReadTokenizer:
         return (f"tokenizer.json: the model has no row for {listed}, which only fills up batches; it is left out",)
 
 
-def read_tokenizer(path: Path, vocabulary: int) -> ReadTokenizer:
+def read_tokenizer(path: Path, vocabulary: int, content: bytes | None = None) -> ReadTokenizer:
     """A tokenizer.json for a model of so many rows.
+
+    Args:
+        content: what stands in it, if it was made of something else in the file.
 
     Raises:
         SlmcError: no such file, not a tokenizer, or not this model's.
     """
-    if not path.exists():
+    if content is None and not path.exists():
         raise SlmcError(f"{path}: no such tokenizer file; give one with --tokenizer FILE (a tokenizer.json)")
-    raw = read_bytes(path, "give a tokenizer.json with --tokenizer FILE", TOKENIZER_BYTES)
+    advice = "give a tokenizer.json with --tokenizer FILE"
+    raw = read_bytes(path, advice, TOKENIZER_BYTES) if content is None else content
     text = raw.decode("utf-8-sig", errors="replace")
     if text.startswith("version https://git-lfs"):
         raise SlmcError(f"{path}: a pointer of Git LFS, not the file itself; run 'git lfs pull' in its folder")

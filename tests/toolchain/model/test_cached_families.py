@@ -54,7 +54,7 @@ def refusal(folder: Path, **options: Any) -> str:
 
 REFUSED = [
     ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor is None, high_freq_factor"),
-    ("llama", {"rope_parameters": {"type": "longrope"}}, "type is 'longrope', which is not supported; supported: 'def"),
+    ("llama", {"rope_parameters": {"type": "su"}}, "type is 'su', which is not supported; supported: 'def"),
     ("llama", {"rope_scaling": {"rope_type": "linear"}}, "factor is missing, which rope_type 'linear' needs"),
     ("llama", {"rope_parameters": {"mrope_section": [1]}}, "rope_parameters has mrope_section, which is not"),
     ("llama", {"rope_scaling": 4.0}, "rope_scaling is 4.0; an object is needed"),

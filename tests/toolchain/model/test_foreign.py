@@ -14,8 +14,13 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 861600
 FILES = [
     ("model.safetensors", LFS, "a pointer of Git LFS in the place of the file, whose 861600000 bytes", "git lfs pull"),
     ("pytorch_model.bin", LFS, "a pointer of Git LFS", "download the file itself"),
-    ("q4.gguf", b"GGUF\x03\0\0\0", "a GGUF file, as llama.cpp reads it", "gguf_file='q4.gguf').save_pretrained(NEW)"),
-    ("model.pth", b"GGUF\x03\0\0\0", "a GGUF file", "the original model's folder"),
+    (
+        "q4.gguf",
+        b"GGUF\x03\0\0\0",
+        "a GGUF file, as llama.cpp reads it",
+        "give the file itself",
+    ),
+    ("model.pth", b"GGUF\x03\0\0\0", "a GGUF file", "the folder of the model that it was made from"),
     ("model.onnx", b"\x08\x08\x12\x07pytorch", "an ONNX graph, which slmc writes", "that it was exported from"),
     ("model.pt", b"\n<!DOCTYPE html><html><body>404", "a web page, which a server sent", "download the file again"),
     ("model.safetensors", b"<HTML><title>Login", "a web page", "login"),

@@ -15,7 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.text_rules import TextRules
 from toolchain.model.text import read_text
-from toolchain.model.text_rules import begin_tokens, begin_with, read_text_rules
+from toolchain.model.text_rules import begin_tokens, begin_with, text_files, text_rules
 
 WORDS = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", "<pad>", "a", "b", "c"])}
 VOCABULARY = len(WORDS)
@@ -65,7 +65,7 @@ def folder_with(folder: Path, **files: Any) -> Path:
 
 
 def rules(folder: Path, single: str | None = None, *, bare: bool = False) -> TextRules:
-    return read_text_rules(None if bare else folder, folder / "tokenizer.json", tokenizer(single), VOCABULARY)
+    return text_rules(text_files(None if bare else folder, folder), tokenizer(single), VOCABULARY)
 
 
 ENDS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {

@@ -146,8 +146,10 @@ def provenance(report: Report) -> tuple[tuple[str, str], ...]:
         )
     )
     text = () if quality is None else (("evaluation text", quality.dataset), ("its sha256", quality.dataset_sha256))
+    origin = () if manifest.source.origin is None else (("its weights", manifest.source.origin),)
     return (
         ("model", f"{manifest.source.path_name} ({manifest.source.family})"),
+        *origin,
         ("its sha256", manifest.source.sha256),
         ("parameters", f"{manifest.source.params:,}"),
         ("made by", f"{manifest.producer.name} {manifest.producer.version}"),
