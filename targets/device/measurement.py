@@ -57,6 +57,7 @@ class MeasureRequest:
     bandwidth: whether to measure the read bandwidth at the end, which takes some memory of its own.
     budget_s: no further repetition begins after this time; at least one is made.
     timeout_s: the child process is ended after this time.
+    depth_tokens: of a text that are read before each repetition's prompt and generation, and not timed.
     """
 
     prompt_tokens: int = 128
@@ -71,11 +72,14 @@ class MeasureRequest:
     budget_s: float = 60.0
     timeout_s: float = 600.0
     artifact_native: bool = False
+    depth_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name in ("repetitions", "threads", "chunk_tokens", "budget_s", "timeout_s"):
             if getattr(self, name) <= 0:
                 raise SlmcError(f"{name} is {getattr(self, name)}; it must be more than 0")
+        if self.depth_tokens < 0:
+            raise SlmcError(f"depth_tokens is {self.depth_tokens}; it may not be negative")
         if min(self.prompt_tokens, self.generate_tokens) < 0 or self.prompt_tokens + self.generate_tokens == 0:
             raise SlmcError(
                 f"prompt_tokens is {self.prompt_tokens} and generate_tokens {self.generate_tokens}; "
@@ -135,6 +139,7 @@ class Measurement:
     after: Conditions | None = None
     generation_uj: int | None = None
     runtime: str = ONNXRUNTIME
+    depth_tokens: int = 0
 
     @property
     def prompt_tps(self) -> float:

@@ -32,7 +32,7 @@ from targets.device.memory import Memory, weigh
 from targets.device.native import isa_name, serving_library
 from targets.device.rapl import counter_uj, spent_uj
 from targets.device.reference import timed_reference
-from targets.device.session import Session, open_session
+from targets.device.session import Session, Tokens, open_session
 
 # The smallest model there is: one Identity from X float [1] to Y float [1], IR version 8, opset 17. Written with
 # onnx.helper; a test reads it with onnx.checker. It makes ONNX Runtime set up all that any model needs.
@@ -105,6 +105,7 @@ def measure_model(artifact: Path, graph: str, io: Io, request: MeasureRequest, c
         before=before,
         after=after,
         generation_uj=spent,
+        depth_tokens=request.depth_tokens,
     )
 
 
@@ -122,7 +123,7 @@ def _repeat(
         if repetition and clock.wall_ns() > end:
             break
         references.append(timed_reference(clock))
-        session.reset()
+        _begin(session, request, text)
         if request.prompt_tokens:
             prompts.append(timed(clock, _prompt(session, request, text)))
         counter = counter_uj()
@@ -140,9 +141,16 @@ def _step(session: Session, token: int) -> None:
     session.step(token)
 
 
+def _begin(session: Session, request: MeasureRequest, text: Iterator[int]) -> None:
+    """A new text, read as far as the tokens that are timed lie behind its beginning."""
+    session.reset()
+    if request.depth_tokens:
+        session.prefill(_taken(text, request.depth_tokens), request.chunk_tokens)
+
+
 def _warm_up(session: Session, request: MeasureRequest, text: Iterator[int]) -> None:
     """One prompt and a few tokens that do not count: memory is allocated, weights are in the file cache."""
-    session.reset()
+    _begin(session, request, text)
     if request.prompt_tokens:
         _prompt(session, request, text)()
     for token in itertools.islice(text, min(3, request.generate_tokens)):
@@ -150,8 +158,13 @@ def _warm_up(session: Session, request: MeasureRequest, text: Iterator[int]) -> 
 
 
 def _prompt(session: Session, request: MeasureRequest, text: Iterator[int]) -> Callable[[], object]:
-    tokens = np.array([list(itertools.islice(text, request.prompt_tokens))], np.int64)
+    tokens = _taken(text, request.prompt_tokens)
     return lambda: session.prefill(tokens, request.chunk_tokens)
+
+
+def _taken(text: Iterator[int], count: int) -> Tokens:
+    """The next tokens of a text, int64 [1, count]."""
+    return np.array([list(itertools.islice(text, count))], np.int64)
 
 
 def _token_stream(request: MeasureRequest, vocabulary: int) -> Iterator[int]:

@@ -22,7 +22,8 @@ def test_two_artifacts_in_turn(artifact: Path, document: Callable[..., list[dict
 
 def test_prompt_and_generation_in_one_test(artifact: Path, slmc: Slmc) -> None:
     test = ("bench", artifact, "-p", "0", "-n", "0", "-pg", "16,8", "-r", "1")
-    assert "| pp16+tg8 |" in slmc(*test).stdout
+    deep = slmc(*test, "-d", "0,32").stdout
+    assert "| pp16+tg8 |" in deep and "| pp16+tg8 @ d32 |" in deep
     lines = slmc(*test, "-o", "sql").stdout
     with sqlite3.connect(":memory:") as base:
         base.executescript(lines)
@@ -34,6 +35,7 @@ def test_prompt_and_generation_in_one_test(artifact: Path, slmc: Slmc) -> None:
 
 def test_what_cannot_be_measured(artifact: Path, fails: Callable[..., None]) -> None:
     fails(("bench",), 2, "no artifact is given", "slmc bench OUT")
+    fails(("bench", artifact, "-d", "-1"), 2, "-d '-1'", "from 0")
     fails(("bench", artifact, "-pg", "16"), 2, "-pg '16'", "as 512,128")
     fails(("bench", artifact, "-pg", "16,0"), 2, "-pg '16,0'", "from 1")
     fails(("bench", artifact, "-m", "nowhere"), 2, "nowhere")

@@ -51,12 +51,22 @@ class _Subject:
     token_bytes: int
 
 
+@dataclass(frozen=True)
+class _Test:
+    """Tokens of a prompt and of generation that are timed, and of the text before them."""
+
+    prompt: int
+    generated: int
+    depth: int
+
+
 @click.command("bench")
 @click.argument("artifacts", type=PATH, nargs=-1)
 @click.option("-m", "--model", "models", type=PATH, multiple=True, help="An artifact; repeatable, as ARTIFACTS are.")
 @click.option("-p", "--n-prompt", default="512", help="Prompt tokens; several with commas.")
 @click.option("-n", "--n-gen", default="128", help="Generated tokens; several with commas.")
 @click.option("-pg", "prompt_and_gen", multiple=True, help="Prompt and generation in one test: 512,128. Repeatable.")
+@click.option("-d", "--n-depth", default="0", help="Tokens read before, not timed; several with commas.")
 @click.option("-t", "--threads", default="1", help="Threads; several with commas.")
 @click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5)
 @click.option("-o", "--output", "kind", type=click.Choice(KINDS), default="md")
@@ -66,7 +76,8 @@ class _Subject:
 @command
 def bench_command(
     console: Console, artifacts: tuple[Path, ...], models: tuple[Path, ...], n_prompt: str, n_gen: str,
-    prompt_and_gen: tuple[str, ...], threads: str, repetitions: int, kind: str, runtime: str, **place: Any,
+    prompt_and_gen: tuple[str, ...], n_depth: str, threads: str, repetitions: int, kind: str, runtime: str,
+    **place: Any,
 ) -> int:  # fmt: skip
     """Speed and memory of ARTIFACTS, here or --on another machine, with llama-bench's flags and columns.
 
@@ -76,20 +87,21 @@ def bench_command(
     folders = (*artifacts, *models)
     if not folders:
         raise SlmcError("no artifact is given; name one or more, as 'slmc bench OUT' or 'slmc bench -m OUT -m OTHER'")
-    counts, tests = _numbers(threads, "-t", 1, 256), _tests(n_prompt, n_gen, prompt_and_gen)
+    counts, tests = _numbers(threads, "-t", 1, 256), _tests(n_prompt, n_gen, prompt_and_gen, n_depth)
     rows, code = [], 0
     with contextlib.ExitStack() as stack:
         subjects = [_subject(folder, console, stack, ExecutionOptions(**place), runtime) for folder in folders]
         for count in counts:
-            for prompt, generated in tests:
-                taken = _measured(subjects, prompt, generated, repetitions, count)
+            for test in tests:
+                taken = _measured(subjects, test, repetitions, count)
                 rows += _rows(console, subjects, taken)
                 code = max(code, _promises_code(console, subjects, taken))
     click.echo(render_bench(rows, "json" if console.as_json else kind))
     return code
 
 
-def _tests(n_prompt: str, n_gen: str, pairs: Sequence[str]) -> list[tuple[int, int]]:
+def _tests(n_prompt: str, n_gen: str, pairs: Sequence[str], n_depth: str) -> list[_Test]:
+    """All tests at every depth."""
     tests = [(p, 0) for p in _numbers(n_prompt, "-p") if p] + [(0, n) for n in _numbers(n_gen, "-n") if n]
     for pair in pairs:
         both = _numbers(pair, "-pg", 1)
@@ -98,7 +110,8 @@ def _tests(n_prompt: str, n_gen: str, pairs: Sequence[str]) -> list[tuple[int, i
         tests.append((both[0], both[1]))
     if not tests:
         raise SlmcError("-p 0 and -n 0 leave nothing to measure; give a number of tokens to one of them")
-    return tests
+    depths = _numbers(n_depth, "-d")
+    return [_Test(prompt, generated, depth) for prompt, generated in tests for depth in depths]
 
 
 def _numbers(text: str, option: str, least: int = 0, most: int = 10**6) -> list[int]:
@@ -131,10 +144,13 @@ def _subject(
 
 
 def _measured(
-    subjects: Sequence[_Subject], prompt: int, generated: int, repetitions: int, threads: int
+    subjects: Sequence[_Subject], test: _Test, repetitions: int, threads: int
 ) -> tuple[tuple[Measurement, ...], ...]:
     """One test of all artifacts, in turn."""
-    request = MeasureRequest(prompt_tokens=prompt, generate_tokens=generated, repetitions=repetitions, threads=threads)
+    request = MeasureRequest(
+        prompt_tokens=test.prompt, generate_tokens=test.generated, depth_tokens=test.depth, repetitions=repetitions,
+        threads=threads,
+    )  # fmt: skip
 
     def measure_of(subject: _Subject) -> Any:
         own = {

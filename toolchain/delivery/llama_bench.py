@@ -34,7 +34,7 @@ def bench_row(name: str, manifest: Manifest, token_bytes: int, m: Measurement) -
         "backend": _BACKENDS[m.runtime],
         "model_filename": name, "model_type": manifest.source.family,
         "model_size": manifest.bytes.weights, "model_n_params": manifest.source.params, "n_threads": m.threads,
-        "n_prompt": m.prompt_tokens, "n_gen": m.generate_tokens,
+        "n_prompt": m.prompt_tokens, "n_gen": m.generate_tokens, "n_depth": m.depth_tokens,
         "test_time": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "avg_ns": round(statistics.mean(samples_ms) * 1e6), "stddev_ns": round(_deviation(samples_ms) * 1e6),
         "avg_ts": statistics.mean(speeds), "stddev_ts": _deviation(speeds),
@@ -87,8 +87,9 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def bench_test_name(row: dict[str, Any]) -> str:
-    """As llama-bench writes it: pp512, tg128, pp512+tg128."""
-    return "+".join(f"{name}{row[key]}" for name, key in (("pp", "n_prompt"), ("tg", "n_gen")) if row[key])
+    """As llama-bench writes it: pp512, tg128, pp512+tg128, tg128 @ d2048."""
+    name = "+".join(f"{name}{row[key]}" for name, key in (("pp", "n_prompt"), ("tg", "n_gen")) if row[key])
+    return f"{name} @ d{row['n_depth']}" if row["n_depth"] else name
 
 
 def render_bench(rows: list[dict[str, Any]], kind: str) -> str:

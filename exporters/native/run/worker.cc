@@ -16,7 +16,7 @@ namespace {
 constexpr size_t kMostJobBytes = 1 << 27;
 
 struct Request {
-  size_t prompt = 0, tokens = 0, rounds = 0;
+  size_t depth = 0, prompt = 0, tokens = 0, rounds = 0;
   int threads = 1;
   double budget_s = 0;
   bool bandwidth = false;
@@ -27,6 +27,7 @@ struct Request {
 Request read_request(const JsonValue& json) {
   Request request;
   request.prompt = static_cast<size_t>(json["prompt_tokens"].integer(0, 1 << 24));
+  if (!json["depth_tokens"].null()) request.depth = static_cast<size_t>(json["depth_tokens"].integer(0, 1 << 24));
   request.tokens = static_cast<size_t>(json["generate_tokens"].integer(0, 1 << 30));
   request.rounds = static_cast<size_t>(json["repetitions"].integer(1, 1 << 20));
   request.threads = static_cast<int>(json["threads"].integer(1, 256));
@@ -84,7 +85,11 @@ Repeated repeat(Artifact* artifact, const Request& request, Text* text) {
     const std::vector<int32_t> ids = text->take(count);
     if (count) artifact->feed(ids.data(), count);
   };
-  artifact->reset();  // one round that does not count: memory is allocated, weights are in the file cache
+  const auto begin = [&] {
+    artifact->reset();
+    read(request.depth);
+  };
+  begin();  // one round that does not count: memory is allocated, weights are in the file cache
   read(request.prompt);
   for (const int32_t token : text->take(std::min<size_t>(3, request.tokens))) step(artifact, token);
   Repeated found;
@@ -93,7 +98,7 @@ Repeated repeat(Artifact* artifact, const Request& request, Text* text) {
     const Timed reference = timed_reference();
     found.references.wall.push_back(reference.wall);
     found.references.cpu.push_back(reference.cpu);
-    artifact->reset();
+    begin();
     if (request.prompt) {
       const Timed began = now_ms();
       read(request.prompt);
@@ -118,6 +123,7 @@ void write_request(JsonText* json, const Request& request, size_t rounds) {
   json->string("cpu", cpu_name()).integer("threads", request.threads);
   json->integer("prompt_tokens", static_cast<int64_t>(request.prompt));
   json->integer("generate_tokens", static_cast<int64_t>(request.tokens));
+  json->integer("depth_tokens", static_cast<int64_t>(request.depth));
   json->integer("chunk_tokens", request.chunk).integer("repetitions", static_cast<int64_t>(rounds));
   json->boolean("random_tokens", request.text.empty());
 }

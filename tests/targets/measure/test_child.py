@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -16,7 +18,7 @@ from machines import ScriptedClock
 from exporters.artifact.errors import NotAvailable, SlmcError
 from targets.cpus.spec import Cpu
 from targets.device import bandwidth, worker
-from targets.device.clock import Timed
+from targets.device.clock import SystemClock, Timed
 from targets.device.measurement import MeasureRequest, to_measured
 from targets.device.native import LIBRARY_NAME, platform_name
 from targets.measure.child import measure, measure_baseline
@@ -221,6 +223,33 @@ def test_stdout_holds_the_document_alone():
     )
     done = subprocess.run(python(code), capture_output=True, text=True, check=True, cwd=ROOT)
     assert (done.stdout, done.stderr) == ("{}", "noise\nnoise\n")
+
+
+class Recording:
+    """A session that notes what it is asked for."""
+
+    io = SimpleNamespace(classes=None)
+
+    def __init__(self):
+        self.calls = []
+
+    def reset(self):
+        self.calls.append("reset")
+
+    def prefill(self, tokens, chunk_tokens):
+        self.calls.append(tokens.tolist())
+
+    def step(self, token):
+        self.calls.append(token)
+
+
+def test_what_lies_before_a_test_is_read_and_not_timed():
+    """A round that does not count, then two."""
+    request = dataclasses.replace(SMALL, prompt_tokens=2, generate_tokens=1, repetitions=2, depth_tokens=3)
+    session = Recording()
+    prompts, decodes, *_ = worker._repeat(session, request, itertools.count(), SystemClock())
+    rounds = [["reset", [[n, n + 1, n + 2]], [[n + 3, n + 4]], n + 5] for n in (0, 6, 12)]
+    assert session.calls == [call for calls in rounds for call in calls] and (len(prompts), len(decodes)) == (2, 2)
 
 
 def test_broken_job():

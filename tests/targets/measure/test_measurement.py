@@ -91,6 +91,7 @@ def test_measurement_survives_json():
         ("budget_s", 0),
         ("timeout_s", -1),
         ("prompt_tokens", -1),
+        ("depth_tokens", -1),
     ],
 )
 def test_bad_requests(field, value):
