@@ -1,56 +1,16 @@
-"""Spike tensors, and integrate-and-fire neurons that turn real values into them over several spike steps."""
+"""Integrate-and-fire neurons that turn real values into spikes over several spike steps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from exporters.artifact.errors import SlmcError
 from exporters.ops.recurrences import SURROGATE_ALPHA, call_native, spike
 
 LEVELS = {2: "binary, {0, 1}", 3: "ternary, {-1, 0, 1}"}
 """Values that one spike may have, by their number."""
-
-
-@dataclass(frozen=True)
-class SpikeTensor:
-    """Spikes as they stand before a linear layer: values[s, ...] = scale[s] * code, with code one of `levels`.
-
-    values: float32 [steps, ...]. scale: float32 [steps], > 0. What they mean is the mean over the steps.
-    """
-
-    values: Tensor
-    scale: Tensor
-    levels: int
-
-    @property
-    def steps(self) -> int:
-        return len(self.scale)
-
-    def codes(self) -> Tensor:
-        """int8 [steps, ...] in {0, 1} or {-1, 0, 1}.
-
-        Raises:
-            SlmcError: a value is no code times its step's scale.
-        """
-        scale = self.scale.view(-1, *[1] * (self.values.ndim - 1))
-        codes = torch.round(self.values / scale)
-        least = -1 if self.levels == 3 else 0
-        if not (torch.equal(codes * scale, self.values) and bool(((codes >= least) & (codes <= 1)).all())):
-            raise SlmcError(f"values are not {LEVELS[self.levels]} times the scale of their step")
-        return codes.to(torch.int8)
-
-    def rates(self) -> Tensor:
-        """What the spikes stand for: their mean over the steps, float32 [...]."""
-        return self.values.mean(0)
-
-    @property
-    def firing_rate(self) -> float:
-        """Share of values that are a spike of either sign."""
-        return float(torch.count_nonzero(self.values)) / max(1, self.values.numel())
 
 
 @torch.library.custom_op("slmc::integrate_fire", mutates_args=())

@@ -64,12 +64,6 @@ def low_decile(samples: Sequence[float]) -> float:
     return float(np.percentile(_some(samples), 10))
 
 
-def median_absolute_deviation(samples: Sequence[float]) -> float:
-    """Median of |sample - median|: a spread that a few outliers do not move."""
-    centre = median(samples)
-    return median([abs(sample - centre) for sample in samples])
-
-
 def relative_spread(samples: Sequence[float]) -> float:
     """(largest - smallest) / median: 0 on a machine that does nothing else and never throttles."""
     return (max(samples) - min(samples)) / median(samples)

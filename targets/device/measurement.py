@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from exporters.artifact.errors import NotAvailable, SlmcError
 from exporters.artifact.manifest import Io, Measured, Percentiles
 from exporters.artifact.runtimes import ONNXRUNTIME
-from targets.device.clock import median, percentiles, relative_spread
+from targets.device.clock import median, percentiles
 from targets.device.conditions import Conditions, doubts
 from targets.device.memory import Memory
 
@@ -160,11 +160,6 @@ class Measurement:
     def decode_tps(self) -> float:
         """Generated tokens per second, by the median token's wall time."""
         return _MS_PER_S / median(self.decode_wall_ms)
-
-    @property
-    def reference_spread(self) -> float:
-        """(slowest - fastest) / median of the reference work's wall time: how unquiet the machine was."""
-        return relative_spread(self.reference_wall_ms)
 
     @property
     def reference_wait(self) -> float:

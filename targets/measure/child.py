@@ -17,7 +17,6 @@ from exporters.artifact.parsing import parse
 from targets.device.evaluation import EVALUATION_TIMEOUT_S, Evaluation, EvaluationJob, EvaluationRequest
 from targets.device.host import known_core
 from targets.device.measurement import Job, Measurement, MeasureRequest
-from targets.device.memory import Memory
 
 _PACKAGES = Path(__file__).resolve().parents[2]
 _ERRORS: dict[str, type[SlmcError]] = {"SlmcError": SlmcError, "NotAvailable": NotAvailable}
@@ -58,17 +57,6 @@ def evaluate(
     """
     job = EvaluationJob(str(artifact.resolve()), graph, io, request)
     result: Evaluation = parse(Evaluation, _ask(job, "evaluation", command, EVALUATION_TIMEOUT_S), "evaluation")
-    return result
-
-
-def measure_baseline(*, timeout_s: float = 60.0, command: Sequence[str] | None = None) -> Memory:
-    """Memory of the runtime with no model in it.
-
-    Raises:
-        SlmcError, NotAvailable: as `measure`.
-    """
-    job = Job("", "", None, MeasureRequest(timeout_s=timeout_s))
-    result: Memory = parse(Memory, _ask(job, "baseline", command or worker_command(), timeout_s), "baseline")
     return result
 
 

@@ -31,9 +31,6 @@ class Comparison:
         """Whether the whole interval lies above 1 + share: slower, and not by chance."""
         return self.low > 1 + share
 
-    def faster_than(self, share: float) -> bool:
-        return self.high < 1 - share
-
 
 def compare(candidate: Sequence[float], baseline: Sequence[float]) -> Comparison:
     """Two artifacts by one time per process, best a low quantile of what the process took for each token.

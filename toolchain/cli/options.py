@@ -130,8 +130,6 @@ signature_option = click.option(
 
 model_options = stack(click.argument("model", type=PATH), spec_option("tokenizer"), family_option)
 
-cache_options = spec_options("context", "kv_cache")
-
 text_field_option = spec_option("text_field")
 
 text_options = spec_options("calibration", "eval", "text_field")

@@ -95,10 +95,6 @@ class ModelTree:
         """Entries of the table that tokens are looked up in."""
         return next(layer.rows for layer in self.layers if layer.kind == "embedding" or layer.table)
 
-    def block_of(self, path: str) -> str:
-        """The path of the block that holds a layer."""
-        return next(block.path for block in self.blocks for layer in block.layers if layer.path == path)
-
 
 def grown_tree(
     family: str, model: nn.Module, states: list[StateSpec], *, blocks: str = "layers", head: str = "lm_head",

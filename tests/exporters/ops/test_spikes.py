@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.artifact.errors import SlmcError
-from exporters.ops.spikes import SpikeTensor, integrate_fire, integrate_fire_reference
+from exporters.ops.spikes import integrate_fire, integrate_fire_reference
 
 KINDS = [(leak, ternary, soft) for leak in (0.0, 0.25, 1.0) for ternary in (0.0, 1.0) for soft in (0.0, 1.0)]
 
@@ -97,18 +96,3 @@ def test_gradient_reaches_back_through_the_membrane():
     u = 0.5 * 0.25 + 0.25
     assert x.grad[0, 0, 0].item() == pytest.approx(0.5 / (1 + (np.pi * (u - 1)) ** 2), rel=1e-5)
     assert x.grad[0, 0, 1].item() == 0
-
-
-def test_a_spike_tensor_says_its_codes():
-    values = torch.tensor([[[0.5, 0.0, -0.5]], [[0.0, 2.0, 2.0]]])
-    spikes = SpikeTensor(values, torch.tensor([0.5, 2.0]), 3)
-    assert spikes.steps == 2
-    assert spikes.codes().tolist() == [[[1, 0, -1]], [[0, 1, 1]]]
-    assert spikes.rates().tolist() == [[0.25, 1.0, 0.75]]
-    assert spikes.firing_rate == pytest.approx(4 / 6)
-
-
-@pytest.mark.parametrize(("values", "levels"), [([[0.25]], 3), ([[-0.5]], 2), ([[1.0]], 3), ([[float("nan")]], 3)])
-def test_what_is_no_spike_tensor(values, levels):
-    with pytest.raises(SlmcError, match="times the scale of their step"):
-        SpikeTensor(torch.tensor([values]), torch.tensor([0.5]), levels).codes()

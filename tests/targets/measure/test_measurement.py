@@ -50,7 +50,6 @@ def test_figures_by_hand():
     assert measurement.prompt_tps == 2000.0
     assert measurement.decode_tps == 200.0
     assert measurement.decode_cpu_ms_percentiles == Percentiles(4.0, 4.0, 4.0, 4.0)
-    assert measurement.reference_spread == 0.4
     assert measurement.reference_wait == 1.25
 
 

@@ -33,7 +33,7 @@ def test_what_slows_a_pair_cancels_out():
     noise = np.array([1.0, 1.01, 0.99, 1.0, 1.005])
     found = compare_paired(1.15 * machine * noise, machine)
     assert found.slower_than(0.1) and not compare(1.15 * machine * noise, machine).slower_than(0.0)
-    assert compare_paired(machine, 1.15 * machine * noise).faster_than(0.1)
+    assert compare_paired(machine, 1.15 * machine * noise).high < 0.9
 
 
 def test_interval_holds_the_truth_as_often_as_it_says():

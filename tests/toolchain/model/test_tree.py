@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from toolchain.model.spikegpt import SpikeGpt, SpikeGptConfig, SpikeGptFamily
@@ -65,11 +64,6 @@ def test_counts_of_the_released_216m_model() -> None:
 def test_the_tree_counts_every_parameter_once() -> None:
     model = SpikeGpt(SpikeGptConfig(3, 8, 20, 13))
     assert SpikeGptFamily().tree(model).params == sum(p.numel() for p in model.parameters())
-
-
-@pytest.mark.parametrize(("path", "block"), [("emb", "emb"), ("blocks.1.ffn.value", "blocks.1"), ("head", "head")])
-def test_block_of_a_layer(path: str, block: str) -> None:
-    assert tree_of(2, 4, 12, 9).block_of(path) == block
 
 
 def test_every_layer_path_leads_to_a_weight_of_that_shape() -> None:
