@@ -108,7 +108,7 @@ def test_a_search_among_them_says_what_every_family_gave(
     assert told["screening"] == found.screening.text()
     for kind in ("md", "html"):
         text = slmc("report", out, "--format", kind).stdout
-        assert "Sparse formats beside dense ones" in text and "does not pay here" in text
+        assert "Sparse and dense formats compared" in text and "does not pay here" in text
 
 
 def test_a_search_with_a_sparse_glob_ends_alike_twice(

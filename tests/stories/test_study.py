@@ -145,4 +145,4 @@ def test_bad_input(
 
 def test_a_file_in_place_of_the_folder(tiny_model: Path, fails: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    fails(("study", tiny_model, "-o", tmp_path / "out"), 2, "no folder; give a folder for a study")
+    fails(("study", tiny_model, "-o", tmp_path / "out"), 2, "not a folder; give a folder for a study")

@@ -62,12 +62,14 @@ class _Test:
 
 @click.command("bench")
 @click.argument("artifacts", type=PATH, nargs=-1)
-@click.option("-m", "--model", "models", type=PATH, multiple=True, help="An artifact; repeatable, as ARTIFACTS are.")
-@click.option("-p", "--n-prompt", default="512", help="Prompt tokens; several with commas.")
-@click.option("-n", "--n-gen", default="128", help="Generated tokens; several with commas.")
+@click.option("-m", "--model", "models", type=PATH, multiple=True, help="An artifact, like ARTIFACTS. Repeatable.")
+@click.option("-p", "--n-prompt", default="512", help="Prompt tokens; separate several values with commas.")
+@click.option("-n", "--n-gen", default="128", help="Generated tokens; separate several values with commas.")
 @click.option("-pg", "prompt_and_gen", multiple=True, help="Prompt and generation in one test: 512,128. Repeatable.")
-@click.option("-d", "--n-depth", default="0", help="Tokens read before, not timed; several with commas.")
-@click.option("-t", "--threads", default="1", help="Threads; several with commas.")
+@click.option(
+    "-d", "--n-depth", default="0", help="Tokens read before, not timed; separate several values with commas."
+)
+@click.option("-t", "--threads", default="1", help="Threads; separate several values with commas.")
 @click.option("-r", "--repetitions", type=click.IntRange(min=1), default=5)
 @click.option("-o", "--output", "kind", type=click.Choice(KINDS), default="md")
 @runtime_option

@@ -41,7 +41,7 @@ board_options = stack(
         "--probe",
         type=click.Choice(("quick", "full")),
         default="quick",
-        help="How operators are measured on a board that is not known yet.",
+        help="How thoroughly operators are measured on a board that has not been probed yet.",
     ),
 )
 

@@ -59,7 +59,9 @@ def _job(console: Console, spec: Spec) -> Job:
 @board_options
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted build stopped.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done, with time, memory and disk.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only print what would be done, and the time, memory and disk space it needs."
+)
 @command
 def build_command(
     console: Console, model: Path, output: Path, config: Path | None, settings: tuple[str, ...], force: bool,
@@ -135,9 +137,17 @@ def search_command(
 @click.option("-o", "--output", type=PATH, required=True, help="The artifact's folder.")
 @text_options
 @click.option("--threads", type=int)
-@click.option("--native", multiple=True, type=PATH, help="libslmc_ops.so of another platform, to go along. Repeatable.")
 @click.option(
-    "--runtime", multiple=True, type=PATH, help="slmc-run, to go along; or that of another platform. Repeatable."
+    "--native",
+    multiple=True,
+    type=PATH,
+    help="libslmc_ops.so of another platform to include in the artifact. Repeatable.",
+)
+@click.option(
+    "--runtime",
+    multiple=True,
+    type=PATH,
+    help="Include slmc-run in the artifact; or a file: slmc-run of another platform. Repeatable.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted export stopped.")

@@ -28,7 +28,7 @@ SYSROOT = Path.home() / ".cache" / "slmc" / "aarch64"
 """Where `python -m targets.remote.sysroot` puts the emulated Python that `--on qemu-aarch64` starts."""
 
 artifact_native = click.option(
-    "--artifact-native", is_flag=True, help="Trust the artifact: run what it brings, operators and slmc-run."
+    "--artifact-native", is_flag=True, help="Trust the artifact: run the operators and slmc-run that it contains."
 )
 
 runtime_option = stack(
@@ -36,28 +36,30 @@ runtime_option = stack(
         "--runtime",
         type=click.Choice(RUNTIMES),
         default=ONNXRUNTIME,
-        help="What runs it: ONNX Runtime with our compiled operators, without them, or slmc-run.",
+        help="Runtime: ONNX Runtime with our compiled operators, ONNX Runtime without them, or slmc-run.",
     ),
     click.option("--no-native", "runtime", flag_value=STOCK, help=f"The same as --runtime {STOCK}."),
 )
 
 how_options = stack(
-    click.option("--remote-python", help="The Python to use there, with numpy, onnxruntime and tokenizers."),
-    click.option("--remote-dir", default="", help="Folder there for temporary files; its own if not given."),
-    click.option("--ssh", help="The ssh program with options of your own: 'ssh -F FILE'."),
-    click.option("--limit-memory", help="Run as on a device with so much memory: 64MB."),
-    click.option("--limit-cores", type=click.IntRange(1, 256), help="Run as on a device with so many cores."),
+    click.option("--remote-python", help="Python interpreter to use there, with numpy, onnxruntime and tokenizers."),
+    click.option("--remote-dir", default="", help="Folder for temporary files there. Default: the system's own."),
+    click.option("--ssh", help="ssh command with your own options: 'ssh -F FILE'."),
+    click.option("--limit-memory", help="Limit memory as on a smaller device: 64MB."),
+    click.option(
+        "--limit-cores", type=click.IntRange(1, 256), help="Limit the number of cores as on a smaller device."
+    ),
 )
 
 place_options = stack(
-    click.option("--on", help=f"Where to run: {ALLOWED}. Here, if not given."),
+    click.option("--on", help=f"Where to run: {ALLOWED}. Default: on this machine."),
     how_options,
 )
 
 execution_options = stack(
     place_options,
     artifact_native,
-    click.option("--force", is_flag=True, help="Run it even if by forecast it does not fit."),
+    click.option("--force", is_flag=True, help="Run even if the forecast says that it does not fit."),
 )
 
 

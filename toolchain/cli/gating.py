@@ -42,15 +42,15 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 @click.command("gate")
 @click.argument("artifact", type=PATH)
-@click.option("--baseline", "baseline_path", type=PATH, required=True, help="The file in git that it is compared with.")
+@click.option("--baseline", "baseline_path", type=PATH, required=True, help="Baseline file in git to compare with.")
 @click.option("--update-baseline", is_flag=True, help="Write the baseline from this artifact on this machine.")
-@click.option("--reference", type=PATH, help="With --update-baseline: the model that it was made from.")
-@click.option("--tokenizer", type=PATH, help="tokenizer.json of the reference, if that is a bare checkpoint.")
-@click.option("--data", type=PATH, help="Text to read; the same one as for the baseline.")
+@click.option("--reference", type=PATH, help="With --update-baseline: the model that the artifact was built from.")
+@click.option("--tokenizer", type=PATH, help="tokenizer.json of the reference, if it is a bare checkpoint file.")
+@click.option("--data", type=PATH, help="Evaluation text; use the same one as for the baseline.")
 @text_field_option
 @click.option("--threads", type=THREADS, default=1)
 @runtime_option
-@click.option("--tolerance", "tolerances", multiple=True, help="How much worse: latency=10%. Repeatable.")
+@click.option("--tolerance", "tolerances", multiple=True, help="Tolerated regression: latency=10%. Repeatable.")
 @click.option("--junit", "junit_path", type=PATH, help="Write JUnit XML to this file.")
 @click.option("--summary", type=PATH, help="Add a Markdown table to this file; GITHUB_STEP_SUMMARY otherwise.")
 @click.option("--annotations", "annotate", is_flag=True, help="Print GitHub's ::error lines, ten at most.")

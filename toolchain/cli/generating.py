@@ -29,7 +29,7 @@ from toolchain.model.text_rules import artifact_tokenizer
 @click.command("generate")
 @click.argument("artifact", type=PATH)
 @click.option("-p", "--prompt", default="The ", help="Text to go on from, or a question with --chat.")
-@click.option("-n", "--tokens", type=click.IntRange(min=0), default=128, help="Tokens to write at most.")
+@click.option("-n", "--tokens", type=click.IntRange(min=0), default=128, help="Maximum number of tokens to write.")
 @click.option(
     "--temp",
     "--temperature",
@@ -44,7 +44,7 @@ from toolchain.model.text_rules import artifact_tokenizer
 @click.option("--chat", is_flag=True, help="The prompt is a question; answer it as the chat template asks for.")
 @click.option("--system", help="A system message, with --chat.")
 @click.option("--stop", multiple=True, help="A string that ends the text. Repeatable.")
-@click.option("--no-stop", is_flag=True, help="Go on behind the model's own end tokens and stop strings.")
+@click.option("--no-stop", is_flag=True, help="Continue past the model's end tokens and stop strings.")
 @runtime_option
 @artifact_native
 @signature_option

@@ -53,7 +53,7 @@ SCHEMAS: dict[str, Any] = {"manifest": Manifest, "plan": Plan, "config": Spec, "
 
 @click.command("inspect")
 @model_options
-@click.option("--target", help="Also predict time and energy per token there; see 'slmc targets ls'.")
+@click.option("--target", help="Also predict time and energy per token on this CPU; see 'slmc targets ls'.")
 @signature_option
 @command
 def inspect_command(

@@ -28,9 +28,9 @@ UNEXPECTED = 1
 def command(function: Callable[..., int | None]) -> Callable[..., None]:
     """Give a command its console (--json, -q, -v); it returns the exit code; an SlmcError becomes one line."""
 
-    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else there.")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout and nothing else.")
     @click.option("-q", "--quiet", is_flag=True, help="No progress and no notes.")
-    @click.option("-v", "--verbose", is_flag=True, help="Say more; show the traceback of an unexpected error.")
+    @click.option("-v", "--verbose", is_flag=True, help="Print more; show the traceback of an unexpected error.")
     @functools.wraps(function)
     def run(*args: Any, as_json: bool, quiet: bool, verbose: bool, **kwargs: Any) -> None:
         console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
@@ -137,7 +137,7 @@ text_options = spec_options("calibration", "eval", "text_field")
 search_options = stack(
     spec_options(*(name for name in Spec.model_fields if name not in ("model", "output", "tokenizer", "family"))),
     click.option("-c", "--config", type=PATH, help="YAML file with the same keys."),
-    click.option("--set", "settings", multiple=True, help="KEY=VALUE over the file. Repeatable."),
+    click.option("--set", "settings", multiple=True, help="KEY=VALUE that overrides the file. Repeatable."),
 )
 
 

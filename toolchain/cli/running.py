@@ -33,10 +33,10 @@ from toolchain.quality.reference import stream_logits
 @click.option("--data", type=PATH, required=True, help="Text to read.")
 @text_field_option
 @click.option("--reference", type=PATH, help="Model or artifact to compare with: KL divergence, top-1, drop.")
-@click.option("--tokenizer", type=PATH, help="tokenizer.json, for a bare checkpoint file.")
+@click.option("--tokenizer", type=PATH, help="tokenizer.json, if the model is a bare checkpoint file.")
 @family_option
-@click.option("--tokens", type=click.IntRange(min=2), help="Read only so many tokens.")
-@click.option("--metric", help="perplexity, or accuracy of a classifier; the subject's own if not given.")
+@click.option("--tokens", type=click.IntRange(min=2), help="Read at most this many tokens.")
+@click.option("--metric", help="perplexity, or accuracy for a classifier. Default: what the subject uses.")
 @runtime_option
 @artifact_native
 @signature_option

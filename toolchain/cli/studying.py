@@ -30,16 +30,29 @@ from toolchain.study.table import COLUMNS, SHORT, cells, goal_outcomes, render
 
 @click.command("study")
 @model_options
-@click.option("-o", "--output", type=PATH, required=True, help="Folder for the tables, and for what was paid for.")
+@click.option("-o", "--output", type=PATH, required=True, help="Folder for the tables and for intermediate results.")
 @text_options
 @click.option("--formats", multiple=True, help="Only rows of these formats, as globs: '2:4*'. Repeatable.")
 @click.option("--methods", multiple=True, help="Only rows of these methods, as globs: 'esparse*'. Repeatable.")
-@click.option("--layers", default=r"^(?!(lm_)?head$)", help="Linear layers to compress; all but the head if not given.")
-@click.option("--tokens", type=click.IntRange(min=128), default=20000, help="Of the text that is judged on.")
-@click.option("--calibration-tokens", type=click.IntRange(min=128), default=16384, help="That methods look at.")
-@click.option("--tune", type=click.IntRange(min=0), default=100, help="Steps of distillation for 'ours'; 0: no such.")
-@click.option("--bins", type=click.IntRange(2, 10_000), default=BINS, help="Of the histograms of E-Sparse's entropies.")
-@click.option("--alpha", type=click.FloatRange(min=0), default=ESparse.alpha, help="Of the norm in E-Sparse's score.")
+@click.option(
+    "--layers",
+    default=r"^(?!(lm_)?head$)",
+    help="Linear layers to compress, as a regular expression. Default: all but the head.",
+)
+@click.option("--tokens", type=click.IntRange(min=128), default=20000, help="Evaluation tokens.")
+@click.option("--calibration-tokens", type=click.IntRange(min=128), default=16384, help="Calibration tokens.")
+@click.option(
+    "--tune",
+    type=click.IntRange(min=0),
+    default=100,
+    help="Steps of distillation for the method 'ours'; 0 leaves it out.",
+)
+@click.option(
+    "--bins", type=click.IntRange(2, 10_000), default=BINS, help="Bins of the histograms for E-Sparse's entropies."
+)
+@click.option(
+    "--alpha", type=click.FloatRange(min=0), default=ESparse.alpha, help="Weight of the norm in E-Sparse's score."
+)
 @click.option("--threads", type=THREADS, default=1)
 @command
 def study_command(

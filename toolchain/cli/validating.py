@@ -36,11 +36,11 @@ EMULATED_TOKENS = 256
 
 @click.command("validate")
 @click.argument("artifact", type=PATH)
-@click.option("--reference", type=PATH, help="The model that it was made from: compare with it.")
-@click.option("--tokenizer", type=PATH, help="tokenizer.json of the reference, if that is a bare checkpoint.")
+@click.option("--reference", type=PATH, help="Model that the artifact was built from, to compare with.")
+@click.option("--tokenizer", type=PATH, help="tokenizer.json of the reference, if it is a bare checkpoint file.")
 @click.option("--data", type=PATH, help="Text to read.")
 @text_field_option
-@click.option("--tokens", type=click.IntRange(min=2), help="Read so many tokens of it at most.")
+@click.option("--tokens", type=click.IntRange(min=2), help="Read at most this many tokens.")
 @click.option("--threads", type=THREADS, default=1)
 @runtime_option
 @execution_options

@@ -23,9 +23,9 @@ from toolchain.model.self_generated import written
 @click.option("-n", "--tokens", type=click.IntRange(min=1), default=100_000, show_default=True)
 @click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True)
 @click.option("--opening", type=click.IntRange(0, 256), default=0, help="Tokens of each text drawn at temperature 1.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Other seeds, other texts.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @click.option("--threads", type=THREADS, default=1)
-@click.option("--force", is_flag=True, help="Write even if the file exists, which is kept as FILE.old-1.")
+@click.option("--force", is_flag=True, help="Write even if the file exists; the old one is kept as FILE.old-1.")
 @command
 def write_command(
     console: Console, model: Path, tokenizer: Path | None, family: str | None, output: Path, tokens: int,

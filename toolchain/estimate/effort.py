@@ -1,4 +1,4 @@
-"""What a build will take in time, memory and disk, estimated before it starts."""
+"""Estimates of the time, memory and disk space that a build needs, made before it starts."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from toolchain.search.search import NEAR_SHARES
 from toolchain.tuning.distil import Schedule
 
 ROUNDING_EVALUATIONS = {"fp32": 0, "int8": 1, "search": 1 + BISECTIONS}
-"""Evaluations at most of the tier that rounds inputs, by what was asked of it."""
+"""The most evaluations of the tier that rounds inputs, by the value of --activations."""
 
 FREE_SHARE = 0.5
-"""Share of the sparse options that screening leaves to be compressed: a guess."""
+"""Share of the sparse options that are left after screening. A guess."""
 
 DENSE_SHARE = 0.35
-"""The same of the dense options of a large model under a memory limit."""
+"""Share of the dense options that are left for a large model under a memory limit. A guess."""
 
 JOINT_COST = 2.5
-"""Time of the joint pass of a sparse format beside GPTQ's: a guess."""
+"""Time of the joint pass for a sparse format, relative to GPTQ. A guess."""
 
 ROUNDING_FLOPS = 6
-"""Operations of GPTQ per weight and column that follows it, range search included: a rough guess, not timed."""
+"""Operations of GPTQ for each weight and each later column, range search included. A rough guess, not timed."""
 
 EXPORT_S = 20.0
 MEASURE_S = 30.0
@@ -42,10 +42,10 @@ MEASURE_S = 30.0
 
 @dataclass(frozen=True)
 class Forecast:
-    """Estimates, not measurements; bytes, seconds.
+    """What a build is expected to need.
 
-    evaluations: at most, those of rounded inputs included, which are rounding_evaluations. dense_pairs, sparse_pairs:
-    of a layer and a format; tuning_seconds: of `seconds`, for --tune.
+    evaluations: at most; rounding_evaluations of them round inputs. dense_pairs, sparse_pairs: pairs of a layer and a
+    format. tuning_seconds: the part of `seconds` that --tune takes.
     """
 
     evaluations: int
@@ -64,18 +64,18 @@ class Forecast:
             f"estimated: {self.evaluations} evaluations{self._rounded()}, {self.dense_pairs} pairs of a layer and a "
             f"dense format{self._sparse()}, about {self.seconds / 60:.1f} minutes{self._tuned()}, "
             f"{units.bytes_text(self.memory_bytes)} of memory, {units.bytes_text(self.disk_bytes)} of disk while it "
-            f"works; the smallest possible artifact has {units.bytes_text(self.smallest_bytes)} "
+            f"runs; the smallest possible artifact has {units.bytes_text(self.smallest_bytes)} "
             f"of {units.bytes_text(self.fp32_bytes)}"
         )
 
     def _rounded(self) -> str:
-        return f" ({self.rounding_evaluations} of them of rounded inputs)" if self.rounding_evaluations else ""
+        return f" ({self.rounding_evaluations} of them with rounded inputs)" if self.rounding_evaluations else ""
 
     def _sparse(self) -> str:
-        return f" and {self.sparse_pairs} with a sparse one, less those that cannot pay" if self.sparse_pairs else ""
+        return f" and at most {self.sparse_pairs} with a sparse one" if self.sparse_pairs else ""
 
     def _tuned(self) -> str:
-        return f" ({self.tuning_seconds / 60:.1f} of them tuning)" if self.tuning_seconds else ""
+        return f" ({self.tuning_seconds / 60:.1f} of them for tuning)" if self.tuning_seconds else ""
 
 
 def forecast(
@@ -84,7 +84,7 @@ def forecast(
     """Estimate a build from the model's size and the speed of one matrix product timed here.
 
     Args:
-        tune: steps of tuning. on_disk: whether the model stays there.
+        tune: tuning steps. on_disk: whether the model's matrices stay on disk.
     """
     tree = problem.tree
     effort = problem.effort
@@ -128,7 +128,7 @@ def forecast(
 
 
 def _pairs(problem: Problem) -> tuple[list[tuple[Layer, LayerConfig]], list[tuple[Layer, LayerConfig]]]:
-    """Layers with each of their options: those that are compressed in any case, and those that are screened first."""
+    """Pairs of a layer and an option: those that are always compressed, then those that are screened first."""
     pairs: tuple[list[tuple[Layer, LayerConfig]], list[tuple[Layer, LayerConfig]]] = [], []
     for layer in problem.tree.layers:
         options = problem.options[layer.path]
@@ -139,7 +139,7 @@ def _pairs(problem: Problem) -> tuple[list[tuple[Layer, LayerConfig]], list[tupl
 
 
 def _flops_per_second() -> float:
-    """Operations per second of a float32 product of the size that models have."""
+    """Operations per second of a float32 matrix product of 512 x 512, measured here."""
     a, b = torch.ones(512, 512), torch.ones(512, 512)
     best = float("inf")
     for _ in range(5):

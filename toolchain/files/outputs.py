@@ -1,4 +1,4 @@
-"""Places that commands write to: nothing that slmc did not write is ever replaced or removed, --force or not."""
+"""Checks of output paths. slmc never replaces or removes what it did not write, with or without --force."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from exporters.artifact.manifest import MANIFEST_NAME, read_manifest
 from targets.device.verify import SIGNATURE_NAME, SUMS_NAME, verify_files
 
 NAMED = 3
-"""Foreign files that a refusal names."""
+"""How many foreign files an error names."""
 
 _HEAD_BYTES: Final = 65536
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """Files of a kind that slmc writes, and the texts that each of them holds; none where nothing tells them apart."""
+    """A kind of file that slmc writes, and the texts that mark it; no marks if any text file may be one."""
 
     name: str
     marks: tuple[str, ...]
@@ -44,31 +44,30 @@ FILE_KINDS = (PLAN, TARGET, BASELINE, JUNIT, CHART, HEAT_MAP, *REPORTS.values(),
 
 
 def check_output(output: Path, *, force: bool) -> None:
-    """Refuse, before any work, an artifact's folder that could not be written or whose contents would be lost.
+    """Check an artifact's folder before any work starts.
 
     Raises:
-        SlmcError: it exists and --force is not given, holds what slmc did not write, or its folder cannot be written.
+        SlmcError: the folder exists and --force is not given, it holds files that slmc did not write, or its parent
+            cannot be written.
     """
     _check_place(output, force=force)
     if output.is_symlink():
-        raise SlmcError(f"{output}: a link; it will not be replaced, give the folder that it points to")
+        raise SlmcError(f"{output}: a link, which slmc does not replace; give the folder that it points to")
     if output.exists() and not output.is_dir():
-        raise SlmcError(
-            f"{output}: a file, and an artifact is a folder; it will not be replaced, choose another output"
-        )
+        raise SlmcError(f"{output}: a file, but an artifact is a folder; choose another output")
     if output.is_dir():
         _check_own_artifact(output)
 
 
 def _check_own_artifact(output: Path) -> None:
-    """Refuse a folder that holds anything but an artifact as slmc wrote it."""
+    """Refuse a folder that is not exactly an artifact as slmc wrote it."""
     if not any(output.iterdir()):
         return
     try:
         manifest = read_manifest(output)
     except SlmcError as error:
         raise SlmcError(
-            f"{output}: a folder that is no artifact of this slmc ({error}); it will not be replaced, choose another "
+            f"{output}: a folder, but not an artifact of this slmc ({error}), so it is not replaced; choose another "
             "output or move it away"
         ) from error
     own = [MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME, *manifest.files]
@@ -78,31 +77,32 @@ def _check_own_artifact(output: Path) -> None:
         verify_files(output, present)
     except SlmcError as error:
         raise SlmcError(
-            f"{output}: not as slmc wrote it ({error}); it will not be replaced, choose another output or move it away"
+            f"{output}: changed since slmc wrote it ({error}), so it is not replaced; choose another output or move it "
+            "away"
         ) from error
 
 
 def refuse_foreign(folder: Path, own: Iterable[str]) -> None:
-    """Raise SlmcError if a folder holds files besides those of these names; the first few are named."""
+    """Raise SlmcError if a folder holds files with other names than these; the error names the first few."""
     allowed = set(own)
     allowed |= {str(parent) for name in allowed for parent in Path(name).parents}
     foreign = sorted(name for name in _entries(folder) if name not in allowed)
     if foreign:
         more = f" and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
         raise SlmcError(
-            f"{folder}: holds what slmc did not write ({', '.join(map(repr, foreign[:NAMED]))}{more}); nothing is "
-            "removed: move that away or choose another output"
+            f"{folder}: holds files that slmc did not write ({', '.join(map(repr, foreign[:NAMED]))}{more}), so "
+            "nothing is removed; move them away or choose another output"
         )
 
 
 def remove_artifact(folder: Path) -> None:
-    """Remove the files that an artifact's manifest lists, it itself last, and the folders that are empty then."""
+    """Remove the files that an artifact's manifest lists, the manifest last, and the folders that are then empty."""
     own = [*read_manifest(folder).files, SIGNATURE_NAME, SUMS_NAME, MANIFEST_NAME]
     remove_files(folder, own)
 
 
 def remove_files(folder: Path, names: Iterable[str]) -> None:
-    """Remove files by their relative names, in this order, and the folders among them or above them that are empty."""
+    """Remove files by their relative names, in this order, and the folders that are then empty."""
     listed = [folder / name for name in names]
     for path in listed:
         if path.is_symlink() or not path.is_dir():
@@ -114,29 +114,30 @@ def remove_files(folder: Path, names: Iterable[str]) -> None:
 
 
 def _entries(folder: Path) -> Iterator[str]:
-    """Every file, link and folder below a folder by its relative name; links are not followed."""
+    """Relative names of all files, links and folders below a folder; links are not followed."""
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):
             yield str((Path(root) / name).relative_to(folder))
 
 
 def check_output_file(output: Path, kind: FileKind, *, force: bool) -> None:
-    """Refuse, before any work, a file that could not be written or that would be lost.
+    """Check an output file before any work starts.
 
     Raises:
-        SlmcError: it exists and --force is not given, it is not of this kind, a link, or its folder cannot be written.
+        SlmcError: the file exists and --force is not given, it is of another kind or a link, or its folder cannot be
+            written.
     """
     _check_place(output, force=force or output.is_dir())
     if output.is_dir():
         raise SlmcError(f"{output}: a folder; give the name of a file to write")
     if output.is_symlink():
-        raise SlmcError(f"{output}: a link; it will not be replaced, give the file that it points to")
+        raise SlmcError(f"{output}: a link, which slmc does not replace; give the file that it points to")
     if output.exists() and kind.marks and not _is_of(output, kind):
-        raise SlmcError(f"{output}: not {kind.name}; it will not be replaced, choose another output or move it away")
+        raise SlmcError(f"{output}: not {kind.name}, so it is not replaced; choose another output or move it away")
 
 
 def _is_of(output: Path, kind: FileKind) -> bool:
-    """Whether a file is of a kind that slmc writes. An empty one is anybody's, with nothing to lose."""
+    """Whether a file is of a kind that slmc writes. An empty file passes, because nothing is lost."""
     if not output.is_file():
         return False
     with output.open("rb") as file:
@@ -147,34 +148,34 @@ def _is_of(output: Path, kind: FileKind) -> bool:
 
 
 def claim_folder(folder: Path, mark: str, names: Iterable[str], what: str) -> None:
-    """Make a folder, marked as one that slmc writes into, or check that one is.
+    """Create a folder and mark it as slmc's, or check that an existing one is marked.
 
     Args:
-        names: of files that will be written there.
+        names: files that will be written there.
 
     Raises:
-        SlmcError: it is no folder, holds files but not the mark, or one of the names is no plain file.
+        SlmcError: it is not a folder, it holds files but no mark, or one of the names is not a regular file.
     """
     if os.path.lexists(folder) and not folder.is_dir():
-        raise SlmcError(f"{folder}: no folder; give a folder for {what}")
+        raise SlmcError(f"{folder}: not a folder; give a folder for {what}")
     if folder.is_dir() and any(folder.iterdir()) and not is_plain(folder / mark):
         raise SlmcError(
-            f"{folder}: a folder that was not made for {what}; nothing in it is replaced: choose another output"
+            f"{folder}: slmc did not create this folder for {what}, so nothing in it is replaced; choose another output"
         )
     for name in names:
         if os.path.lexists(folder / name) and not is_plain(folder / name):
-            raise SlmcError(f"{folder / name}: no plain file; it will not be replaced, move it away")
+            raise SlmcError(f"{folder / name}: not a regular file, so it is not replaced; move it away")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / mark).touch()
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a regular file, and no link to one, stands there."""
+    """Whether the path is a regular file and not a link to one."""
     return not path.is_symlink() and path.is_file()
 
 
 def put_aside(output: Path) -> None:
-    """Rename a file that may be anybody's to FILE.old-1, or the next such name that is free."""
+    """Rename an existing file to FILE.old-1, or to the next such name that is free."""
     if not output.exists():
         return
     number = 1
@@ -185,9 +186,9 @@ def put_aside(output: Path) -> None:
 
 def _check_place(output: Path, *, force: bool) -> None:
     if output.name in ("", ".."):
-        raise SlmcError(f"{output}: a place that exists already, not the name of something new; give a name")
+        raise SlmcError(f"{output}: not the name of a new file; give a name")
     if os.path.lexists(output) and not force:
-        raise SlmcError(f"{output}: exists already; give --force to replace it, or choose another output")
+        raise SlmcError(f"{output}: already exists; replace it with --force, or choose another output")
     standing = next(folder for folder in output.absolute().parents if folder.exists())
     probe = standing / f".slmc-{uuid.uuid4().hex}"
     try:

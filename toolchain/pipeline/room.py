@@ -1,4 +1,4 @@
-"""Whether a memory limit leaves room for a model at all, and if not, what would fit."""
+"""Checks that a memory limit can be met at all, and says what would fit if it cannot."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from toolchain.model.catalog import LoadedModel
 from toolchain.search.problem import Problem
 
 LARGE_SHARE = 0.25
-"""A key-value cache is named where it takes this share of the smallest size."""
+"""The key-value cache is mentioned if it takes at least this share of the smallest size."""
 
 CONTEXT_STEP = 16
-"""Proposed contexts are multiples of it."""
+"""Suggested contexts are multiples of this."""
 
 _OPTION = "--max-memory"
 
@@ -24,14 +24,14 @@ _OPTION = "--max-memory"
 def check_room(
     asked: str, problem: Problem, model: LoadedModel, every_option: Callable[[], Mapping[str, tuple[LayerConfig, ...]]]
 ) -> None:
-    """Refuse a limit that is below the smallest possible size, with options that would keep it.
+    """Refuse a limit below the smallest possible size, and suggest options that would meet it.
 
     Args:
         asked: the limit as the user wrote it.
-        every_option: what the layers may become if all formats are allowed.
+        every_option: the options of every layer if all formats are allowed.
 
     Raises:
-        SlmcError: it is.
+        SlmcError: the limit cannot be met.
     """
     whole, smallest, limit = problem.tree.bytes_fp32, problem.smallest_bytes, problem.constraints.max_bytes
     if limit is None or limit >= smallest:
@@ -43,7 +43,7 @@ def check_room(
     least += problem.tree.fixed_bytes
     advice = _cache_advice(asked, problem, model)
     if least <= limit:
-        advice.append(f"with all formats (--formats '*') it takes {least} bytes at least")
+        advice.append(f"with all formats (--formats '*') the smallest size is {least} bytes")
     cache, tokens = problem.tree.stored_state_bytes / smallest, model.forward.context
     held = isinstance(model.module, CachedModel) and cache >= LARGE_SHARE
     raise SlmcError(
@@ -56,7 +56,7 @@ def check_room(
 
 
 def _cache_advice(asked: str, problem: Problem, model: LoadedModel) -> list[str]:
-    """How large a cache would fit, stored as it is and in 8 bits; nothing of models without one."""
+    """The largest cache that fits, as it is stored and in 8 bits; nothing for models without a cache."""
     module, context = model.module, model.forward.context
     if not isinstance(module, CachedModel) or context is None:
         return []
@@ -78,7 +78,7 @@ def _cache_advice(asked: str, problem: Problem, model: LoadedModel) -> list[str]
 
 
 def most_tokens(fits: Callable[[int], bool], most: int) -> int:
-    """The largest number of tokens up to `most` that fits, if all smaller ones do; 0 if not even one does."""
+    """The largest number of tokens that fits, at most `most`; 0 if none does. Fewer tokens must never need more."""
     if fits(most):
         return most
     low, high = 0, most

@@ -1,4 +1,4 @@
-"""What the user asked for: every option of a build, from defaults, a YAML file, --set, and flags, in that order."""
+"""The options of a build, resolved from defaults, a YAML file, --set and flags, in that order."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ CONFIG_BYTES = MIB
 
 
 def _option(default: Any, description: str, *, result: bool = False, **limits: Any) -> Any:
-    """An option of a build. result: whether what is built depends on it: then a resumed build must have the same, and a
-    plan records it. The description is the help of its flag."""
+    """An option of a build. The description is the help text of its flag.
+
+    result: whether the artifact depends on the option. A resumed build must then use the same value, and the plan
+    records it.
+    """
     return Field(default=default, description=description, json_schema_extra={"result": result}, **limits)
 
 
@@ -29,34 +32,38 @@ class Spec(BaseModel):
 
     model: Path
     output: Path
-    tokenizer: Path | None = _option(None, "tokenizer.json, for a bare checkpoint file.")
+    tokenizer: Path | None = _option(None, "tokenizer.json, if MODEL is a bare checkpoint file.")
     family: str | None = _option(
         None,
-        "The model's family, where neither its tensors nor its config.json say it: rwkv, spikegpt.",
+        "Model family, if neither the tensors nor config.json tell: rwkv, spikegpt.",
         result=True,
     )
-    calibration: Path | None = _option(None, "Text that methods look at; English prose of our own if not given.")
-    eval: Path | None = _option(None, "Text that candidates are judged on; for a classifier a labelled .tsv.")
+    calibration: Path | None = _option(
+        None, "Calibration text for the compression methods. Default: English prose that slmc ships."
+    )
+    eval: Path | None = _option(None, "Text that candidates are evaluated on; for a classifier, a labelled .tsv.")
     text_field: str | None = _option(
-        None, "Of JSON Lines, JSON, Parquet and tables: the field that holds the text; 'text' if not given."
+        None, "Field that holds the text in JSON Lines, JSON, Parquet and tables. Default: 'text'."
     )
     context: int | None = _option(
-        None, "Tokens that a key-value cache has room for, for models that have one.", result=True, ge=1, le=2**20
+        None, "Number of tokens that the key-value cache holds, for models that have one.", result=True, ge=1, le=2**20
     )
     kv_cache: Literal["fp32", "fp16", "int8"] = _option(
         "fp32", "How the compressed model stores keys and values: fp32, fp16 or int8.", result=True
     )
-    max_memory: str | None = _option(None, "Weights and states as stored: 3MB, or 15% of the fp32 model.")
-    max_drop: str | None = _option(None, "Relative loss of the metric on the artifact: 1%.")
+    max_memory: str | None = _option(None, "Limit on stored weights and states: 3MB, or 15% of the fp32 model.")
+    max_drop: str | None = _option(None, "Limit on the artifact's relative loss of the metric: 1%.")
     max_latency: str | None = _option(
-        None, "Median time per generated token: 5ms. Predicted before the build, and checked at the end."
+        None, "Limit on the median time per generated token: 5ms. Predicted first, checked at the end."
     )
-    max_rss: str | None = _option(None, "Peak memory less that of an empty runtime: 40MB. Checked at the end.")
+    max_rss: str | None = _option(
+        None, "Limit on peak memory above that of an empty runtime: 40MB. Checked at the end."
+    )
     metric: Literal["perplexity", "accuracy"] | None = _option(
-        None, "What a drop is a drop of: perplexity, or a classifier's accuracy."
+        None, "Quality metric: perplexity, or a classifier's accuracy."
     )
     formats: tuple[str, ...] = _option(
-        (), "Formats to choose from, as names or globs: 'int4*'. Repeatable.", result=True
+        (), "Formats that the search may choose from, as names or globs: 'int4*'. Repeatable.", result=True
     )
     layer: dict[str, str] = Field(
         default_factory=dict,
@@ -65,42 +72,48 @@ class Spec(BaseModel):
     )
     method: str | None = _option(
         None,
-        "nearest, range, gptq, descent; for N:M also magnitude, wanda, ria, esparse, sparsegpt, alps. "
-        "The effort's own if not given.",
+        "Compression method: nearest, range, gptq, descent; for N:M also magnitude, wanda, ria, esparse, sparsegpt, "
+        "alps. Default: set by --effort.",
         result=True,
     )
     layout: Literal["auto", "dense"] = _option(
-        "auto", "auto: input-major where inputs are mostly zero; or dense everywhere.", result=True
+        "auto", "Weight layout: auto stores layers with mostly zero inputs input-major; dense never does.", result=True
     )
     activations: Literal["auto", "fp32", "int8", "search"] = _option(
         "auto",
-        "Inputs of products: fp32, int8 (faster), search: int8 within the limits; auto: search where nothing spikes.",
+        "Inputs of matrix products: fp32; int8 (faster); search: int8 where limits allow; auto: search if none spike.",
         result=True,
     )
     shuffle: str | None = _option(
-        None, "Pattern that inner channels are put in order for, 2:4: free at run time.", result=True
+        None, "Reorder inner channels to suit an N:M pattern, such as 2:4. Costs nothing at run time.", result=True
     )
     transform: Literal["auto", "none"] = _option(
-        "auto", "auto: rotations that leave the model's function as it is, where they pay; or none.", result=True
+        "auto",
+        "auto: apply rotations that preserve the model's function where they lower the loss; or none.",
+        result=True,
     )
     tune: int = _option(
-        0, "Steps of end-to-end tuning of what the search chose; 200 is a good start.", result=True, ge=0, le=100_000
+        0, "Steps of end-to-end tuning after the search; 200 is a good start.", result=True, ge=0, le=100_000
     )
     tune_for: Literal["distribution", "best-token"] = _option(
         "distribution",
-        "What tuning learns from the fp32 model: its distribution (default), or best-token: also its choices.",
+        "What tuning learns from the fp32 model: its distribution (default), or also its best tokens.",
         result=True,
     )
-    effort: str = _option("default", "quick, default or thorough.", result=True)
-    max_time: str | None = _option(None, "Time for the whole command: 10m. The best so far is delivered.")
-    max_build_memory: str | None = _option(
-        None, "What the build itself may take: 6GB; what is available if not given. Larger models stay on disk."
+    effort: str = _option("default", "Search effort: quick, default or thorough.", result=True)
+    max_time: str | None = _option(
+        None, "Time limit for the whole command: 10m. The best candidate so far is delivered."
     )
-    seed: int = _option(0, "Of everything that is drawn at random.", result=True, ge=0, lt=2**63)
+    max_build_memory: str | None = _option(
+        None, "Memory that the build may use: 6GB. Larger models stay on disk. Default: what is available."
+    )
+    seed: int = _option(0, "Random seed.", result=True, ge=0, lt=2**63)
     threads: int = _option(1, "Threads of the build and of the measurement.", ge=1, le=256)
-    native: tuple[Path, ...] = _option((), "libslmc_ops.so of another platform, to go along. Repeatable.")
-    runtime: tuple[Path, ...] = _option((), "slmc-run, to go along; or a file: that of another platform. Repeatable.")
-    target: str = _option("host", "What it is built for; see 'slmc targets ls'.", result=True)
+    native: tuple[Path, ...] = _option((), "libslmc_ops.so of another platform to include in the artifact. Repeatable.")
+    runtime: tuple[Path, ...] = _option(
+        (), "Include slmc-run in the artifact; or a file: slmc-run of another platform. Repeatable."
+    )
+    target: str = _option("host", "CPU to build for; see 'slmc targets ls'.", result=True)
 
 
 RESULT_OPTIONS = frozenset(
@@ -167,8 +180,8 @@ def _yaml_value(text: str, setting: str) -> Any:
 
 
 def _load(text: str, where: str, advice: str) -> Any:
-    """A YAML text as values. Depth and aliases are looked at before anything is built: ten lines of aliases of aliases
-    stand for more values than a machine can hold."""
+    """The values of a YAML text. Depth and aliases are checked first, because ten lines of nested aliases can expand to
+    more values than a machine can hold."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

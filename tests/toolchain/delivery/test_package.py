@@ -46,7 +46,7 @@ def test_places_leave_no_trace_when_they_are_checked(tmp_path: Path) -> None:
 
 def test_an_empty_folder_may_be_replaced_with_force(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(SlmcError, match="exists already"):
+    with pytest.raises(SlmcError, match="already exists"):
         check_output(tmp_path / "out", force=False)
     check_output(tmp_path / "out", force=True)
 

@@ -120,7 +120,7 @@ def test_a_folder_with_some_manifest_is_no_artifact(tmp_path: Path, text: str) -
     (tmp_path / "app" / "manifest.json").write_text(text)
     (tmp_path / "app" / "thesis.txt").touch()
     before = tree(tmp_path)
-    with pytest.raises(SlmcError, match="no artifact of this slmc"):
+    with pytest.raises(SlmcError, match="not an artifact of this slmc"):
         check_output(tmp_path / "app", force=True)
     assert tree(tmp_path) == before
 
@@ -128,7 +128,7 @@ def test_a_folder_with_some_manifest_is_no_artifact(tmp_path: Path, text: str) -
 @pytest.mark.parametrize("new", ["my own words", "nex"])
 def test_a_listed_file_that_somebody_changed_is_his(tmp_path: Path, new: str) -> None:
     (artifact(tmp_path / "out") / "model.onnx").write_text(new)
-    with pytest.raises(SlmcError, match="not as slmc wrote it"):
+    with pytest.raises(SlmcError, match="changed since slmc wrote it"):
         check_output(tmp_path / "out", force=True)
 
 
@@ -247,13 +247,13 @@ def test_an_empty_folder_in_the_place_of_the_work_folder_is_taken(tmp_path: Path
 def test_files_are_replaced_by_their_kind_alone(tmp_path: Path, kind: object) -> None:
     out = tmp_path / "x"
     out.write_text("a thesis about slmc, its manifest and its plan_version")
-    with pytest.raises(SlmcError, match="it will not be replaced"):
+    with pytest.raises(SlmcError, match="is not replaced"):
         check_output_file(out, kind, force=True)  # type: ignore[arg-type]
     out.write_bytes(b"")
     check_output_file(out, kind, force=True)  # type: ignore[arg-type]
     out.unlink()
     os.mkfifo(out)
-    with pytest.raises(SlmcError, match="it will not be replaced"):
+    with pytest.raises(SlmcError, match="is not replaced"):
         check_output_file(out, kind, force=True)  # type: ignore[arg-type]
 
 
@@ -281,7 +281,7 @@ def test_a_text_is_kept_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["notes.txt", "study.md", "cells.jsonl"])
 def test_a_folder_that_is_not_a_studys_is_left_alone(tmp_path: Path, name: str) -> None:
     _note(tmp_path / name)
-    with pytest.raises(SlmcError, match="not made for a study"):
+    with pytest.raises(SlmcError, match="did not create this folder for a study"):
         claim_folder(tmp_path, ".mark", ("study.md", "cells.jsonl"), "a study")
     assert tree(tmp_path) == {name: b"a thesis".hex()}
 
@@ -291,5 +291,5 @@ def test_a_studys_folder_goes_on_with_foreign_files_beside_it_but_not_through_li
         claim_folder(tmp_path / "s", ".mark", ("study.md",), "a study")
         _note(tmp_path / "s" / "notes.txt")
     _link(tmp_path / "s" / "study.md")
-    with pytest.raises(SlmcError, match=r"study\.md: no plain file"):
+    with pytest.raises(SlmcError, match=r"study\.md: not a regular file"):
         claim_folder(tmp_path / "s", ".mark", ("study.md",), "a study")

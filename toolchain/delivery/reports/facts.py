@@ -27,14 +27,14 @@ def tables(report: Report) -> list[Table]:
     manifest = report.manifest
     own = Table("slmc-run", "the same artifact without Python and without ONNX Runtime", _own_runtime(manifest))
     return [
-        Table("Quality", "the artifact on ONNX Runtime beside the fp32 model", _quality(manifest.quality)),
+        Table("Quality", "the artifact on ONNX Runtime compared with the fp32 model", _quality(manifest.quality)),
         Table("Parity", "the artifact on ONNX Runtime against torch with the same recipe", _parity(manifest.parity)),
         Table(
             "Latency and speed",
-            "measured in a child process on the target, and predicted from the target's file",
+            "measured in a separate process on the target, and predicted from the target's file",
             _latency(manifest.measured, report.predicted),
         ),
-        Table("Memory", "of the measured process, and of the files", _memory(report)),
+        Table("Memory", "of the measured process and of the files", _memory(report)),
         *((own,) if own.rows else ()),
     ]
 
@@ -80,7 +80,12 @@ def _own_runtime(manifest: Manifest) -> tuple[tuple[str, str], ...]:
     if own is None:
         return ()
     rows = [(f"program for {platform}", units.bytes_text(size)) for platform, size in own.programs.items()]
-    rows.append(("text", "as the tokenizers library" if own.tokenizer is None else f"token ids only: {own.tokenizer}"))
+    rows.append(
+        (
+            "text",
+            "tokenized as by the tokenizers library" if own.tokenizer is None else f"token ids only: {own.tokenizer}",
+        )
+    )
     if own.measured is None:
         return tuple(rows)
     return (
@@ -105,7 +110,7 @@ def _latency(measured: Measured | None, predicted: Predicted | None) -> tuple[tu
         (f"prompt of {measured.prompt_tokens:,} tokens", units.rate(measured.prompt_tps)),
         ("load", units.ms(measured.load_ms)),
         ("read bandwidth of the machine", f"{units.significant(measured.read_bandwidth_gbs)} GB/s"),
-        ("of which generation uses", units.percent(measured.bandwidth_fraction)),
+        ("share of it that generation uses", units.percent(measured.bandwidth_fraction)),
         *prediction,
     )
 

@@ -29,7 +29,7 @@ def render_markdown(report: Report) -> str:
     ]
     if report.families:
         rows = [facts.family_cells(row, report) for row in report.families]
-        parts += ["## Sparse formats beside dense ones", table(facts.FAMILY_HEAD, rows), escaped(report.screening)]
+        parts += ["## Sparse and dense formats compared", table(facts.FAMILY_HEAD, rows), escaped(report.screening)]
     if report.transformations:
         rows = [facts.transformation_cells(row) for row in report.transformations]
         parts += ["## Transformations", table(facts.TRANSFORMATION_HEAD, rows)]
@@ -52,7 +52,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _constraints(report: Report) -> str:
     rows = summary.constraint_rows(report)
     if not rows:
-        return "None was asked for."
+        return "None was given."
     cells = [(r.name, r.limit, r.actual, r.margin, "yes" if r.met else "NO") for r in rows]
     return table(("constraint", "limit", "actual", "margin", "met"), cells)
 

@@ -1,4 +1,4 @@
-"""What a report says first: the verdict in one sentence, the figures, and which constraints hold by how much."""
+"""The top of a report: the verdict in one sentence, the figures, and the margins of the constraints."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _pair(before: float, after: float) -> tuple[str, str]:
 def _constraints(constraints: tuple[Constraint, ...]) -> str:
     failed = [c for c in constraints if not c.met]
     if not constraints:
-        return "no constraint was asked for"
+        return "no constraint was given"
     if not failed:
         return "the one constraint holds" if len(constraints) == 1 else f"all {len(constraints)} constraints hold"
     told = ", and ".join(_failure(c) for c in failed)

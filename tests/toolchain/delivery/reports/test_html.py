@@ -104,7 +104,7 @@ def test_a_dry_artifact_says_not_measured(edge: Report) -> None:
     text = "".join(Page(page).texts)
     for part in ("Quality: not measured.", "Parity: not measured.", "Latency and speed: not measured."):
         assert part in text
-    assert "No constraint was asked for." in text
+    assert "No constraint was given." in text
     assert "limits on size and drop hold" not in text, "nothing was asked, so the legend has no limits"
 
 

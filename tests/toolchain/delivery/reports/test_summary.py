@@ -33,7 +33,7 @@ def test_the_verdict_when_all_holds_one_holds_or_none_was_asked(report: Report) 
     met = Constraint("relative drop", 0.01, 0.008, "relative", True)
     assert summary.verdict(with_constraints(report, met, met)).endswith("; all 2 constraints hold.")
     assert summary.verdict(with_constraints(report, met)).endswith("; the one constraint holds.")
-    assert summary.verdict(with_constraints(report)).endswith("; no constraint was asked for.")
+    assert summary.verdict(with_constraints(report)).endswith("; no constraint was given.")
 
 
 def test_the_verdict_follows_the_metric(report: Report) -> None:
