@@ -7,24 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from exporters.artifact.errors import SlmcError
-from toolchain.model.bpe import CONTROL, USER_DEFINED, Pieces, byte_level_document, sentencepiece_document
+from toolchain.model.bpe import (
+    CONTROL,
+    DIGITS,
+    LLAMA3,
+    QWEN2,
+    USER_DEFINED,
+    Pieces,
+    byte_level_document,
+    sentencepiece_document,
+)
 
-_DIGITS = {"type": "Digits", "individual_digits": True}
-
-
-def _split(pattern: str) -> dict[str, Any]:
-    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-
-
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_LLAMA3 = (_split(_WORDS + r"|\p{N}{1,3}" + _REST),)
-_QWEN2 = (_split(_WORDS + r"|\p{N}" + _REST),)
 PRE_TOKENIZERS: Mapping[str, tuple[dict[str, Any], ...]] = {
     "gpt-2": (), "gpt2": (), "phi-2": (), "olmo": (), "mpt": (), "gpt-neox": (), "roberta-bpe": (),
-    "smollm": (_DIGITS,), "starcoder": (_DIGITS,), "refact": (_DIGITS,), "command-r": (_DIGITS,),
-    "llama-bpe": _LLAMA3, "llama3": _LLAMA3, "llama-v3": _LLAMA3, "smaug-bpe": _LLAMA3, "dbrx": _LLAMA3,
-    "qwen2": _QWEN2, "stablelm2": _QWEN2, "deepseek-r1-qwen": _QWEN2,
+    "smollm": (DIGITS,), "starcoder": (DIGITS,), "refact": (DIGITS,), "command-r": (DIGITS,),
+    "llama-bpe": LLAMA3, "llama3": LLAMA3, "llama-v3": LLAMA3, "smaug-bpe": LLAMA3, "dbrx": LLAMA3,
+    "qwen2": QWEN2, "stablelm2": QWEN2, "deepseek-r1-qwen": QWEN2,
 }  # fmt: skip
 """How a text is divided before byte-level BPE, by `tokenizer.ggml.pre`."""
 

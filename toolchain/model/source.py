@@ -14,6 +14,7 @@ from toolchain.model.decoder_family import conformed
 from toolchain.model.gguf_model import is_gguf, read_gguf
 from toolchain.model.meta_llama import from_meta
 from toolchain.model.text_rules import TextFiles, text_files
+from toolchain.model.tokenizer_sources import tokenizer_json
 from toolchain.model.weights import find_weights, read_checkpoint
 
 
@@ -63,8 +64,9 @@ def _files(path: Path, tokenizer: Path | None) -> Source:
     checkpoint, config = conformed(*from_meta(checkpoint, config))
     file = tokenizer or (path if path.is_dir() else path.parent) / "tokenizer.json"
     texts = text_files(path if path.is_dir() else None, file.parent)
+    made = tokenizer_json(file)
     return Source(
-        path=path, checkpoint=checkpoint, config=config, tokenizer=file, tokenizer_json=None, texts=texts
+        path=path, checkpoint=checkpoint, config=config, tokenizer=file, tokenizer_json=made, texts=texts
     )  # fmt: skip
 
 
@@ -75,7 +77,7 @@ def _gguf(path: Path, tokenizer: Path | None) -> Source:
     texts = TextFiles({}, {}, model.tokenizer_config, model.tokenizer_config.get("chat_template"))
     return Source(
         path=path, checkpoint=model.checkpoint, config=model.config, tokenizer=tokenizer or path,
-        tokenizer_json=None if tokenizer else model.tokenizer, texts=texts,
+        tokenizer_json=tokenizer_json(tokenizer) if tokenizer else model.tokenizer, texts=texts,
         notes=(f"{path.name}: {model.origin}",), origin=model.origin,
     )  # fmt: skip
 
