@@ -15,7 +15,7 @@ from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import Manifest
 from exporters.artifact.runtimes import STOCK
 from exporters.graph_nodes import read_workload
-from targets.device.measurement import Measurement, MeasureRequest, chunk_for
+from targets.device.measurement import Measurement, MeasureRequest, prompt_chunk
 from targets.device.verify import open_artifact
 from targets.measure.paired import compare_paired
 from targets.measure.rounds import measure_in_turn, merged
@@ -156,7 +156,7 @@ def _measured(
 
     def measure_of(subject: _Subject) -> Any:
         own = {
-            "tokens": subject.tokens, "chunk_tokens": chunk_for(subject.vocabulary),
+            "tokens": subject.tokens, "chunk_tokens": prompt_chunk(subject.manifest.io, subject.vocabulary),
             "bandwidth": subject.target.name is None,
         }  # fmt: skip
         return lambda asked: subject.target.measure(

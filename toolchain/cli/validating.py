@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from exporters.artifact.runtimes import STOCK
-from targets.device.measurement import MeasureRequest, chunk_for, fitting_lengths
+from targets.device.measurement import MeasureRequest, fitting_lengths, prompt_chunk
 from targets.device.verify import open_artifact
 from targets.remote.transport import EMULATORS
 from toolchain.cli.console import Console
@@ -73,7 +73,7 @@ def validate_command(
             document |= comparison_figures(expected, readings.own, text)
         found = found_by(text, readings, expected)
         if target.speed_counts:
-            tokens_read, chunk = tuple(int(t) for t in text.ids[:1024]), chunk_for(vocabulary)
+            tokens_read, chunk = tuple(int(t) for t in text.ids[:1024]), prompt_chunk(manifest.io, vocabulary)
             lengths = fitting_lengths(MeasureRequest.prompt_tokens, MeasureRequest.generate_tokens, manifest.io.context)
             request = MeasureRequest(*lengths, tokens=tokens_read, threads=threads, chunk_tokens=chunk, bandwidth=False)
             measured = target.measure(request)

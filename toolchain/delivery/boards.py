@@ -13,7 +13,7 @@ from typing import Protocol
 from exporters.artifact.manifest import MANIFEST_NAME, SCHEMA_VERSION, Bytes, Io, Manifest, Producer, Source
 from exporters.artifact.parsing import parse
 from targets.cpus.spec import Cpu
-from targets.device.measurement import Measurement, MeasureRequest, chunk_for, fitting_lengths
+from targets.device.measurement import Measurement, MeasureRequest, fitting_lengths, prompt_chunk
 from targets.device.verify import SUMS_NAME, file_sha256
 from targets.measure.child import measure
 from toolchain.delivery import package
@@ -58,7 +58,7 @@ def request_for(io: Io, text: Text, vocabulary: int, threads: int) -> MeasureReq
     """The measurement that a manifest's figures come from."""
     lengths = fitting_lengths(MeasureRequest.prompt_tokens, MeasureRequest.generate_tokens, io.context)
     tokens = tuple(int(t) for t in text.ids[:MEASURED_TOKENS])
-    return MeasureRequest(*lengths, threads=threads, tokens=tokens, chunk_tokens=chunk_for(vocabulary))
+    return MeasureRequest(*lengths, threads=threads, tokens=tokens, chunk_tokens=prompt_chunk(io, vocabulary))
 
 
 class MeasuredHere:

@@ -8,9 +8,9 @@ import json
 import pytest
 
 from exporters.artifact.errors import NotAvailable, SlmcError
-from exporters.artifact.manifest import Percentiles
+from exporters.artifact.manifest import Io, Percentiles
 from exporters.artifact.parsing import parse
-from targets.device.measurement import Measurement, MeasureRequest, to_measured
+from targets.device.measurement import Measurement, MeasureRequest, prompt_chunk, to_measured
 from targets.device.memory import Memory
 
 
@@ -96,6 +96,12 @@ def test_measurement_survives_json():
 def test_bad_requests(field, value):
     with pytest.raises(SlmcError, match=field):
         MeasureRequest(**{field: value})
+
+
+def test_a_prompt_is_read_in_larger_chunks_where_logits_can_be_asked_for():
+    io = Io("tokens", "logits", ())
+    assert [prompt_chunk(io, size) for size in (100, 32_000, 49_152, 300_000)] == [64, 32, 16, 8]
+    assert prompt_chunk(dataclasses.replace(io, logits_from="from"), 300_000) == 64
 
 
 def test_nothing_asked():
