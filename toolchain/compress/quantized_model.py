@@ -54,6 +54,10 @@ class QuantizedModel:
                 self._now[path] = config
         return cast(LanguageModel, self.module)
 
+    def exchange(self, path: str, config: LayerConfig) -> None:
+        """Give a layer of the current recipe its weights anew: what compresses it has changed."""
+        self._exchange(path, config)
+
     def _exchange(self, path: str, config: LayerConfig) -> None:
         if isinstance(self.module.get_submodule(path), Streamed):
             self._read(path, lambda: self._decoded(path, config))

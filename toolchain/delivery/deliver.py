@@ -122,14 +122,15 @@ def measure_staged(model: LoadedModel, staged: Staged, evaluation: Text, destina
 
 def deliver(
     model: LoadedModel, plan: Plan, encoded: Mapping[str, Encoded], reference: AnyReference, evaluation: Text,
-    destination: Destination, progress: Progress, *, tuned: bool = False, staged: Staged | None = None,
+    destination: Destination, progress: Progress, *, later: Mapping[str, str] | None = None,
+    staged: Staged | None = None,
 ) -> Delivered:  # fmt: skip
     """Carry a plan out.
 
     Args:
         encoded: every layer as the plan stores it.
         reference: the fp32 model's predictions on the evaluation text.
-        tuned: whether linear layers were tuned after they were compressed.
+        later: what was done with layers after they were compressed, by path; see `manifest_of`.
         staged: what lies in the staging folder already, exported from this very plan.
 
     Raises:
@@ -154,7 +155,7 @@ def deliver(
         predicted=_predicted(staging, slowest.cpu, threads),
     )  # fmt: skip
     manifest = dataclasses.replace(
-        manifest_of(model, plan, graph, findings, tuned=tuned), operators=build_ids(destination.libraries)
+        manifest_of(model, plan, graph, findings, later or {}), operators=build_ids(destination.libraries)
     )
     if destination.programs:
         texts = [text for text in (destination.calibration, evaluation) if text is not None]

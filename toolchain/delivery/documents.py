@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -51,15 +52,20 @@ class Findings:
         return max(self.everywhere, key=lambda speed: speed.decode_ms.p50)
 
 
-def manifest_of(model: LoadedModel, plan: Plan, graph: ExportedGraph, findings: Findings, *, tuned: bool) -> Manifest:
-    """The manifest, its list of files still empty; tuned: whether linear layers were tuned after compression."""
+def manifest_of(
+    model: LoadedModel, plan: Plan, graph: ExportedGraph, findings: Findings, later: Mapping[str, str]
+) -> Manifest:
+    """The manifest, its list of files still empty.
+
+    later: what was done with layers after their method, by path: '+refined', '+tuned', or both.
+    """
     tree = model.tree
     weights, states = recipe_bytes(plan.recipe, tree), tree.stored_state_bytes
     recipe = {}
     for layer in tree.layers:
         config = plan.recipe[layer.path]
         size = bytes_for(format_named(config.format), layer.rows, layer.cols)
-        method = f"{config.method}+tuned" if tuned and layer.kind == "linear" else config.method
+        method = config.method + later.get(layer.path, "")
         recipe[layer.path] = RecipeEntry(
             format=config.format,
             method=method,

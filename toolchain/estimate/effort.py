@@ -33,6 +33,9 @@ DENSE_SHARE = 0.35
 JOINT_COST = 2.5
 """Time of the joint pass for a sparse format, relative to GPTQ. A guess."""
 
+DESCENT_COST = 4
+"""Time of a layer's refinement beside GPTQ's: a guess."""
+
 ROUNDING_FLOPS = 6
 """Operations of GPTQ for each weight and each later column, range search included. A rough guess, not timed."""
 
@@ -102,6 +105,10 @@ def forecast(
     left = DENSE_SHARE if is_large(problem) else 1.0
     weighted = [(layer, left) for layer, _ in dense] + [(layer, FREE_SHARE * JOINT_COST) for layer, _ in sparse]
     compressing = sum(ROUNDING_FLOPS * layer.params * layer.cols / flops * cost for layer, cost in weighted)
+    if effort.refines:
+        passes = sum(ROUNDING_FLOPS * x.params * x.cols / flops for x in tree.layers if x.kind == "linear")
+        compressing += DESCENT_COST * passes
+        calibrating += 2 * forward * calibration_tokens
     tuning = 4 * forward * Schedule(tune).tokens
     vocabulary = tree.vocabulary
     hessians = hessian_bytes(tree)

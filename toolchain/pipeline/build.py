@@ -38,6 +38,7 @@ from toolchain.transform.check import checked_difference
 from toolchain.transform.shuffle import parse_pattern, shuffled
 from toolchain.tuning.distil import Schedule
 from toolchain.tuning.objective import OBJECTIVES
+from toolchain.tuning.refine import refined
 from toolchain.tuning.stage import piece_tokens, tuned
 
 SEARCH_SHARE = 0.7
@@ -226,16 +227,40 @@ def compressed_by(calibrated: Calibrated, plan: Plan, reference: AnyReference) -
 def tuned_and_delivered(
     job: Job, compressed: Compressed, folder: Path, notifier: Notifier, destination: Destination
 ) -> Delivered:
-    """What comes after compression: tuning, if it was asked for, and delivery."""
+    """What comes after compression: refinement and tuning, where they are asked for, and delivery."""
     model, encoded, spec = compressed.model, compressed.encoded, job.spec
+    later: dict[str, str] = {}
+    if refines(job):
+        encoded = _refined(job, compressed, notifier)
+        later = {path: "+refined" for path in encoded if encoded[path] is not compressed.encoded[path]}
     if spec.tune:
         schedule = Schedule(spec.tune, objective=OBJECTIVES[spec.tune_for])
         text = read_calibration(spec, model, piece_tokens(model))
         model, encoded = tuned(model, encoded, text, schedule, folder, notifier.progress, notifier.say)
+        linear = (layer.path for layer in model.tree.layers if layer.kind == "linear")
+        later |= {path: later.get(path, "") + "+tuned" for path in linear}
     return deliver(
         model, compressed.plan, encoded, compressed.reference, job.evaluation, destination, notifier.progress,
-        tuned=bool(spec.tune),
+        later=later,
     )  # fmt: skip
+
+
+def refines(job: Job) -> bool:
+    """Whether layers are compressed again after the search. A classifier's sentences, and a model on disk, are not read
+    block by block."""
+    able = job.model.residency == "memory" and job.model.classes is None
+    return able and (job.spec.refine == "always" or (job.spec.refine == "auto" and job.problem.effort.refines))
+
+
+def _refined(job: Job, compressed: Compressed, notifier: Notifier) -> Mapping[str, Encoded]:
+    found = refined(
+        compressed.model, compressed.plan.recipe, compressed.encoded, job.calibration.ids,
+        lambda done, total: notifier.progress("refinement", done, total),
+    )  # fmt: skip
+    if found is None:
+        return compressed.encoded
+    notifier.say(found.text())
+    return found.encoded
 
 
 def destination_of(job: Job, folder: Path, *, force: bool) -> Destination:

@@ -32,6 +32,7 @@ from toolchain.pipeline.build import (
     destination_of,
     evaluator_of,
     plan_for,
+    refines,
     time_left,
     tuned_and_delivered,
 )
@@ -193,7 +194,7 @@ class _Loop:
         )
         plan = dataclasses.replace(best.plan, rounds=tuple(x for r in self._rounds for x in r.results))
         again = best is not self._rounds[-1]
-        if again or self._job.spec.tune:
+        if again or self._job.spec.tune or refines(self._job):
             compressed = compressed_by(self._calibrated, plan, compressed.reference)
             return tuned_and_delivered(self._job, compressed, self._folder, self._notifier, self._destination())
         return deliver(

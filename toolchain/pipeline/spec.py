@@ -92,6 +92,12 @@ class Spec(BaseModel):
         "auto: apply rotations that preserve the model's function where they lower the loss; or none.",
         result=True,
     )
+    refine: Literal["auto", "always", "none"] = _option(
+        "auto",
+        "Compress the layers of what the search chose again, block by block, on what the compressed blocks before them "
+        "give: at efforts above quick (auto), always, or none.",
+        result=True,
+    )
     tune: int = _option(
         0, "Steps of end-to-end tuning after the search; 200 is a good start.", result=True, ge=0, le=100_000
     )

@@ -34,7 +34,8 @@ class Effort:
     """How much a search spends.
 
     calibration_tokens, evaluation_tokens: how much of the texts is read; budgets: points of the byte ladder;
-    bisections: budgets tried between a feasible and an infeasible one; method: of rounding to integers.
+    bisections: budgets tried between a feasible and an infeasible one; method: of rounding to integers; refines:
+    whether layers are compressed again after the search.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Effort:
     bisections: int
     method: str
     formats: tuple[str, ...]
+    refines: bool = True
 
 
 METHOD_MARK = "@"
@@ -58,7 +60,7 @@ SPARSE_HANDFUL = (
 EFFORTS = (
     Effort(
         name="quick", calibration_tokens=1024, evaluation_tokens=1024, budgets=4, bisections=2, method="range",
-        formats=("int8", "int6-g64", "int4-g64", "int3-g64", "int2-g64"),
+        formats=("int8", "int6-g64", "int4-g64", "int3-g64", "int2-g64"), refines=False,
     ),
     Effort(
         name="default", calibration_tokens=16384, evaluation_tokens=16384, budgets=12, bisections=5, method="gptq",

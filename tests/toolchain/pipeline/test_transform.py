@@ -1,4 +1,4 @@
-"""A build that rotates: the plan says so, the artifact is valid, and an export does the same."""
+"""A build that rotates and refines: the plan says so, the artifact is valid, and an export does the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolchain.model.catalog import load_model
 from toolchain.model.decoder import Decoder
 from toolchain.search.plan import read_plan
 
-QUICK = ("--effort", "quick", "--formats", "int4-g32", "--formats", "int8", "--context", 32, "-q")
+QUICK = ("--effort", "quick", "--method", "gptq", "--formats", "int4-g32", "--formats", "int8", "--context", 32, "-q")
 CONFIG = {
     "model_type": "llama", "num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48, "vocab_size": 300, "rms_norm_eps": 1e-6,
@@ -43,12 +43,14 @@ def test_a_build_and_an_export_rotate_alike(
     source: Path, slmc: Callable[..., Any], document: Callable[..., Any], tmp_path: Path
 ) -> None:
     built, exported = tmp_path / "built", tmp_path / "exported"
-    result = slmc("build", source, "-o", built, *QUICK)
+    result = slmc("build", source, "-o", built, *QUICK, "--refine", "always")
     assert result.exit_code == 0, result.stderr
     plan, manifest = read_plan(built / "plan.json"), read_manifest(built)
     assert plan.transformations[0].place == "residual stream" and plan.transformations[0].taken
     assert list(plan.recipe)[-2:] == ["norm.product", "lm_head"] and "norm.product" in manifest.recipe
     assert manifest.bytes.uncompressed == load_model(source).tree.params * 4 + manifest.bytes.states
+    assert plan.options["refine"] == "always" and "norm.product" in manifest.recipe
+    assert {entry.method for path, entry in manifest.recipe.items() if "layers" in path} <= {"gptq", "gptq+refined"}
     assert "Rotations that leave the function" in (built / "report.html").read_text()
     found = document("validate", built, "--reference", source)
     assert found["token_by_token_top1"] == 1.0 and found["stock_runtime_top1"] > 0.995
