@@ -21,7 +21,7 @@ from toolchain.compress.quantized_model import QuantizedModel
 from toolchain.compress.recipe import Recipe
 from toolchain.model.family import LanguageModel
 from toolchain.model.text import read_text
-from toolchain.pipeline.build import Notifier, calibrate, evaluator_of
+from toolchain.pipeline.calibrate import Notifier, calibrate, evaluator_of
 from toolchain.pipeline.job import Job, prepare, read_calibration
 from toolchain.pipeline.spec import resolve
 from toolchain.quality.reference import Reference, standard_error

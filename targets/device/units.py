@@ -72,6 +72,7 @@ OPTIONS: Final[Mapping[str, Kind]] = {
     "max_rss": MEMORY,
     "max_build_memory": BYTES,
     "limit_memory": BYTES,
+    "worker_memory": BYTES,
     "max_drop": SHARE,
     "tolerance": SHARE,
     "max_latency": TIME,

@@ -26,7 +26,8 @@ from toolchain.estimate.effort import forecast
 from toolchain.estimate.latency import LatencyForecast, forecast_latency, old_costs
 from toolchain.files.outputs import PLAN, check_output, check_output_file
 from toolchain.model.residency import staying_on_disk
-from toolchain.pipeline.build import Notifier, build, export, find
+from toolchain.pipeline.build import build, export, find
+from toolchain.pipeline.calibrate import Notifier
 from toolchain.pipeline.job import Job, prepare
 from toolchain.pipeline.rounds import build_on
 from toolchain.pipeline.spec import Spec, resolve

@@ -38,7 +38,7 @@ from toolchain.files.workspace import write_whole
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.recognition import UnknownFamily, found_tensors
 from toolchain.model.text import read_text
-from toolchain.pipeline.build import Notifier, calibrate, evaluator_of
+from toolchain.pipeline.calibrate import Notifier, calibrate, evaluator_of
 from toolchain.pipeline.job import prepare
 from toolchain.pipeline.spec import Spec, resolve
 from toolchain.search.outcome import LayerLoss

@@ -13,29 +13,25 @@ from exporters.formats.base import Encoded
 from targets.cpus.catalog import named_cpu
 from targets.device.units import parse_seconds
 from toolchain.calibration.activity import zero_shares
-from toolchain.calibration.statistics import CalibrationStatistics, gather_statistics
 from toolchain.delivery.boards import MeasuredHere
 from toolchain.delivery.deliver import Delivered, Destination, deliver
 from toolchain.estimate.latency import priced
 from toolchain.files.outputs import check_output
-from toolchain.files.progress import Progress
 from toolchain.files.workspace import BEST_PLAN, clear_staging, digest_of, workspace, write_whole
 from toolchain.model.catalog import LoadedModel
-from toolchain.pipeline.job import Job, of_plan, pinned_formats, read_calibration, with_tree
+from toolchain.pipeline.calibrate import Calibrated, Notifier, Say, calibrate, evaluator_of
+from toolchain.pipeline.cluster import workers_for
+from toolchain.pipeline.job import Job, of_plan, pinned_formats, read_calibration
 from toolchain.pipeline.spec import to_yaml
 from toolchain.quality.accuracy import AnyReference, reference_for
-from toolchain.search.evaluator import ModelEvaluator, layer_maker
+from toolchain.search.evaluator import ModelEvaluator
 from toolchain.search.frontier import frontier, select
 from toolchain.search.layout import encoded_layer, with_layouts
 from toolchain.search.plan import Plan, plan_of
 from toolchain.search.posterior import with_estimates
-from toolchain.search.problem import Problem, needs_entropy
+from toolchain.search.problem import Problem
 from toolchain.search.search import OutOfTime, search
-from toolchain.search.store import Journal, LayerStore
-from toolchain.search.transformations import ROUNDED_WEIGHTS, decide, transformed
 from toolchain.search.values import Candidate, SearchResult
-from toolchain.transform.check import checked_difference
-from toolchain.transform.shuffle import parse_pattern, shuffled
 from toolchain.tuning.distil import Schedule
 from toolchain.tuning.objective import OBJECTIVES
 from toolchain.tuning.refine import refined
@@ -43,27 +39,6 @@ from toolchain.tuning.stage import piece_tokens, tuned
 
 SEARCH_SHARE = 0.7
 """Share of --max-time that the search may use; the rest is for export, validation and measurement."""
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Notifier:
-    """How a job tells where it is: progress of a stage (name, done, total), and lines of text."""
-
-    progress: Progress
-    say: Say
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibrated:
-    """The model as it will be compressed, transformed where that pays, its channels in another order if that was asked
-    for, and what calibration knows of it; job: with what was decided; layers: what is compressed once is kept."""
-
-    job: Job
-    model: LoadedModel
-    statistics: CalibrationStatistics
-    layers: LayerStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,52 +91,6 @@ def find(job: Job, *, resume: bool, notifier: Notifier) -> tuple[Plan, SearchRes
         return plan, result
 
 
-def calibrate(job: Job, folder: Path, notifier: Notifier) -> Calibrated:
-    """What calibration gathers of the model, kept in the work folder; then the transformations that pay, or those of a
-    plan; with --shuffle, channels take their new order."""
-    model = job.model
-    statistics = gather_statistics(
-        model, job.calibration, folder, notifier.progress, seed=job.problem.seed, entropy=needs_entropy(job.problem)
-    )
-    job, model, statistics = _transformed(job, statistics, folder, notifier)
-    if job.spec.shuffle is not None:
-        found = shuffled(model, statistics, job.calibration.ids, *parse_pattern(job.spec.shuffle))
-        notifier.say(found.text())
-        model, statistics = found.model, found.statistics
-    layers = LayerStore(folder / "layers", layer_maker(model, statistics))
-    return Calibrated(job=job, model=model, statistics=statistics, layers=layers)
-
-
-def _transformed(
-    job: Job, statistics: CalibrationStatistics, folder: Path, notifier: Notifier
-) -> tuple[Job, LoadedModel, CalibrationStatistics]:
-    """The model with its transformations, its statistics, and the job that goes on with it."""
-    considered = job.transformations
-    if considered is None and job.spec.transform == "auto" and job.model.residency == "memory":
-        considered = decide(job.problem, job.model, statistics, lambda d, t: notifier.progress("transformations", d, t))
-    found = transformed(job.model, statistics, considered or (), job.problem.seed)
-    if found.model is job.model:
-        return with_tree(job, job.model.tree, considered or ()), job.model, statistics
-    checked_difference(job.model, found.model, job.calibration.ids, ROUNDED_WEIGHTS, "--transform")
-    notifier.say(found.text())
-    changed = found.statistics
-    if changed is None:
-        changed = gather_statistics(
-            found.model, job.calibration, folder, notifier.progress,
-            seed=job.problem.seed, entropy=needs_entropy(job.problem), name="transformed",
-        )  # fmt: skip
-    return with_tree(job, found.model.tree, considered or ()), found.model, changed
-
-
-def evaluator_of(
-    calibrated: Calibrated, folder: Path, time_left: Callable[[], float] = lambda: float("inf")
-) -> ModelEvaluator:
-    """The evaluator over the evaluation text; its results are kept in the journal of the work folder."""
-    journal = Journal(folder / "journal.jsonl")
-    reading = calibrated.job.evaluation.reading
-    return ModelEvaluator(calibrated.model, calibrated.statistics, reading, calibrated.layers, journal, time_left)
-
-
 def _searched_and_compressed(job: Job, folder: Path, notifier: Notifier) -> Compressed:
     """Of the search only what delivery needs is kept: its statistics and models are the larger part of the memory."""
     began = time.monotonic()
@@ -177,8 +106,9 @@ def _searched(
     job = calibrated.job
     cpu = named_cpu(job.spec.target)
     problem = priced(job.problem, calibrated.model, cpu, job.spec.threads, job.requirements.max_latency_ms)
-    evaluator = evaluator_of(calibrated, folder, time_left(job, began))
-    plan, result = plan_for(calibrated, problem, evaluator, folder, notifier)
+    with workers_for(calibrated, folder, notifier) as workers:
+        evaluator = evaluator_of(calibrated, folder, time_left(job, began), workers)
+        plan, result = plan_for(calibrated, problem, evaluator, folder, notifier)
     return plan, result, evaluator.reference
 
 

@@ -24,19 +24,18 @@ from toolchain.estimate.latency import times_on
 from toolchain.files.outputs import check_output
 from toolchain.files.workspace import digest_of, workspace
 from toolchain.pipeline.build import (
-    Calibrated,
     Compressed,
-    Notifier,
-    calibrate,
     compressed_by,
     destination_of,
-    evaluator_of,
     plan_for,
     refines,
     time_left,
     tuned_and_delivered,
 )
+from toolchain.pipeline.calibrate import Calibrated, Notifier, calibrate, evaluator_of
+from toolchain.pipeline.cluster import workers_for
 from toolchain.pipeline.job import Job
+from toolchain.search.evaluator import ModelEvaluator
 from toolchain.search.outcome import RoundResult
 from toolchain.search.plan import Plan
 from toolchain.search.problem import Problem
@@ -122,8 +121,14 @@ class _Loop:
         self._rounds: list[Round] = []
 
     def run(self, began: float) -> Delivered:
+        with workers_for(self._calibrated, self._folder, self._notifier) as workers:
+            left = time_left(self._job, began)
+            latest = self._searched(evaluator_of(self._calibrated, self._folder, left, workers))
+        return self._deliver(*latest)
+
+    def _searched(self, evaluator: ModelEvaluator) -> tuple[Compressed, Staged, Destination]:
+        """All rounds; the last one's artifact, as it lies in the staging folder."""
         job, calibrated = self._job, self._calibrated
-        evaluator = evaluator_of(calibrated, self._folder, time_left(job, began))
         latest: tuple[Compressed, Staged, Destination] | None = None
         while len(self._rounds) < MOST_ROUNDS:
             problem = self._problem()
@@ -140,7 +145,7 @@ class _Loop:
             if self._rounds[-1].met or not self._rounds[-1].expected:
                 break
         assert latest is not None
-        return self._deliver(*latest)
+        return latest
 
     def _problem(self) -> Problem:
         """The job's with the boards' times as they are known by now, the slowest board first, and their limits."""

@@ -115,6 +115,11 @@ class Spec(BaseModel):
     )
     seed: int = _option(0, "Random seed.", result=True, ge=0, lt=2**63)
     threads: int = _option(1, "Threads of the build and of the measurement.", ge=1, le=256)
+    workers: int = _option(1, "Processes that compress and evaluate, on this machine.", ge=1, le=256)
+    cluster: str | None = _option(None, "Dask scheduler whose workers compress and evaluate: tcp://host:8786.")
+    worker_memory: str | None = _option(
+        None, "Memory that one worker may use: 4GB. Default: an equal share of what is available."
+    )
     native: tuple[Path, ...] = _option((), "libslmc_ops.so of another platform to include in the artifact. Repeatable.")
     runtime: tuple[Path, ...] = _option(
         (), "Include slmc-run in the artifact; or a file: slmc-run of another platform. Repeatable."
@@ -173,8 +178,9 @@ def resolve(flags: Mapping[str, Any], file: Path | None, settings: Sequence[str]
 
 
 def to_yaml(spec: Spec) -> str:
-    """The resolved configuration, as it can be given again with -c."""
-    return str(yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True), sort_keys=False))
+    """The resolved configuration, as it can be given again with -c; who did the work is not part of it."""
+    found = spec.model_dump(mode="json", exclude_none=True, exclude={"workers", "cluster", "worker_memory"})
+    return str(yaml.safe_dump(found, sort_keys=False))
 
 
 def _yaml_value(text: str, setting: str) -> Any:

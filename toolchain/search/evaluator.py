@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,9 +19,23 @@ from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Reading
 from toolchain.quality.accuracy import AnyReference, reference_for
 from toolchain.quality.reference import Score, stream_logits
+from toolchain.search.problem import LayerChoice
 from toolchain.search.search import OutOfTime
 from toolchain.search.sensitivity import activation_loss, expected_loss, feedback_loss, looked_up_loss
-from toolchain.search.store import Journal, LayerStore
+from toolchain.search.store import Journal, LayerStore, recipe_key
+
+
+class Workers(Protocol):
+    """Processes that evaluate as this one does, several at a time."""
+
+    def losses(self, wanted: Sequence[LayerChoice]) -> dict[LayerChoice, float]:
+        """Evaluator.loss of each; the compressed layers are in the store afterwards."""
+
+    def estimates(self, wanted: Sequence[LayerChoice]) -> dict[LayerChoice, float]:
+        """Evaluator.estimate of each."""
+
+    def scores(self, recipes: Sequence[Recipe]) -> Iterator[tuple[Recipe, Score]]:
+        """The score of each, in the order in which they end; who stops reading needs no more."""
 
 
 class ModelEvaluator:
@@ -34,8 +49,13 @@ class ModelEvaluator:
         layers: LayerStore,
         journal: Journal,
         time_left: Callable[[], float] = lambda: float("inf"),
+        workers: Workers | None = None,
     ) -> None:
-        """text: what to evaluate on; time_left: seconds, asked before each evaluation."""
+        """text: what to evaluate on; time_left: seconds, asked before each evaluation; workers: who work out what is
+        expected."""
+        self._workers = workers
+        self._losses: dict[LayerChoice, float] = {}
+        self._estimates: dict[LayerChoice, float] = {}
         self._model, self._statistics, self._text = model, statistics, text
         self._layers, self._journal, self._time_left = layers, journal, time_left
         self._layers_by_path = {layer.path: layer for layer in model.tree.layers}
@@ -49,10 +69,30 @@ class ModelEvaluator:
         self._reference = self._reference or reference_for(self._model.forward, self._text)
         return self._reference
 
+    def expect(
+        self, *, recipes: Sequence[Recipe] = (), losses: Sequence[LayerChoice] = (),
+        estimates: Sequence[LayerChoice] = (),
+    ) -> None:  # fmt: skip
+        if self._workers is None:
+            return
+        self._losses |= self._workers.losses([x for x in dict.fromkeys(losses) if x not in self._losses])
+        self._estimates |= self._workers.estimates([x for x in dict.fromkeys(estimates) if x not in self._estimates])
+        unknown = {recipe_key(recipe): recipe for recipe in recipes if not self._journal.knows(recipe)}
+        if unknown and self._time_left() > 0:
+            for recipe, score in self._workers.scores(list(unknown.values())):
+                self._journal.scored(recipe, lambda _, score=score: score)  # type: ignore[misc]
+                if self._time_left() <= 0:
+                    break
+
     def evaluate(self, recipe: Recipe) -> Score:
-        return self._journal.scored(recipe, self._run)
+        return self._journal.scored(recipe, self.score)
 
     def loss(self, path: str, config: LayerConfig) -> float:
+        if (path, config) not in self._losses:
+            self._losses[path, config] = self._loss(path, config)
+        return self._losses[path, config]
+
+    def _loss(self, path: str, config: LayerConfig) -> float:
         encoded = self._layers.encoded(path, config)
         error = torch.from_numpy(format_named(encoded.format).decode(encoded)) - self._model.weight(path)
         layer = self._layers_by_path[path]
@@ -66,6 +106,11 @@ class ModelEvaluator:
         return loss + looked_up_loss(layer, error, self._statistics)
 
     def estimate(self, path: str, config: LayerConfig) -> float:
+        if (path, config) not in self._estimates:
+            self._estimates[path, config] = self._estimate(path, config)
+        return self._estimates[path, config]
+
+    def _estimate(self, path: str, config: LayerConfig) -> float:
         weight, fmt = self._model.weight(path), format_named(config.format)
         error = torch.from_numpy(fmt.decode(fmt.encode(weight.numpy()))) - weight
         loss = looked_up_loss(self._layers_by_path[path], error, self._statistics)
@@ -81,7 +126,12 @@ class ModelEvaluator:
         apart = (weight - weight.mean()).square()
         return float(apart.square().mean() / apart.mean().square())
 
-    def _run(self, recipe: Recipe) -> Score:
+    def score(self, recipe: Recipe) -> Score:
+        """Of a total recipe, past the journal.
+
+        Raises:
+            OutOfTime: no time is left.
+        """
         if self._time_left() <= 0:
             raise OutOfTime
         reference = self.reference

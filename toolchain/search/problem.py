@@ -82,6 +82,10 @@ def effort_named(name: str) -> Effort:
     return named(EFFORTS, name, "effort")
 
 
+LayerChoice = tuple[str, LayerConfig]
+"""A layer by its path, in one config."""
+
+
 class Evaluator(Protocol):
     """How recipes and layers are evaluated."""
 
@@ -99,6 +103,14 @@ class Evaluator(Protocol):
 
     def kurtosis(self, path: str) -> float:
         """E (w - E w)^4 / (E (w - E w)^2)^2 of a layer's weights."""
+        ...
+
+    def expect(
+        self, *, recipes: Sequence[Recipe] = (), losses: Sequence[LayerChoice] = (),
+        estimates: Sequence[LayerChoice] = (),
+    ) -> None:  # fmt: skip
+        """Say what will be asked for next: with workers it is worked out by all of them at once. Answers are the same
+        with and without."""
         ...
 
 

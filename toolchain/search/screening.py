@@ -69,6 +69,7 @@ def screened(
     if not layers:
         return problem, None
     costs: dict[str, Costs] = {}
+    evaluator.expect(estimates=[(layer.path, config) for layer in layers for config in problem.options[layer.path]])
     for layer in layers:
         costs[layer.path] = _costs(problem, layer, evaluator)
         progress(len(costs), len(layers))

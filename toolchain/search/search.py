@@ -111,6 +111,7 @@ def search(
     try:
         everywhere = list(global_tier(problem))
         recipes = [pair for pair in everywhere if may_win(problem, pair[0])] or everywhere[-1:]
+        evaluator.expect(recipes=[recipe for recipe, _ in recipes])
         for i, (recipe, name) in enumerate(recipes):
             trace.attempt(recipe, "global", name)
             progress("global tier", i + 1, len(recipes))
@@ -181,8 +182,9 @@ def _climb(
     ladder: list[int], progress: Progress,
 ) -> None:  # fmt: skip
     """Evaluate what a tier proposes for every budget."""
-    for i, budget in enumerate(ladder):
-        recipe = propose(problem, trace.expected, budget)
+    proposed = [propose(problem, trace.expected, budget) for budget in ladder]
+    trace.evaluator.expect(recipes=[recipe for recipe in proposed if recipe is not None])
+    for i, (budget, recipe) in enumerate(zip(ladder, proposed, strict=True)):
         if recipe is not None:
             trace.attempt(recipe, tier, f"at most {budget} bytes")
         progress(f"{tier} tier", i + 1, len(ladder))
@@ -225,6 +227,7 @@ def _close_in(trace: Trace, max_drop: float, ladder: list[int], progress: Progre
             return
         budget = round(math.sqrt(low * high))
         recipes = [module_tier(problem, trace.expected, budget) for problem in (trace.problem, dense)]
+        trace.evaluator.expect(recipes=[recipe for recipe in recipes if recipe is not None])
         for recipe in recipes:
             if recipe is not None:
                 trace.attempt(recipe, "module", f"closing in, {budget} bytes")

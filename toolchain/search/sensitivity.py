@@ -8,6 +8,7 @@ from torch import Tensor
 from exporters.formats.catalog import format_named
 from exporters.ops.activation_functions import ACTIVATION_GROUP
 from toolchain.calibration.statistics import CalibrationStatistics
+from toolchain.compress.recipe import LayerConfig
 from toolchain.files.progress import StepProgress
 from toolchain.model.tree import Layer
 from toolchain.search.problem import Evaluator, Problem
@@ -63,13 +64,20 @@ def sensitivities(problem: Problem, evaluator: Evaluator, progress: StepProgress
     """Every layer in every option."""
     results = []
     total = sum(len(options) for options in problem.options.values())
+    evaluator.expect(losses=[
+        (layer.path, config) for layer in problem.tree.layers for config in problem.options[layer.path]
+        if not _exact(layer, config)
+    ])  # fmt: skip
     for layer in problem.tree.layers:
         for config in problem.options[layer.path]:
-            exact = layer.sign_only and format_named(config.format).signs_only
-            loss = 0.0 if exact else evaluator.loss(layer.path, config)
+            loss = 0.0 if _exact(layer, config) else evaluator.loss(layer.path, config)
             results.append(Sensitivity(layer.path, config, loss, problem.layer_bytes(layer, config)))
             progress(len(results), total)
     return tuple(results)
+
+
+def _exact(layer: Layer, config: LayerConfig) -> bool:
+    return layer.sign_only and format_named(config.format).signs_only
 
 
 def embedding_loss(error: Tensor, frequency: Tensor, fisher: Tensor) -> float:

@@ -29,7 +29,7 @@ class LayerStore:
 
     def __init__(self, folder: Path, make: Callable[[str, LayerConfig], Encoded]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._make = folder, make
+        self.folder, self._make = folder, make
         self._memory: dict[tuple[str, str, str], Encoded] = {}
         self._held_bytes = 0
 
@@ -37,13 +37,17 @@ class LayerStore:
         key = (path, config.format, config.method)  # activations change no weights
         if key in self._memory:
             return self._memory[key]
-        name = re.sub(r"[^A-Za-z0-9.-]", "_", f"{path}--{config.format}--{config.method}")
-        file = self._folder / f"{name}.npz"
+        file = self.file(path, config)
         encoded = _read(file, config.format) or self._write(file, self._make(path, config))
         if self._held_bytes + encoded.nbytes <= KEEP_BYTES:
             self._memory[key] = encoded
             self._held_bytes += encoded.nbytes
         return encoded
+
+    def file(self, path: str, config: LayerConfig) -> Path:
+        """Where a layer lies once it is compressed."""
+        name = re.sub(r"[^A-Za-z0-9.-]", "_", f"{path}--{config.format}--{config.method}")
+        return self.folder / f"{name}.npz"
 
     def _write(self, file: Path, encoded: Encoded) -> Encoded:
         with whole_file(file) as out:
@@ -81,6 +85,9 @@ class Journal:
 
     def __len__(self) -> int:
         return len(self._lines)
+
+    def knows(self, recipe: Recipe) -> bool:
+        return self._lines.get(recipe_key(recipe)) is not None
 
     def scored(self, recipe: Recipe, evaluate: Callable[[Recipe], Score]) -> Score:
         """The score of a recipe: remembered, or evaluated and written to disk before it is used."""

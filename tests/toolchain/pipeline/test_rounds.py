@@ -25,7 +25,7 @@ from toolchain.compress.recipe import LayerConfig
 from toolchain.delivery.deliver import measure_staged
 from toolchain.estimate.latency import times_on
 from toolchain.pipeline import rounds
-from toolchain.pipeline.build import Notifier
+from toolchain.pipeline.calibrate import Notifier
 from toolchain.pipeline.job import Job, prepare
 from toolchain.pipeline.rounds import build_on
 from toolchain.pipeline.spec import resolve
