@@ -205,7 +205,8 @@ def _client(workers: int, address: str | None, memory_bytes: int, notifier: Noti
     """A client of a scheduler: the one that is named, or one of our own with its workers."""
     option = f"--cluster {address}" if address else f"--workers {workers}"
     try:
-        dask, distributed = _dask("dask"), _dask("distributed")
+        dask = _dask("dask")
+        _dask("distributed")
     except ModuleNotFoundError as error:
         raise NotAvailable(f"{option}: dask.distributed is not installed here; {EXTRA}") from error
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -213,17 +214,24 @@ def _client(workers: int, address: str | None, memory_bytes: int, notifier: Noti
     with contextlib.ExitStack() as stack:
         if address is None:
             place = stack.enter_context(tempfile.TemporaryDirectory(prefix="slmc-workers-", ignore_cleanup_errors=True))
-            cluster = distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=memory_bytes,
-                dashboard_address=":0" if _has_dashboard() else None, local_directory=place,
-                silence_logs=logging.CRITICAL,
-            )  # fmt: skip
-            client = stack.enter_context(distributed.Client(stack.enter_context(cluster)))
-            _wait_for(client, f"{option}: no process could be started within {JOIN_S} s; give fewer --workers")
+            client = stack.enter_context(_local(workers, memory_bytes, place, stack))
         else:
             client = stack.enter_context(_connected(address))
         notifier.say(f"{option}: {len(_workers(client))} at work{_seen_at(client)}")
         yield client
+
+
+def _local(workers: int, memory_bytes: int, place: str, stack: contextlib.ExitStack) -> Any:
+    """A client of so many processes here."""
+    try:
+        cluster = _dask("distributed").LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=memory_bytes,
+            dashboard_address=":0" if _has_dashboard() else None, local_directory=place,
+            silence_logs=logging.CRITICAL,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise NotAvailable(f"--workers {workers}: a process did not start ({error}); give fewer") from error
+    return _dask("distributed").Client(stack.enter_context(cluster))
 
 
 def _connected(address: str) -> Any:
