@@ -44,6 +44,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"rope_scaling": {"type": "dynamic", "factor": 8.0}, "num_key_value_heads": None, "hidden_act": "gelu"},
         {"rope_parameters": YARN, "num_key_value_heads": 4},
         {"rope_scaling": LINEAR, "hidden_act": "gelu_pytorch_tanh"},
+        {"rope_scaling": LONG | {"original_max_position_embeddings": 100}, "max_position_embeddings": 256},
     ],
     "mistral": [
         {"sliding_window": WINDOW},
@@ -102,6 +103,11 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"use_qkv_bias": True, "layer_norm_eps": 1e-3},
         {"qk_layernorm": True, "use_parallel_residual": True},
         {"partial_rotary_factor": 0.5, "rope_scaling": LLAMA3, "num_key_value_heads": 4},
+    ],
+    "starcoder2": [
+        {"sliding_window": WINDOW, "norm_epsilon": 1e-3},
+        {"use_bias": False, "hidden_act": "relu"},
+        {"num_key_value_heads": 4, "rope_theta": 700.0, "max_position_embeddings": 200},
     ],
     "gpt_neox": [
         {"layer_norm_eps": 1e-3},

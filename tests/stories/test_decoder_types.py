@@ -61,7 +61,7 @@ def test_from_a_directory_to_an_artifact_that_is_kept(
     assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
 
     monkeypatch.setattr("toolchain.gate.observe.ROUNDS", 2)
-    monkeypatch.setattr("toolchain.gate.observe.PROCESSES", 1)
+    monkeypatch.setattr("toolchain.gate.observe.PROCESSES", 2)
     kept = slmc("gate", out, "--baseline", baseline, "--update-baseline", "--reference", source)
     assert kept.exit_code == 0, kept.stderr
     kept = slmc("gate", out, "--baseline", baseline, "--tolerance", "latency=1000%", "--tolerance", "memory=100%")

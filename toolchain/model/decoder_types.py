@@ -191,6 +191,15 @@ TYPES: Mapping[str, ModelType] = {
         (),
         Part(r"(.*)\.([qk])_layernorm\.norms\.[0-9]+\.weight", (r"\1.\2_norm.weight",), stacked_heads),
     ),
+    "starcoder2": row(
+        _LAYER_NORM | _TIED | dict.fromkeys(("qkv_bias", "output_bias", "mlp_bias"), Option(("use_bias",), flag, True))
+        | {
+            "groups": _groups(2), "context": _context(4096), "window": _window(None), "gated": always(False),
+            "epsilon": Option(("norm_epsilon",), positive, 1e-5), "activation": activation("gelu_pytorch_tanh"),
+        },
+        ((r"\.mlp\.c_fc\.", ".mlp.up_proj."), (r"\.mlp\.c_proj\.", ".mlp.down_proj.")),
+        ignored="residual_dropout embedding_dropout",
+    ),
     "gpt_neox": row(
         _LAYER_NORM | {
             "groups": always(SameAs("heads")), "activation": activation("gelu"), "gated": always(False),

@@ -62,6 +62,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "stablelm": Architecture("stablelm", head_norm="", present={
         "use_qkv_bias": "layers.0.self_attn.q_proj.bias", "qk_layernorm": "layers.0.self_attn.q_norm.weight",
     }),
+    "starcoder2": Architecture("starcoder2"),
     "gptneox": Architecture("gpt_neox", keys={"use_parallel_residual": "use_parallel_residual"}),
     "gpt2": Architecture("gpt2"),
 }  # fmt: skip
