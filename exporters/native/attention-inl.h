@@ -8,6 +8,8 @@
 namespace slmc {
 namespace {
 
+constexpr int kTogether = 2;  // vectors whose exponentials are worked out side by side: each is one long chain
+
 // e^x for x <= 88, relative error below 2e-7; 0 below -88. As `exponential` of elementary.h.
 template <typename V>
 SLMC_INLINE typename V::F exponentials(typename V::F x) {
@@ -41,17 +43,25 @@ template <typename V>
 SLMC_INLINE float take_shares(float* scores, int64_t first, int64_t seen, int64_t room, float* most, float* total) {
   for (int64_t i = 0; i < first; ++i) scores[i] = -INFINITY;
   for (int64_t i = seen; i < room; ++i) scores[i] = -INFINITY;
-  typename V::F top = V::load(scores), sum = V::zero();
+  typename V::F top = V::load(scores);
   for (int64_t i = V::kLanes; i < room; i += V::kLanes) top = V::max(top, V::load(scores + i));
   const float before = *most;
   *most = larger(before, V::largest(top));
-  for (int64_t i = 0; i < room; i += V::kLanes) {
-    const typename V::F share = exponentials<V>(V::sub(V::load(scores + i), V::set(*most)));
-    V::store(scores + i, share);
-    sum = V::add(sum, share);
+  typename V::F sums[kTogether];
+  unrolled<kTogether>([&](auto r) { sums[r.value] = V::zero(); });
+  for (int64_t i = 0; i < room; i += kTogether * V::kLanes) {
+    typename V::F shares[kTogether];
+    unrolled<kTogether>([&](auto r) {
+      const typename V::F score = V::load(scores + i + r.value * V::kLanes);
+      shares[r.value] = exponentials<V>(V::sub(score, V::set(*most)));
+    });
+    unrolled<kTogether>([&](auto r) {
+      V::store(scores + i + r.value * V::kLanes, shares[r.value]);
+      sums[r.value] = V::add(sums[r.value], shares[r.value]);
+    });
   }
   const float shrink = before == *most ? 1.0f : exponential(before - *most);
-  *total = *total * shrink + V::sum(sum);
+  *total = *total * shrink + V::sum(V::add(sums[0], sums[1]));
   return shrink;
 }
 
@@ -61,7 +71,8 @@ SLMC_INLINE void attend_queries(const AttentionPart& part, const Cache& cache, i
   alignas(64) float scores[queries][kBlockSlots];
   float shrink[queries];
   cache.template score<queries>(query, scores);
-  const int64_t room = (count + V::kLanes - 1) / V::kLanes * V::kLanes;
+  constexpr int64_t kStep = kTogether * V::kLanes;
+  const int64_t room = (count + kStep - 1) / kStep * kStep;
   for (int i = 0; i < queries; ++i) {
     const int64_t seen = part.own + (query + i) / part.shared + 1 - slot;
     if (part.cap > 0) bend<V>(scores[i], room, part.cap);
