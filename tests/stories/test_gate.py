@@ -15,7 +15,9 @@ import onnx
 import pytest
 
 from exporters.artifact.manifest import MANIFEST_NAME, read_manifest
+from toolchain.cli import gating
 from toolchain.delivery.package import write_sums
+from toolchain.gate.checks import Check
 from toolchain.gate.values import read_baseline
 
 Slmc = Callable[..., Any]
@@ -134,6 +136,29 @@ def test_another_machine_is_not_comparable(artifact: Path, baseline: Path, slmc:
     status = {check["name"]: check["status"] for check in json.loads(done.stdout)["checks"]}
     assert status["latency"] == status["memory"] == "not comparable" and status["perplexity"] == "passed"
     assert done.stderr.count("::warning") == 2
+
+
+def test_a_board_is_compared_with_its_own_figures(
+    artifact: Path, baseline: Path, slmc: Slmc, tmp_path: Path
+) -> None:  # fmt: skip
+    document = json.loads(baseline.read_text())
+    document["boards"] = [document["figures"]]
+    document["figures"] = json.loads(json.dumps(document["figures"]))
+    document["figures"]["machine"]["cpu"] = "Another CPU"
+    (tmp_path / "b.json").write_text(json.dumps(document))
+    done = slmc(*lenient(artifact, tmp_path / "b.json"), "--json")
+    status = {check["name"]: check["status"] for check in json.loads(done.stdout)["checks"]}
+    assert done.exit_code == 0 and status["latency"] == status["memory"] == "passed"
+
+
+def test_checks_of_several_boards_name_them(
+    artifact: Path, baseline: Path, slmc: Slmc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fine = Check(name="latency", status="passed", before="1 ms", now="1 ms", why="")
+    slow = dataclasses.replace(fine, status="failed")
+    monkeypatch.setattr(gating, "_checks", lambda run, *more: (slow if run.where.on == "ssh://b" else fine,))
+    done = slmc("gate", artifact, "--baseline", baseline, "--on", "ssh://a", "--on", "ssh://b", "--json")
+    assert done.exit_code == 3 and json.loads(done.stdout)["failed"] == ["latency on ssh://b"]
 
 
 def test_what_users_get_wrong(artifact: Path, baseline: Path, tiny_model: Path, fails: Fails, tmp_path: Path) -> None:

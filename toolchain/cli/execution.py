@@ -56,6 +56,14 @@ place_options = stack(
     how_options,
 )
 
+on_boards = click.option("--on", multiple=True, help=f"Where to run: {ALLOWED}. Repeatable. Default: here.")
+
+run_options = stack(
+    how_options,
+    artifact_native,
+    click.option("--force", is_flag=True, help="Run even if the forecast says that it does not fit."),
+)
+
 execution_options = stack(
     place_options,
     artifact_native,

@@ -19,7 +19,7 @@ from exporters.artifact.runtimes import STOCK
 from targets.device.measurement import Measurement
 from targets.device.verify import open_artifact
 from toolchain.cli.console import Console
-from toolchain.cli.execution import ExecutionOptions, execution_options, execution_target, runtime_option
+from toolchain.cli.execution import ExecutionOptions, execution_target, on_boards, run_options, runtime_option
 from toolchain.cli.options import PATH, THREADS, command, signature_option, text_field_option
 from toolchain.cli.verdicts import judged
 from toolchain.delivery.evaluation import TEXT_TOKENS, artifact_text, evaluate_artifact, found_by, reference_model
@@ -55,39 +55,47 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 @click.option("--summary", type=PATH, help="Add a Markdown table to this file; GITHUB_STEP_SUMMARY otherwise.")
 @click.option("--annotations", "annotate", is_flag=True, help="Print GitHub's ::error lines, ten at most.")
 @click.option("--benchmark-json", "chart_path", type=PATH, help="Write github-action-benchmark's JSON to this file.")
-@execution_options
+@on_boards
+@run_options
 @signature_option
 @command
 def gate_command(
     console: Console, artifact: Path, baseline_path: Path, update_baseline: bool, reference: Path | None,
     tokenizer: Path | None, data: Path | None, text_field: str | None, threads: int, runtime: str,
     tolerances: tuple[str, ...], junit_path: Path | None, summary: Path | None, annotate: bool,
-    chart_path: Path | None, **place: Any,
+    chart_path: Path | None, on: tuple[str, ...], **place: Any,
 ) -> int:  # fmt: skip
-    """Compare an ARTIFACT with a baseline: size, layers, quality, parity, memory, latency; exit code 3 if worse."""
-    where, allowed = ExecutionOptions(**place), parse_tolerances(tolerances)
+    """Compare an ARTIFACT with a baseline: size, layers, quality, parity, memory, latency; exit code 3 if worse.
+
+    With --on given several times the baseline holds figures of each board, and the artifact is compared on all of them.
+    """
+    allowed = parse_tolerances(tolerances)
+    places = [ExecutionOptions(on=name, **place) for name in dict.fromkeys(on)] or [ExecutionOptions(**place)]
     if reference is not None and not update_baseline:
         raise SlmcError("--reference is for --update-baseline: the baseline keeps what it needs of the model")
     summary = summary or _step_summary()
     for path, kind in ((junit_path, JUNIT), (chart_path, CHART)):
         if path is not None:
             check_output_file(path, kind, force=True)
-    run = _Run(
-        console=console,
-        where=where,
-        artifact=artifact,
-        data=data,
-        text_field=text_field,
-        threads=threads,
-        runtime=runtime,
-    )
+    runs = [
+        _Run(
+            console=console, where=where, artifact=artifact, data=data, text_field=text_field, threads=threads,
+            runtime=runtime,
+        )
+        for where in places
+    ]  # fmt: skip
     if update_baseline:
         check_output_file(baseline_path, BASELINE, force=True)
-        baseline = _new_baseline(run, reference, tokenizer)
+        baseline = _new_baseline(runs, reference, tokenizer)
         write_whole(baseline_path, baseline.to_json())
         console.result({"baseline": str(baseline_path)}, f"{baseline_path}: written; commit it")
         return 0
-    checks = _checks(run, read_baseline(baseline_path), baseline_path, allowed)
+    baseline = read_baseline(baseline_path)
+    checks = [
+        dataclasses.replace(check, name=f"{check.name} on {run.where.on}") if len(runs) > 1 else check
+        for run in runs
+        for check in _checks(run, baseline, baseline_path, allowed)
+    ]
     for path, text in ((junit_path, junit(artifact.name, checks)), (chart_path, benchmark_json(artifact.name, checks))):
         if path is not None:
             write_whole(path, text)
@@ -120,15 +128,19 @@ class _Run:
         return measure_speed(target, text, context, threads=self.threads, progress=self.console.progress)
 
 
-def _new_baseline(run: _Run, reference: Path | None, tokenizer: Path | None) -> Baseline:
+def _new_baseline(runs: Sequence[_Run], reference: Path | None, tokenizer: Path | None) -> Baseline:
     """The artifact as it is today; its best tokens, or the fp32 model's, are what agreement is counted against."""
+    run = runs[0]
     manifest = open_artifact(run.artifact)
     text = run.text(manifest)
     model = reference_model(reference, tokenizer, run.artifact, manifest) if reference else None
-    with run.visit(manifest) as target:
-        readings = evaluate_artifact(target, text, threads=run.threads)
-        tokens = readings.own.best if model is None else tuple(predictions(model.forward, text.reading)[1].tolist())
-        found = figures(manifest, text, readings, tokens, run.measure(target, text, manifest.io.context))
+    tokens = () if model is None else tuple(predictions(model.forward, text.reading)[1].tolist())
+    found = []
+    for run in runs:
+        with run.visit(manifest) as target:
+            readings = evaluate_artifact(target, text, threads=run.threads)
+            tokens = tokens or readings.own.best
+            found.append(figures(manifest, text, readings, tokens, run.measure(target, text, manifest.io.context)))
     producer, whose = Producer("slmc", version("slmc")), ARTIFACT if model is None else MODEL
     return Baseline(
         schema_version=SCHEMA_VERSION,
@@ -137,7 +149,8 @@ def _new_baseline(run: _Run, reference: Path | None, tokenizer: Path | None) -> 
         artifact=run.artifact.name,
         reference=whose,
         reference_tokens=packed(tokens),
-        figures=found,
+        figures=found[0],
+        boards=tuple(found[1:]),
     )
 
 
@@ -163,7 +176,12 @@ def _checks(run: _Run, baseline: Baseline, path: Path, allowed: Tolerances) -> t
             unpacked(baseline.reference_tokens, path),
             run.measure(target, text, manifest.io.context),
         )
-        compared = Compared(before, found, allowed, again=lambda: speed(run.measure(target, text, manifest.io.context)))
+        compared = Compared(
+            baseline.on(found.machine),
+            found,
+            allowed,
+            again=lambda: speed(run.measure(target, text, manifest.io.context)),
+        )
         promised = judged(run.artifact, manifest, found_by(text, readings))
         promises = [_promise_check(promise) for promise in promised if promise.status != NOT_COMPARED]
         return (

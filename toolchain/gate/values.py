@@ -105,7 +105,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline file. reference_tokens: best tokens [n] of the fp32 model, or of the artifact of that time."""
+    """A baseline file. reference_tokens: best tokens [n] of the fp32 model, or of the artifact of that time.
+
+    figures: on the first machine; boards: of the same artifact on others.
+    """
 
     schema_version: int
     producer: Producer
@@ -114,9 +117,17 @@ class Baseline:
     reference: str
     reference_tokens: str
     figures: Figures
+    boards: tuple[Figures, ...] = ()
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+        document = dataclasses.asdict(self)
+        if not self.boards:  # as files have always been
+            del document["boards"]
+        return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+    def on(self, machine: Machine) -> Figures:
+        """The figures of this machine; those of the first one where there are none, which says what differs."""
+        return next((found for found in (self.figures, *self.boards) if found.machine == machine), self.figures)
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -136,14 +147,15 @@ def read_baseline(path: Path) -> Baseline:
     text = baseline.figures.text
     if len(unpacked(baseline.reference_tokens, path)) != (text.sentences or text.tokens):
         raise SlmcError(f"{path}: reference_tokens are not as many as text.tokens; restore it from git")
-    speed = baseline.figures.speed
-    if (
-        not speed.token_cpu_ms
-        or not baseline.figures.model_memory_bytes
-        or min(*speed.token_cpu_ms, speed.reference_cpu_ms) <= 0
-    ):
+    if not all(map(_measured, (baseline.figures, *baseline.boards))):
         raise SlmcError(f"{path}: it holds no measurements; write it again with --update-baseline")
     return baseline
+
+
+def _measured(figures: Figures) -> bool:
+    speed = figures.speed
+    times = (*speed.token_cpu_ms, speed.reference_cpu_ms)
+    return bool(speed.token_cpu_ms and figures.model_memory_bytes and min(times) > 0)
 
 
 def packed(tokens: tuple[int, ...]) -> str:

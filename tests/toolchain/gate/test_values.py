@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,20 @@ def test_round_trip(baseline: Baseline, tmp_path: Path) -> None:
     assert read_baseline(path) == baseline
     assert unpacked(baseline.reference_tokens, path) == TOKENS
     assert baseline.to_json() == read_baseline(path).to_json(), "git must see no change where there is none"
+
+
+def test_several_boards_in_one_file(baseline: Baseline, figures: Figures, tmp_path: Path) -> None:
+    """Each machine is compared with its own figures; an unknown one with the first, which says what differs."""
+    other = dataclasses.replace(figures, machine=dataclasses.replace(figures.machine, cpu="Another"))
+    both = dataclasses.replace(baseline, boards=(other,))
+    (tmp_path / "b.json").write_text(both.to_json())
+    read = read_baseline(tmp_path / "b.json")
+    assert read == both and read.on(other.machine) == other and read.on(figures.machine) == figures
+    assert read.on(dataclasses.replace(figures.machine, threads=9)) == figures
+    assert "boards" not in json.loads(baseline.to_json()), "a file of one machine is as it was"
+    nothing = json.loads(both.to_json())["boards"][0] | {"model_memory_bytes": []}
+    with pytest.raises(SlmcError, match="holds no measurements"):
+        read_baseline(written(tmp_path / "b.json", both, boards=[nothing]))
 
 
 def test_refused(baseline: Baseline, tmp_path: Path) -> None:
