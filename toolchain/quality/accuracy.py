@@ -54,10 +54,12 @@ class ClassReference:
     def _losses(self, log_probs: Tensor) -> Tensor:
         return torch.nan_to_num(-log_probs.gather(1, self.labels[:, None])[:, 0], nan=WORST_LOSS)
 
-    def score(self, chunks: Iterable[tuple[int, Tensor]]) -> Score:
+    def score(self, chunks: Iterable[tuple[int, Tensor]], *, known_alone: bool = False) -> Score:
         """Score a classifier.
 
-        chunks: its (tokens read before, scores [b, classes]), in the batches of `stream_logits`.
+        Args:
+            chunks: its (tokens read before, scores [b, classes]), in the batches of `stream_logits`.
+            known_alone: makes no difference: what the reference says of sentences is in memory.
         """
         found = _log_probs(chunks)
         best, own = found.argmax(-1), self.log_probs.argmax(-1)

@@ -106,46 +106,52 @@ class Reference:
 
     def __init__(self, model: LanguageModel, ids: Tensor) -> None:
         self.model, self.ids = model, ids
-        self._kept: dict[int, Tensor] | None = None
-        losses, kept = [], {}
+        losses, self._kept, self._starts = [], dict[int, Tensor](), list[int]()
         size = 0
         for start, logits in stream_logits(model, ids):
             log_probs = torch.log_softmax(logits, -1)
             losses.append(next_token_losses(log_probs, self.ids, start, self.model.context))
+            self._starts.append(start)
             size += log_probs.nbytes
             if size <= KEEP_BYTES:
-                kept[start] = log_probs
+                self._kept[start] = log_probs
         self.losses = torch.cat(losses)
         if not torch.isfinite(self.losses).all():
             at = int((~torch.isfinite(self.losses)).nonzero()[0])
             raise SlmcError(f"the fp32 model gives no finite prediction after token {at} of the text; it overflows")
-        self._kept = kept if size <= KEEP_BYTES else None
+        self._whole = size <= KEEP_BYTES
 
     @property
     def perplexity(self) -> float:
         return _exp(float(self.losses.double().mean()))
 
-    def _chunks(self) -> Iterator[Tensor]:
-        if self._kept is not None:
-            yield from self._kept.values()
+    def _chunks(self, known_alone: bool) -> Iterator[Tensor | None]:
+        """The predictions chunk by chunk; known_alone: None for those that are not in memory, if any is."""
+        if self._whole or (known_alone and self._kept):
+            yield from map(self._kept.get, self._starts)
             return
         for _, logits in stream_logits(self.model, self.ids):
             yield torch.log_softmax(logits, -1)
 
-    def score(self, chunks: Iterable[tuple[int, Tensor]]) -> Score:
+    def score(self, chunks: Iterable[tuple[int, Tensor]], *, known_alone: bool = False) -> Score:
         """Score a model.
 
-        chunks: its (position, logits [t, vocabulary]), in the chunks of `stream_logits`.
+        Args:
+            chunks: its (position, logits [t, vocabulary]), in the chunks of `stream_logits`.
+            known_alone: compare distributions where the reference's are in memory. Otherwise those that are not are
+                computed again, which doubles the time. The perplexity is of all tokens either way.
         """
-        losses, kl, same = [], 0.0, 0
+        losses, kl, same, compared = [], 0.0, 0, 0
         with torch.inference_mode():
-            for (start, logits), reference in zip(chunks, self._chunks(), strict=True):
+            for (start, logits), reference in zip(chunks, self._chunks(known_alone), strict=True):
                 log_probs = torch.log_softmax(logits, -1)
                 losses.append(next_token_losses(log_probs, self.ids, start, self.model.context))
-                kl += float(torch.nn.functional.kl_div(log_probs, reference, reduction="sum", log_target=True))
-                same += int((log_probs.argmax(-1) == reference.argmax(-1)).sum())
-        kl = WORST_LOSS if math.isnan(kl) else kl / len(self.ids)
-        return self._summary(torch.nan_to_num(torch.cat(losses), nan=WORST_LOSS), kl, same / len(self.ids))
+                if reference is not None:
+                    kl += float(torch.nn.functional.kl_div(log_probs, reference, reduction="sum", log_target=True))
+                    same += int((log_probs.argmax(-1) == reference.argmax(-1)).sum())
+                    compared += len(reference)
+        kl = WORST_LOSS if math.isnan(kl) else kl / compared
+        return self._summary(torch.nan_to_num(torch.cat(losses), nan=WORST_LOSS), kl, same / compared)
 
     def _summary(self, losses: Tensor, kl: float, same: float) -> Score:
         difference = (losses - self.losses).double()

@@ -135,7 +135,7 @@ class ModelEvaluator:
         if self._time_left() <= 0:
             raise OutOfTime
         reference = self.reference
-        return reference.score(stream_logits(self._quantized.apply(recipe), self._text))
+        return reference.score(stream_logits(self._quantized.apply(recipe), self._text), known_alone=True)
 
 
 def layer_maker(model: LoadedModel, statistics: CalibrationStatistics) -> Callable[[str, LayerConfig], Encoded]:

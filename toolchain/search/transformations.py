@@ -40,7 +40,7 @@ MANY_BITS = 8
 SPREAD = 1.6
 """Probed formats take at most so many times the budget's bits, and at least their reciprocal: a guess."""
 
-ROUNDED_WEIGHTS = 1e-4
+ROUNDED_WEIGHTS = 1e-5
 """Allowed difference of logits, relative to the largest: turned weights are rounded to float32."""
 
 GAIN = 0.97

@@ -81,6 +81,23 @@ def test_kept_and_recomputed_references_agree(
     assert calls == [3, 3, 9, 9, 9]  # 1300 tokens are three chunks; each of two scores reads them again
 
 
+def test_what_is_not_in_memory_is_not_compared(
+    scripted: Callable[[Tensor], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 1300 tokens 512 are kept: the fp32 model reads once, KL and agreement are theirs, perplexity is of all."""
+    tables, ids = torch.randn(2, 1300, 7, generator=torch.Generator().manual_seed(1)), torch.arange(1300) % 7
+    monkeypatch.setattr(quality, "KEEP_BYTES", 512 * 7 * 4)
+    model = scripted(tables[0])
+    reference = Reference(model, ids)
+    score = reference.score(stream_logits(scripted(tables[1]), ids), known_alone=True)
+    assert model.calls == 3
+    whole = reference.score(stream_logits(scripted(tables[1]), ids))
+    first = score_of(scripted(tables[0]), scripted(tables[1]), ids[:512])
+    assert (score.perplexity, score.relative_drop, score.tokens) == (whole.perplexity, whole.relative_drop, 1299)
+    assert (score.kl_mean, score.top1_agreement) == pytest.approx((first.kl_mean, first.top1_agreement))
+    assert score.kl_mean != pytest.approx(whole.kl_mean, rel=1e-3)
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 64, 127, 129, 4096])
 def test_chunks_change_nothing(scripted: Callable[[Tensor], Any], monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     """Among them chunks whose last holds one token, which predicts nothing."""
