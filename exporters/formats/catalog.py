@@ -17,9 +17,16 @@ from exporters.formats.nm import NmFormat
 from exporters.formats.ternary import TernaryFormat
 
 KINDS: tuple[type[Format], ...] = (
-    FloatFormat, SignFormat, IntegerFormat, EventFormat, CorrectedFormat, Float4Format, NmFormat, DecomposedFormat,
+    FloatFormat,
+    SignFormat,
+    IntegerFormat,
+    EventFormat,
+    CorrectedFormat,
+    Float4Format,
+    NmFormat,
+    DecomposedFormat,
     TernaryFormat,
-)  # fmt: skip
+)
 """All kinds of formats, in the order in which a name is read."""
 
 FIXED: tuple[Format, ...] = (FP32, FP16, SIGN)
