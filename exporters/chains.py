@@ -22,6 +22,7 @@ from exporters.ops.signatures import (
     GATED_WKV,
     INTEGRATE_FIRE,
     LIF,
+    RMS_NORM,
     SHIFT_MIX2,
     SHIFT_MIX3,
     SIGNATURES,
@@ -110,6 +111,10 @@ def _binary(operator: str, *constants: str) -> Callable[[str, str, int], list[No
     return lambda x, y, i: [helper.make_node(operator, [x, *constants], [y])]
 
 
+def _rms_norm(x: str, y: str, i: int) -> list[NodeProto]:
+    return [helper.make_node(RMS_NORM.name, [x, "ones"], [y], domain=DOMAIN, epsilon=1e-5)]
+
+
 def _shift(x: str, y: str, i: int) -> list[NodeProto]:
     return [
         helper.make_node("Unsqueeze", ["state", "at1"], [f"u{i}"]),
@@ -176,6 +181,7 @@ PLAIN_NODES: dict[str, tuple[tuple[str, ...], Callable[[str, str, int], list[Nod
     "Relu": (("Relu",), _unary("Relu")),
     "Sigmoid": (("Sigmoid",), _unary("Sigmoid")),
     "LayerNormalization": (("LayerNormalization",), _binary("LayerNormalization", "ones", "vector")),
+    "RmsNorm": (("RmsNorm",), _rms_norm),
     "shift": (("Unsqueeze", "Concat", "Slice"), _shift),
     "last": (("Gather",), _last),
     "Lif": (("Lif",), _lif),

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import LOGITS_FROM, ClassScores, Io, State
+from exporters.fusing import fuse
 from exporters.ops.bodies import Bodies
 from exporters.ops.body_table import body_of, given_inputs
 from exporters.ops.functions import OPSET
@@ -109,7 +110,8 @@ def export_graph(
     io = graph_io(state_specs, context, classes, head)
     program = _trace(_FlatFrom(model, head) if head else _Flat(model), io)
     _tidy(program)
-    io = dataclasses.replace(io, bodies=_attach_functions(program))
+    bodies = _attach_functions(program)
+    io = dataclasses.replace(io, bodies=bodies.most, fused=bodies.fused)
     _sort_initializers(program)
     _check_size(program, weight_bytes)
     path = folder / GRAPH_NAME
@@ -159,19 +161,20 @@ def _quiet(logger: str) -> Iterator[None]:
         found.setLevel(before)
 
 
-def _attach_functions(model: onnx_ir.Model) -> int:
-    """Give every node of our domain the function body that fits its attributes; returns the most of one operator."""
+def _attach_functions(model: onnx_ir.Model) -> Bodies:
+    """Fuse nodes, and give every node of our domain the function body that fits its attributes."""
     bodies = Bodies()
+    fused = dict(fuse(model))
     for node in model.graph:
         if node.domain == DOMAIN:
-            node.op_type = bodies.name(_body(node))
+            node.op_type = bodies.name(fused[node].function(bodies) if node in fused else _body(node))
     for body in bodies.functions:
         function = onnx_ir.serde.deserialize_function(body)
         model.functions[function.identifier()] = function
     model.opset_imports[DOMAIN] = VERSION
     model.opset_imports["com.microsoft"] = 1
     model.ir_version = 10
-    return bodies.most
+    return bodies
 
 
 def _body(node: onnx_ir.Node) -> FunctionProto:

@@ -76,7 +76,7 @@ class Io:
     context: the most tokens of one text that the states have room for; None without a limit.
     classes: of a classifier, whose logits are float32 [1, 1, classes], the scores of all tokens so far.
     bodies: the most function bodies that one operator has in the graph, each under a name of its own; None in older
-    artifacts, whose bodies may share a name.
+    artifacts, whose bodies may share a name. fused: likewise of fused nodes, 0 in graphs without them.
     logits_from: name of the input, int64 [1], that says from which token of a call on logits are given: 0 for all, -k
     for the last k. None where a graph always gives all, or the scores of a text.
     """
@@ -88,6 +88,7 @@ class Io:
     classes: ClassScores | None = None
     bodies: int | None = None
     logits_from: str | None = None
+    fused: int = 0
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def _check_io(io: Io, where: str) -> None:
         _within(f"{where}.io.context", io.context, 1, MOST_CONTEXT)
     if io.bodies is not None:
         _within(f"{where}.io.bodies", io.bodies, 1, MOST_BODIES)
+    _within(f"{where}.io.fused", io.fused, 0, MOST_BODIES)
     if io.classes is not None:
         _within(f"{where}.io.classes.vocabulary", io.classes.vocabulary, 1, 2**31)
         _within(f"{where}.io.classes.labels: their number", len(io.classes.labels), 1, MOST_CLASSES)

@@ -11,6 +11,7 @@ const std::vector<Operator>& all_operators() {
       sign_embedding_operator(),
       lif_operator(),
       wkv_operator(),
+      rms_norm_operator(),
       shift_mix2_operator(),
       shift_mix3_operator(),
       gated_wkv_operator(),
@@ -23,6 +24,7 @@ const std::vector<Operator>& all_operators() {
       cached_attention_int8_operator(),
       cached_attention_half_operator(),
       integrate_fire_operator(),
+      fused_operator(),
   };
   return all;
 }

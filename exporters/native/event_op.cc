@@ -12,7 +12,7 @@ namespace slmc {
 namespace {
 
 constexpr int64_t kLargest = int64_t{1} << 31;
-constexpr int64_t kWorthThreadsInUse = 1 << 19;  // weights: half of what pays where rows follow one another
+constexpr int64_t kCostInUse = 2;           // of a weight, beside those of rows that follow one another
 constexpr int64_t kTaskWords = 128;         // a task's piece of a row: half a kilobyte
 constexpr int64_t kManyTokens = 8;
 constexpr double kDenseShare = 0.4;         // of inputs in use, from where on many tokens are a dense product
@@ -57,7 +57,7 @@ bool two_signed(const EventMatrix& m, const Events& e) {
   return std::isfinite(size);
 }
 
-class EventLinear : public Kernel {
+class EventLinear : public Product {
  public:
   explicit EventLinear(const Node& node) : activation_bits_(node.integer_or("activation_bits", 32)) {
     EventMatrix& m = matrix_;
@@ -78,23 +78,19 @@ class EventLinear : public Kernel {
     }
   }
 
-  void compute(const Call& call) override {
+  Work begin(const Call& call, Arena& arena, ReadyInputs&) const override {
     EventMatrix m = matrix_;
     for (size_t port = 1; port <= 4; ++port)
       if (!constant_[port]) set(&m, port, call.input(port));
     const Tensor input = call.input(0);
-    if (input.shape.rank == 0 || input.shape.last() != m.K)
-      throw Refusal("input 'x' is " + input.shape.text() + ", expected [..., " + std::to_string(m.K) + "]");
-    const int64_t tokens = input.shape.count() / m.K;
-    Shape shape = input.shape;
-    shape.dims[shape.rank - 1] = m.N;
-    float* y = static_cast<float*>(call.output(0, shape));
-    if (tokens > 0) multiply(call, m, input.as<float>(), tokens, y);
+    const int64_t tokens = tokens_of(input, m.K);
+    float* y = output_like(call, input, m.N);
+    if (tokens == 0) return {};
+    return multiply(m, input.as<float>(), tokens, y, arena);
   }
 
  private:
-  void multiply(const Call& call, const EventMatrix& m, const float* x, int64_t tokens, float* y) const {
-    Arena& arena = call_arena();
+  Work multiply(const EventMatrix& m, const float* x, int64_t tokens, float* y, Arena& arena) const {
     if (activation_bits_ == 8) {
       float* rounded = arena.take<float>(tokens * m.K);
       for (int64_t t = 0; t < tokens; ++t) round_to_grid(m, x + t * m.K, rounded + t * m.K);
@@ -116,7 +112,7 @@ class EventLinear : public Kernel {
     }
     float* less = ternary ? arena.take<float>(tokens * m.N) : nullptr;
     const bool dense = tokens >= kManyTokens && static_cast<double>(active) > kDenseShare * static_cast<double>(tokens * m.K);
-    over_words(call, m, active * m.N, [&](int64_t begin, int64_t end) {
+    const auto body = [=](int64_t begin, int64_t end) {
       if (dense) return kernels().events->product(m, x, tokens, y, begin, end);
       const int64_t from = begin * m.per_word(), to = end * m.per_word() < m.N ? end * m.per_word() : m.N;
       for (int64_t t = 0; t < tokens; ++t) {
@@ -126,18 +122,8 @@ class EventLinear : public Kernel {
         kernels().events->multiply(m, negative[t], less + t * m.N, begin, end);
         for (int64_t n = from; n < to; ++n) out[n] += less[t * m.N + n];
       }
-    });
-  }
-
-  // Runs body(first, last) over the words, in parallel where much is to do.
-  template <typename Body>
-  static void over_words(const Call& call, const EventMatrix& m, int64_t work, const Body& body) {
-    const int64_t words = m.words();
-    if (work < kWorthThreadsInUse) return body(int64_t{0}, words);
-    call.parallel(static_cast<size_t>((words + kTaskWords - 1) / kTaskWords), [&](size_t task) {
-      const int64_t begin = static_cast<int64_t>(task) * kTaskWords, end = begin + kTaskWords;
-      body(begin, end < words ? end : words);
-    });
+    };
+    return work_of(m.words(), kTaskWords, kCostInUse * active * m.N, body, arena);
   }
 
   static int64_t positive(const Node& node, const char* name) {

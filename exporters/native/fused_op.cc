@@ -4,36 +4,13 @@
 #include <cstring>
 
 #include "fusions.h"
-#include "operator.h"
+#include "vectors.h"
 
 namespace slmc {
 namespace {
 
-// Elements that one core works through in some ten microseconds; waking a second for less does not pay.
-constexpr int64_t kWorthThreads = 1 << 14;
 constexpr int64_t kChannelsPerTask = 64;
 constexpr int64_t kTokensPerTask = 16;
-
-// A vector of a model: an initializer as a rule, whose shape is then checked once.
-class Vector {
- public:
-  Vector(const Node& node, size_t index, const char* name) : index_(index), name_(name) {
-    constant_ = node.constant(index, &tensor_);
-  }
-  const float* bind(const Call& call, int64_t channels) const {
-    const Tensor tensor = constant_ ? tensor_ : call.input(index_);
-    if (tensor.shape.count() != channels)
-      throw Refusal(std::string("input '") + name_ + "' is " + tensor.shape.text() + ", expected " +
-                    std::to_string(channels) + " entries");
-    return tensor.as<float>();
-  }
-
- private:
-  size_t index_;
-  const char* name_;
-  bool constant_;
-  Tensor tensor_;
-};
 
 struct Sequence {
   const float* data;
@@ -64,7 +41,7 @@ float* carried(const Call& call, size_t input, size_t output, const Shape& shape
 // Runs body(range) over the channels, in parallel where there is enough to do.
 template <typename Body>
 void over_channels(const Call& call, const Sequence& s, const Body& body) {
-  if (s.row() < kWorthThreads) return body(Recurrence{s.time, s.channels, 0, s.channels});
+  if (s.row() < kWorthElements) return body(Recurrence{s.time, s.channels, 0, s.channels});
   call.parallel((s.channels + kChannelsPerTask - 1) / kChannelsPerTask, [&](size_t task) {
     const int64_t first = static_cast<int64_t>(task) * kChannelsPerTask, last = first + kChannelsPerTask;
     body(Recurrence{s.time, s.channels, first, last < s.channels ? last : s.channels});
@@ -108,7 +85,7 @@ class ShiftMix : public Kernel {
   };
 
   void run(const Call& call, const Part& p, float* const* outs, int64_t at) const {
-    if (p.time * p.channels < kWorthThreads) return piece(p, outs, at, 0, p.time, p.last);
+    if (p.time * p.channels < kWorthElements) return piece(p, outs, at, 0, p.time, p.last);
     const size_t tasks = (p.time + kTokensPerTask - 1) / kTokensPerTask;
     std::vector<float> starts(tasks * p.channels);  // the row before each task's first; the last task's becomes the state
     std::memcpy(starts.data(), p.last, p.channels * sizeof(float));
@@ -199,10 +176,10 @@ class SquaredRelu : public Kernel {
     const Tensor x = call.input(0);
     auto* y = static_cast<float*>(call.output(0, x.shape));
     const int64_t count = x.shape.count();
-    if (count < kWorthThreads) return slmc_squared_relu_f32(x.as<float>(), y, count);
-    call.parallel((count + kWorthThreads - 1) / kWorthThreads, [&](size_t task) {
-      const int64_t first = static_cast<int64_t>(task) * kWorthThreads, left = count - first;
-      slmc_squared_relu_f32(x.as<float>() + first, y + first, left < kWorthThreads ? left : kWorthThreads);
+    if (count < kWorthElements) return slmc_squared_relu_f32(x.as<float>(), y, count);
+    call.parallel((count + kWorthElements - 1) / kWorthElements, [&](size_t task) {
+      const int64_t first = static_cast<int64_t>(task) * kWorthElements, left = count - first;
+      slmc_squared_relu_f32(x.as<float>() + first, y + first, left < kWorthElements ? left : kWorthElements);
     });
   }
 };

@@ -79,6 +79,13 @@ SLMC_INLINE void layer_norm(const float* x, const float* weight, const float* bi
   for (int64_t c = 0; c < channels; ++c) n[c] = (x[c] - of.mean) * of.inverse * weight[c] + bias[c];
 }
 
+SLMC_INLINE void rms_norm(const float* x, const float* weight, float* y, int64_t channels, float epsilon) {
+  const float squares = lane_sum(channels, [&](int64_t c) { return x[c] * x[c]; });
+  const float inverse = 1.0f / std::sqrt(squares / static_cast<float>(channels) + epsilon);
+  SLMC_LANES
+  for (int64_t c = 0; c < channels; ++c) y[c] = x[c] * inverse * weight[c];
+}
+
 SLMC_INLINE void mix_tokens(const float* x, const float* weight, const float* bias, const float* const* mixes,
                             float* const* outs, int count, float* before, int64_t time, int64_t channels,
                             float epsilon) {
@@ -117,6 +124,54 @@ SLMC_INLINE void add_spikes(const float* residual, const float* drive, const flo
   spike_add<false>(residual, drive, nullptr, membrane, sum, neurons, range);
 }
 
+template <typename Op>
+SLMC_INLINE void binary(const float* a, const float* b, int64_t step_b, float* y, int64_t count, const Op& op) {
+  if (step_b == 0) {
+    const float one = *b;
+    SLMC_LANES
+    for (int64_t i = 0; i < count; ++i) y[i] = op(a[i], one);
+    return;
+  }
+  SLMC_LANES
+  for (int64_t i = 0; i < count; ++i) y[i] = op(a[i], b[i]);
+}
+
+SLMC_INLINE void add(const float* a, const float* b, int64_t step_b, float* y, int64_t count) {
+  binary(a, b, step_b, y, count, [](float p, float q) SLMC_LAMBDA { return p + q; });
+}
+
+SLMC_INLINE void multiply(const float* a, const float* b, int64_t step_b, float* y, int64_t count) {
+  binary(a, b, step_b, y, count, [](float p, float q) SLMC_LAMBDA { return p * q; });
+}
+
+SLMC_INLINE void sigmoids(const float* x, float* y, int64_t count) {
+  SLMC_LANES
+  for (int64_t i = 0; i < count; ++i) y[i] = sigmoid(x[i]);
+}
+
+SLMC_INLINE void relu(const float* x, float* y, int64_t count) {
+  SLMC_LANES
+  for (int64_t i = 0; i < count; ++i) y[i] = larger(x[i], 0.0f);
+}
+
+// The error function as Abramowitz and Stegun's formula 7.1.26 has it, at most 1.5e-7 off.
+SLMC_INLINE void gelu(const float* x, float* y, int64_t count) {
+  SLMC_LANES
+  for (int64_t i = 0; i < count; ++i) {
+    const float u = std::fabs(x[i]) * 0.70710678118654752f;
+    const float t = 1.0f / (1.0f + 0.3275911f * u);
+    const float sum = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
+    const float tail = 0.5f * sum * exponential(-u * u);  // of the normal distribution beyond |x|
+    y[i] = x[i] * (x[i] < 0 ? tail : 1.0f - tail);
+  }
+}
+
+// (1 + tanh u) / 2 is the sigmoid of 2 u.
+SLMC_INLINE void gelu_tanh(const float* x, float* y, int64_t count) {
+  SLMC_LANES
+  for (int64_t i = 0; i < count; ++i) y[i] = x[i] * sigmoid(1.5957691216057308f * (x[i] + 0.044715f * x[i] * x[i] * x[i]));
+}
+
 SLMC_INLINE void squared_relu(const float* x, float* y, int64_t count) {
   SLMC_LANES
   for (int64_t i = 0; i < count; ++i) {
@@ -134,6 +189,10 @@ SLMC_EXPORT void slmc_layer_norm_f32(const float* x, const float* weight, const 
   slmc::dispatched<layer_norm>(x, weight, bias, n, channels, epsilon);
 }
 
+SLMC_EXPORT void slmc_rms_norm_f32(const float* x, const float* weight, float* y, int64_t channels, float epsilon) {
+  slmc::dispatched<rms_norm>(x, weight, y, channels, epsilon);
+}
+
 SLMC_EXPORT void slmc_shift_mix_f32(const float* x, const float* weight, const float* bias, const float* const* mixes,
                                     float* const* outs, int count, float* before, int64_t time, int64_t channels,
                                     float epsilon) {
@@ -149,6 +208,24 @@ SLMC_EXPORT void slmc_gated_wkv_f32(const float* w, const float* u, const float*
 SLMC_EXPORT void slmc_spike_add_f32(const float* residual, const float* drive, const float* receptance, float* membrane,
                                     float* sum, const slmc::Lif& neurons, const slmc::Recurrence& range) {
   slmc::dispatched<add_spikes>(residual, drive, receptance, membrane, sum, neurons, range);
+}
+
+SLMC_EXPORT void slmc_add_f32(const float* a, const float* b, int64_t step_b, float* y, int64_t count) {
+  slmc::dispatched<add>(a, b, step_b, y, count);
+}
+
+SLMC_EXPORT void slmc_multiply_f32(const float* a, const float* b, int64_t step_b, float* y, int64_t count) {
+  slmc::dispatched<multiply>(a, b, step_b, y, count);
+}
+
+SLMC_EXPORT void slmc_sigmoid_f32(const float* x, float* y, int64_t count) { slmc::dispatched<sigmoids>(x, y, count); }
+
+SLMC_EXPORT void slmc_relu_f32(const float* x, float* y, int64_t count) { slmc::dispatched<relu>(x, y, count); }
+
+SLMC_EXPORT void slmc_gelu_f32(const float* x, float* y, int64_t count) { slmc::dispatched<gelu>(x, y, count); }
+
+SLMC_EXPORT void slmc_gelu_tanh_f32(const float* x, float* y, int64_t count) {
+  slmc::dispatched<gelu_tanh>(x, y, count);
 }
 
 SLMC_EXPORT void slmc_squared_relu_f32(const float* x, float* y, int64_t count) {

@@ -37,6 +37,7 @@ Tensor view(const ort::Value* value) {
   check(api().GetTensorMutableData(const_cast<ort::Value*>(value), &data), "reading data");
   static const char empty = 0;  // an empty tensor may have no bytes, but it is there
   tensor.data = data ? data : &empty;
+  tensor.type = type;
   return tensor;
 }
 
@@ -59,6 +60,15 @@ class OrtNode final : public Node {
   }
   bool read_number(const char* attribute, float* out) const override {
     return found(api().KernelInfoGetAttribute_float(info_, attribute, out));
+  }
+  bool read_text(const char* attribute, std::string* out) const override {
+    size_t size = 0;
+    if (!found(api().KernelInfoGetAttribute_string(info_, attribute, nullptr, &size)) || size == 0) return false;
+    std::string text(size, '\0');
+    if (!found(api().KernelInfoGetAttribute_string(info_, attribute, text.data(), &size))) return false;
+    text.resize(size - 1);  // less the zero behind it
+    *out = std::move(text);
+    return true;
   }
   static bool found(ort::Status* status) {
     if (status) api().ReleaseStatus(status);
@@ -196,16 +206,16 @@ ort::CustomOp* registered(Operator description, std::string name) {
   op->version = ort::kCustomOpVersion;
   op->GetName = [](const ort::CustomOp* o) { return static_cast<const Registered*>(o)->name.c_str(); };
   op->GetExecutionProviderType = [](const ort::CustomOp*) -> const char* { return nullptr; };
-  op->GetInputType = [](const ort::CustomOp* o, size_t i) { return described(o).inputs[i].type; };
+  op->GetInputType = [](const ort::CustomOp* o, size_t i) { return described(o).input(i)->type; };
   op->GetInputTypeCount = [](const ort::CustomOp* o) { return described(o).inputs.size(); };
-  op->GetOutputType = [](const ort::CustomOp* o, size_t i) { return described(o).outputs[i].type; };
+  op->GetOutputType = [](const ort::CustomOp* o, size_t i) { return described(o).output(i)->type; };
   op->GetOutputTypeCount = [](const ort::CustomOp* o) { return described(o).outputs.size(); };
   op->KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
   op->GetInputCharacteristic = [](const ort::CustomOp* o, size_t i) { return described(o).inputs[i].presence; };
   op->GetOutputCharacteristic = [](const ort::CustomOp* o, size_t i) { return described(o).outputs[i].presence; };
   op->GetInputMemoryType = [](const ort::CustomOp*, size_t) { return 0; };
-  op->GetVariadicInputMinArity = op->GetVariadicInputHomogeneity = [](const ort::CustomOp*) { return 0; };
-  op->GetVariadicOutputMinArity = op->GetVariadicOutputHomogeneity = [](const ort::CustomOp*) { return 0; };
+  op->GetVariadicInputMinArity = op->GetVariadicOutputMinArity = [](const ort::CustomOp*) { return 1; };
+  op->GetVariadicInputHomogeneity = op->GetVariadicOutputHomogeneity = [](const ort::CustomOp*) { return 0; };
   op->CreateKernelV2 = create_kernel;
   op->KernelComputeV2 = compute;
   op->InferOutputShape = infer;

@@ -1,6 +1,8 @@
 // The library's entry point for ONNX Runtime: adds the domain ai.slmc with all its operators to a session's options.
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
+#include <map>
 #include <mutex>
 
 #include "elementary.h"
@@ -11,37 +13,38 @@ namespace {
 using namespace slmc;
 
 // A runtime below 1.27 takes one function body per name. So each further body of an operator has a numbered name
-// ("QLinear_2"), and the kernel serves all of them. How many a graph has, a host says with this session option; without
-// it there are kUsualBodies. A name takes about 20 KB and 0.03 ms of a session.
-constexpr const char* kBodiesOption = "ai.slmc.bodies";
+// ("QLinear_2"), and the kernel serves all of them. How many a graph has, a host says with these session options, of
+// fused nodes apart, which have one for every mix of formats; without them there are kUsualBodies. A name takes about
+// 20 KB and 0.03 ms of a session.
+constexpr const char *kBodiesOption = "ai.slmc.bodies", *kFusedOption = "ai.slmc.fused", *kFused = "Fused";
 constexpr size_t kUsualBodies = 16, kMostBodies = 1024;
 
-size_t bodies_of(const ort::SessionOptions* options) {
+size_t bodies_of(const ort::SessionOptions* options, const char* option) {
   char text[16] = "";
   size_t size = sizeof text;
-  if (ort::Status* status = api().GetSessionConfigEntry(options, kBodiesOption, text, &size)) {
+  if (ort::Status* status = api().GetSessionConfigEntry(options, option, text, &size)) {
     api().ReleaseStatus(status);
     return kUsualBodies;
   }
   return static_cast<size_t>(std::clamp(std::strtoll(text, nullptr, 10), 1LL, static_cast<long long>(kMostBodies)));
 }
 
-// Names 1 to `bodies` of every operator that needs them; built once, sessions of the whole process share them.
-std::vector<const ort::CustomOp*> operators(size_t bodies) {
+// The operator under its number-th name; built once, sessions of the whole process share them.
+const ort::CustomOp* numbered(const Operator& description, size_t number) {
   static std::mutex lock;
-  static std::vector<std::vector<const ort::CustomOp*>> by_number;
+  static std::map<std::string, const ort::CustomOp*> made;
   const std::lock_guard<std::mutex> held(lock);
+  const std::string name = number == 1 ? description.name : std::string(description.name) + "_" + std::to_string(number);
+  const ort::CustomOp*& op = made[name];
+  if (!op) op = registered(description, name);
+  return op;
+}
+
+std::vector<const ort::CustomOp*> operators(size_t bodies, size_t fused) {
   std::vector<const ort::CustomOp*> found;
-  for (size_t number = 1; number <= bodies; ++number) {
-    if (by_number.size() < number) {
-      std::vector<const ort::CustomOp*>& made = by_number.emplace_back();
-      for (const Operator& description : all_operators())
-        if (number == 1)
-          made.push_back(registered(description, description.name));
-        else if (description.many_bodies)
-          made.push_back(registered(description, std::string(description.name) + "_" + std::to_string(number)));
-    }
-    found.insert(found.end(), by_number[number - 1].begin(), by_number[number - 1].end());
+  for (const Operator& description : all_operators()) {
+    const size_t names = !description.many_bodies ? 1 : std::strcmp(description.name, kFused) == 0 ? fused : bodies;
+    for (size_t number = 1; number <= names; ++number) found.push_back(numbered(description, number));
   }
   return found;
 }
@@ -60,7 +63,7 @@ extern "C" SLMC_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* optio
   set_runtime(&functions);
   ort::Domain* domain = nullptr;  // kept: sessions outlive this call
   if (ort::Status* status = api().CreateCustomOpDomain(kDomain, &domain)) return status;
-  for (const ort::CustomOp* op : operators(bodies_of(options)))
+  for (const ort::CustomOp* op : operators(bodies_of(options, kBodiesOption), bodies_of(options, kFusedOption)))
     if (ort::Status* status = api().CustomOpDomain_Add(domain, op)) return status;
   return api().AddCustomOpDomain(options, domain);
 }

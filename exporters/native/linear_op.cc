@@ -9,49 +9,46 @@
 namespace slmc {
 namespace {
 
-// x [..., K] as [tokens, K].
-int64_t tokens_of(const Tensor& x, int64_t K) {
-  if (x.shape.rank == 0 || x.shape.last() != K)
-    throw Refusal("input 'x' is " + x.shape.text() + ", expected [..., " + std::to_string(K) + "]");
-  return x.shape.count() / K;
-}
-
-float* output_like(const Call& call, const Tensor& x, int64_t N) {
-  Shape shape = x.shape;
-  shape.dims[shape.rank - 1] = N;
-  return static_cast<float*>(call.output(0, shape));
-}
-
-class QLinear : public Kernel {
+class QLinear : public Product {
  public:
   explicit QLinear(const Node& node) : ports_(node), activation_bits_(node.integer_or("activation_bits", 32)) {
     if (activation_bits_ != 32 && activation_bits_ != 8)
       throw Refusal("attribute activation_bits = " + std::to_string(activation_bits_) + "; known are 8 and 32");
   }
 
-  void compute(const Call& call) override {
+  Work begin(const Call& call, Arena& arena, ReadyInputs& ready) const override {
     const QMatrix m = ports_.bind(call);
     const Tensor x = call.input(0);
     const int64_t tokens = tokens_of(x, m.K);
     float* y = output_like(call, x, m.N);
-    if (tokens == 0) return;
+    if (tokens == 0) return {};
     const LinearKernels& linear = linear_kernels(m.group);
-    const Prepared prepared =
-        linear.prepare(m, x.as<float>(), tokens, static_cast<int>(activation_bits_), call_arena());
-    over_features(call, m.N, m.K, tokens,
-                  [&](int64_t first, int64_t last) { linear.multiply(m, prepared, y, first, last); });
+    const Prepared prepared = prepare(m, linear, x.as<float>(), tokens, arena, ready);
+    return work_of(m.N, kRowTile, m.N * m.K * tokens,
+                   [m, prepared, y, &linear](int64_t first, int64_t last) { linear.multiply(m, prepared, y, first, last); },
+                   arena);
   }
 
  private:
+  Prepared prepare(const QMatrix& m, const LinearKernels& linear, const float* x, int64_t tokens, Arena& arena,
+                   ReadyInputs& ready) const {
+    const int bits = static_cast<int>(activation_bits_);
+    const InputKey key{x, &linear, tokens, m.K, m.group, m.bits, m.zeros != nullptr, bits};
+    if (const ReadyInputs::Entry* found = ready.find(key)) return found->dense;
+    const Prepared prepared = linear.prepare(m, x, tokens, bits, arena);
+    ready.keep({key, prepared, nullptr}, arena);
+    return prepared;
+  }
+
   QMatrixPorts ports_;
   int64_t activation_bits_;
 };
 
-class HalfLinear : public Kernel {
+class HalfLinear : public Product {
  public:
   explicit HalfLinear(const Node& node) { constant_ = node.constant(1, &w_); }
 
-  void compute(const Call& call) override {
+  Work begin(const Call& call, Arena& arena, ReadyInputs&) const override {
     const Tensor w = constant_ ? w_ : call.input(1);
     if (w.shape.rank != 2) throw Refusal("input 'w' is " + w.shape.text() + ", expected [N, K]");
     const HalfMatrix m{w.as<uint16_t>(), w.shape.dims[0], w.shape.dims[1]};
@@ -59,11 +56,13 @@ class HalfLinear : public Kernel {
     const Tensor x = call.input(0);
     const int64_t tokens = tokens_of(x, m.K);
     float* y = output_like(call, x, m.N);
-    if (tokens == 0) return;
+    if (tokens == 0) return {};
     const LinearKernels& linear = *kernels().linear;
-    over_features(call, m.N, m.K, tokens, [&](int64_t first, int64_t last) {
-      linear.multiply_half(m, x.as<float>(), tokens, y, first, last);
-    });
+    return work_of(m.N, kRowTile, m.N * m.K * tokens,
+                   [m, tokens, y, &linear, values = x.as<float>()](int64_t first, int64_t last) {
+                     linear.multiply_half(m, values, tokens, y, first, last);
+                   },
+                   arena);
   }
 
  private:

@@ -32,6 +32,14 @@ void expect_shape(const Tensor& tensor, const Shape& expected, const char* what)
     throw Refusal(std::string("input '") + what + "' is " + tensor.shape.text() + ", expected " + expected.text());
 }
 
+void expect_ports(const Operator& op, const std::vector<bool>& there, size_t outputs) {
+  if ((!there.empty() && !op.input(there.size() - 1)) || (outputs > 0 && !op.output(outputs - 1)))
+    throw Refusal("more inputs or outputs than the operator has");
+  for (size_t i = 0; i < op.inputs.size(); ++i)
+    if (op.inputs[i].presence != kOptional && (i >= there.size() || !there[i]))
+      throw Refusal(std::string("input '") + op.inputs[i].name + "' is missing");
+}
+
 int64_t Node::integer(const char* attribute) const {
   int64_t value = 0;
   if (!read_integer(attribute, &value)) throw Refusal(std::string("attribute '") + attribute + "' is missing");
@@ -52,6 +60,11 @@ float Node::number(const char* attribute) const {
 float Node::number_or(const char* attribute, float otherwise) const {
   float value = otherwise;
   return read_number(attribute, &value) ? value : otherwise;
+}
+
+std::string Node::text(const char* attribute) const {
+  std::string value;
+  return read_text(attribute, &value) ? value : std::string();
 }
 
 }  // namespace slmc

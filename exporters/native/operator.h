@@ -14,8 +14,8 @@ namespace slmc {
 constexpr const char* kDomain = "ai.slmc";
 
 // Numbered as in ONNX.
-enum ElementType : int { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt64 = 7, kBool = 9, kFloat16 = 10 };
-enum Presence : int { kRequired = 0, kOptional = 1 };
+enum ElementType : int { kAnyType = 0, kFloat = 1, kUint8 = 2, kInt8 = 3, kInt64 = 7, kBool = 9, kFloat16 = 10 };
+enum Presence : int { kRequired = 0, kOptional = 1, kVariadic = 2 };  // variadic: the last port, for one or more
 
 // A node or call that cannot be served; the text reaches the user.
 struct Refusal : std::runtime_error {
@@ -40,6 +40,7 @@ struct Shape {
 struct Tensor {
   const void* data = nullptr;
   Shape shape;
+  int type = kAnyType;
 
   template <typename T>
   const T* as() const { return static_cast<const T*>(data); }
@@ -55,6 +56,7 @@ class Node {
   int64_t integer_or(const char* attribute, int64_t otherwise) const;
   float number(const char* attribute) const;  // raises where it is missing
   float number_or(const char* attribute, float otherwise) const;
+  std::string text(const char* attribute) const;  // empty where it is missing
   // The input if it is an initializer, whose bytes stay where they are while the host lives.
   virtual bool constant(size_t index, Tensor* out) const = 0;
 
@@ -63,6 +65,7 @@ class Node {
   // False, and `out` as it was, where the node has no such attribute.
   virtual bool read_integer(const char* attribute, int64_t* out) const = 0;
   virtual bool read_number(const char* attribute, float* out) const = 0;
+  virtual bool read_text(const char* attribute, std::string* out) const = 0;
 };
 
 // One execution of a node.
@@ -86,10 +89,13 @@ class Call {
   virtual void run_parallel(size_t tasks, void (*run)(void*, size_t), void* data) const = 0;
 };
 
+class Product;
+
 class Kernel {
  public:
   virtual ~Kernel() = default;
   virtual void compute(const Call& call) = 0;
+  virtual const Product* product() const { return nullptr; }  // itself, if it can share a call (products.h)
 };
 
 struct Port {
@@ -122,7 +128,21 @@ struct Operator {
   std::unique_ptr<Kernel> (*create)(const Node&);
   void (*infer)(const Inference&);
   bool many_bodies = false;  // whether its function body depends on a node's attributes or shapes
+
+  // The port of an input or output; null where there is none.
+  const Port* input(size_t index) const { return port(inputs, index); }
+  const Port* output(size_t index) const { return port(outputs, index); }
+
+ private:
+  static const Port* port(const std::vector<Port>& ports, size_t index) {
+    if (index < ports.size()) return &ports[index];
+    return !ports.empty() && ports.back().presence == kVariadic ? &ports.back() : nullptr;
+  }
 };
+
+// Refuses a node of an operator that lacks a required input, or has more inputs or outputs than it takes. `there`: which
+// inputs are not left out.
+void expect_ports(const Operator& op, const std::vector<bool>& there, size_t outputs);
 
 // All operators, in the order in which hosts name them.
 const std::vector<Operator>& all_operators();
@@ -138,6 +158,7 @@ Operator cached_attention_operator();
 Operator cached_attention_half_operator();
 Operator cached_attention_int8_operator();
 Operator sparse_linear_operator();
+Operator rms_norm_operator();
 Operator shift_mix2_operator();
 Operator shift_mix3_operator();
 Operator gated_wkv_operator();
@@ -146,5 +167,6 @@ Operator gated_spike_add_operator();
 Operator squared_relu_operator();
 Operator event_linear_operator();
 Operator integrate_fire_operator();
+Operator fused_operator();
 
 }  // namespace slmc

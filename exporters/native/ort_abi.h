@@ -42,6 +42,7 @@ enum AttributeType : int { kInt = 1 };
   X(GetSymbolicDimensions, 63, Status*, (const TensorInfo*, const char**, size_t))                   \
   X(KernelInfoGetAttribute_float, 85, Status*, (const KernelInfo*, const char*, float*))             \
   X(KernelInfoGetAttribute_int64, 86, Status*, (const KernelInfo*, const char*, int64_t*))           \
+  X(KernelInfoGetAttribute_string, 87, Status*, (const KernelInfo*, const char*, char*, size_t*))    \
   X(KernelContext_GetInput, 90, Status*, (const KernelContext*, size_t, const Value**))              \
   X(KernelContext_GetOutput, 91, Status*, (KernelContext*, size_t, const int64_t*, size_t, Value**)) \
   X(ReleaseStatus, 93, void, (Status*))                                                              \

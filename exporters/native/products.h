@@ -1,7 +1,12 @@
-// What operators that multiply by a matrix share: memory for one call, and tasks over output features.
+// What operators that multiply by a matrix share: memory for one call, tasks over output features, and inputs that are
+// made ready once for several matrices.
 #pragma once
+#include <new>
+#include <type_traits>
+
 #include "matrix.h"
 #include "operator.h"
+#include "sparse.h"
 
 namespace slmc {
 
@@ -12,23 +17,68 @@ inline Arena& call_arena() {
   return arena;
 }
 
-// A product of this size takes one core some ten microseconds; waking a second for less does not pay.
-constexpr int64_t kWorthThreads = 1 << 20;
-constexpr int64_t kWorkPerTask = 1 << 18;
+// A product that is bound to its matrix and its inputs: what is left is to run over all its units, which are output
+// features or groups of them, from any thread.
+struct Work {
+  int64_t units = 0;
+  int64_t grain = 1;  // units that one task takes at least
+  int64_t cost = 0;   // weights that are multiplied, of all tokens
+  void (*run)(const void* body, int64_t first, int64_t last) = nullptr;
+  const void* body = nullptr;
+};
 
-// Runs body(first, last) over the output features, in parallel where the product is large.
+// The work of body(first, last), which is kept in the arena.
 template <typename Body>
-void over_features(const Call& call, int64_t N, int64_t K, int64_t tokens, const Body& body) {
-  const int64_t tiles = (N + kRowTile - 1) / kRowTile;
-  const int64_t work = N * K * tokens;
-  if (work < kWorthThreads) return body(0, N);
-  const int64_t wanted = work / kWorkPerTask;
-  const int64_t per_task = wanted >= tiles ? 1 : (tiles + wanted - 1) / wanted;
-  call.parallel((tiles + per_task - 1) / per_task, [&](size_t task) {
-    const int64_t first = static_cast<int64_t>(task) * per_task * kRowTile;
-    const int64_t last = first + per_task * kRowTile;
-    body(first, last < N ? last : N);
-  });
+Work work_of(int64_t units, int64_t grain, int64_t cost, const Body& body, Arena& arena) {
+  static_assert(std::is_trivially_destructible<Body>::value, "the arena forgets what it holds");
+  const auto run = [](const void* erased, int64_t first, int64_t last) {
+    (*static_cast<const Body*>(erased))(first, last);
+  };
+  return {units, grain, cost, run, new (arena.take<Body>(1)) Body(body)};
 }
+
+// Runs works that do not depend on one another, in parallel where there is enough to do.
+void run_works(const Call& call, const Work* works, size_t count);
+
+// What an input was made ready for: equal keys give equal bytes.
+struct InputKey {
+  const void* x;
+  const void* kernels;
+  int64_t tokens, K, group;
+  int bits, zeros, activation_bits;
+  bool operator==(const InputKey& other) const;
+};
+
+// Inputs that were made ready in one call, for the next product that wants them likewise.
+class ReadyInputs {
+ public:
+  struct Entry {
+    InputKey key;
+    Prepared dense;
+    const SparseInput* sparse;
+  };
+  // Null where there is none yet.
+  const Entry* find(const InputKey& key) const;
+  void keep(const Entry& entry, Arena& arena);
+
+ private:
+  static constexpr int kMost = 8;
+  const Entry* entries_[kMost];
+  int count_ = 0;
+};
+
+class Product : public Kernel {
+ public:
+  void compute(const Call& call) final;
+  const Product* product() const final { return this; }
+  // Binds the matrix, makes the output and the inputs ready; no units where there is nothing to do.
+  virtual Work begin(const Call& call, Arena& arena, ReadyInputs& ready) const = 0;
+};
+
+// x [..., K] of a product as [tokens, K].
+int64_t tokens_of(const Tensor& x, int64_t K);
+
+// y [..., N].
+float* output_like(const Call& call, const Tensor& x, int64_t N);
 
 }  // namespace slmc

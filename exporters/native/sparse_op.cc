@@ -24,7 +24,7 @@ std::string listed(const char* attribute, int64_t value) {
   return std::string("attribute ") + attribute + " = " + std::to_string(value);
 }
 
-class SparseLinear : public Kernel {
+class SparseLinear : public Product {
  public:
   explicit SparseLinear(const Node& node) : activation_bits_(node.integer_or("activation_bits", 32)) {
     read_attributes(node);
@@ -35,22 +35,21 @@ class SparseLinear : public Kernel {
     }
   }
 
-  void compute(const Call& call) override {
+  Work begin(const Call& call, Arena& arena, ReadyInputs& ready) const override {
     SparseMatrix m = matrix_;
     for (const Port port : {kCodes, kScales, kHigh, kPatterns})
       if (!constant_[port]) set(&m, port, call.input(1 + port));
     m.table = &table_;
-    const Tensor x = call.input(0);
-    if (x.shape.rank == 0 || x.shape.last() != m.K)
-      throw Refusal("input 'x' is " + x.shape.text() + ", expected [..., " + std::to_string(m.K) + "]");
-    Shape shape = x.shape;
-    shape.dims[shape.rank - 1] = m.N;
-    auto* y = static_cast<float*>(call.output(0, shape));
-    const int64_t tokens = x.shape.count() / m.K;
-    if (tokens == 0) return;
+    const Tensor input = call.input(0);
+    const int64_t tokens = tokens_of(input, m.K);
+    auto* y = output_like(call, input, m.N);
+    if (tokens == 0) return {};
+    const auto* x = input.as<float>();
     const SparseKernels* direct = m.tiled ? kernels().tiles : kernels().units;
-    if (tokens < kDirectTokens && direct && multiply_directly(call, m, *direct, x.as<float>(), tokens, y)) return;
-    decode_and_multiply(call, m, x.as<float>(), tokens, y);
+    if (tokens < kDirectTokens && direct)
+      if (const SparseInput* ready_x = prepare(m, *direct, x, tokens, arena, ready))
+        return multiply_directly(m, *direct, *ready_x, tokens, y, arena);
+    return decode_and_multiply(m, x, tokens, y, arena);
   }
 
  private:
@@ -84,17 +83,25 @@ class SparseLinear : public Kernel {
     read_tile(node.integer_or("tile", 0), kept, period);
   }
 
-  // Whether these kernels know such a matrix.
-  bool multiply_directly(const Call& call, const SparseMatrix& m, const SparseKernels& direct, const float* x,
-                         int64_t tokens, float* y) const {
-    Arena& arena = call_arena();
+  // Null where these kernels do not know such a matrix. What is made ready depends on its inputs' places alone.
+  const SparseInput* prepare(const SparseMatrix& m, const SparseKernels& direct, const float* x, int64_t tokens,
+                             Arena& arena, ReadyInputs& ready) const {
+    const InputKey key{x, &direct, tokens, m.K, m.group, m.bits, 0, static_cast<int>(activation_bits_)};
+    const ReadyInputs::Entry* found = m.tiled ? ready.find(key) : nullptr;
+    if (found) return found->sparse;
     int64_t digits = 1;
     if (activation_bits_ == 32) x = in_digits(m, x, tokens, arena, &digits);
-    const SparseInput* input = direct.prepare(m, x, tokens * digits, arena);
-    if (!input) return false;
+    const SparseInput* made = direct.prepare(m, x, tokens * digits, arena);
+    if (made && m.tiled) ready.keep({key, {}, made}, arena);
+    return made;
+  }
+
+  Work multiply_directly(const SparseMatrix& m, const SparseKernels& direct, const SparseInput& input, int64_t tokens,
+                         float* y, Arena& arena) const {
+    const int64_t digits = input.tokens / tokens;
     float* parts = digits == 1 ? y : arena.take<float>(digits * tokens * m.N);
-    over_features(call, m.N, m.K, digits * tokens, [&](int64_t first, int64_t last) {
-      direct.multiply(m, *input, parts, first, last);
+    const auto body = [m, &direct, &input, parts, digits, tokens, y](int64_t first, int64_t last) {
+      direct.multiply(m, input, parts, first, last);
       if (digits == 1) return;
       for (int64_t t = 0; t < tokens; ++t)
         for (int64_t n = first; n < last; ++n) {
@@ -102,8 +109,8 @@ class SparseLinear : public Kernel {
           for (int64_t d = digits - 1; d-- > 0;) sum += parts[(d * tokens + t) * m.N + n];
           y[t * m.N + n] = sum;
         }
-    });
-    return true;
+    };
+    return work_of(m.N, kRowTile, m.N * m.K * digits * tokens, body, arena);
   }
 
   // x [tokens, K] as rows [digits, tokens, K] that add up to it, each to be rounded to 8 bits as it is read; as many as
@@ -159,7 +166,7 @@ class SparseLinear : public Kernel {
     if (port == kPatterns) m->patterns = tensor.as<uint8_t>();
   }
 
-  void decode_and_multiply(const Call& call, const SparseMatrix& m, const float* x, int64_t tokens, float* y) const {
+  Work decode_and_multiply(const SparseMatrix& m, const float* x, int64_t tokens, float* y, Arena& arena) const {
     QMatrix dense;
     dense.scales = m.scales;
     dense.N = m.N;
@@ -168,14 +175,15 @@ class SparseLinear : public Kernel {
     dense.group = m.group;
     dense.bits = 8;
     const LinearKernels& linear = linear_kernels(m.group);
-    const Prepared prepared = linear.prepare(dense, x, tokens, static_cast<int>(activation_bits_), call_arena());
-    over_features(call, m.N, m.K, tokens, [&](int64_t first, int64_t last) {
+    const Prepared prepared = linear.prepare(dense, x, tokens, static_cast<int>(activation_bits_), arena);
+    const auto body = [m, dense, prepared, y, &linear](int64_t first, int64_t last) {
       DecodedRows decoded(m, dense);
       for (int64_t n = first; n < last; n += kRowTile) {
         const int64_t end = n + kRowTile < last ? n + kRowTile : last;
         linear.multiply(decoded.part(n, end), prepared, y, n, end);
       }
-    });
+    };
+    return work_of(m.N, kRowTile, m.N * m.K * tokens, body, arena);
   }
 
   SparseMatrix matrix_;

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from onnx import FunctionProto
 
+from exporters.ops.signatures import FUSED
+
 
 class Bodies:
     """Collects the bodies that the nodes of a graph need; equal ones are kept once."""
@@ -30,8 +32,13 @@ class Bodies:
 
     @property
     def most(self) -> int:
-        """How many bodies the operator with the most of them has; 1 at least."""
-        return max((len(numbers) for numbers in self._numbers.values()), default=1)
+        """How many bodies the operator with the most of them has, fused nodes apart; 1 at least."""
+        return max((len(numbers) for name, numbers in self._numbers.items() if name != FUSED), default=1)
+
+    @property
+    def fused(self) -> int:
+        """How many bodies fused nodes have."""
+        return len(self._numbers.get(FUSED, ()))
 
 
 def operator_of(name: str) -> str:

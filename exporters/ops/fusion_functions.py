@@ -73,6 +73,17 @@ ShiftMix{count} <epsilon> (x, before, weight, bias, {", ".join(f"mix_{i}" for i 
 
 
 FUSION_BODIES = {
+    "RmsNorm": """
+RmsNorm <epsilon> (x, weight) => (y) {
+    last = Constant <value_ints: ints = [-1]> ()
+    epsilon_c = Constant <value_float: float = @epsilon> ()
+    squares = Mul(x, x)
+    mean = ReduceMean <keepdims = 1> (squares, last)
+    above_zero = Add(mean, epsilon_c)
+    root = Sqrt(above_zero)
+    normed = Div(x, root)
+    y = Mul(normed, weight)
+}""",
     "ShiftMix2": _shift_mix(2),
     "ShiftMix3": _shift_mix(3),
     "GatedWkv": f"""

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DOMAIN = "ai.slmc"
+FUSED = "Fused"
+"""Several of the operators below as one node (exporters.ops.steps)."""
 VERSION = 1
 
 FLOAT, HALF, UINT8, INT64 = "tensor(float)", "tensor(float16)", "tensor(uint8)", "tensor(int64)"
@@ -150,6 +152,12 @@ def _floats(*names: str) -> tuple[Parameter, ...]:
     return tuple(Parameter(name, FLOAT) for name in names)
 
 
+RMS_NORM = Signature(
+    "RmsNorm",  # x, y [..., C]; weight [C]
+    _floats("x", "weight"),
+    _floats("y"),
+    floats=("epsilon",),
+)
 SHIFT_MIX2 = Signature(
     "ShiftMix2",  # x, y [1, T, C]; before [1, C]; weight, bias [C]; mixes [1, 1, C]
     _floats("x", "before", "weight", "bias", "mix_0", "mix_1"),
@@ -194,6 +202,7 @@ SIGNATURES = (
     SIGN_EMBEDDING,
     LIF,
     WKV,
+    RMS_NORM,
     SHIFT_MIX2,
     SHIFT_MIX3,
     GATED_WKV,

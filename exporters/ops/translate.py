@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnxscript
@@ -17,6 +17,7 @@ import exporters.ops.recurrences
 import exporters.ops.rows
 import exporters.ops.sparse_products
 import exporters.ops.spikes  # noqa: F401  (they define the torch operators)
+from exporters.artifact.errors import SlmcError
 from exporters.ops.signatures import (
     CACHED_ATTENTION,
     CACHED_ATTENTION_HALF,
@@ -30,6 +31,7 @@ from exporters.ops.signatures import (
     LIF,
     QEMBEDDING,
     QLINEAR,
+    RMS_NORM,
     SHIFT_MIX2,
     SHIFT_MIX3,
     SIGN_EMBEDDING,
@@ -86,6 +88,14 @@ def _rows_from(x: Any, first: Any) -> Any:
     return standard.Slice(x, first, end, axis)
 
 
+def _rms_norm(x: Any, shape: Sequence[int], weight: Any = None, epsilon: float | None = None) -> Any:
+    """torch's own RMS norm, over one axis and with weights."""
+    if len(shape) != 1 or weight is None:
+        raise SlmcError("an RMS norm has no operator unless it is over one axis and has weights; give it weights of 1")
+    smallest = torch.finfo(torch.float32).eps if epsilon is None else epsilon
+    return _operator(RMS_NORM)(x, weight, epsilon=smallest)
+
+
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """For torch.onnx.export(custom_translation_table=...)."""
     ops = torch.ops.slmc
@@ -101,6 +111,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         ops.cached_attention.default: _translation(CACHED_ATTENTION),
         ops.cached_attention_half.default: _translation(CACHED_ATTENTION_HALF),
         ops.cached_attention_int8.default: _translation(CACHED_ATTENTION_INT8),
+        torch.ops.aten.rms_norm.default: _rms_norm,
         ops.shift_mix2.default: _translation(SHIFT_MIX2),
         ops.shift_mix3.default: _translation(SHIFT_MIX3),
         ops.gated_wkv.default: _translation(GATED_WKV),

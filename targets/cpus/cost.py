@@ -145,6 +145,17 @@ class _Prices:
         self.assumed = [] if self.threads == threads else [f"{threads} threads as {self.threads}"]
 
     def us(self, node: GraphNode, working_set_bytes: int) -> float:
+        """Steps of a fused node that stand behind its first cost what they compute, and no node."""
+        full = self._alone(node, working_set_bytes)
+        return max(full - self._node_us, 0.0) if node.behind else full
+
+    @property
+    def _node_us(self) -> float:
+        """What a node costs that computes nothing."""
+        law = self._laws.get((PLAIN, "", 0))
+        return law.a if law else 0.0
+
+    def _alone(self, node: GraphNode, working_set_bytes: int) -> float:
         law = self._laws.get((node.operator, node.format, node.activation_bits))
         if law is not None:
             return law.us(node.rows, node.cols, working_set_bytes)
@@ -208,7 +219,7 @@ def _estimate(cpu: Cpu, work: Workload, threads: int) -> Prediction:
     cores = min(threads, cpu.cores or threads)
     macs = sum(node.weights for node in work.nodes if node.is_matrix)
     computing = macs / (_MACS[cpu.isa] * cpu.clock_ghz * 1e6 * cores)
-    others = len(work.nodes) * NODE_CYCLES / (cpu.clock_ghz * 1e6)
+    others = sum(not node.behind for node in work.nodes) * NODE_CYCLES / (cpu.clock_ghz * 1e6)
     assumed = (of, f"{_MACS[cpu.isa]} products per cycle and core", f"{NODE_CYCLES} cycles per node")
     matrices = max(reading, computing)
     return Prediction(matrices + others, "estimate", matrices, others, 0.0, work.weight_bytes, assumed)

@@ -92,6 +92,7 @@ def open_model(manifest: dict[str, Any], native: bool, threads: int) -> Model:
         try:
             ctypes.CDLL(library)
             options.add_session_config_entry("ai.slmc.bodies", str(manifest["io"]["bodies"]))
+            options.add_session_config_entry("ai.slmc.fused", str(manifest["io"].get("fused", 0)))
             options.register_custom_ops_library(library)
         except Exception as error:
             note(f"compiled operators not used ({one_line(error)}); running on plain ONNX Runtime")

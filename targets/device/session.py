@@ -22,6 +22,8 @@ Logits = npt.NDArray[np.float32]
 
 BODIES_OPTION: Final = "ai.slmc.bodies"
 """The session option that tells the operator library for how many bodies of one operator it registers names."""
+FUSED_OPTION: Final = "ai.slmc.fused"
+"""Likewise of fused nodes, which have more of them."""
 
 _ALIGNMENT_BYTES: Final = 64
 # ONNX Runtime's exceptions share no base of their own; IO binding raises plain RuntimeError and ValueError.
@@ -223,7 +225,7 @@ def open_session(graph: Path, io: Io, *, native: Path | None, threads: int = 1) 
         raise SlmcError(f"threads is {threads}; it must be 1 or more")
     if native is None and io.bodies is None:
         refuse_shared_names(graph, ort.__version__)
-    options = session_options(native, threads, io.bodies)
+    options = session_options(native, threads, io.bodies, io.fused)
     try:
         inference = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except _ORT_ERRORS as error:
@@ -231,7 +233,7 @@ def open_session(graph: Path, io: Io, *, native: Path | None, threads: int = 1) 
     return Session(inference, io, check_io(graph, inference, io), graph)
 
 
-def session_options(native: Path | None, threads: int, bodies: int | None = None) -> Any:
+def session_options(native: Path | None, threads: int, bodies: int | None = None, fused: int = 0) -> Any:
     """ONNX Runtime's options for an artifact, its operator library registered under the names of so many bodies.
 
     Raises:
@@ -248,6 +250,7 @@ def session_options(native: Path | None, threads: int, bodies: int | None = None
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if bodies is not None:
         options.add_session_config_entry(BODIES_OPTION, str(bodies))
+    options.add_session_config_entry(FUSED_OPTION, str(fused))
     if native is not None:
         try:
             options.register_custom_ops_library(str(native))

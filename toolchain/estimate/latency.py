@@ -17,6 +17,7 @@ from exporters.formats.base import bytes_for, stored_bits
 from exporters.formats.catalog import format_named
 from exporters.formats.parts import Work
 from exporters.graph_nodes import GraphNode, Workload
+from exporters.ops.steps import follows
 from targets.cpus.cost import Prediction, predict
 from targets.cpus.spec import Cpu
 from targets.device.native import installed_library
@@ -31,8 +32,8 @@ MARGIN = 0.2
 
 _OPERATORS = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "relu": "Relu", "sigmoid": "Sigmoid",
-    "native_layer_norm": "LayerNormalization", "layer_norm": "LayerNormalization", "cat": "Concat", "slice": "Slice",
-    "select": "Gather",
+    "native_layer_norm": "LayerNormalization", "layer_norm": "LayerNormalization", "rms_norm": "RmsNorm",
+    "cat": "Concat", "slice": "Slice", "select": "Gather",
     "unsqueeze": "Unsqueeze", "lif": "Lif", "wkv": "Wkv", "shift_mix2": "ShiftMix2", "shift_mix3": "ShiftMix3",
     "gated_wkv": "GatedWkv", "spike_add": "SpikeAdd", "gated_spike_add": "GatedSpikeAdd", "squared_relu": "SquaredRelu",
     "integrate_fire": "IntegrateFire",
@@ -75,6 +76,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     rows=max(t.numel() for t in outputs),
                     cols=1,
                     nbytes=parameters,
+                    behind=follows(_OPERATORS.get(name, name)),
                 )
             )
         return result
@@ -219,4 +221,5 @@ def _priced(work: Work, layer: str, activation_bits: int) -> GraphNode:
         nbytes=work.nbytes,
         activation_bits=bits,
         layer=layer,
+        behind=follows(work.operator),
     )

@@ -1,8 +1,8 @@
 // Standard operators entry by entry, with broadcasting.
 #include <cmath>
 
+#include "fusions.h"
 #include "matrix.h"
-#include "numeric.h"
 #include "standard.h"
 
 namespace slmc::run {
@@ -99,8 +99,8 @@ class Binary final : public Standard {
   explicit Binary(const std::string& type) {
     for (const BinaryKind& kind : kBinary)
       if (type == kind.type) kind_ = kind;
-    if (type == "Add") same_shape_ = slmc_run_add_f32;
-    if (type == "Mul") same_shape_ = slmc_run_multiply_f32;
+    if (type == "Add") same_shape_ = slmc_add_f32;
+    if (type == "Mul") same_shape_ = slmc_multiply_f32;
   }
 
   void compute(const Step& step) override {
@@ -113,7 +113,7 @@ class Binary final : public Standard {
     const int made = kind_.compares ? kBool : type;
     auto* out = static_cast<char*>(step.output(0, shape, made));
     if (type == kFloat && same_shape_ && a.shape == b.shape)
-      return same_shape_(a.as<float>(), b.as<float>(), reinterpret_cast<float*>(out), shape.count());
+      return same_shape_(a.as<float>(), b.as<float>(), 1, reinterpret_cast<float*>(out), shape.count());
     const Shape rows = at_least_one_axis(shape);
     const Strides sa(a.shape, rows), sb(b.shape, rows);
     const size_t size = element_size(type), size_out = element_size(made), last = rows.rank - 1;
@@ -125,7 +125,7 @@ class Binary final : public Standard {
 
  private:
   BinaryKind kind_ = {};
-  void (*same_shape_)(const float*, const float*, float*, int64_t) = nullptr;
+  void (*same_shape_)(const float*, const float*, int64_t, float*, int64_t) = nullptr;
 };
 
 using UnaryLoop = void (*)(const float* x, float* y, int64_t count);
@@ -154,7 +154,7 @@ struct UnaryKind {
   UnaryLoop loop;
 };
 constexpr UnaryKind kUnary[] = {
-    {"Reciprocal", unary_loop<Inverse>}, {"Sqrt", unary_loop<Root>}, {"Sigmoid", slmc_run_sigmoid_f32},
+    {"Reciprocal", unary_loop<Inverse>}, {"Sqrt", unary_loop<Root>}, {"Sigmoid", slmc_sigmoid_f32},
     {"Tanh", unary_loop<HyperbolicTangent>}, {"Relu", unary_loop<Positive>}, {"Gelu", unary_loop<Gauss>},
     {"Neg", unary_loop<Negative>}, {"Erf", unary_loop<ErrorFunction>}, {"Exp", unary_loop<Exponential>},
 };

@@ -25,6 +25,7 @@ bool GraphNode::constant(size_t index, Tensor* out) const {
   const Network::Value& value = network_.values_[inputs_[index]];
   if (value.role != Network::kConstant) return false;
   *out = value.tensor;
+  out->type = value.type;
   return true;
 }
 
@@ -44,6 +45,12 @@ bool GraphNode::read_integer(const char* attribute, int64_t* out) const {
 bool GraphNode::read_number(const char* attribute, float* out) const {
   const AttributeRecord* found = find(attribute, AttributeRecord::kNumber);
   if (found) *out = found->number;
+  return found;
+}
+
+bool GraphNode::read_text(const char* attribute, std::string* out) const {
+  const AttributeRecord* found = find(attribute, AttributeRecord::kText);
+  if (found) *out = found->text;
   return found;
 }
 
@@ -67,7 +74,7 @@ int Step::type(size_t index) const {
 }
 
 void* Step::output(size_t index, const Shape& shape) const {
-  return network_->make_output(index_, index, shape, network_->steps_[index_].ours->outputs[index].type);
+  return network_->make_output(index_, index, shape, network_->steps_[index_].ours->output(index)->type);
 }
 
 void* Step::output(size_t index, const Shape& shape, int type) const {
@@ -82,8 +89,9 @@ Tensor Network::read_input(int step, size_t index) const {
   const std::vector<int>& inputs = steps_[step].inputs;
   if (index >= inputs.size() || inputs[index] < 0) return {};
   const Value& value = values_[inputs[index]];
-  if (step == row_wise_step_ && index == 0 && last_only_) return last_row(value.tensor);
-  return value.tensor;
+  Tensor tensor = step == row_wise_step_ && index == 0 && last_only_ ? last_row(value.tensor) : value.tensor;
+  tensor.type = value.type;
+  return tensor;
 }
 
 void* Network::make_output(int step, size_t index, const Shape& shape, int type) {
@@ -135,8 +143,9 @@ void Network::execute(bool last_only) {
         if (step.inputs[k] < 0) continue;
         const Value& value = values_[step.inputs[k]];
         if (!value.there) throw Refusal("input " + std::to_string(k) + " was not made");
-        if (step.ours && value.type != step.ours->inputs[k].type)
-          throw Refusal(std::string("input '") + step.ours->inputs[k].name + "' has another type than the operator reads");
+        const Port* port = step.ours ? step.ours->input(k) : nullptr;
+        if (port && port->type != kAnyType && value.type != port->type)
+          throw Refusal(std::string("input '") + port->name + "' has another type than the operator reads");
       }
       if (step.kernel) step.kernel->compute(call);
       else step.standard->compute(call);

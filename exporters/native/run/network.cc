@@ -136,11 +136,13 @@ void Network::compile(const NodeRecord& record, Compiled* step) {
 }
 
 void Network::check_ports(const Operator& op, const Compiled& step) const {
-  if (step.inputs.size() > op.inputs.size() || step.outputs.size() > op.outputs.size())
-    throw Refusal(step.label + ": more inputs or outputs than the operator has");
-  for (size_t i = 0; i < op.inputs.size(); ++i)
-    if (op.inputs[i].presence == kRequired && (i >= step.inputs.size() || step.inputs[i] < 0))
-      throw Refusal(step.label + ": input '" + op.inputs[i].name + "' is missing");
+  std::vector<bool> there;
+  for (const int value : step.inputs) there.push_back(value >= 0);
+  try {
+    expect_ports(op, there, step.outputs.size());
+  } catch (const Refusal& refusal) {
+    throw Refusal(step.label + ": " + refusal.what());
+  }
 }
 
 // Which values die where; the operators that have outputs left out get values for them.

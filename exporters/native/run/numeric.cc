@@ -42,21 +42,6 @@ SLMC_INLINE void softmax(const float* x, float* y, int64_t count) {
   for (int64_t i = 0; i < count; ++i) y[i] *= share;
 }
 
-SLMC_INLINE void sigmoid(const float* x, float* y, int64_t count) {
-  SLMC_LANES
-  for (int64_t i = 0; i < count; ++i) y[i] = 1.0f / (1.0f + slmc::exponential(-x[i]));
-}
-
-SLMC_INLINE void add(const float* a, const float* b, float* y, int64_t count) {
-  SLMC_LANES
-  for (int64_t i = 0; i < count; ++i) y[i] = a[i] + b[i];
-}
-
-SLMC_INLINE void multiply(const float* a, const float* b, float* y, int64_t count) {
-  SLMC_LANES
-  for (int64_t i = 0; i < count; ++i) y[i] = a[i] * b[i];
-}
-
 // Sixteen sums side by side: an order of additions that every instruction set can keep.
 SLMC_INLINE float lane_sum(const float* x, int64_t count) {
   float sums[16] = {};
@@ -80,18 +65,6 @@ SLMC_EXPORT void slmc_run_matmul_f32(const float* x, const float* w, float* y, i
 
 SLMC_EXPORT void slmc_run_softmax_f32(const float* x, float* y, int64_t count) {
   slmc::dispatched<softmax>(x, y, count);
-}
-
-SLMC_EXPORT void slmc_run_sigmoid_f32(const float* x, float* y, int64_t count) {
-  slmc::dispatched<sigmoid>(x, y, count);
-}
-
-SLMC_EXPORT void slmc_run_add_f32(const float* a, const float* b, float* y, int64_t count) {
-  slmc::dispatched<add>(a, b, y, count);
-}
-
-SLMC_EXPORT void slmc_run_multiply_f32(const float* a, const float* b, float* y, int64_t count) {
-  slmc::dispatched<multiply>(a, b, y, count);
 }
 
 SLMC_EXPORT float slmc_run_sum_f32(const float* x, int64_t count) {

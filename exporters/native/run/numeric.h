@@ -9,9 +9,6 @@ void slmc_run_matmul_f32(const float* x, const float* w, float* y, int64_t M, in
                          int64_t last);
 // A row of shares from a row of scores.
 void slmc_run_softmax_f32(const float* x, float* y, int64_t count);
-void slmc_run_sigmoid_f32(const float* x, float* y, int64_t count);
-void slmc_run_add_f32(const float* a, const float* b, float* y, int64_t count);
-void slmc_run_multiply_f32(const float* a, const float* b, float* y, int64_t count);
 float slmc_run_sum_f32(const float* x, int64_t count);
 
 }  // extern "C"

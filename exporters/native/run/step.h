@@ -26,6 +26,7 @@ class GraphNode final : public Node {
   const AttributeRecord* find(const char* attribute, AttributeRecord::Kind kind) const;
   bool read_integer(const char* attribute, int64_t* out) const override;
   bool read_number(const char* attribute, float* out) const override;
+  bool read_text(const char* attribute, std::string* out) const override;
 
   const Network& network_;
   const NodeRecord& record_;

@@ -128,7 +128,7 @@ class Reduction final : public Standard {
     for_each_row(rows, to, to, to, [&](int64_t at, int64_t, int64_t, int64_t from) {
       const float* row = x.as<float>() + from;
       if (within) y[at] += slmc_run_sum_f32(row, length);
-      else slmc_run_add_f32(y + at, row, y + at, length);
+      else slmc_add_f32(y + at, row, 1, y + at, length);
     });
   }
 

@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from driven import Driver, program
+from fused import fed_array, fused_model, in_torch
 from onnx import helper, numpy_helper
 
 import exporters.ops.attention
@@ -23,10 +24,11 @@ import exporters.ops.spikes
 from exporters.ops.body_table import body_of
 from exporters.ops.functions import OPSET
 from exporters.ops.recurrences import lif_reference, wkv_reference
-from exporters.ops.signatures import DOMAIN, SIGNATURES, VERSION
+from exporters.ops.signatures import DOMAIN, FUSED, SIGNATURES, VERSION
+from exporters.ops.steps import STEPS
 
 Arrays = Mapping[str, np.ndarray]
-Reading = Callable[[str, Arrays, Mapping[str, float]], list[np.ndarray]]
+Reading = Callable[[str, Arrays, Mapping[str, Any]], list[np.ndarray]]
 """(operator, its inputs by name, its attributes) -> its outputs."""
 
 BY_NAME = {signature.name: signature for signature in SIGNATURES}
@@ -37,6 +39,7 @@ FED = {
     "SignEmbedding": 1,
     "Lif": 2,
     "Wkv": 7,
+    "RmsNorm": 1,
     "ShiftMix2": 2,
     "ShiftMix3": 2,
     "GatedWkv": 8,
@@ -69,6 +72,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "CachedAttention": exporters.ops.attention.cached_attention,
     "CachedAttentionHalf": exporters.ops.attention.cached_attention_half,
     "CachedAttentionInt8": exporters.ops.attention.cached_attention_int8,
+    "RmsNorm": lambda x, weight, epsilon: torch.nn.functional.rms_norm(x, x.shape[-1:], weight, epsilon),
     "ShiftMix2": exporters.ops.fusions.shift_mix2,
     "ShiftMix3": exporters.ops.fusions.shift_mix3,
     "GatedWkv": exporters.ops.fusions.gated_wkv,
@@ -80,8 +84,10 @@ REFERENCES: dict[str, Callable[..., Any]] = {
 }
 
 
-def one_node(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> onnx.ModelProto:
+def one_node(operator: str, inputs: Arrays, attributes: Mapping[str, Any]) -> onnx.ModelProto:
     """A model of one node with its function body attached, as an exported graph has it."""
+    if operator == FUSED:
+        return fused_model(attributes[STEPS], inputs)
     signature, body = BY_NAME[operator], body_of(operator, attributes, inputs)
     order = [p.name if p.name in inputs else "" for p in signature.inputs]
     while not order[-1]:
@@ -111,12 +117,14 @@ def runtime_reading(library: str | None) -> Reading:
             options.register_custom_ops_library(library)
         model = one_node(operator, inputs, attributes).SerializeToString()
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})
+        return session.run(None, {i.name: fed_array(i.name, inputs) for i in session.get_inputs()})
 
     return read
 
 
 def torch_reading(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> list[np.ndarray]:
+    if operator == FUSED:
+        return in_torch(str(attributes[STEPS]), inputs, REFERENCES)
     signature = BY_NAME[operator]
     tensors = [torch.from_numpy(inputs[p.name].copy()) if p.name in inputs else None for p in signature.inputs]
     result = REFERENCES[operator](*tensors, *(attributes[n] for n in (*signature.ints, *signature.floats)))
@@ -134,7 +142,7 @@ def driver() -> Iterator[Driver]:
 def driver_reading(driver: Driver) -> Reading:
     def read(operator: str, inputs: Arrays, attributes: Mapping[str, float]) -> list[np.ndarray]:
         model = one_node(operator, inputs, attributes)
-        fed = {i.name: inputs[i.name] for i in model.graph.input}
+        fed = {i.name: fed_array(i.name, inputs) for i in model.graph.input}
         return driver.run(model.SerializeToString(), fed, [o.name for o in model.graph.output])
 
     return read
@@ -148,6 +156,12 @@ def reading(request: pytest.FixtureRequest) -> Reading:
     if request.param == "runtime":
         return driver_reading(request.getfixturevalue("driver"))
     return runtime_reading(request.getfixturevalue("native_path") if request.param == "kernel" else None)
+
+
+@pytest.fixture(scope="session")
+def definition() -> Reading:
+    """The torch reading alone, for what other readings are compared with."""
+    return torch_reading
 
 
 @pytest.fixture

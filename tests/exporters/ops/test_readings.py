@@ -69,6 +69,7 @@ NORMED = {"x": floats([[1, 3], [5, 1]]), "before": floats([1, 1]), "weight": np.
           "bias": np.array([1, 0], np.float32)}  # fmt: skip
 STEPS = {"threshold": np.ones(3, np.float32), "amplitude": np.ones(3, np.float32)}
 LN2, LN3 = math.log(2), math.log(3)
+ROOT12, ROOT50 = math.sqrt(12.5), math.sqrt(50)
 ROOT2, COS1 = math.sqrt(2), math.cos(1)
 # queries ln 3 and 2 ln 3 times the new key's length, which the root of the width divides
 TWO_HEADS = {"q": floats([[ROOT2, 0, 2 * ROOT2, 0]]), "k": floats([[LN3, 0]]), "v": floats([[5, 0]])}
@@ -217,6 +218,12 @@ BY_HAND = [
     Case("one spike", "GatedSpikeAdd", {"residual": floats([[10], [20], [-1]]), "drive": floats([[2], [8], [4 / 3]]),
                                         "membrane": floats([0]), "receptance": floats([[0], [-LN3], [LN3]])},
          [floats([[10], [21], [-1]]), floats([0.5])], LIF),
+    # the mean square is 25 / 2, then 100 / 2
+    Case("by the root of the mean square", "RmsNorm",
+         {"x": floats([3, 4], [6, -8]), "weight": np.array([1, 2], np.float32)},
+         [floats([3 / ROOT12, 8 / ROOT12], [6 / ROOT50, -16 / ROOT50])], {"epsilon": 0.0}),
+    Case("epsilon under the root", "RmsNorm", {"x": floats([1, 1]), "weight": np.array([1, 4], np.float32)},
+         [floats([0.5, 2])], {"epsilon": 3.0}),
     Case("both signs", "SquaredRelu", {"x": floats([-2, 0, 3])}, [floats([0, 0, 9])]),
     # u = 0.75; 0.375 + 1 = 1.375 is a spike, to 0; 0.75. The second: 1 is one, the threshold itself counts; -3; -0.5
     Case("hard reset", "IntegrateFire", {"drive": floats([[0.75, 1]], [[1, -3]], [[0.75, 1]]), **STEPS},
