@@ -27,8 +27,7 @@ def fuse(model: onnx_ir.Model) -> list[tuple[Node, Steps]]:
     _shape(graph)
     logits = graph.outputs[0].producer()
     fusible = {node for node in graph if node is not logits and _fusible(node)}
-    order = _sorted(list(graph), fusible)
-    made = [_replace(graph, run) for run in _runs(order, fusible) if len(run) > 1]
+    made = [_replace(graph, run) for run in _runs(list(graph), fusible) if len(run) > 1]
     graph.sort()
     return made
 
@@ -57,7 +56,9 @@ def _rank(value: Value) -> tuple[int, bool]:
 
 def _simple(node: Node) -> bool:
     """Whether every input has the shape of the output, float32, or is a constant of one entry or of its last axis."""
-    (y,) = node.outputs
+    y, known = node.outputs[0], STANDARD[node.op_type]
+    if len(node.inputs) != known.inputs or not set(known.attributes) <= set(node.attributes):
+        return False
     if y.shape is None or y.dtype != DataType.FLOAT or (node.op_type == "LayerNormalization" and not _over_last(node)):
         return False
     return all(x is not None and _fits(x, y) for x in node.inputs) and any(x.shape == y.shape for x in node.inputs if x)
@@ -80,29 +81,33 @@ def _fits(x: Value, y: Value) -> bool:
 # --- their order -----------------------------------------------------------------------------------------------------
 
 
-def _sorted(nodes: Sequence[Node], fusible: set[Node]) -> list[Node]:
-    """Nodes after what they read; those that are no steps as early as they can be."""
-    waiting = {node: {p for p in node.predecessors() if p is not node} for node in nodes}
-    order: list[Node] = []
-    left = list(nodes)
-    while left:
-        ready = [node for node in left if not waiting[node] - set(order)]
-        plain = [node for node in ready if node not in fusible]
-        taken = plain or ready[:1]
-        order += taken
-        left = [node for node in left if node not in taken]
-    return order
+def _runs(nodes: Sequence[Node], fusible: set[Node]) -> list[list[Node]]:
+    """Steps that can be done one behind the other, with nothing in between: a run goes on as long as it can.
 
+    Nodes that are no steps come before the next run if they are ready by then. Within a run a norm stands first only.
+    """
+    waits = {node: len(set(node.predecessors())) for node in nodes}
+    ready = {node for node in nodes if not waits[node]}
+    place = {node: i for i, node in enumerate(nodes)}
+    runs: list[list[Node]] = []
 
-def _runs(order: Iterable[Node], fusible: set[Node]) -> list[list[Node]]:
-    """Steps that follow one another, a new run at every norm."""
-    runs: list[list[Node]] = [[]]
-    for node in order:
-        if node not in fusible or node.op_type in NORMS:
-            runs.append([])
-        if node in fusible:
-            runs[-1].append(node)
-    return [_in_levels(run) for run in runs]
+    def take(node: Node) -> None:
+        ready.remove(node)
+        for successor in set(node.successors()):
+            waits[successor] -= 1
+            if not waits[successor]:
+                ready.add(successor)
+
+    while ready:
+        while plain := ready - fusible:
+            take(min(plain, key=place.__getitem__))
+        run: list[Node] = []
+        while some := {node for node in ready & fusible if not run or node.op_type not in NORMS}:
+            run.append(min(some, key=place.__getitem__))
+            take(run[-1])
+        if run:
+            runs.append(_in_levels(run))
+    return runs
 
 
 def _in_levels(run: Sequence[Node]) -> list[Node]:
@@ -148,7 +153,7 @@ def _step(node: Node, names: dict[Value, str]) -> Step:
     inputs = tuple("" if x is None else names[x] for x in node.inputs)
     attributes = {name: _plain(attribute) for name, attribute in node.attributes.items()}
     if node.op_type in STANDARD and node.domain == "":
-        attributes = {name: attributes[name] for name in STANDARD[node.op_type] if name in attributes}
+        attributes = {name: attributes[name] for name in STANDARD[node.op_type].attributes}
     return Step(operator_of(node.op_type), inputs, tuple(names[y] for y in node.outputs), attributes)
 
 

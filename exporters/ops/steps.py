@@ -28,15 +28,25 @@ STEPS = "steps"
 
 Number = int | float | str
 _OURS = {signature.name: signature for signature in SIGNATURES}
-STANDARD: Mapping[str, tuple[str, ...]] = {
-    "Add": (),
-    "Mul": (),
-    "Sigmoid": (),
-    "Relu": (),
-    "Gelu": ("approximate",),
-    "LayerNormalization": ("epsilon",),
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What a node of ONNX's own has if it may be a step: so many inputs, and these attributes."""
+
+    inputs: int
+    attributes: tuple[str, ...] = ()
+
+
+STANDARD: Mapping[str, Standard] = {
+    "Add": Standard(2),
+    "Mul": Standard(2),
+    "Sigmoid": Standard(1),
+    "Relu": Standard(1),
+    "Gelu": Standard(1, ("approximate",)),
+    "LayerNormalization": Standard(3, ("epsilon",)),
 }
-"""ONNX's own operators that may be steps, with the attributes that they must have; norms are over the last axis."""
+"""Operators of ONNX's own that may be steps; norms are over the last axis."""
 
 FUSIBLE = frozenset(
     {

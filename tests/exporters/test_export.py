@@ -18,6 +18,7 @@ from exporters.artifact.errors import SlmcError
 from exporters.export import INLINE_BYTES, ExportedGraph, export_graph
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
+from exporters.graph_nodes import read_workload
 from exporters.ops.modules import stored_module
 from exporters.ops.signatures import DOMAIN
 from exporters.states import StateSpec
@@ -151,8 +152,10 @@ def test_every_body_has_a_name_of_its_own(tiny):
     model = onnx.load(tiny.folder / "model.onnx", load_external_data=False)
     names = [function.name for function in model.functions]
     assert len(set(names)) == len(names) and all(not node.overload for node in model.graph.node)
-    assert {node.op_type for node in model.graph.node if node.domain == DOMAIN} == set(names)
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    assert {node.op_type for node in nodes if node.domain == DOMAIN} == set(names)
     assert tiny.exported.io.bodies == sum(name.startswith("QLinear") for name in names) > 3
+    assert tiny.exported.io.fused == sum(name.startswith("Fused") for name in names) > 1
 
 
 def test_native_kernels_are_used_where_registered(tiny, native_path, tmp_path):
@@ -166,7 +169,8 @@ def test_native_kernels_are_used_where_registered(tiny, native_path, tmp_path):
     ours = [sorted(n.op_type for n in nodes if n.domain == DOMAIN) for nodes in (given, kept)]
     assert ours[0] == ours[1]
     per_block = ("ShiftMix3", "GatedWkv", "SpikeAdd", "ShiftMix2", "SquaredRelu", "GatedSpikeAdd")
-    assert all(ours[0].count(name) == LAYERS for name in per_block) and "QLinear" in ours[0]
+    steps = [n.operator for n in read_workload(tiny.folder / "model.onnx").nodes]
+    assert all(steps.count(name) == LAYERS for name in per_block) and "Fused" in ours[0]
 
 
 class Counting(nn.Module):

@@ -68,6 +68,17 @@ def test_prediction_by_hand():
     assert found.weight_bytes == NEAR
 
 
+def test_steps_behind_the_first_cost_no_node():
+    """0.4 and 0.6 us of Add at 257 and 1025: an entry costs 0.2 / 768 us, a node without any 0.4 - 257 times that."""
+    nodes = [GraphNode("Add", "", 1024, 1, 0, behind=behind) for behind in (False, True, True)]
+    alone, node = 0.6e-3, (0.4 - 257 * 0.2 / 768) * 1e-3
+    assert predict(CPU, work(*nodes)).others_ms == pytest.approx(3 * alone - 2 * node)
+    matrix = GraphNode("QLinear", "int4-g64", 256, 256, NEAR // 4)
+    pair = (matrix, dataclasses.replace(matrix, behind=True))
+    first, both = (predict(CPU, work(*some)).matrices_ms for some in (pair[:1], pair))
+    assert both == pytest.approx(2 * first - node)
+
+
 def test_what_has_no_row_is_named():
     # 4.25 bits per weight of int4-g64, 8.0x of int8: between them by the bits as stored
     cpu = dataclasses.replace(CPU, costs=CPU.costs + linear("int8", 4e-5, 4e-5))
