@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from exporters.formats.tiles import row_tensors
 from exporters.ops.bodies import operator_of
 from exporters.ops.functions import OPSET
 from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
-from exporters.ops.signatures import DOMAIN
+from exporters.ops.signatures import DOMAIN, FUSED
 
 NBITS_PRODUCT = """
 QLinear <K, N, bits, group, activation_bits> (x, codes, scales, high, zeros) => (y) {
@@ -74,15 +75,29 @@ def write_stock(folder: Path, variant: Variant) -> str:
     return variant.file
 
 
+def _in_tiles(node: onnx.NodeProto, given: Mapping[str, str]) -> set[str]:
+    """Packed tensors of a QLinear that lie in tiles, by their names in the graph."""
+    tile = any(attribute.name == "tile" and attribute.i for attribute in node.attribute)
+    return (
+        {given[name] for name in node.input[1:] if name} if tile and operator_of(node.op_type) == "QLinear" else set()
+    )
+
+
 def _put_row_by_row(model: onnx.ModelProto) -> None:
     """Packed tensors of QLinear out of their tiles."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    functions = {function.name: function for function in model.functions}
     tiled: set[str] = set()
     for node in model.graph.node:
+        tiled |= _in_tiles(node, {name: name for name in node.input})
+        if operator_of(node.op_type) == FUSED:
+            body = functions[node.op_type]
+            given = dict(zip(body.input, node.input, strict=True))
+            tiled |= {name for step in body.node for name in _in_tiles(step, given)}
+    for node in (*model.graph.node, *(step for function in model.functions for step in function.node)):
         for attribute in node.attribute:
-            if operator_of(node.op_type) == "QLinear" and attribute.name == "tile" and attribute.i:
+            if operator_of(node.op_type) == "QLinear" and attribute.name == "tile":
                 attribute.i = 0
-                tiled |= {name for name in node.input[1:] if name}
     for name in tiled:
         rows = row_tensors({name: numpy_helper.to_array(tensors[name])})[name]
         tensors[name].CopyFrom(numpy_helper.from_array(rows, name))

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 
 import toolchain.search.layout
 from exporters.artifact.manifest import read_manifest
+from exporters.graph_nodes import read_workload
 
 QUICK = ("--effort", "quick", "--formats", "int4-g32")
 VALUES = {"blocks.0.ffn.value", "blocks.1.ffn.value"}
@@ -21,7 +21,7 @@ def layouts(folder: Path) -> set[str]:
     """Layers that the artifact stores input-major; the graph must have an operator for each."""
     manifest = read_manifest(folder)
     found = {path for path, entry in manifest.recipe.items() if entry.format.startswith("event/")}
-    nodes = [node.op_type for node in onnx.load(folder / "model.onnx", load_external_data=False).graph.node]
+    nodes = [node.operator for node in read_workload(folder / "model.onnx").nodes]
     assert nodes.count("EventLinear") == len(found)
     return found
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import read_manifest
+from exporters.graph_nodes import read_workload
 from toolchain.calibration.activity import input_activity, zero_shares
 from toolchain.delivery.validate import artifact_session
 from toolchain.model.catalog import load_model
@@ -99,8 +99,7 @@ def test_layers_that_see_few_spikes_are_stored_input_major(trained: Path, built:
     assert event == {path for path, share in shares.items() if share >= LEAST_ZEROS} and len(event) >= 2
     activity = input_activity(model, text.sentences.head(256))
     assert {path for path, seen in activity.items() if seen.spikes} == set(activity) - {"classifier"}
-    graph = onnx.load(built / "model.onnx", load_external_data=False).graph
-    operators = [node.op_type for node in graph.node]
+    operators = [node.operator for node in read_workload(built / "model.onnx").nodes]
     assert operators.count("EventLinear") == len(event)
     assert operators.count("IntegrateFire") == 7
 
