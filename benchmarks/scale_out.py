@@ -30,7 +30,8 @@ TASK_S = 0.005
 @dataclass(frozen=True)
 class Trace:
     """One search. alone_s: CPU seconds of the main process; opening_s: of a worker until its first task; dispatch_s: of
-    the main process for a task; groups: CPU seconds of tasks that were given out together, in order of time."""
+    the main process for a task; groups: CPU seconds of tasks that were given out together, in order of time.
+    wall_s: of the whole; stretch: wall over CPU time of the tasks, 1 where every process has a core of its own."""
 
     model: str
     effort: str
@@ -39,6 +40,7 @@ class Trace:
     opening_s: float
     dispatch_s: float
     wall_s: float
+    stretch: float
     groups: tuple[tuple[float, ...], ...]
     kinds: tuple[str, ...]
 
@@ -80,9 +82,10 @@ def record(model: Path, effort: str, workers: int) -> Trace:
                 found = list(team.trace)
         alone, wall = time.process_time() - cpu, time.monotonic() - began
     opening, groups = _groups(found)
+    stretch = sum(t.seconds for t in found) / sum(t.cpu_seconds for t in found)
     return Trace(
         model=model.name, effort=effort, workers=workers, alone_s=alone, opening_s=opening, dispatch_s=TASK_S,
-        wall_s=wall, groups=groups, kinds=tuple({t.group: t.kind for t in found}.values()),
+        wall_s=wall, stretch=stretch, groups=groups, kinds=tuple({t.group: t.kind for t in found}.values()),
     )  # fmt: skip
 
 
@@ -128,7 +131,11 @@ def main() -> None:
     if given.command == "record":
         trace = record(given.model, given.effort, given.workers)
         given.trace.write_text(json.dumps(asdict(trace)))
-        print(f"measured: {trace.wall_s:.1f} s with {trace.workers} workers")
+        expected = trace.stretch * search_s(trace, trace.workers)
+        print(
+            f"measured: {trace.wall_s:.1f} s with {trace.workers} workers; simulated {expected:.1f} s, every CPU "
+            f"second taking {trace.stretch:.2f} s, as it did for the tasks"
+        )
     else:
         raw = json.loads(given.trace.read_text())
         trace = Trace(**raw | {"groups": tuple(map(tuple, raw["groups"])), "kinds": tuple(raw["kinds"])})

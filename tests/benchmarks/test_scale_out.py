@@ -29,7 +29,7 @@ def test_giving_tasks_out_ends_the_gain():
 
 
 def test_a_search_is_its_groups_one_after_the_other():
-    trace = scale_out.Trace("m", "quick", 2, 10.0, 2.0, 0.0, 0.0, ((4.0, 4.0), (1.0,)), ("loss", "score"))
+    trace = scale_out.Trace("m", "quick", 2, 10.0, 2.0, 0.0, 0.0, 1.0, ((4.0, 4.0), (1.0,)), ("loss", "score"))
     assert scale_out.search_s(trace, 1) == 19.0
     assert scale_out.search_s(trace, 2) == 10.0 + 2.0 + 4.0 + 1.0 == scale_out.critical_s(trace)
     assert "| 2 | 17.0 | 1.12 |" in scale_out.table(trace)

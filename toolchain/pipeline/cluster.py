@@ -36,6 +36,9 @@ PIECE_BYTES: Final = 1 << 23
 DEATHS: Final = 8
 """How often the workers that a task ran on may die before it is called the task's fault."""
 
+BATCH, BATCHES = 16, 8
+"""The most small tasks that are given out as one; so many for each worker at least."""
+
 AHEAD: Final = 2
 """Tasks given to every worker at once: the next begins while the answer of the last is on its way."""
 
@@ -75,31 +78,39 @@ class DaskWorkers:
 
     def _answers(self, kind: str, arguments: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         """Every argument with its answer, in the order in which they end; no more are begun once nobody reads."""
-        waiting, running = deque(arguments), dict[Any, Any]()
+        waiting, running = deque(self._together(kind, arguments)), dict[Any, Sequence[Any]]()
+        done = 0
         self._group += 1
         with _explained():
             try:
                 while waiting or running:
                     self._feed(kind, waiting, running)
                     for future in _ended(list(running)):
-                        argument = running.pop(future)
+                        tasks = running.pop(future)
                         answer, worker = future.result()
                         if isinstance(answer, Lacking):
                             self._send(answer, worker)
-                            waiting.appendleft(argument)
+                            waiting.appendleft(tasks)
                             continue
                         self._take(kind, answer, worker)
-                        self._progress(f"workers: {kind}", len(arguments) - len(waiting) - len(running), len(arguments))
-                        yield argument, answer.value
+                        done += len(tasks)
+                        self._progress(f"workers: {kind}", done, len(arguments))
+                        yield from zip(tasks, answer.values, strict=True)
             finally:
                 for future in running:
                     future.cancel()
 
+    def _together(self, kind: str, arguments: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        """Small tasks in batches, so that giving them out costs less than they do; enough of them for all workers."""
+        size = 1 if kind == "score" else min(BATCH, len(arguments) // (BATCHES * len(_workers(self._client)) or 1) or 1)
+        for start in range(0, len(arguments), size):
+            yield arguments[start : start + size]
+
     def _feed(self, kind: str, waiting: deque[Any], running: dict[Any, Any]) -> None:
         most = AHEAD * max(len(_workers(self._client)), 1)
         while waiting and len(running) < most:
-            argument = waiting.popleft()
-            running[self._client.submit(_there, self._job, kind, argument, pure=False, retries=DEATHS)] = argument
+            tasks = waiting.popleft()
+            running[self._client.submit(_there, self._job, kind, tasks, pure=False, retries=DEATHS)] = tasks
 
     def _take(self, kind: str, answer: Answer, worker: str) -> None:
         self.trace.append(Traced(kind, self._group, answer.seconds, answer.cpu_seconds, worker))
@@ -120,11 +131,11 @@ class DaskWorkers:
                     self._progress(f"sending {Path(file.path).name}", min(offset + PIECE_BYTES, file.bytes), file.bytes)
 
 
-def _there(job: WorkerJob, kind: str, argument: Any) -> tuple[Answer | Lacking, str]:
+def _there(job: WorkerJob, kind: str, tasks: Sequence[Any]) -> tuple[Answer | Lacking, str]:
     """On a worker: the answer, and who gave it."""
     from distributed import get_worker
 
-    return carry_out(job, kind, argument), get_worker().address
+    return carry_out(job, kind, tasks), get_worker().address
 
 
 def _ended(running: list[Any]) -> list[Any]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -59,7 +59,7 @@ class Answer:
     """What a task gave. seconds, cpu_seconds: it took; peak_bytes: the most that this process ever held; made:
     compressed layers by the names of their files, where the work folder is not shared."""
 
-    value: Any
+    values: tuple[Any, ...]
     seconds: float
     cpu_seconds: float
     peak_bytes: int
@@ -107,8 +107,8 @@ _OPEN: dict[str, _Opened] = {}
 """The job that this process works for; another one takes its place."""
 
 
-def carry_out(job: WorkerJob, kind: str, argument: Any) -> Answer | Lacking:
-    """One task of a job, which is opened by the first.
+def carry_out(job: WorkerJob, kind: str, arguments: Sequence[Any]) -> Answer | Lacking:
+    """Some tasks of one kind of a job, which is opened by the first.
 
     Raises:
         SlmcError: this worker reads another model from the same path, or its files are altered.
@@ -120,8 +120,15 @@ def carry_out(job: WorkerJob, kind: str, argument: Any) -> Answer | Lacking:
             return lacking
         _OPEN.clear()
         opened = _OPEN[job.key] = _open(job)
-    value, made = TASKS[kind](opened, argument)
-    return Answer(value, time.monotonic() - began, time.process_time() - cpu, weigh().peak_bytes, made)
+    found = [TASKS[kind](opened, argument) for argument in arguments]
+    made = {name: data for _, files in found for name, data in files.items()}
+    return Answer(
+        tuple(value for value, _ in found),
+        time.monotonic() - began,
+        time.process_time() - cpu,
+        weigh().peak_bytes,
+        made,
+    )
 
 
 def receive(sha256: str, offset: int, data: bytes) -> None:

@@ -88,19 +88,19 @@ def test_a_worker_that_sees_no_files_is_sent_them_once(
     made, folder = calibrated
     job = elsewhere(worker_job(made, folder), monkeypatch, tmp_path / "private")
     path, options = next((p, o) for p, o in made.job.problem.options.items() if len(o) > 1)
-    lacking = carry_out(job, "loss", (path, options[0]))
+    lacking = carry_out(job, "loss", [(path, options[0])])
     assert isinstance(lacking, Lacking) and {f.sha256 for f in job.files} == set(lacking.sha256)
     assert {"config.json", "statistics.safetensors"} <= {f.name for f in job.files}
     send(job, lacking)
-    answer = carry_out(job, "loss", (path, options[0]))
+    answer = carry_out(job, "loss", [(path, options[0])])
     assert isinstance(answer, Answer) and answer.peak_bytes > 0
     here = evaluator_of(made, folder)
-    assert answer.value == here.loss(path, options[0])
+    assert answer.values == (here.loss(path, options[0]),)
     file = made.layers.file(path, options[0])
     assert answer.made.keys() == {file.name} and len(answer.made[file.name]) == file.stat().st_size
     recipe = {p: o[0] for p, o in made.job.problem.options.items()}
-    scored = carry_out(job, "score", recipe)
-    assert isinstance(scored, Answer) and scored.value == dataclasses.asdict(here.score(recipe))
+    scored = carry_out(job, "score", [recipe])
+    assert isinstance(scored, Answer) and scored.values == (dataclasses.asdict(here.score(recipe)),)
 
 
 def test_a_file_that_arrives_altered_is_told(
@@ -108,13 +108,13 @@ def test_a_file_that_arrives_altered_is_told(
 ) -> None:
     made, folder = calibrated
     job = elsewhere(worker_job(made, folder), monkeypatch, tmp_path / "private")
-    lacking = carry_out(job, "score", {})
+    lacking = carry_out(job, "score", [{}])
     assert isinstance(lacking, Lacking)
     send(job, lacking)
     altered = tmp_path / "private" / "files" / job.files[0].sha256
     altered.write_bytes(bytes(len(altered.read_bytes())))
     with pytest.raises(SlmcError, match="received it altered; repeat the command with --resume"):
-        carry_out(job, "score", {})
+        carry_out(job, "score", [{}])
 
 
 def test_another_model_in_its_place(
@@ -124,7 +124,7 @@ def test_another_model_in_its_place(
     monkeypatch.setattr(worker, "_OPEN", {})
     job = dataclasses.replace(worker_job(made, folder), model_sha256="0" * 64)
     with pytest.raises(SlmcError, match="a worker reads another model"):
-        carry_out(job, "score", {})
+        carry_out(job, "score", [{}])
 
 
 def test_who_did_the_work_is_no_part_of_the_result(tiny_model: Path, tmp_path: Path) -> None:
