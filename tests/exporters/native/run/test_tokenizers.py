@@ -27,6 +27,7 @@ def mixed_text() -> str:
               (0xAC00, 0xD7A3), (0x1F300, 0x1F650), (0x2000, 0x2BFF), (0x300, 0x33F)]  # fmt: skip
     characters = "".join(chr(draw.randint(*draw.choice(blocks))) for _ in range(20_000))
     odd = "I'll YOU'RE he'S 123456 1,234.5 x² ½ Ⅷ ﬁ é e\u0301 \u00a0\u2003x\r\n\r\n  \n\t y   z İ 한국어 👩\u200d👧 "
+    odd += ",\u061d7 \u07fd \ua7dcx "  # what Unicode has since calls punctuation, a mark and a capital
     odd = f"{odd}<|endoftext|> [UNK]\n" * 40
     return "\n".join([*prose, code, odd, characters])
 
