@@ -138,4 +138,5 @@ def report_of(model: LoadedModel, plan: Plan, manifest: Manifest, findings: Find
         screening=plan.screening.text() if plan.screening else "",
         predicted=findings.predicted,
         transformations=plan.transformations,
+        texts=plan.texts.text() if plan.texts else "",
     )

@@ -43,6 +43,7 @@ def calibrate(job: Job, folder: Path, notifier: Notifier) -> Calibrated:
     """What calibration gathers of the model, kept in the work folder; then the transformations that pay, or those of a
     plan; with --shuffle, channels take their new order."""
     model = job.model
+    notifier.say(f"texts: {job.texts.text()}")
     statistics = gather_statistics(
         model, job.calibration, folder, notifier.progress, seed=job.problem.seed, entropy=needs_entropy(job.problem)
     )

@@ -27,6 +27,7 @@ from toolchain.model.family import ModelOptions
 from toolchain.model.layer_names import layers_named
 from toolchain.model.residency import bytes_in_memory
 from toolchain.model.text import Text, read_judged, read_sentences, read_text
+from toolchain.model.text_distance import TextDistance, text_distance
 from toolchain.model.tree import ModelTree
 from toolchain.pipeline.room import check_room
 from toolchain.pipeline.spec import Spec, result_options
@@ -56,6 +57,11 @@ class Job:
     programs: Mapping[str, Path]
     transformations: tuple[Transformation, ...] | None = None
 
+    @property
+    def texts(self) -> TextDistance:
+        """How far what is calibrated on and what is judged on are apart."""
+        return text_distance(self.calibration.ids, self.evaluation.ids, self.model.tree.vocabulary)
+
     def plan_source(self) -> PlanSource:
         return PlanSource(
             model_sha256=self.model.sha256,
@@ -64,6 +70,7 @@ class Job:
             options=result_options(self.spec) | {"context": self.model.forward.context},
             requirements=self.requirements,
             transformations=self.transformations or (),
+            texts=self.texts,
         )
 
     def inputs(self) -> dict[str, Any]:

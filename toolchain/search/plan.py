@@ -15,6 +15,7 @@ from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from toolchain.compress.catalog import method_named
 from toolchain.compress.recipe import ACTIVATION_BITS, LayerConfig, Recipe
+from toolchain.model.text_distance import TextDistance
 from toolchain.model.tree import ModelTree
 from toolchain.search.frontier import OBJECTIVE
 from toolchain.search.outcome import (
@@ -57,7 +58,7 @@ class Plan:
     build's options that the result depends on, as in the resolved configuration. feasible: whether the search believes
     that all requirements can be met. families, screening: what sparse formats gave. transformations: what was
     considered before the search, and what the model got. rounds: what was measured on boards while the plan was
-    sought.
+    sought. texts: how far calibration and evaluation text are apart.
     """
 
     plan_version: int
@@ -75,6 +76,7 @@ class Plan:
     screening: Screening | None = None
     transformations: tuple[Transformation, ...] = ()
     rounds: tuple[RoundResult, ...] = ()
+    texts: TextDistance | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
@@ -90,6 +92,7 @@ class PlanSource:
     options: dict[str, object]
     requirements: Requirements
     transformations: tuple[Transformation, ...] = ()
+    texts: TextDistance | None = None
 
 
 def plan_of(result: SearchResult, source: PlanSource) -> Plan:
@@ -102,7 +105,7 @@ def plan_of(result: SearchResult, source: PlanSource) -> Plan:
         calibration_tokens=source.calibration_tokens, options=source.options, requirements=source.requirements,
         objective=OBJECTIVE, feasible=result.feasible, recipe=dict(result.winner.recipe),
         candidates=tried_candidates(result), sensitivities=sensitivities, families=family_results(result),
-        screening=result.screening, transformations=source.transformations,
+        screening=result.screening, transformations=source.transformations, texts=source.texts,
     )  # fmt: skip
 
 

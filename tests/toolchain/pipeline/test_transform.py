@@ -49,6 +49,7 @@ def test_a_build_and_an_export_rotate_alike(
     assert plan.transformations[0].place == "residual stream" and plan.transformations[0].taken
     assert list(plan.recipe)[-2:] == ["norm.product", "lm_head"] and "norm.product" in manifest.recipe
     assert manifest.bytes.uncompressed == load_model(source).tree.params * 4 + manifest.bytes.states
+    assert plan.texts is not None and plan.texts.text() in (built / "report.html").read_text()
     assert plan.options["refine"] == "always" and "norm.product" in manifest.recipe
     assert {entry.method for path, entry in manifest.recipe.items() if "layers" in path} <= {"gptq", "gptq+refined"}
     assert "Rotations that leave the function" in (built / "report.html").read_text()

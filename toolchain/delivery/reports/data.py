@@ -53,6 +53,7 @@ class Report:
     screening: str = ""
     predicted: Predicted | None = None
     transformations: tuple[Transformation, ...] = ()
+    texts: str = ""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"

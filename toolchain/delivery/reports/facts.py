@@ -159,6 +159,7 @@ def provenance(report: Report) -> tuple[tuple[str, str], ...]:
         ("parameters", f"{manifest.source.params:,}"),
         ("made by", f"{manifest.producer.name} {manifest.producer.version}"),
         ("created", manifest.created),
+        *((("texts", report.texts),) if report.texts else ()),
         ("objective of the search", report.objective or "none given"),
         *machine,
         *text,
