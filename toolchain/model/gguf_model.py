@@ -18,6 +18,7 @@ from targets.device.units import bytes_text
 from targets.device.verify import file_sha256
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.decoder_tensors import Heads, Part, apart, halves, queries_keys_values
+from toolchain.model.decoder_types import TYPES, ModelType
 from toolchain.model.gguf_tokenizer import tokenizer_config, tokenizer_document
 from toolchain.model.meta_llama import in_halves
 
@@ -29,7 +30,7 @@ class Architecture:
     """What llama.cpp calls a model type. neighbours: rows of queries and keys lie so that rotary positions turn
     neighbours, not halves. fused_up: the MLP's gate and up are one tensor. head_norm: where norms of queries and keys
     have their weight. keys: more of its metadata as config.json
-    calls it. present: options that are true if a tensor is there, false if not."""
+    calls it. present: options that are true if a tensor is there, false if not; absent: the other way."""
 
     model_type: str
     neighbours: bool = False
@@ -37,6 +38,7 @@ class Architecture:
     head_norm: str = ".norm"
     keys: Mapping[str, str] | None = None
     present: Mapping[str, str] | None = None
+    absent: Mapping[str, str] | None = None
 
 
 _BIASES = {"attention_bias": "layers.0.self_attn.q_proj.bias"}
@@ -59,7 +61,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     }),
     "phi2": Architecture("phi"),
     "phi3": Architecture("phi3", fused_up=True, keys={"attention.sliding_window": "sliding_window"}),
-    "stablelm": Architecture("stablelm", head_norm="", present={
+    "stablelm": Architecture("stablelm", head_norm="", absent={
+        "use_parallel_residual": "layers.0.post_attention_layernorm.weight",
+    }, present={
         "use_qkv_bias": "layers.0.self_attn.q_proj.bias", "qk_layernorm": "layers.0.self_attn.q_norm.weight",
     }),
     "starcoder2": Architecture("starcoder2"),
@@ -68,17 +72,14 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }  # fmt: skip
 """By `general.architecture`."""
 
-_KEYS = {
-    "context_length": "max_position_embeddings", "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size", "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads", "attention.key_length": "head_dim",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps", "attention.layer_norm_epsilon": "layer_norm_eps",
-    "rope.freq_base": "rope_theta",
+_OPTIONS = {
+    "context_length": "context", "attention.head_count": "heads", "attention.head_count_kv": "groups",
+    "attention.key_length": "head_size", "attention.layer_norm_rms_epsilon": "epsilon",
+    "attention.layer_norm_epsilon": "epsilon", "rope.freq_base": "theta",
 }  # fmt: skip
-_GPT2_KEYS = {
-    "max_position_embeddings": "n_positions", "hidden_size": "n_embd", "intermediate_size": "n_inner",
-    "num_attention_heads": "n_head", "layer_norm_eps": "layer_norm_epsilon",
-}  # fmt: skip
+_SIZES = {"embedding_length": "hidden_size", "feed_forward_length": "intermediate_size"}
+"""Metadata by our names for it, which a row turns into config.json's."""
+
 _NAMES = (
     (r"^token_embd\.", "embed_tokens."), (r"^position_embd\.", "embed_positions."), (r"^output_norm\.", "norm."),
     (r"^output\.", "lm_head."), (r"^blk\.", "layers."), (r"\.attn_([qkv])\.", r".self_attn.\1_proj."),
@@ -147,17 +148,15 @@ def read_gguf(path: Path, own_tokenizer: bool = True) -> GgufModel:
     tensors = {}
     for stored in reader.tensors:
         tensors[stored.name] = _dequantised(path, stored, gguf.dequantize)
-    checkpoint = Checkpoint(path, tensors, file_sha256(path))
-    config = _config(ARCHITECTURES[name], name, said, tensors)
     types = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     origin = f"dequantised from GGUF ({types}); the reference is what the file holds"
-    checkpoint = _named(checkpoint, ARCHITECTURES[name], config)
-    present = (ARCHITECTURES[name].present or {}).items()
-    config |= {option: tensor in checkpoint.tensors for option, tensor in present}
-    if name == "stablelm" and "layers.0.post_attention_layernorm.weight" not in checkpoint.tensors:
-        config["use_parallel_residual"] = True
-    tokenizer = tokenizer_document(path, said) if own_tokenizer else None
-    return GgufModel(checkpoint, config, tokenizer, tokenizer_config(said), origin)
+    try:
+        checkpoint, config = _model(ARCHITECTURES[name], name, said, Checkpoint(path, tensors, file_sha256(path)))
+        tokenizer = tokenizer_document(path, said) if own_tokenizer else None
+        return GgufModel(checkpoint, config, tokenizer, tokenizer_config(said), origin)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise SlmcError(f"{path}: metadata that do not fit together ({reason}); copy it again") from error
 
 
 def _dequantised(path: Path, stored: Any, dequantize: Any) -> Tensor:
@@ -174,26 +173,38 @@ def _dequantised(path: Path, stored: Any, dequantize: Any) -> Tensor:
     return tensor
 
 
-def _config(architecture: Architecture, name: str, said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
-    """Metadata under config.json's keys."""
+def _model(
+    architecture: Architecture, name: str, said: Mapping[str, Any], checkpoint: Checkpoint
+) -> tuple[Checkpoint, Mapping[str, Any]]:
+    """Tensors under the decoder's own names, and metadata under config.json's keys."""
     own = {key.removeprefix(f"{name}."): value for key, value in said.items() if key.startswith(f"{name}.")}
-    config = {new: own[key] for key, new in _KEYS.items() if key in own}
+    heads = own.get("attention.head_count")
+    groups = own.get("attention.head_count_kv", heads)
+    if not (isinstance(heads, int) and isinstance(groups, int) and heads > 0 and groups > 0):
+        raise SlmcError(f"{checkpoint.path}: {heads!r} heads in {groups!r} groups; one number for all layers is needed")
+    row = TYPES[architecture.model_type]
+    config: dict[str, Any] = {"model_type": architecture.model_type}
+    config |= {place: own[k] for k, option in _OPTIONS.items() if k in own and (place := _place(row, option))}
+    config |= {row.sizes[size][0]: own[key] for key, size in _SIZES.items() if key in own}
     config |= {new: own[key] for key, new in (architecture.keys or {}).items() if key in own}
-    config["tie_word_embeddings"] = "output.weight" not in tensors
-    heads, size = own.get("attention.head_count"), own.get("attention.key_length")
-    if not isinstance(heads, int) or heads < 1:
-        raise SlmcError(f"{name}.attention.head_count is {heads!r}; a number of heads for all layers is needed")
-    size = size or own.get("embedding_length", 0) // heads
-    turned = own.get("rope.dimension_count", size)
+    config["tie_word_embeddings"] = "output.weight" not in checkpoint.tensors
+    size = own.get("attention.key_length") or own["embedding_length"] // heads
+    turned, share = own.get("rope.dimension_count", size), _place(row, "rotated_share")
+    if turned != size and share is None:
+        raise SlmcError(f"{checkpoint.path}: {turned} of {size} channels of a head are turned, and {name} turns all")
     if turned != size:
-        config["partial_rotary_factor" if name != "gptneox" else "rotary_pct"] = turned / size
-    if scaling := _scaling(own, tensors):
+        config[str(share)] = turned / size
+    if scaling := _scaling(own, checkpoint.tensors):
         config["rope_scaling"] = scaling
-    if name == "gpt2":
-        config = {_GPT2_KEYS.get(key, key): value for key, value in config.items()} | {"num_key_value_heads": None}
-    if architecture.model_type in ("gpt2", "gpt_neox"):
-        config.pop("num_key_value_heads", None)
-    return {"model_type": architecture.model_type} | config
+    named = _named(checkpoint, architecture, Heads(heads, groups))
+    config |= {option: tensor in named.tensors for option, tensor in (architecture.present or {}).items()}
+    config |= {option: tensor not in named.tensors for option, tensor in (architecture.absent or {}).items()}
+    return named, config
+
+
+def _place(row: ModelType, option: str) -> str | None:
+    """Where config.json says an option at its top; None if a model type does not leave it open."""
+    return next((place for place in row.options.read[option].places if "." not in place), None)
 
 
 def _scaling(own: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -213,7 +224,7 @@ def _scaling(own: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str,
     return given | ({"original_max_position_embeddings": first} if kind == "yarn" else {})
 
 
-def _named(checkpoint: Checkpoint, architecture: Architecture, config: Mapping[str, Any]) -> Checkpoint:
+def _named(checkpoint: Checkpoint, architecture: Architecture, heads: Heads) -> Checkpoint:
     """The decoder's own names, fused tensors taken apart, rows of queries and keys in halves."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in checkpoint.tensors.items():
@@ -221,20 +232,18 @@ def _named(checkpoint: Checkpoint, architecture: Architecture, config: Mapping[s
             name = re.sub(pattern, new.replace("@", architecture.head_norm), name)
         if not name.startswith("rope_"):
             tensors[name] = tensor
-    heads = config.get("num_attention_heads", config.get("n_head"))
-    groups = config.get("num_key_value_heads") or heads
     for name in tensors if architecture.neighbours else ():
-        for which, count in (("q", heads), ("k", groups)):
+        for which, count in (("q", heads.heads), ("k", heads.groups)):
             if f".{which}_proj." in name:
                 tensors[name] = _halves(tensors[name], count)
     whole = Checkpoint(checkpoint.path, tensors, checkpoint.sha256)
     parts: Sequence[Part] = (_QKV, _GATE_UP) if architecture.fused_up else (_QKV,)
     for part in parts:
-        whole = apart(whole, part, Heads(heads, groups))
+        whole = apart(whole, part, heads)
     return whole
 
 
 def _halves(tensor: Tensor, heads: int) -> Tensor:
     if tensor.shape[0] % (2 * heads):
-        raise SlmcError(f"{tensor.shape[0]} rows of queries or keys, which {heads} heads of even width cannot divide")
+        raise ValueError(f"{tensor.shape[0]} rows of queries or keys, which {heads} heads of even width cannot divide")
     return in_halves(tensor.view(tensor.shape[0], -1), heads).view(tensor.shape)

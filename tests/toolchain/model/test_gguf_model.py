@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from decoder_cases import VOCABULARY, config_of, saved
+from decoder_cases import LLAMA3, VOCABULARY, config_of, saved
 from decoders import random_tokens
 
 from exporters.artifact.errors import SlmcError
@@ -31,6 +31,10 @@ def in_neighbours(tensor: np.ndarray, heads: int) -> np.ndarray:
     """Rows of halves side by side, as llama.cpp's converter permutes queries and keys of Llama."""
     rows = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, -1)
     return rows.swapaxes(1, 2).reshape(tensor.shape)
+
+
+def unchanged(name: str, tensor: np.ndarray) -> np.ndarray:
+    return tensor
 
 
 def as_llama(name: str, tensor: np.ndarray) -> np.ndarray:
@@ -57,17 +61,38 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], Change]] = {
     "llama": ("LLAMA", {}, SIZES | GROUPS | EPSILON | {"rope.dimension_count": 8}, as_llama),
     "llama with biases": ("LLAMA", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
                           SIZES | GROUPS | EPSILON, as_llama),
-    "qwen3": ("QWEN3", {"head_dim": 12}, SIZES | GROUPS | EPSILON | {"attention.key_length": 12}, lambda name, t: t),
+    "qwen3": ("QWEN3", {"head_dim": 12}, SIZES | GROUPS | EPSILON | {"attention.key_length": 12}, unchanged),
     "gemma2": ("GEMMA2", {"head_dim": 12, "sliding_window": 24, "query_pre_attn_scalar": 12,
                          "tie_word_embeddings": True},
                SIZES | GROUPS | EPSILON | {"attention.key_length": 12, "attention.sliding_window": 24,
                                            "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}, as_gemma),
     "phi3": ("PHI3", {"partial_rotary_factor": 0.5, "rms_norm_eps": 1e-6},
-             SIZES | GROUPS | EPSILON | {"rope.dimension_count": 4}, lambda name, t: t),
+             SIZES | GROUPS | EPSILON | {"rope.dimension_count": 4}, unchanged),
     "gpt2": ("GPT2", {"n_inner": 48, "tie_word_embeddings": True},
              SIZES | {"attention.layer_norm_epsilon": 1e-5}, as_gpt2),
     "gptneox": ("GPTNEOX", {}, SIZES | {"attention.layer_norm_epsilon": 1e-5, "rope.dimension_count": 2,
                                         "use_parallel_residual": True}, as_neox),
+    "llama 3": ("LLAMA", {"rope_scaling": LLAMA3}, SIZES | GROUPS | EPSILON, as_llama),
+    "smollm3": ("SMOLLM3", {"tie_word_embeddings": False, "rope_theta": 9000.0},
+                SIZES | GROUPS | EPSILON | {"rope.freq_base": 9000.0}, as_llama),
+    "granite": ("GRANITE", {"attention_multiplier": 0.3, "embedding_multiplier": 3.0, "residual_multiplier": 0.4,
+                            "logits_scaling": 0.5},
+                SIZES | GROUPS | EPSILON | {"attention.scale": 0.3, "embedding_scale": 3.0, "residual_scale": 0.4,
+                                            "logit_scale": 0.5}, as_llama),
+    "olmo2": ("OLMO2", {"rms_norm_eps": 1e-6}, SIZES | GROUPS | EPSILON, unchanged),
+    "gemma3": ("GEMMA3", {"head_dim": 12, "sliding_window": 24, "query_pre_attn_scalar": 12, "num_hidden_layers": 7,
+                          "tie_word_embeddings": True, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+               SIZES | GROUPS | EPSILON | {"attention.key_length": 12, "attention.sliding_window": 24,
+                                           "block_count": 7, "rope.freq_base": 1000000.0,
+                                           "rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, as_gemma),
+    "phi2": ("PHI2", {}, SIZES | GROUPS | {"attention.layer_norm_epsilon": 1e-5, "rope.dimension_count": 4}, unchanged),
+    "stablelm": ("STABLELM", {"use_qkv_bias": True},
+                 SIZES | GROUPS | {"attention.layer_norm_epsilon": 1e-5, "rope.dimension_count": 2}, unchanged),
+    "stablelm, parallel": ("STABLELM", {"use_parallel_residual": True},
+                           SIZES | GROUPS | {"attention.layer_norm_epsilon": 1e-5, "rope.dimension_count": 2,
+                                             "use_parallel_residual": True}, unchanged),
+    "starcoder2": ("STARCODER2", {"tie_word_embeddings": True},
+                   SIZES | GROUPS | {"attention.layer_norm_epsilon": 1e-5}, unchanged),
 }  # fmt: skip
 
 
@@ -109,8 +134,11 @@ def converted(case: str, folder: Path, kind: str = "F32") -> tuple[Any, Path]:
     architecture, more, said, change = CASES[case]
     arch = gguf.MODEL_ARCH[architecture]
     theirs = saved(config_of(ARCHITECTURES[gguf.MODEL_ARCH_NAMES[arch]].model_type, more), folder)
-    names = gguf.get_tensor_name_map(arch, 2)
+    names = gguf.get_tensor_name_map(arch, said["block_count"])
     tensors = {}
+    if "rope_scaling" in more and architecture == "LLAMA":
+        plain = 10000.0 ** (-np.arange(0, 8, 2) / 8)
+        tensors["rope_freqs.weight"] = plain / theirs.model.rotary_emb.inv_freq.numpy()
     for name, tensor in theirs.state_dict().items():
         if name == "lm_head.weight" and more.get("tie_word_embeddings"):
             continue
@@ -159,4 +187,24 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     raw = path.read_bytes().replace(b"smollm", b"sm0llm")
     path.write_bytes(raw)
     with pytest.raises(SlmcError, match=r"tokenizer is of kind 'gpt2', 'sm0llm', which is not read; .* --tokenizer"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"attention.head_count": [4, 4]}, r"\[4, 4\] heads in 2 groups; one number for all layers is needed"),
+        ({"attention.head_count": 3}, "metadata that do not fit together|3 heads"),
+        ({"rope.dimension_count": 4}, "4 of 8 channels of a head are turned, and llama turns all"),
+        ({"embedding_length": "wide"}, "metadata that do not fit together"),
+        ({"rope.scaling.type": "su"}, "rope_type is 'su', which is not supported"),
+    ],
+)
+def test_metadata_that_do_not_fit(tmp_path: Path, said: dict[str, Any], words: str) -> None:
+    tensors = {
+        "token_embd.weight": np.ones((VOCABULARY, 32)), "blk.0.ffn_down.weight": np.ones((32, 48)),
+        "blk.0.attn_q.weight": np.ones((32, 32)), "blk.0.attn_k.weight": np.ones((16, 32)),
+    }  # fmt: skip
+    path = write(tmp_path / "a.gguf", "LLAMA", SIZES | GROUPS | EPSILON | TOKENIZER | said, tensors, "F32")
+    with pytest.raises(SlmcError, match=f"a.gguf: .*({words})"):
         load_model(path)
