@@ -148,6 +148,8 @@ struct GaussByTanh {
 struct Negative { static float of(float x) { return -x; } };
 struct ErrorFunction { static float of(float x) { return std::erf(x); } };
 struct Exponential { static float of(float x) { return std::exp(x); } };
+struct Cosine { static float of(float x) { return std::cos(x); } };
+struct Sine { static float of(float x) { return std::sin(x); } };
 
 struct UnaryKind {
   const char* type;
@@ -157,6 +159,7 @@ constexpr UnaryKind kUnary[] = {
     {"Reciprocal", unary_loop<Inverse>}, {"Sqrt", unary_loop<Root>}, {"Sigmoid", slmc_sigmoid_f32},
     {"Tanh", unary_loop<HyperbolicTangent>}, {"Relu", unary_loop<Positive>}, {"Gelu", unary_loop<Gauss>},
     {"Neg", unary_loop<Negative>}, {"Erf", unary_loop<ErrorFunction>}, {"Exp", unary_loop<Exponential>},
+    {"Cos", unary_loop<Cosine>}, {"Sin", unary_loop<Sine>},
 };
 
 class Unary final : public Standard {

@@ -40,7 +40,10 @@ CASES: list[Case] = [
     ("Less", [floats(3), floats(3)], {}),
     ("LessOrEqual", [ints(1, 2), ints(1, 1)], {}),
     ("Equal", [ints(1, 2), ints(1, 1)], {}),
-    *((name, [floats(3, 5) * 3], {}) for name in ("Tanh", "Relu", "Gelu", "Neg", "Erf", "Exp", "Sigmoid", "Identity")),
+    *(
+        (name, [floats(3, 5) * 3], {})
+        for name in ("Tanh", "Relu", "Gelu", "Neg", "Erf", "Exp", "Cos", "Sin", "Sigmoid", "Identity")
+    ),
     ("Gelu", [floats(9)], {"approximate": "tanh"}),
     ("Reciprocal", [floats(3) + 3], {}),
     ("Sqrt", [np.abs(floats(3))], {}),
