@@ -14,6 +14,7 @@ from typing import Literal
 from torch import nn
 
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.decoder import Decoder
 
 PRODUCT = "product"
 
@@ -101,6 +102,8 @@ threshold per channel: their streams have one basis."""
 def residual_stream(model: LoadedModel) -> Stream | None:
     """The stream of a model whose basis is free; None if there is no rule for it, or something else looks at it."""
     module, rule = model.module, DECODER_RULE
+    if not isinstance(module, Decoder) or module.config.placement != "before":
+        return None
     paths = {name for name, _ in module.named_modules()}
     blocks = _blocks(module, rule) if {rule.blocks, rule.last, rule.tables[0]} <= paths else ()
     norms = [*(f"{b}.{n}" for b in blocks for n in rule.reads if f"{b}.{n}" in paths), rule.last]
@@ -140,8 +143,6 @@ def _reads(block: str, rule: StreamRule, paths: set[str]) -> list[Read]:
 
 def _looked_at_by(module: nn.Module, blocks: tuple[str, ...], rule: StreamRule) -> bool:
     """Whether the norms of the rule alone look at the stream: they stand before a block's parts, with no others."""
-    if getattr(getattr(module, "config", None), "placement", "before") != "before":
-        return False
     own = (name for b in blocks for name, child in module.get_submodule(b).named_children() if type(child) in _NORMS)
     return all(name in rule.reads for name in own) and all(
         f"{b}.{rule.shared}" in dict(module.named_modules()) for b in blocks
