@@ -220,7 +220,7 @@ def _client(workers: int, address: str | None, memory_bytes: int, notifier: Noti
         _dask("distributed")
     except ModuleNotFoundError as error:
         raise NotAvailable(f"{option}: dask.distributed is not installed here; {EXTRA}") from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _silence()
     dask.config.set({"distributed.scheduler.allowed-failures": DEATHS, "distributed.comm.timeouts.connect": CONNECT_S})
     with contextlib.ExitStack() as stack:
         if address is None:
@@ -230,6 +230,12 @@ def _client(workers: int, address: str | None, memory_bytes: int, notifier: Noti
             client = stack.enter_context(_connected(address))
         notifier.say(f"{option}: {len(_workers(client))} at work{_seen_at(client)}")
         yield client
+
+
+def _silence() -> None:
+    """Every logger of Dask, each of which has a level of its own: what matters is raised, too."""
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _local(workers: int, memory_bytes: int, place: str, stack: contextlib.ExitStack) -> Any:
