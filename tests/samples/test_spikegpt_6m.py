@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any, cast
 
+import onnx
 import pytest
 from train_spikegpt import bits_per_byte, encode, firing_rates
 
+from exporters.export import export_graph
+from exporters.formats.catalog import format_named
+from toolchain.compress.recipe import LayerConfig
+from toolchain.delivery.deliver import stored_model
 from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.text import read_text
 from toolchain.quality.reference import Reference
+from toolchain.search.plan import recipe_bytes
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "samples" / "spikegpt-6m"
@@ -27,6 +34,16 @@ def test_it_is_as_large_as_the_card_says(model: LoadedModel) -> None:
     assert model.tree.params == 6_178_304
     assert model.tokenizer.get_vocab_size() == 2048
     assert (SAMPLE / "model.safetensors").stat().st_size <= 16_000_000
+
+
+def test_a_step_is_few_nodes(model: LoadedModel, tmp_path: Path) -> None:
+    """Two for each of six blocks; three for the embedding and its spikes, the norms at both ends, and the head."""
+    recipe = {x.path: LayerConfig("int4-g64", "range") for x in model.tree.layers}
+    int4 = format_named("int4-g64")
+    encoded = {x.path: int4.encode(model.weight(x.path).numpy()) for x in model.tree.layers}
+    module = cast(Any, stored_model(model, encoded, recipe))
+    export_graph(module, module.state_specs(), tmp_path, recipe_bytes(recipe, model.tree))
+    assert len(onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node) == 2 * 6 + 3 + 2 + 1
 
 
 def test_no_layer_is_dead_or_always_on(model: LoadedModel) -> None:
