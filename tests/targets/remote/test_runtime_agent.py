@@ -20,9 +20,10 @@ from targets.device.measurement import MeasureRequest
 from targets.device.native import platform_name
 from targets.remote.agents import RuntimeAgent
 from targets.remote.device import Device, DeviceLimits
-from targets.remote.transport import Local
+from targets.remote.transport import EMULATORS, Emulated, Local
 from targets.runtime.program import installed_program
 
+ROOT = Path(__file__).parents[3]
 SMALL = MeasureRequest(prompt_tokens=2, generate_tokens=3, repetitions=2, tokens=(1, 2), bandwidth=False)
 TOOLS = ("mkdir", "dd", "chmod", "rm", "uname")
 
@@ -185,3 +186,21 @@ def test_a_disk_that_fills_up(agent, bare, place):
         assert left(place) == []
     finally:
         subprocess.run(["umount", shlex.quote(str(place))], check=True)
+
+
+@pytest.mark.parametrize("name", EMULATORS)
+def test_another_architecture_under_emulation(runnable, place, name):
+    """What 'make runtime-cross' compiled reads the same; nothing there but the emulator."""
+    program = ROOT / "build" / "native" / EMULATORS[name] / "slmc-run"
+    if not program.is_file() or shutil.which(name) is None:
+        pytest.skip(f"no {program} ('make runtime-cross') or no {name} (Debian: qemu-user)")
+    request = EvaluationRequest(runnable.tokens, 3)
+    with Device(
+        Emulated((), name), place=str(place), agent=RuntimeAgent({EMULATORS[name]: program}.__getitem__)
+    ) as device:
+        assert device.platform == EMULATORS[name] and not device.transport.speed_counts
+        device.send(runnable.artifact, read_manifest(runnable.artifact))
+        there, _ = device.evaluate(request)
+    here = evaluate(runnable.artifact, "model.onnx", runnable.io, dataclasses.replace(request, native=False))
+    assert there.losses == pytest.approx(here.losses, rel=1e-6) and there.best == here.best
+    assert left(place) == []
