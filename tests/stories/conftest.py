@@ -18,6 +18,7 @@ import numpy
 import onnxruntime
 import pytest
 import tokenizers
+from chatty import chatty, copy, run  # noqa: F401 - fixtures
 from ssh_server import ROOT, SSHD, Account, Server, wait_for
 
 from targets.cpus import probe
