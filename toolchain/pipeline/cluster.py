@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import importlib.util
-import json
 import logging
 import tempfile
 from collections import deque
@@ -18,13 +17,12 @@ from typing import Any, Final
 from exporters.artifact.errors import NotAvailable, SlmcError
 from targets.device.memory import available_bytes
 from targets.device.units import bytes_text, parse_bytes
-from targets.device.verify import file_sha256
 from toolchain.compress.recipe import Recipe
 from toolchain.files.progress import Progress
-from toolchain.files.workspace import digest_of, write_whole
+from toolchain.files.workspace import write_whole
 from toolchain.pipeline.calibrate import Calibrated, Notifier
-from toolchain.pipeline.job import Job
-from toolchain.pipeline.worker import INPUTS, Answer, Lacking, WorkerJob, WorkFile, carry_out, receive
+from toolchain.pipeline.worker import Answer, Lacking, WorkerJob, carry_out, receive
+from toolchain.pipeline.worker_job import worker_job
 from toolchain.quality.reference import Score
 from toolchain.search.problem import LayerChoice
 from toolchain.search.store import LayerStore
@@ -177,38 +175,6 @@ def workers_for(calibrated: Calibrated, folder: Path, notifier: Notifier) -> Ite
 def _bound(asked: str | None, workers: int) -> int:
     """Bytes of one worker: what was asked for, or an equal share of what is free."""
     return parse_bytes(asked, "--worker-memory") if asked else (available_bytes() or 1 << 32) // workers
-
-
-def worker_job(calibrated: Calibrated, folder: Path) -> WorkerJob:
-    """What workers must know of a job that is calibrated."""
-    job = calibrated.job
-    spec = job.spec.model_dump(mode="json", exclude_none=True)
-    spec |= {name: str(Path(spec[name]).resolve()) for name in INPUTS if name in spec}
-    spec |= {"workers": 1, "native": [], "runtime": []}
-    spec.pop("cluster", None)
-    if memory := spec.pop("worker_memory", None):
-        spec["max_build_memory"] = memory
-    files = tuple(_files(job, spec, folder.resolve()))
-    key = digest_of({"spec": spec, "files": [f.sha256 for f in files], "inputs": job.inputs()})
-    return WorkerJob(
-        key=key, folder=str(folder.resolve()), spec=json.dumps(spec), model_sha256=job.model.sha256,
-        transformations=job.transformations or (), files=files,
-    )  # fmt: skip
-
-
-def _files(job: Job, spec: dict[str, Any], folder: Path) -> Iterator[WorkFile]:
-    for role in INPUTS:
-        path = Path(spec[role]) if role in spec else None
-        if path is not None:
-            inside = sorted(x for x in path.rglob("*") if x.is_file()) if path.is_dir() else [path]
-            for file in inside:
-                yield _work_file(role, str(file.relative_to(path)) if path.is_dir() else "", file)
-    for file in sorted(folder.glob("*.safetensors")):
-        yield _work_file("work", file.name, file)
-
-
-def _work_file(role: str, name: str, path: Path) -> WorkFile:
-    return WorkFile(role, name, str(path), path.stat().st_size, file_sha256(path))
 
 
 @contextlib.contextmanager

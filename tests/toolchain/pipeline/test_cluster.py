@@ -18,10 +18,11 @@ from toolchain.files.workspace import workspace
 from toolchain.pipeline import cluster, worker
 from toolchain.pipeline.build import find
 from toolchain.pipeline.calibrate import Calibrated, Notifier, calibrate, evaluator_of
-from toolchain.pipeline.cluster import DaskWorkers, worker_job
+from toolchain.pipeline.cluster import DaskWorkers
 from toolchain.pipeline.job import prepare
 from toolchain.pipeline.spec import resolve
 from toolchain.pipeline.worker import Answer, Lacking, WorkerJob, carry_out, receive
+from toolchain.pipeline.worker_job import worker_job
 
 SILENT = Notifier(progress=lambda stage, done, total: None, say=lambda text: None)
 
