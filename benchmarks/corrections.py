@@ -89,7 +89,7 @@ def main(model: Path, calibration: Path | None, bits: tuple[int, ...]) -> None:
             seed=0,
             entropy=False,
         )
-        layers = [x for x in job.model.tree.layers if x.kind == "linear" and not x.sign_only]
+        layers = [x for x in job.model.tree.layers if x.kind == "linear" and not x.exact]
         found: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for layer in layers[:-1]:
             weight, hessian = job.model.weight(layer.path), statistics.hessians[layer.path]

@@ -57,7 +57,7 @@ def export(model: LoadedModel, name: str, activations: str, folder: Path) -> Io:
     tree = model.tree
     small = name != "fp32"
     recipe = {
-        x.path: LayerConfig("sign" if x.sign_only and small else name, "nearest", activations if small else "fp32")
+        x.path: LayerConfig(x.exact if x.exact and small else name, "nearest", activations if small else "fp32")
         for x in tree.layers
     }
     encoded = {path: compress(model.weight(path), choice, None) for path, choice in recipe.items()}

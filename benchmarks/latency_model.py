@@ -74,7 +74,7 @@ def export(model: LoadedModel, name: str, folder: Path) -> None:
     formats, encoded, recipe = MIXES.get(plain, (plain,)), {}, {}
     size = 4 * model.tree.vector_params
     for i, layer in enumerate(model.tree.layers):
-        fmt = format_named("sign" if layer.sign_only else formats[i % len(formats)])
+        fmt = format_named(layer.exact or formats[i % len(formats)])
         weight = model.module.get_submodule(layer.path).weight.detach().float().numpy()
         encoded[layer.path] = fmt.encode(weight)
         size += bytes_for(fmt, layer.rows, layer.cols)

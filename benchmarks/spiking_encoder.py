@@ -23,7 +23,7 @@ from exporters.export import export_graph
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from targets.device.session import Session, open_session
-from toolchain.calibration.activity import zero_shares
+from toolchain.calibration.activity import input_activity
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.delivery.deliver import stored_model
@@ -86,7 +86,8 @@ def main(
     model = load_model(path) if path else random_model(width, levels, threshold)
     vocabulary = model.tree.vocabulary
     ids = torch.randint(0, vocabulary, (512,), generator=torch.Generator().manual_seed(1))
-    shares = zero_shares(model, Sentences(ids, tuple(range(16, 513, 16)), None))
+    found = input_activity(model, Sentences(ids, tuple(range(16, 513, 16)), None))
+    shares = {path: 1 - activity.nonzero for path, activity in found.items()}
     dense: Recipe = {layer.path: LayerConfig(format_name, "nearest") for layer in model.tree.layers}
     rounded = {p: dataclasses.replace(c, activations="int8") for p, c in dense.items()}
     event = with_layouts(dense, model.tree, shares, ())

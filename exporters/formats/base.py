@@ -68,8 +68,8 @@ class Format(ABC):
     input_major: bool = False
     """Whether the same values may be stored input-major (exporters.formats.event)."""
 
-    signs_only: bool = False
-    """Whether it keeps nothing but signs."""
+    exact_only: bool = False
+    """Whether only layers may have it that are in it already, so that nothing is lost (`Layer.exact` in a model)."""
 
     operand_bits: int = 8
     """Bits of a product's operands where energy is estimated; inputs are taken to be as wide as the weights."""

@@ -15,6 +15,7 @@ from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
 from exporters.formats.ternary import TernaryFormat
+from exporters.formats.trits import TritFormat
 
 KINDS: tuple[type[Format], ...] = (
     FloatFormat,
@@ -26,6 +27,7 @@ KINDS: tuple[type[Format], ...] = (
     NmFormat,
     DecomposedFormat,
     TernaryFormat,
+    TritFormat,
 )
 """All kinds of formats, in the order in which a name is read."""
 

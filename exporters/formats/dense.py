@@ -78,7 +78,7 @@ class SignFormat(Format):
     name: str = "sign"
     bits: int = 1
 
-    signs_only = True
+    exact_only = True
 
     @classmethod
     def named(cls, name: str, others: Callable[[str], Format]) -> Self | None:

@@ -64,8 +64,10 @@ class EventFormat(Format):
 
     @classmethod
     def of_node(cls, operator: str, attributes: Mapping[str, int], cols: int, zeros: bool) -> Format | None:
+        if operator != "EventLinear":
+            return None
         dense = IntegerFormat.of_node(IntegerFormat.operator, attributes, cols, zeros)
-        return cls(dense) if operator == "EventLinear" and isinstance(dense, IntegerFormat) else None
+        return cls(dense) if isinstance(dense, IntegerFormat) else None
 
     @property
     def name(self) -> str:

@@ -25,6 +25,11 @@ const std::vector<Operator>& all_operators() {
       cached_attention_half_operator(),
       integrate_fire_operator(),
       fused_operator(),
+      plif_operator(),
+      linear_recurrence_operator(),
+      delta_rule_operator(),
+      anchored_attention_operator(),
+      ternary_linear_operator(),
   };
   return all;
 }

@@ -168,5 +168,10 @@ Operator squared_relu_operator();
 Operator event_linear_operator();
 Operator integrate_fire_operator();
 Operator fused_operator();
+Operator plif_operator();
+Operator linear_recurrence_operator();
+Operator delta_rule_operator();
+Operator anchored_attention_operator();
+Operator ternary_linear_operator();
 
 }  // namespace slmc

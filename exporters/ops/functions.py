@@ -9,10 +9,13 @@ from onnx import FunctionProto, parser
 from exporters.formats.integer import CODE_BITS, GROUPS
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES
 from exporters.ops.activation_functions import ACTIVATION_GROUP, rounding_text
+from exporters.ops.anchored_functions import ANCHORED_ATTENTION
 from exporters.ops.attention_functions import attention_text
+from exporters.ops.channel_functions import CHANNEL_BODIES
 from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
 from exporters.ops.signatures import DOMAIN
 from exporters.ops.spike_functions import INTEGRATE_FIRE
+from exporters.ops.ternary_functions import TERNARY_LINEAR
 
 OPSET = 21
 _HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "com.microsoft" : 1]'
@@ -203,6 +206,8 @@ def plain_functions() -> dict[str, FunctionProto]:
         "Wkv": _function(_WKV),
         "HalfLinear": _function(_HALF_LINEAR),
         "SignEmbedding": _function(sign),
+        "AnchoredAttention": _function(ANCHORED_ATTENTION),
+        "TernaryLinear": _function(TERNARY_LINEAR),
         "IntegrateFire": _function(INTEGRATE_FIRE),
-        **{name: _function(text) for name, text in FUSION_BODIES.items()},
+        **{name: _function(text) for name, text in (FUSION_BODIES | CHANNEL_BODIES).items()},
     }

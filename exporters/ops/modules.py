@@ -16,6 +16,7 @@ from exporters.ops.events import event_linear
 from exporters.ops.products import half_linear, qembedding, qlinear, sign_embedding
 from exporters.ops.signatures import SIGNATURES
 from exporters.ops.sparse_products import sparse_linear
+from exporters.ops.ternary import ternary_linear
 
 
 def _rows(tokens: Tensor, weight: Tensor) -> Tensor:
@@ -31,6 +32,7 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "QLinear": qlinear,
     "EventLinear": event_linear,
     "SparseLinear": sparse_linear,
+    "TernaryLinear": ternary_linear,
     "HalfLinear": half_linear,
     "QEmbedding": qembedding,
     "SignEmbedding": sign_embedding,

@@ -194,6 +194,35 @@ INTEGRATE_FIRE = Signature(
     _floats("spikes"),
     floats=("leak", "ternary", "soft"),
 )
+PLIF = Signature(
+    "Plif",  # drive, y [1, T, C]; decay, gain, threshold, drop [], [C] or [1, T, C]; membrane [1, C]
+    _floats("drive", "decay", "gain", "threshold", "drop", "membrane"),
+    _floats("y", "membrane_out"),
+    floats=("low", "high", "reset", "soft", "membranes"),
+)
+LINEAR_RECURRENCE = Signature(
+    "LinearRecurrence",  # y[t] = decay y[t-1] + drive[t]; decay [], [C] or [1, T, C]; drive, y [1, T, C]; state [1, C]
+    _floats("decay", "drive", "state"),
+    _floats("y", "state_out"),
+)
+DELTA_RULE = Signature(
+    "DeltaRule",  # query, y [1, T, H d]; the next five [1, T, G d]; state [1, G, d, d], rows of values
+    _floats("query", "decay", "key", "value", "removed", "rate", "state"),
+    _floats("y", "state_out"),
+)
+ANCHORED_ATTENTION = Signature(
+    "AnchoredAttention",  # q, k, v, y [1, T, H d]; present [1, T]; keys, values [1, H, C, d]; seen [1, C]
+    (*_floats("q", "k", "v", "present", "keys", "values", "seen"), Parameter("position", INT64)),  # position [1, 1]
+    _floats("y", "keys_out", "values_out", "seen_out"),
+    ints=("heads", "anchors"),
+    floats=("theta",),
+)
+TERNARY_LINEAR = Signature(
+    "TernaryLinear",  # x [..., K] rounded to 8 bits, one step a token; codes, scale as exporters.formats.trits says
+    (Parameter("x", FLOAT), Parameter("codes", UINT8), Parameter("scale", FLOAT)),
+    (Parameter("y", FLOAT),),
+    ints=("K", "N"),
+)
 
 SIGNATURES = (
     QLINEAR,
@@ -215,4 +244,9 @@ SIGNATURES = (
     CACHED_ATTENTION_HALF,
     CACHED_ATTENTION_INT8,
     INTEGRATE_FIRE,
+    PLIF,
+    LINEAR_RECURRENCE,
+    DELTA_RULE,
+    ANCHORED_ATTENTION,
+    TERNARY_LINEAR,
 )

@@ -9,19 +9,24 @@ import onnxscript
 import torch
 from onnx.defs import OpSchema
 
+import exporters.ops.anchored
 import exporters.ops.attention
+import exporters.ops.channels
 import exporters.ops.events
 import exporters.ops.fusions
 import exporters.ops.products
 import exporters.ops.recurrences
 import exporters.ops.rows
 import exporters.ops.sparse_products
-import exporters.ops.spikes  # noqa: F401  (they define the torch operators)
+import exporters.ops.spikes
+import exporters.ops.ternary  # noqa: F401  (they define the torch operators)
 from exporters.artifact.errors import SlmcError
 from exporters.ops.signatures import (
+    ANCHORED_ATTENTION,
     CACHED_ATTENTION,
     CACHED_ATTENTION_HALF,
     CACHED_ATTENTION_INT8,
+    DELTA_RULE,
     DOMAIN,
     EVENT_LINEAR,
     GATED_SPIKE_ADD,
@@ -29,6 +34,8 @@ from exporters.ops.signatures import (
     HALF_LINEAR,
     INTEGRATE_FIRE,
     LIF,
+    LINEAR_RECURRENCE,
+    PLIF,
     QEMBEDDING,
     QLINEAR,
     RMS_NORM,
@@ -38,6 +45,7 @@ from exporters.ops.signatures import (
     SPARSE_LINEAR,
     SPIKE_ADD,
     SQUARED_RELU,
+    TERNARY_LINEAR,
     VERSION,
     WKV,
     Parameter,
@@ -112,6 +120,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         ops.cached_attention_half.default: _translation(CACHED_ATTENTION_HALF),
         ops.cached_attention_int8.default: _translation(CACHED_ATTENTION_INT8),
         torch.ops.aten.rms_norm.default: _rms_norm,
+        ops.anchored_attention.default: _translation(ANCHORED_ATTENTION),
         ops.shift_mix2.default: _translation(SHIFT_MIX2),
         ops.shift_mix3.default: _translation(SHIFT_MIX3),
         ops.gated_wkv.default: _translation(GATED_WKV),
@@ -119,5 +128,9 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         ops.gated_spike_add.default: _translation(GATED_SPIKE_ADD),
         ops.squared_relu.default: _translation(SQUARED_RELU),
         ops.sparse_linear.default: _translation(SPARSE_LINEAR),
+        ops.ternary_linear.default: _translation(TERNARY_LINEAR),
         ops.integrate_fire.default: _translation(INTEGRATE_FIRE),
+        ops.plif.default: _translation(PLIF),
+        ops.linear_recurrence.default: _translation(LINEAR_RECURRENCE),
+        ops.delta_rule.default: _translation(DELTA_RULE),
     }

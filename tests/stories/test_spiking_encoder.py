@@ -16,7 +16,7 @@ import torch
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import read_manifest
 from exporters.graph_nodes import read_workload
-from toolchain.calibration.activity import input_activity, zero_shares
+from toolchain.calibration.activity import input_activity
 from toolchain.delivery.validate import artifact_session
 from toolchain.model.catalog import load_model
 from toolchain.model.text import read_sentences
@@ -93,7 +93,7 @@ def test_layers_that_see_few_spikes_are_stored_input_major(trained: Path, built:
     assert model.classes is not None
     text = read_sentences(tables[0], model.tokenizer, model.classes.labels, model.forward.context)
     assert text.sentences is not None
-    shares = zero_shares(model, text.sentences.head(2048))
+    shares = {path: 1 - a.nonzero for path, a in input_activity(model, text.sentences.head(2048)).items()}
     recipe = read_manifest(built).recipe
     event = {path for path, entry in recipe.items() if entry.format.startswith("event/")}
     assert event == {path for path, share in shares.items() if share >= LEAST_ZEROS} and len(event) >= 2

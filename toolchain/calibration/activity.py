@@ -9,10 +9,10 @@ from targets.cpus.energy import Activity
 from toolchain.calibration.hessian import linear_layers
 from toolchain.calibration.observe import observe_inputs
 from toolchain.model.catalog import LoadedModel
-from toolchain.model.text import Reading, first
+from toolchain.model.text import Reading
 
-ZEROS_TOKENS = 2048
-"""Tokens of the calibration text on which zeros are counted. More tokens hardly change the shares."""
+ACTIVITY_TOKENS = 2048
+"""Tokens of the calibration text on which activity is counted. More tokens hardly change the shares."""
 
 
 class _ActivityCounter:
@@ -41,11 +41,3 @@ def input_activity(model: LoadedModel, ids: Reading) -> dict[str, Activity]:
     counters = {layer.path: _ActivityCounter() for layer in linear_layers(model)}
     observe_inputs(model, ids, counters)
     return {path: counter.activity() for path, counter in counters.items()}
-
-
-def zero_shares(model: LoadedModel, ids: Reading) -> dict[str, float]:
-    """The share of zeros among every linear layer's inputs, by layer path: 1 - activity.
-
-    Event-driven products skip these inputs. Only the first `ZEROS_TOKENS` tokens of `ids` are read.
-    """
-    return {path: 1 - found.nonzero for path, found in input_activity(model, first(ids, ZEROS_TOKENS)).items()}

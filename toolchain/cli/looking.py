@@ -54,10 +54,11 @@ SCHEMAS: dict[str, Any] = {"manifest": Manifest, "plan": Plan, "config": Spec, "
 @click.command("inspect")
 @model_options
 @click.option("--target", help="Also predict time and energy per token on this CPU; see 'slmc targets ls'.")
+@click.option("--activity", is_flag=True, help="Also read a text, and say which layers see spikes and how many zeros.")
 @signature_option
 @command
 def inspect_command(
-    console: Console, model: Path, tokenizer: Path | None, family: str | None, target: str | None
+    console: Console, model: Path, tokenizer: Path | None, family: str | None, target: str | None, activity: bool
 ) -> int:
     """Show the hierarchy, shapes, parameters and bytes of a MODEL, or the formats of an artifact."""
     if (model / MANIFEST_NAME).is_file():
@@ -69,12 +70,15 @@ def inspect_command(
         console.table(f"{model}: no known family", ("tensor", "how many", "shape", "type"), rows)
         raise
     tree = loaded.tree
+    seen = _activity(loaded) if activity or target else {}
     rows = [
         (layer.path, block.path, f"{layer.rows} x {layer.cols}", units.count_text(layer.params),
-         units.bytes_text(layer.bytes_fp32), "signs only" if layer.sign_only else layer.kind)
+         units.bytes_text(layer.bytes_fp32), f"{layer.exact} only" if layer.exact else layer.kind,
+         _inputs_text(seen.get(layer.path)))
         for block in tree.blocks for layer in block.layers
     ]  # fmt: skip
-    console.table(f"{loaded.name}: {tree.family}", ("layer", "block", "shape", "parameters", "fp32", "kind"), rows)
+    head = ("layer", "block", "shape", "parameters", "fp32", "kind", "inputs")
+    console.table(f"{loaded.name}: {tree.family}", head if seen else head[:-1], [r if seen else r[:-1] for r in rows])
     document = {
         "family": tree.family, "params": tree.params, "vector_params": tree.vector_params,
         "state_values": tree.state_values, "bytes_fp32": tree.bytes_fp32, "sha256": loaded.sha256,
@@ -82,7 +86,8 @@ def inspect_command(
     }  # fmt: skip
     total = f"{units.count_text(tree.params)} parameters in {len(tree.layers)} layers and {tree.vector_params} others, "
     total += f"{units.bytes_text(tree.bytes_fp32)} as fp32 with {tree.state_values} carried values"
-    prediction, prediction_text = _model_forecast(loaded, target) if target else ({}, "")
+    document |= {"activity": {path: dataclasses.asdict(found) for path, found in seen.items()}} if seen else {}
+    prediction, prediction_text = _model_forecast(loaded, target, seen) if target else ({}, "")
     console.result(document | prediction, total + prediction_text)
     return 0
 
@@ -126,11 +131,23 @@ def _forecast(work: Workload, target: str, activity: dict[str, Activity]) -> tup
     return {"predicted": dataclasses.asdict(latency), "energy_estimate": dataclasses.asdict(energy)}, text
 
 
-def _model_forecast(model: LoadedModel, target: str) -> tuple[dict[str, Any], str]:
-    """The same for a model as it is, fp32, with the activity of its inputs on our own text."""
+def _model_forecast(model: LoadedModel, target: str, activity: dict[str, Activity]) -> tuple[dict[str, Any], str]:
+    """The same for a model as it is, fp32, with the activity of its inputs."""
     work = model_workload(model, dict.fromkeys((layer.path for layer in model.tree.layers), "fp32"))
+    return _forecast(work, target, activity)
+
+
+def _activity(model: LoadedModel) -> dict[str, Activity]:
+    """The activity of every linear layer's inputs on our own text."""
     text = read_text(SHIPPED_TEXTS / "calibration.txt", model.tokenizer, model.forward.context).head(ACTIVITY_TOKENS)
-    return _forecast(work, target, input_activity(model, text.ids))
+    return input_activity(model, text.ids)
+
+
+def _inputs_text(found: Activity | None) -> str:
+    """Spikes and their rate, or the share of zeros; nothing of a layer that is looked up."""
+    if found is None:
+        return ""
+    return f"spikes, {units.percent(found.nonzero)}" if found.spikes else f"{units.percent(1 - found.nonzero)} zeros"
 
 
 @click.command("sensitivity")

@@ -20,6 +20,7 @@ from exporters.graph_nodes import read_workload
 from exporters.ops.layers import Biased, shared_look_up
 from exporters.ops.modules import stored_module
 from targets.cpus.cost import predict
+from targets.cpus.energy import Activity
 from targets.cpus.spec import Cpu
 from targets.device.session import Session
 from toolchain.compress.recipe import ACTIVATION_BITS, Recipe
@@ -104,7 +105,7 @@ def stage(
     staging.mkdir(parents=True)
     carried = cast(LanguageModel, module)
     weight_bytes = recipe_bytes(plan.recipe, model.tree)
-    scores, head = _scores(model), model.tree.layers[-1].path
+    scores, head = _scores(model), model.tree.head or model.tree.layers[-1].path
     graph = export_graph(
         module, carried.state_specs(), staging, weight_bytes, carried.context, scores, None if scores else head
     )
@@ -122,14 +123,15 @@ def measure_staged(model: LoadedModel, staged: Staged, evaluation: Text, destina
 
 def deliver(
     model: LoadedModel, plan: Plan, encoded: Mapping[str, Encoded], reference: AnyReference, evaluation: Text,
-    destination: Destination, progress: Progress, *, later: Mapping[str, str] | None = None,
-    staged: Staged | None = None,
+    destination: Destination, progress: Progress, *, activity: Mapping[str, Activity],
+    later: Mapping[str, str] | None = None, staged: Staged | None = None,
 ) -> Delivered:  # fmt: skip
     """Carry a plan out.
 
     Args:
         encoded: every layer as the plan stores it.
         reference: the fp32 model's predictions on the evaluation text.
+        activity: of the linear layers' inputs, on the calibration text.
         later: what was done with layers after they were compressed, by path; see `manifest_of`.
         staged: what lies in the staging folder already, exported from this very plan.
 
@@ -152,7 +154,7 @@ def deliver(
     done("measurement")
     findings = Findings(
         parity=agreement, quality=found, everywhere=speeds, sample=sample,
-        predicted=_predicted(staging, slowest.cpu, threads),
+        predicted=_predicted(staging, slowest.cpu, threads), activity=activity,
     )  # fmt: skip
     manifest = dataclasses.replace(
         manifest_of(model, plan, graph, findings, later or {}), operators=build_ids(destination.libraries)

@@ -21,6 +21,7 @@ from exporters.artifact.manifest import (
 from exporters.export import ExportedGraph
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
+from targets.cpus.energy import Activity
 from toolchain.delivery import package
 from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.validate import constraint
@@ -45,6 +46,7 @@ class Findings:
     everywhere: tuple[Measured, ...]
     sample: Sample
     predicted: Predicted | None
+    activity: Mapping[str, Activity]
 
     @property
     def measured(self) -> Measured:
@@ -120,6 +122,8 @@ def report_of(model: LoadedModel, plan: Plan, manifest: Manifest, findings: Find
             bytes=manifest.recipe[layer.path].bytes,
             bytes_fp32=layer.bytes_fp32,
             activations=plan.recipe[layer.path].activations,
+            nonzero=seen.nonzero if (seen := findings.activity.get(layer.path)) else None,
+            spikes=seen.spikes if seen else False,
         )
         for block in model.tree.blocks
         for layer in block.layers

@@ -36,7 +36,8 @@ _OPERATORS = {
     "cat": "Concat", "slice": "Slice", "select": "Gather",
     "unsqueeze": "Unsqueeze", "lif": "Lif", "wkv": "Wkv", "shift_mix2": "ShiftMix2", "shift_mix3": "ShiftMix3",
     "gated_wkv": "GatedWkv", "spike_add": "SpikeAdd", "gated_spike_add": "GatedSpikeAdd", "squared_relu": "SquaredRelu",
-    "integrate_fire": "IntegrateFire",
+    "integrate_fire": "IntegrateFire", "plif": "Plif", "linear_recurrence": "LinearRecurrence",
+    "delta_rule": "DeltaRule", "anchored_attention": "AnchoredAttention",
 }  # fmt: skip
 """torch's operators -> those of the exported graph; others keep their name and get the price of any plain node."""
 

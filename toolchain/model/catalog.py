@@ -27,7 +27,7 @@ from toolchain.model.family import Family, LanguageModel, ModelOptions
 from toolchain.model.recognition import candidates, shapes_of
 from toolchain.model.residency import Residency, residency
 from toolchain.model.source import Source, read_source
-from toolchain.model.streamed import streamed
+from toolchain.model.streamed import Conformed, streamed
 from toolchain.model.text_rules import begin_with, text_rules
 from toolchain.model.tokenizer import read_tokenizer
 from toolchain.model.tree import ModelTree
@@ -101,6 +101,8 @@ def _opened(
     source: Source, family: Family, checkpoint: Checkpoint, options: ModelOptions, room: int | None
 ) -> LoadedModel:
     """The model as one of this family; the checkpoint has the family's own names."""
+    if not source.config and family.table(source.config).in_file:
+        source = dataclasses.replace(source, config=checkpoint.config)
     try:
         module = family.build(shapes_of(checkpoint), source.config, options)
         if not isinstance(module, CachedModel):
@@ -220,6 +222,9 @@ def _fill(module: nn.Module, tree: ModelTree, checkpoint: Checkpoint, where: Res
     held = module.state_dict().keys()
     module.load_state_dict({name: tensors[name].to(torch.float32) for name in held}, assign=True)
     for layer in tree.layers:
+        linear = module.get_submodule(layer.path)
+        if isinstance(linear, Conformed):
+            linear.weight = nn.Parameter(linear.conformed(cast(Tensor, linear.weight)))
         if layer.table and where == "memory":
             module.get_submodule(layer.table).weight = module.get_parameter(f"{layer.path}.weight")
     module.eval()

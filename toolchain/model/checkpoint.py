@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -38,12 +39,14 @@ class Checkpoint:
     """The tensors of one file by name, and the file's SHA-256; of several shards, that of their digests in order.
 
     places: where single tensors can be read again; of safetensors all, of others none.
+    config: what a trainer's file says of the model beside its tensors.
     """
 
     path: Path
     tensors: Mapping[str, Tensor]
     sha256: str
     places: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     def reader(self, name: str) -> Callable[[], Tensor]:
         """A way to a tensor that keeps it in memory only if there is no other."""

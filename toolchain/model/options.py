@@ -60,7 +60,8 @@ class OptionTable:
     """The options of a model type.
 
     read: by our own name. sizes: keys whose value the weights decide. fixed: keys with the only values supported.
-    ignored: keys that do not change the function. FIXED and IGNORED are of every table.
+    ignored: keys that do not change the function. FIXED and IGNORED are of every table. in_file: whether trainers put
+    the config into the file of the weights.
     """
 
     read: Mapping[str, Option]
@@ -68,6 +69,7 @@ class OptionTable:
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
     groups: Mapping[str, Group] = field(default_factory=dict)
+    in_file: bool = False
 
     def values(self, config: Config, sizes: Mapping[str, int]) -> dict[str, Any]:
         """Every option's value, after comparing the config with the sizes of the weights.

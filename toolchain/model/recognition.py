@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from exporters.artifact.errors import SlmcError
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.classifier import WEIGHT
-from toolchain.model.families import FAMILIES
+from toolchain.model.families import all_families
 from toolchain.model.family import Family
 
 
@@ -32,11 +33,12 @@ def candidates(checkpoint: Checkpoint, config: Mapping[str, Any], asked: str | N
     Raises:
         SlmcError: there is none, the user names another than the config, or two tensors have one meaning.
     """
-    known = {family.name: family for family in FAMILIES}
+    families = all_families()
+    known = {family.name: family for family in families}
     if asked is not None and asked not in known:
         raise SlmcError(f"--family {asked}: no such family; known are {', '.join(known)}")
     named = config.get("model_type")
-    possible = [f for f in FAMILIES if named is None or named in f.model_types]
+    possible = [f for f in families if named is None or named in f.model_types]
     fitting = [(f, renamed) for f in possible if f.fits(shapes_of(renamed := _renamed(checkpoint, f)))]
     if not fitting:
         found = found_text(checkpoint, config)
@@ -63,7 +65,7 @@ def _renamed(checkpoint: Checkpoint, family: Family) -> Checkpoint:
     names = {name: new for name in checkpoint.tensors if (new := family.rename(name)) is not None}
     tensors = {new: checkpoint.tensors[name] for name, new in names.items()}
     places = {new: checkpoint.places[name] for name, new in names.items() if name in checkpoint.places}
-    return Checkpoint(checkpoint.path, tensors, checkpoint.sha256, places)
+    return dataclasses.replace(checkpoint, tensors=tensors, places=places)
 
 
 def _refuse_ambiguous(checkpoint: Checkpoint, family: Family) -> None:

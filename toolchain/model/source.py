@@ -9,6 +9,7 @@ from typing import Any
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.opening import read_json
+from toolchain.model import rwkv7
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.decoder_family import conformed
 from toolchain.model.gguf_model import is_gguf, read_gguf
@@ -61,7 +62,7 @@ def read_source(path: Path, tokenizer: Path | None) -> Source:
 def _files(path: Path, tokenizer: Path | None) -> Source:
     config: Mapping[str, Any] = _stated_config(path) if path.is_dir() else {}
     checkpoint = read_checkpoint(find_weights(path) if path.is_dir() else path)
-    checkpoint, config = conformed(*from_meta(checkpoint, config))
+    checkpoint, config = conformed(*from_meta(rwkv7.conformed(checkpoint), config))
     file = tokenizer or (path if path.is_dir() else path.parent) / "tokenizer.json"
     texts = text_files(path if path.is_dir() else None, file.parent)
     made = tokenizer_json(file)

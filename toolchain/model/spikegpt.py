@@ -255,7 +255,9 @@ class SpikeGptFamily:
     def tree(self, model: nn.Module) -> ModelTree:
         assert isinstance(model, SpikeGpt)
         config = model.config
-        embedding = Layer("emb", "embedding", config.vocabulary, config.hidden_size, config.embed_binarize)
+        embedding = Layer(
+            "emb", "embedding", config.vocabulary, config.hidden_size, "sign" if config.embed_binarize else None
+        )
         blocks = [TreeBlock("emb", (embedding,))]
         for i, block in enumerate(model.blocks):
             linears = [(f"blocks.{i}.{n}", m) for n, m in block.named_modules() if isinstance(m, nn.Linear)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,18 @@ class Streamed(nn.Module):
         return widened(self.read)
 
 
+class Conformed(ABC):
+    """A linear layer that computes with another matrix than the checkpoint's, and other inputs than it is given."""
+
+    @abstractmethod
+    def conformed(self, weight: Tensor) -> Tensor:
+        """The matrix [rows, cols], float32, that a checkpoint's stands for."""
+
+    @abstractmethod
+    def prepared(self, x: Tensor) -> Tensor:
+        """The inputs [..., cols] as they are multiplied."""
+
+
 class StreamedLinear(Streamed):
     """y = x W^T + b; no gradient reaches W or b."""
 
@@ -58,6 +71,17 @@ class StreamedLinear(Streamed):
         return y
 
 
+class ConformedLinear(StreamedLinear):
+    """The same for a layer whose matrix and inputs are others."""
+
+    def __init__(self, layer: Conformed, read: Read, bias: Tensor | None) -> None:
+        super().__init__(lambda: layer.conformed(read()), bias)
+        self.prepared = layer.prepared
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.prepared(x))
+
+
 class StreamedEmbedding(Streamed):
     """Rows of a table [rows, cols], of which only those that are looked up are widened."""
 
@@ -67,4 +91,6 @@ class StreamedEmbedding(Streamed):
 
 def streamed(layer: nn.Module, read: Read, bias: Tensor | None) -> Streamed:
     """What takes the place of a Linear or an Embedding."""
+    if isinstance(layer, Conformed):
+        return ConformedLinear(layer, read, bias)
     return StreamedEmbedding(read) if isinstance(layer, nn.Embedding) else StreamedLinear(read, bias)

@@ -15,7 +15,7 @@ class Layer:
     """One weight matrix [rows, cols]; rows are outputs, or vocabulary entries of an embedding.
 
     kind: what a row is looked up by, if it is: 'embedding' by token, 'positions' by place in the text.
-    sign_only: the model looks at nothing but the signs, so that one bit per weight is exact.
+    exact: name of the format that keeps all that the model looks at (its signs alone, say); no other is allowed.
     table: path of the embedding that shares the matrix of a linear layer, which is then stored once.
     added: whether a transformation put it there, so that the original model does not have it.
     """
@@ -24,7 +24,7 @@ class Layer:
     kind: Literal["linear", "embedding", "positions"]
     rows: int
     cols: int
-    sign_only: bool = False
+    exact: str | None = None
     table: str | None = None
     added: bool = False
 
@@ -49,7 +49,9 @@ class Block:
 class ModelTree:
     """A whole network.
 
-    vector_params: values outside the layers (norms, mixes, decays). state_values: values carried from token to token.
+    vector_params: values outside the layers (norms, mixes, decays), but for single numbers, which a graph holds itself.
+    state_values: values carried from token to token.
+    head: path of the module that gives logits of rows one by one; the last layer if None.
     state_bytes: of these as stored, state_bytes_fp32: as the uncompressed model has them; None if all are float32.
     spikes: whether values pass thresholds, so that a small error may turn a spike on or off.
     """
@@ -60,6 +62,7 @@ class ModelTree:
     state_values: int
     state_bytes: int | None = None
     state_bytes_fp32: int | None = None
+    head: str | None = None
     spikes: bool = False
 
     @property
@@ -126,7 +129,7 @@ def grown_tree(
     return ModelTree(
         family,
         tuple(Block(path, tuple(layers)) for path, layers in found.items() if layers),
-        sum(p.numel() for name, p in model.named_parameters(remove_duplicate=False) if name not in held),
+        sum(p.numel() for name, p in model.named_parameters(remove_duplicate=False) if name not in held and p.ndim),
         sum(s.values for s in states),
         state_bytes_fp32=sum(s.nbytes for s in states),
     )

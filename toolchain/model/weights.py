@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -27,7 +28,7 @@ WEIGHT_FILES = (
     "model.pth",
     "model.pt",
 )
-"""Names that are looked for in a model directory, in this order; after them any single .pth."""
+"""Names that are looked for in a model directory, in this order; after them any single .pth, .safetensors or .pt."""
 
 PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Element types that weights may be stored in."""
@@ -51,6 +52,7 @@ def find_weights(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     found = sorted([*folder.glob("*.pth"), *folder.glob("*.safetensors")])
+    found = found or sorted(folder.glob("*.pt"))
     models = [path for path in found if not path.name.startswith("adapter_model.")]
     if len(models) == 1:
         return models[0]
@@ -71,7 +73,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return read_shards(path, read_checkpoint)
     if known := foreign_file(path):
         raise SlmcError(f"{path}: {known}")
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    tensors, config = (_read_safetensors(path), {}) if path.suffix == ".safetensors" else _read_torch(path)
     places = {name: StoredTensor(path, name) for name in tensors} if path.suffix == ".safetensors" else {}
     for name, tensor in tensors.items():
         if not is_plain(tensor):
@@ -82,7 +84,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         mapped = places[name]() if places and tensor.nbytes >= WORTH_MAPPING_BYTES else tensor
         if bad := _not_finite(mapped):
             raise SlmcError(f"{path}: {name} holds {bad} values that are NaN or infinite; train or copy again")
-    return Checkpoint(path, tensors, file_sha256(path), places)
+    return Checkpoint(path, tensors, file_sha256(path), places, config)
 
 
 def _refuse_expanded(path: Path, name: str, tensor: Tensor) -> None:
@@ -113,7 +115,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise SlmcError(f"{path}: no readable safetensors file ({_reason(error)}); copy it again") from error
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         loaded = _load_mapped(path)
     except Exception as error:  # torch raises whatever its unpickler stumbles over in a damaged file
@@ -123,7 +125,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
                 "Ask its author for safetensors or for torch.save(model.state_dict())"
             ) from error
         raise SlmcError(f"{path}: no torch checkpoint, or truncated ({_reason(error)}); copy it again") from error
-    return _state_dict(path, loaded)
+    return _state_dict(path, loaded), _config(loaded)
 
 
 def _state_dict(path: Path, loaded: object) -> dict[str, Tensor]:
@@ -148,6 +150,13 @@ def _state_dict(path: Path, loaded: object) -> dict[str, Tensor]:
             "torch.save(model.state_dict(), FILE)"
         )
     return tensors
+
+
+def _config(loaded: object) -> dict[str, Any]:
+    """What a trainer's `config` says in numbers and words; nothing where there is none."""
+    said = loaded.get("config") if isinstance(loaded, Mapping) else None
+    entries = said.items() if isinstance(said, Mapping) else ()
+    return {str(key): value for key, value in entries if value is None or isinstance(value, bool | int | float | str)}
 
 
 def _is_counter(tensor: Tensor) -> bool:

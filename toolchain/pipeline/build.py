@@ -11,8 +11,8 @@ from pathlib import Path
 from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded
 from targets.cpus.catalog import named_cpu
+from targets.cpus.energy import Activity
 from targets.device.units import parse_seconds
-from toolchain.calibration.activity import zero_shares
 from toolchain.delivery.boards import MeasuredHere
 from toolchain.delivery.deliver import Delivered, Destination, deliver
 from toolchain.estimate.latency import priced
@@ -43,12 +43,14 @@ SEARCH_SHARE = 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class Compressed:
-    """A plan, every layer as the plan stores it, and the fp32 model's predictions on the evaluation text."""
+    """A plan, every layer as the plan stores it, the fp32 model's predictions on the evaluation text, how active
+    the inputs of its layers are."""
 
     model: LoadedModel
     plan: Plan
     encoded: Mapping[str, Encoded]
     reference: AnyReference
+    activity: Mapping[str, Activity]
 
 
 def build(job: Job, *, force: bool, resume: bool, notifier: Notifier) -> Delivered:
@@ -135,23 +137,25 @@ def plan_for(
         raise SlmcError(
             f"--max-time {job.spec.max_time}: over before anything was evaluated; give more, or --effort quick"
         ) from error
-    plan = _with_layouts(job, calibrated.model, plan_of(result, job.plan_source()))
+    plan = _with_layouts(job, calibrated, plan_of(result, job.plan_source()))
     write_whole(folder / BEST_PLAN, plan.to_json())
     return plan, result
 
 
-def _with_layouts(job: Job, model: LoadedModel, plan: Plan) -> Plan:
+def _with_layouts(job: Job, calibrated: Calibrated, plan: Plan) -> Plan:
     """The plan with layers input-major where calibration finds their inputs mostly zero."""
     if job.spec.layout == "dense":
         return plan
-    zeros = zero_shares(model, job.calibration.reading)
-    fixed = pinned_formats(job.spec.layer, model.tree)
-    return dataclasses.replace(plan, recipe=dict(with_layouts(plan.recipe, model.tree, zeros, fixed)))
+    tree, zeros = calibrated.model.tree, {path: 1 - found.nonzero for path, found in calibrated.activity.items()}
+    fixed = pinned_formats(job.spec.layer, tree)
+    return dataclasses.replace(plan, recipe=dict(with_layouts(plan.recipe, tree, zeros, fixed)))
 
 
 def compressed_by(calibrated: Calibrated, plan: Plan, reference: AnyReference) -> Compressed:
     encoded = {path: encoded_layer(calibrated.layers, path, config) for path, config in plan.recipe.items()}
-    return Compressed(model=calibrated.model, plan=plan, encoded=encoded, reference=reference)
+    return Compressed(
+        model=calibrated.model, plan=plan, encoded=encoded, reference=reference, activity=calibrated.activity
+    )
 
 
 def tuned_and_delivered(
@@ -171,7 +175,7 @@ def tuned_and_delivered(
         later |= {path: later.get(path, "") + "+tuned" for path in linear}
     return deliver(
         model, compressed.plan, encoded, compressed.reference, job.evaluation, destination, notifier.progress,
-        later=later,
+        activity=compressed.activity, later=later,
     )  # fmt: skip
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from targets.cpus.energy import Activity
+from toolchain.calibration.activity import ACTIVITY_TOKENS, input_activity
 from toolchain.calibration.statistics import CalibrationStatistics, gather_statistics
 from toolchain.files.progress import Progress
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.text import first
 from toolchain.pipeline.job import Job, with_tree
 from toolchain.search.evaluator import ModelEvaluator, Workers, layer_maker
 from toolchain.search.problem import needs_entropy
@@ -36,6 +39,7 @@ class Calibrated:
     job: Job
     model: LoadedModel
     statistics: CalibrationStatistics
+    activity: Mapping[str, Activity]
     layers: LayerStore
 
 
@@ -53,7 +57,8 @@ def calibrate(job: Job, folder: Path, notifier: Notifier) -> Calibrated:
         notifier.say(found.text())
         model, statistics = found.model, found.statistics
     layers = LayerStore(folder / "layers", layer_maker(model, statistics))
-    return Calibrated(job=job, model=model, statistics=statistics, layers=layers)
+    activity = input_activity(model, first(job.calibration.reading, ACTIVITY_TOKENS))
+    return Calibrated(job=job, model=model, statistics=statistics, activity=activity, layers=layers)
 
 
 def _transformed(

@@ -204,7 +204,7 @@ class _Loop:
             return tuned_and_delivered(self._job, compressed, self._folder, self._notifier, self._destination())
         return deliver(
             compressed.model, plan, compressed.encoded, compressed.reference, self._job.evaluation, destination,
-            self._notifier.progress, staged=staged,
+            self._notifier.progress, activity=compressed.activity, staged=staged,
         )  # fmt: skip
 
     def _destination(self) -> Destination:

@@ -9,7 +9,7 @@ from typing import Protocol
 from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Format, bytes_for
 from exporters.formats.catalog import format_named
-from exporters.formats.dense import FP32, SIGN
+from exporters.formats.dense import FP32
 from toolchain.compress.catalog import method_for
 from toolchain.compress.lookup import named
 from toolchain.compress.pruners import PRUNERS
@@ -152,7 +152,7 @@ class Problem:
 def layer_options(
     tree: ModelTree, formats: Sequence[Format], pins: Mapping[str, str], method: str
 ) -> dict[str, tuple[LayerConfig, ...]]:
-    """What every layer may become. A layer that only its signs matter of is stored as signs, which is exact.
+    """What every layer may become. A layer that a format keeps exactly is stored in that one.
 
     pins: layer path -> format name, or format@method; a pinned layer has no other option.
 
@@ -164,11 +164,11 @@ def layer_options(
         if layer.path in pins:
             name, _, own = pins[layer.path].partition(METHOD_MARK)
             options[layer.path] = (_config(format_named(name), layer, method, own),)
-        elif layer.sign_only:
-            options[layer.path] = (_config(SIGN, layer, method),)
+        elif layer.exact:
+            options[layer.path] = (_config(format_named(layer.exact), layer, method),)
         else:
             able = layer.kind == "linear" and not layer.table
-            allowed = (f for f in formats if not f.signs_only and (able or not f.linear_only))
+            allowed = (f for f in formats if not f.exact_only and (able or not f.linear_only))
             options[layer.path] = tuple(_config(f, layer, method) for f in allowed if f.takes(layer.rows, layer.cols))
         if not options[layer.path]:
             raise SlmcError(
@@ -179,9 +179,15 @@ def layer_options(
 
 def _config(fmt: Format, layer: Layer, method: str, own: str = "") -> LayerConfig:
     """A layer in a format by the method of the whole model, or by its own, if it has one."""
-    if fmt.signs_only and not layer.sign_only:
+    if fmt.exact_only and layer.exact != fmt.name:
         raise SlmcError(
-            f"layer {layer.path}: format {fmt.name} keeps only signs, and this layer needs more; choose another"
+            f"layer {layer.path}: format {fmt.name} is for layers that lose nothing in it, and this one would; choose "
+            "another"
+        )
+    if layer.exact and layer.kind == "linear" and layer.exact != fmt.name:
+        raise SlmcError(
+            f"layer {layer.path}: its product is that of format {layer.exact}, which rounds the inputs too; {fmt.name} "
+            "computes another function; leave the layer out"
         )
     if fmt.linear_only and (layer.kind != "linear" or layer.table):
         instead = "int4-g64" if fmt.plain.linear_only else fmt.plain.name

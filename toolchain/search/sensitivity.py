@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from exporters.formats.catalog import format_named
 from exporters.ops.activation_functions import ACTIVATION_GROUP
 from toolchain.calibration.statistics import CalibrationStatistics
-from toolchain.compress.recipe import LayerConfig
 from toolchain.files.progress import StepProgress
 from toolchain.model.tree import Layer
 from toolchain.search.problem import Evaluator, Problem
@@ -66,18 +64,15 @@ def sensitivities(problem: Problem, evaluator: Evaluator, progress: StepProgress
     total = sum(len(options) for options in problem.options.values())
     evaluator.expect(losses=[
         (layer.path, config) for layer in problem.tree.layers for config in problem.options[layer.path]
-        if not _exact(layer, config)
+        if layer.exact != config.format
     ])  # fmt: skip
     for layer in problem.tree.layers:
         for config in problem.options[layer.path]:
-            loss = 0.0 if _exact(layer, config) else evaluator.loss(layer.path, config)
+            exact = layer.exact == config.format
+            loss = 0.0 if exact else evaluator.loss(layer.path, config)
             results.append(Sensitivity(layer.path, config, loss, problem.layer_bytes(layer, config)))
             progress(len(results), total)
     return tuple(results)
-
-
-def _exact(layer: Layer, config: LayerConfig) -> bool:
-    return layer.sign_only and format_named(config.format).signs_only
 
 
 def embedding_loss(error: Tensor, frequency: Tensor, fisher: Tensor) -> float:

@@ -150,6 +150,7 @@ struct ErrorFunction { static float of(float x) { return std::erf(x); } };
 struct Exponential { static float of(float x) { return std::exp(x); } };
 struct Cosine { static float of(float x) { return std::cos(x); } };
 struct Sine { static float of(float x) { return std::sin(x); } };
+struct Logarithm { static float of(float x) { return std::log(x); } };
 
 struct UnaryKind {
   const char* type;
@@ -160,6 +161,7 @@ constexpr UnaryKind kUnary[] = {
     {"Tanh", unary_loop<HyperbolicTangent>}, {"Relu", unary_loop<Positive>}, {"Gelu", unary_loop<Gauss>},
     {"Neg", unary_loop<Negative>}, {"Erf", unary_loop<ErrorFunction>}, {"Exp", unary_loop<Exponential>},
     {"Cos", unary_loop<Cosine>}, {"Sin", unary_loop<Sine>},
+    {"Log", unary_loop<Logarithm>},
 };
 
 class Unary final : public Standard {

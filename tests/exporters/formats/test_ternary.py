@@ -37,7 +37,7 @@ def test_the_nearest_scale_is_the_best_of_all() -> None:
         assert (own <= np.square(tried - weight).sum(1) * 1.001).all()
 
 
-@pytest.mark.parametrize("name", ["ternary", "ternary-g48", "ternary-g", "uternary-g64", "2:4/ternary-g64"])
+@pytest.mark.parametrize("name", ["ternary-g48", "ternary-g", "uternary-g64", "2:4/ternary-g64"])
 def test_what_is_no_ternary_format(name: str) -> None:
     with pytest.raises(SlmcError, match="unknown format"):
         format_named(name)

@@ -15,12 +15,15 @@ from driven import Driver, program
 from fused import fed_array, fused_model, in_torch
 from onnx import helper, numpy_helper
 
+import exporters.ops.anchored
 import exporters.ops.attention
+import exporters.ops.channels
 import exporters.ops.events
 import exporters.ops.fusions
 import exporters.ops.products
 import exporters.ops.sparse_products
 import exporters.ops.spikes
+import exporters.ops.ternary
 from exporters.ops.body_table import body_of
 from exporters.ops.functions import OPSET
 from exporters.ops.recurrences import lif_reference, wkv_reference
@@ -52,6 +55,11 @@ FED = {
     "CachedAttentionHalf": 6,
     "CachedAttentionInt8": 8,
     "IntegrateFire": 1,
+    "Plif": 6,
+    "LinearRecurrence": 3,
+    "DeltaRule": 7,
+    "AnchoredAttention": 8,
+    "TernaryLinear": 1,
 }
 """How many of the first inputs change from call to call; the others are weights inside the model."""
 
@@ -81,6 +89,11 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "SquaredRelu": exporters.ops.fusions.squared_relu,
     "SparseLinear": exporters.ops.sparse_products.sparse_linear,
     "IntegrateFire": exporters.ops.spikes.integrate_fire_reference,
+    "Plif": exporters.ops.channels.plif_reference,
+    "LinearRecurrence": exporters.ops.channels.linear_recurrence_reference,
+    "AnchoredAttention": exporters.ops.anchored.anchored_attention,
+    "TernaryLinear": exporters.ops.ternary.ternary_linear,
+    "DeltaRule": exporters.ops.channels.delta_rule_reference,
 }
 
 

@@ -239,6 +239,49 @@ BY_HAND = [
     # the same with a reset to 0: -0.5 is no spike; -0.25 + 0.75
     Case("ternary, hard", "IntegrateFire", {"drive": floats([[-1, -2]], [[0.5, -0.5]], [[0.75, 0.75]]), **STEPS},
          [floats([[-1, -1]], [[0, 0]], [[1, 0]])], {"leak": 0.5, "ternary": 1.0, "soft": 0.0}),
+    # u = 0.5 * 3 + 2 = 3.5, clipped to 3: a spike, reset to 0; u = -5, clipped to -3; u = -1.5 + 2.5 = 1, a spike
+    Case("hard, clipped", "Plif", {"drive": floats([[2], [-5], [2.5]]), "decay": floats(0.5), "gain": floats(1),
+                                   "threshold": floats(1), "drop": floats(0), "membrane": floats([3])},
+         [floats([[1], [0], [1]]), floats([0])],
+         {"low": -3.0, "high": 3.0, "reset": 0.0, "soft": 0.0, "membranes": 0.0}),
+    # channel 0: u = 0.5 * 2 + 0.5 * 4 = 3, less 1: 2; channel 1: u = 0.25 * 4 + 0.75 * 4 = 4, below 5
+    Case("soft, membranes", "Plif", {"drive": floats([[4, 4]]), "decay": floats(0.5, 0.25), "gain": floats(0.5, 0.75),
+                                     "threshold": floats(3, 5), "drop": floats(1, 5), "membrane": floats([2, 4])},
+         [floats([[2, 4]]), floats([2, 4])],
+         {"low": -9.0, "high": 9.0, "reset": 7.0, "soft": 1.0, "membranes": 1.0}),
+    # 0.5 * 4 + 1 = 3, then 0.25 * 3 + 1 = 1.75
+    Case("a decay for every step", "LinearRecurrence",
+         {"decay": floats([[0.5], [0.25]]), "drive": floats([[1], [1]]), "state": floats([4])},
+         [floats([[3], [1.75]]), floats([1.75])]),
+    # S = [[1, 2], [3, 4]]; S a = (2, 4); S diag(1, 2) = [[1, 4], [3, 8]], + (2, 4) (1, 0)^T, + (1, -1) (0, 3)^T:
+    # [[3, 7], [7, 5]]; times the queries (1, 1) and (0, 2) of two heads
+    Case("two heads on a state", "DeltaRule",
+         {"query": floats([[1, 1, 0, 2]]), "decay": floats([[1, 2]]), "key": floats([[0, 3]]),
+          "value": floats([[1, -1]]), "removed": floats([[0, 1]]), "rate": floats([[1, 0]]),
+          "state": floats([[[1, 2], [3, 4]]])},
+         [floats([[10, 12, 14, 10]]), floats([[[3, 7], [7, 5]]])]),
+    # one anchor, a ring of two: token 3 goes to slot 1 + (3 - 1) % 2 = 1, over token 1; query and key are turned by 3
+    # radians alike, their score is ln 2; key 0 has 0, token 2 was not present: shares 1 : 2
+    Case("over the ring", "AnchoredAttention",
+         {"q": floats([[math.log(2) * ROOT2, 0]]), "k": floats([[1, 0]]), "v": floats([[6, 3]]),
+          "present": floats([1]), "keys": floats([[[0, 0], [9, 9], [5, 5]]]),
+          "values": floats([[[3, 0], [9, 9], [5, 5]]]), "seen": floats([1, 1, 0]), "position": np.array([[3]])},
+         [floats([[5, 2]]), floats([[[0, 0], [math.cos(3), math.sin(3)], [5, 5]]]),
+          floats([[[3, 0], [6, 3], [5, 5]]]), floats([1, 1, 0])],
+         {"heads": 1, "anchors": 1, "theta": 100.0}),
+    # a token that is not there gets nothing, and nobody's key is changed but its own
+    Case("not there", "AnchoredAttention",
+         {"q": floats([[1, 0]]), "k": floats([[1, 2]]), "v": floats([[6, 3]]), "present": floats([0]),
+          "keys": floats([[[0, 0], [9, 9]]]), "values": floats([[[0, 0], [9, 9]]]), "seen": floats([0, 0]),
+          "position": np.array([[0]])},
+         [floats([[0, 0]]), floats([[[1, 2], [9, 9]]]), floats([[[6, 3], [9, 9]]]), floats([0, 0])],
+         {"heads": 1, "anchors": 1, "theta": 100.0}),
+    # steps of 1 and 2 for all inputs of a token: [127, 2.4] is [127, 2], [254, 3] is [254, 4]; w = 0.5 [1, -1]: digits
+    # 21111 and 01111 to base 3 are 202 and 40, of 256 parts 213 and 43, and 11111 is 128
+    Case("one step a token", "TernaryLinear",
+         {"x": floats([127, 2.4], [254, 3], [0, 0]), "codes": hexed("d5 2b 80 80" + " 80" * 60, 1, 1, 64),
+          "scale": np.array([0.5], np.float32)},
+         [floats([62.5], [125], [0])], {"K": 2, "N": 1}),
 ]  # fmt: skip
 
 

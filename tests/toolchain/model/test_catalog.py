@@ -74,7 +74,7 @@ def test_a_directory_brings_its_config_and_tokenizer(folder: Path, tensors: Tens
     assert model.name == "tiny-1.5"
     assert model.tokenizer_json == (folder / "tokenizer.json").read_bytes()
     assert model.tokenizer.encode("w3 w0 nonsense w8").ids == [3, 0, 0, 8]
-    assert not model.tree.layers[0].sign_only
+    assert model.tree.layers[0].exact is None
 
 
 def test_the_model_is_in_inference_float32_and_answers(folder: Path, tensors: Tensors) -> None:

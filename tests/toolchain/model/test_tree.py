@@ -26,7 +26,7 @@ def tree_of(layers: int, width: int, hidden: int, vocabulary: int, *, binarize: 
 
 def test_layers_of_a_tiny_model() -> None:
     tree = tree_of(2, 4, 12, 9)
-    expected = [Layer("emb", "embedding", 9, 4, sign_only=True)]
+    expected = [Layer("emb", "embedding", 9, 4, exact="sign")]
     for i in range(2):
         expected += [Layer(f"blocks.{i}.{n}", "linear", *shape) for n, shape in LAYERS_OF_A_BLOCK.items()]
     expected.append(Layer("head", "linear", 9, 4))
@@ -37,7 +37,7 @@ def test_layers_of_a_tiny_model() -> None:
 
 
 def test_an_embedding_that_is_not_binarised_needs_more_than_signs() -> None:
-    assert tree_of(1, 4, 12, 9, binarize=False).layers[0] == Layer("emb", "embedding", 9, 4, sign_only=False)
+    assert tree_of(1, 4, 12, 9, binarize=False).layers[0] == Layer("emb", "embedding", 9, 4, exact=None)
 
 
 def test_counts_of_a_tiny_model_by_hand() -> None:

@@ -23,7 +23,7 @@ ProblemMaker = Callable[..., Problem]
 
 def tree() -> ModelTree:
     """Signs of 100 x 64, two blocks of three linears, a head of 100 x 64; 50 vector and 30 state values."""
-    blocks = [Block("emb", (Layer("emb", "embedding", 100, 64, sign_only=True),))]
+    blocks = [Block("emb", (Layer("emb", "embedding", 100, 64, exact="sign"),))]
     for i in range(2):
         shapes = {"key": (64, 64), "gate": (64, 64), "value": (64, 128)}
         layers = tuple(Layer(f"blocks.{i}.{name}", "linear", *shape) for name, shape in shapes.items())

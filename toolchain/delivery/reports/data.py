@@ -15,7 +15,10 @@ from toolchain.transform.transformation import Transformation
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer as it was and as it is; block is 'emb', 'blocks.3', 'head'."""
+    """One layer as it was and as it is; block is 'emb', 'blocks.3', 'head'.
+
+    nonzero: the share of its inputs that is not zero, None where nobody counted; spikes: whether those are spikes.
+    """
 
     path: str
     block: str
@@ -26,6 +29,8 @@ class LayerRow:
     bytes: int
     bytes_fp32: int
     activations: str = "fp32"
+    nonzero: float | None = None
+    spikes: bool = False
 
 
 @dataclass(frozen=True)

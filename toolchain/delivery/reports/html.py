@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import jinja2
 from markupsafe import Markup
 
-from toolchain.delivery.reports import bars, facts, frontier, grouping, heatmap, layermap, summary, svg
+from toolchain.delivery.reports import activity, bars, facts, frontier, grouping, heatmap, layermap, summary, svg
 from toolchain.delivery.reports.data import LayerRow, Report
 from toolchain.search.outcome import LayerLoss
 
@@ -72,6 +72,9 @@ def _context(report: Report) -> dict[str, Any]:
         "screening": report.screening,
         "transformations": [facts.transformation_cells(row) for row in report.transformations],
         "transformation_head": facts.TRANSFORMATION_HEAD,
+        "spikes": activity.rows(report),
+        "spikes_head": activity.HEAD,
+        "spikes_text": activity.text(report),
         "heatmap": _markup(heatmap.draw(report.layers, report.sensitivities)) if report.sensitivities else None,
         "map": layermap.layer_map(report),
         "bars_wide": _markup(bars.draw(report, WIDE_BARS)),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from targets.device import units
-from toolchain.delivery.reports import facts, grouping, summary
+from toolchain.delivery.reports import activity, facts, grouping, summary
 from toolchain.delivery.reports.data import Report
 
 _SPECIAL = re.compile(r"([\\`*_\[\]#!|~<>&$@]|^[-+=])")
@@ -15,7 +15,7 @@ _BREAKS = re.compile(r"[\s\x00-\x1f\x7f\ud800-\udfff]+")
 
 
 def render_markdown(report: Report) -> str:
-    """Verdict, figures, constraints, the formats of every block, and what sparse formats gave."""
+    """Verdict, figures, constraints, the formats of every block, who sees spikes, and what sparse formats gave."""
     figures = [(f.name, f.value, f.note, f.basis) for f in summary.figures(report)]
     parts = [
         f"# {escaped(summary.title(report))}",
@@ -27,6 +27,8 @@ def render_markdown(report: Report) -> str:
         "## Formats by block",
         table(("block", "formats", "fp32", "stored", "share"), [_block(row) for row in grouping.block_rows(report)]),
     ]
+    if spikes := activity.rows(report):
+        parts += ["## Spikes and zeros", escaped(activity.text(report)), table(activity.HEAD, spikes)]
     if report.families:
         rows = [facts.family_cells(row, report) for row in report.families]
         parts += ["## Sparse and dense formats compared", table(facts.FAMILY_HEAD, rows), escaped(report.screening)]
