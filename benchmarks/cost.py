@@ -53,8 +53,6 @@ class Subject:
 
 
 def opened(model: Path, place: Path, format_name: str, context: int, threads: int) -> Subject:
-    loaded = load_model(model, options=ModelOptions(kv_cache="int8"))
-    context = min(context, loaded.forward.context or context)
     loaded = load_model(model, options=ModelOptions(context=context, kv_cache="int8"))
     io = export_uniform(loaded, place, format_name, activations="int8").io
     session = open_session(place / GRAPH_NAME, io, native=library_path(), threads=threads)

@@ -12,13 +12,14 @@ import math
 import statistics
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from head_to_head_report import table, write_picture
+from tokenizers import Tokenizer
 from uniform import export_uniform
 
 from toolchain.model.catalog import load_model
@@ -73,7 +74,19 @@ def folder_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.suffix in (".gguf", ".onnx", ".data"))
 
 
-def ours(model: Path, place: Path, format_name: str, context: int) -> list[tuple[str, str, Path]]:
+def tokenized(model: Path, text: Path, count: int) -> list[int]:
+    """The first tokens of a text."""
+    own = model / "tokenizer.json"
+    if own.is_file():
+        tokenizer = Tokenizer.from_file(str(own))
+    else:
+        tokenizer = load_model(model, options=ModelOptions(context=8)).tokenizer
+    return [int(i) for i in tokenizer.encode(text.read_text()[: 12 * count]).ids[:count]]
+
+
+def ours(
+    model: Path, place: Path, format_name: str, context: int, without: Collection[str]
+) -> list[tuple[str, str, Path]]:
     """Our graphs, written where they are not there yet: (name, kind, folder)."""
     found = []
     for name, kind, fmt, cache in (
@@ -81,6 +94,8 @@ def ours(model: Path, place: Path, format_name: str, context: int) -> list[tuple
         ("ONNX Runtime fp32", "fp32", "fp32", "fp32"),
     ):
         folder = place / f"{kind}-{context}"
+        if kind in without:
+            continue
         if not (folder / "io.json").exists():
             loaded = load_model(model, options=ModelOptions(context=context, kv_cache=cache))
             graph = export_uniform(loaded, folder, fmt, activations="int8")
@@ -136,10 +151,9 @@ def main(
     lengths = tuple(int(depth) for depth in depths.split(","))
     context = max(*lengths, WINDOW) + 2 * steps
     gguf = gguf or (model if model.suffix == ".gguf" else None)
-    tokenizer = load_model(model, options=ModelOptions(context=8)).tokenizer
-    needed = max(context, windows * WINDOW)
-    ids = [int(i) for i in np.array(tokenizer.encode(text.read_text()[: 12 * needed]).ids[:needed])]
-    parts = [(name, kind, path, sys.executable) for name, kind, path in ours(model, work, format_name, context)]
+    ids = tokenized(model, text, max(context, windows * WINDOW))
+    graphs = ours(model, work, format_name, context, without)
+    parts = [(name, kind, path, sys.executable) for name, kind, path in graphs]
     parts += [("llama.cpp", "llama.cpp", gguf, peers_python)] if gguf else []
     parts += [("ONNX Runtime GenAI int4", "genai", genai, peers_python)] if genai else []
     for kind, path, option in (("llama.cpp", gguf, "--gguf"), ("genai", genai, "--genai")):
