@@ -20,7 +20,7 @@ from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart
 from exporters.formats.patterns import PERIODS, Bool, Patterns, completed, largest
 from exporters.formats.sparse_tiles import in_tiles, sparse_tile_of
 from exporters.formats.tiles import interleaved, separated
-from exporters.formats.units import TILE, UNIT, pack_units, padded_columns, unit_tensors, units, unpack_units
+from exporters.formats.units import QUAD, UNIT, pack_units, padded_columns, unit_tensors, units, unpack_units
 
 SHARED_ROWS = 16
 """Rows of one pattern in the formats that share it."""
@@ -165,7 +165,7 @@ class NmFormat(Format):
         whole = completed(shared, self.patterns)
         patterns = self.patterns.encode(whole)
         if self.pattern_rows == 1:
-            patterns = interleaved(patterns, self.pattern_bytes, TILE)
+            patterns = interleaved(patterns, self.pattern_bytes, QUAD)
         kept = stored[self._of_rows(whole, rows)].reshape(rows, -1)
         packed = pack_units(kept, self.bits, self.kept_per_unit)
         return Encoded(
@@ -190,14 +190,14 @@ class NmFormat(Format):
         rows, cols = encoded.shape
         stored = encoded.packed["patterns"].astype(np.uint8)
         if self.pattern_rows == 1:
-            stored = separated(stored, self.pattern_bytes, TILE)
+            stored = separated(stored, self.pattern_bytes, QUAD)
         return self._of_rows(self.patterns.decode(stored), rows)[:, :cols]
 
     def values_of(self, encoded: Encoded) -> Float32:
         rows, cols = encoded.shape
         stored = encoded.packed["patterns"].astype(np.uint8)
         if self.pattern_rows == 1:
-            stored = separated(stored, self.pattern_bytes, TILE)
+            stored = separated(stored, self.pattern_bytes, QUAD)
         codes = np.full((rows, padded_columns(cols)), self.values.zero_code, np.uint8)
         codes[self._of_rows(self.patterns.decode(stored), rows)] = unpack_units(
             encoded.packed, self.bits, self.kept_per_unit

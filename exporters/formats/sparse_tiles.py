@@ -28,7 +28,7 @@ from exporters.formats.bits import UInt8
 from exporters.formats.integer import CODE_BITS
 from exporters.formats.patterns import Patterns
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES, interleaved, separated
-from exporters.formats.units import TILE, UNIT, pack_units, padded_columns, unpack_units
+from exporters.formats.units import QUAD, UNIT, pack_units, padded_columns, unpack_units
 
 if TYPE_CHECKING:
     from exporters.formats.nm import NmFormat
@@ -91,9 +91,9 @@ def _own_in_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8
     kept = unpack_units(packed, fmt.bits, fmt.kept_per_unit)[:whole]
     places = kept.reshape(whole, -1, 4, fmt.kept).swapaxes(2, 3).reshape(kept.shape)
     codes = interleaved(_words(places, fmt.bits)["codes"], WORD_BYTES, TILE_ROWS)
-    patterns = separated(packed["patterns"], fmt.pattern_bytes, TILE)
+    patterns = separated(packed["patterns"], fmt.pattern_bytes, QUAD)
     return {
-        "codes": np.concatenate([codes, separated(packed["codes"], _code_bytes(fmt), TILE)[whole:]]),
+        "codes": np.concatenate([codes, separated(packed["codes"], _code_bytes(fmt), QUAD)[whole:]]),
         "patterns": np.concatenate([_tiled_ranks(fmt, _ranks(fmt, patterns[:whole])), patterns[whole:]]),
     }
 
@@ -103,12 +103,12 @@ def _own_out_of_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, U
     places = _of_words({"codes": separated(packed["codes"][:whole], WORD_BYTES, TILE_ROWS)}, fmt.bits)
     kept = places.reshape(whole, -1, fmt.kept, 4).swapaxes(2, 3).reshape(places.shape)
     joined = pack_units(kept, fmt.bits, fmt.kept_per_unit)["codes"].astype(np.uint8)
-    codes = np.concatenate([separated(joined, _code_bytes(fmt), TILE), packed["codes"][whole:]])
+    codes = np.concatenate([separated(joined, _code_bytes(fmt), QUAD), packed["codes"][whole:]])
     ranks = _of_tiled_ranks(fmt, packed["patterns"][:whole])
     patterns = np.concatenate([_bytes_of_ranks(fmt, ranks), packed["patterns"][whole:]])
     return {
-        "codes": interleaved(codes, _code_bytes(fmt), TILE),
-        "patterns": interleaved(patterns, fmt.pattern_bytes, TILE),
+        "codes": interleaved(codes, _code_bytes(fmt), QUAD),
+        "patterns": interleaved(patterns, fmt.pattern_bytes, QUAD),
     }
 
 

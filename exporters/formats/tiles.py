@@ -2,7 +2,7 @@
 
 Dense integer tensors in tiles of 16 (`tiled_tensors`): word after word of 4 bytes, each of all 16 rows, so that every
 lane of a vector belongs to a row; scales and zeros likewise, group after group. Rows behind the last whole tile follow
-one after another. Sparse packed tensors have tiles of four rows and larger units (exporters.formats.units).
+one after another. Sparse formats without tiles lie in quads of four rows (exporters.formats.units).
 """
 
 from __future__ import annotations

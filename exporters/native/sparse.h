@@ -3,8 +3,8 @@
 //   w[n, k] = scales[n, g] * step(code[n, k]) where k is kept, else 0;  g = k / group
 //
 // Rows are padded to units of 128 inputs. A unit keeps `kept` codes in the inputs' order; in a plane of b bits byte i
-// holds codes i, i + L, i + 2 L, ... with L = kept * b / 8. Four rows form a tile, whose bytes go unit by unit, row by
-// row; rows behind the last whole tile follow one after another. Other tiles, of 16 rows: see `tiled`.
+// holds codes i, i + L, i + 2 L, ... with L = kept * b / 8. Four rows form a quad, whose bytes go unit by unit, row by
+// row; rows behind the last whole quad follow one after another. Tiles have 16 rows: see `tiled`.
 #pragma once
 #include <vector>
 
@@ -13,7 +13,7 @@
 namespace slmc {
 
 constexpr int64_t kUnitInputs = 128;
-constexpr int kTileRows = 4;
+constexpr int kQuadRows = 4;
 constexpr int kMaskBytes = kUnitInputs / 8;  // of a unit
 
 // What the fields of a pattern plane stand for.
@@ -64,10 +64,10 @@ struct SparseMatrix {
   SLMC_INLINE bool in_words() const { return tiled > 0 && pattern_rows > 1; }
   SLMC_INLINE int64_t factor_at(int64_t n, int64_t g) const { return slmc::factor_at(n, g, groups, tiled); }
   SLMC_INLINE Strip strip(const uint8_t* plane, int64_t n, int64_t unit_bytes) const {
-    const int64_t whole = tiled ? 0 : N / kTileRows * kTileRows;
+    const int64_t whole = tiled ? 0 : N / kQuadRows * kQuadRows;
     if (n >= whole) return {plane + n * units * unit_bytes, unit_bytes};
-    const int64_t tile = n / kTileRows * kTileRows;
-    return {plane + tile * units * unit_bytes + (n - tile) * unit_bytes, kTileRows * unit_bytes};
+    const int64_t quad = n / kQuadRows * kQuadRows;
+    return {plane + quad * units * unit_bytes + (n - quad) * unit_bytes, kQuadRows * unit_bytes};
   }
 };
 

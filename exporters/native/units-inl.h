@@ -17,10 +17,10 @@ namespace {
 constexpr int64_t kCodesAhead = 1024;  // bytes of codes between a prefetch and its use
 
 // Four rows and a token.
-struct Tile {
-  const uint8_t* codes[kTileRows];
-  const uint8_t* masks[kTileRows];
-  const float* factors[kTileRows];  // scale_w * scale_x
+struct Quad {
+  const uint8_t* codes[kQuadRows];
+  const uint8_t* masks[kQuadRows];
+  const float* factors[kQuadRows];  // scale_w * scale_x
   int64_t code_stride, mask_stride, units;
   int half;              // codes of 64 inputs
   const int8_t* q;       // V::kBytes per half
@@ -42,36 +42,36 @@ SLMC_INLINE void read_codes(const uint8_t* at, int half, typename V::Part part, 
 }
 
 template <typename V, Codes codes, bool expands, Scales scales>
-void multiply_tile(const Tile& tile, float* out) {
+void multiply_quad(const Quad& quad, float* out) {
   constexpr int centre = codes == kByteCodes ? 128 : codes == kNibbleCodes ? 8 : 12;
-  const typename V::Part part = V::part(tile.half);
-  const int tile_bytes = kTileRows * tile.half * (codes == kByteCodes ? 2 : 1);
-  typename V::F totals[kTileRows];
-  const uint8_t* at[kTileRows];
-  const uint8_t* masks[kTileRows];
-  const float* factors[kTileRows];
-  for (int r = 0; r < kTileRows; ++r) {
+  const typename V::Part part = V::part(quad.half);
+  const int quad_bytes = kQuadRows * quad.half * (codes == kByteCodes ? 2 : 1);
+  typename V::F totals[kQuadRows];
+  const uint8_t* at[kQuadRows];
+  const uint8_t* masks[kQuadRows];
+  const float* factors[kQuadRows];
+  for (int r = 0; r < kQuadRows; ++r) {
     totals[r] = V::zero();
-    at[r] = tile.codes[r];
-    masks[r] = tile.masks[r];
-    factors[r] = tile.factors[r];
+    at[r] = quad.codes[r];
+    masks[r] = quad.masks[r];
+    factors[r] = quad.factors[r];
   }
-  const int8_t* q = tile.q;
-  const int32_t* start = tile.start;
-  for (int64_t u = 0; u < tile.units; ++u) {
+  const int8_t* q = quad.q;
+  const int32_t* start = quad.start;
+  for (int64_t u = 0; u < quad.units; ++u) {
     const typename V::I q0 = V::load(q), q1 = V::load(q + V::kBytes);
     const typename V::I start0 = V::load(start);
     const typename V::I start1 = scales == kPerUnit ? start0 : V::load(start + V::kLanes);
-    for (int ahead = 0; ahead < tile_bytes; ahead += 64) V::prefetch(at[0] + kCodesAhead + ahead);
+    for (int ahead = 0; ahead < quad_bytes; ahead += 64) V::prefetch(at[0] + kCodesAhead + ahead);
 #pragma GCC unroll 4
-    for (int r = 0; r < kTileRows; ++r) {
+    for (int r = 0; r < kQuadRows; ++r) {
       typename V::I w[2];
-      read_codes<V, codes>(at[r], tile.half, part, w);
-      at[r] += tile.code_stride;
+      read_codes<V, codes>(at[r], quad.half, part, w);
+      at[r] += quad.code_stride;
       if constexpr (expands) {
         w[0] = V::template expand<centre>(w[0], masks[r]);
         w[1] = V::template expand<centre>(w[1], masks[r] + 8);
-        masks[r] += tile.mask_stride;
+        masks[r] += quad.mask_stride;
       }
       if constexpr (scales == kPerUnit) {
         const typename V::I sum = V::dot(V::dot(start0, w[0], q0), w[1], q1);
@@ -92,20 +92,20 @@ void multiply_tile(const Tile& tile, float* out) {
 }
 
 template <typename V, bool expands, Scales scales>
-void multiply_codes(Codes codes, const Tile& tile, float* out) {
+void multiply_codes(Codes codes, const Quad& quad, float* out) {
   switch (codes) {
-    case kByteCodes: return multiply_tile<V, kByteCodes, expands, scales>(tile, out);
-    case kNibbleCodes: return multiply_tile<V, kNibbleCodes, expands, scales>(tile, out);
-    default: return multiply_tile<V, kFloat4Codes, expands, scales>(tile, out);
+    case kByteCodes: return multiply_quad<V, kByteCodes, expands, scales>(quad, out);
+    case kNibbleCodes: return multiply_quad<V, kNibbleCodes, expands, scales>(quad, out);
+    default: return multiply_quad<V, kFloat4Codes, expands, scales>(quad, out);
   }
 }
 
 template <typename V, bool expands>
-void multiply_any(Scales scales, Codes codes, const Tile& tile, float* out) {
+void multiply_any(Scales scales, Codes codes, const Quad& quad, float* out) {
   switch (scales) {
-    case kPerUnit: return multiply_codes<V, expands, kPerUnit>(codes, tile, out);
-    case kPerHalf: return multiply_codes<V, expands, kPerHalf>(codes, tile, out);
-    default: return multiply_codes<V, expands, kPerEighth>(codes, tile, out);
+    case kPerUnit: return multiply_codes<V, expands, kPerUnit>(codes, quad, out);
+    case kPerHalf: return multiply_codes<V, expands, kPerHalf>(codes, quad, out);
+    default: return multiply_codes<V, expands, kPerEighth>(codes, quad, out);
   }
 }
 
@@ -141,11 +141,11 @@ void gather(const int8_t* q, const uint8_t* masks, int64_t units, int8_t* out) {
 // The scales and patterns of rows n .. n + 3: they come in short runs, which the processor alone fetches too late.
 template <typename V>
 SLMC_INLINE void fetch_rows(const SparseMatrix& m, int64_t n, bool patterns) {
-  for (int64_t i = 0; i < 2 * kTileRows * m.groups; i += 64)
+  for (int64_t i = 0; i < 2 * kQuadRows * m.groups; i += 64)
     V::prefetch(reinterpret_cast<const uint8_t*>(m.scales + n * m.groups) + i);
   if (!patterns) return;
   const int64_t bytes = m.units * m.table->unit_bytes();
-  for (int64_t i = 0; i < kTileRows * bytes; i += 64) V::prefetch(m.patterns + n * bytes + i);
+  for (int64_t i = 0; i < kQuadRows * bytes; i += 64) V::prefetch(m.patterns + n * bytes + i);
 }
 
 // Output features first .. last of all tokens.
@@ -156,9 +156,9 @@ void multiply_rows(const SparseMatrix& m, const SparseInput& in, float* y, int64
   const Codes codes = codes_of(m);
   const int centre = codes == kByteCodes ? 128 : codes == kNibbleCodes ? 8 : 12;
   const int64_t factors_of_row = m.units * in.scales, room = factors_of_row + 32;
-  auto* factors = arena.take<float>(kTileRows * room);
+  auto* factors = arena.take<float>(kQuadRows * room);
   auto* halves = arena.take<float>(m.groups + 16);
-  auto* masks = arena.take<uint8_t>(kTileRows * m.units * kMaskBytes + 64);
+  auto* masks = arena.take<uint8_t>(kQuadRows * m.units * kMaskBytes + 64);
   auto* start = arena.take<int32_t>(in.tokens * m.units * 2 * V::kLanes);
   auto* gathered = expands ? nullptr : arena.take<int8_t>(in.tokens * m.units * 2 * V::kBytes);
   const bool shared = m.patterns && !expands;
@@ -167,8 +167,8 @@ void multiply_rows(const SparseMatrix& m, const SparseInput& in, float* y, int64
       fill_start<V>(q + t * m.units * 2 * V::kBytes, m.units, in.scales, centre, start + t * m.units * 2 * V::kLanes);
   };
   if (!shared) prepare_start(in.q);
-  for (int64_t n = first; n < last; n += kTileRows) {
-    const int rows = static_cast<int>(last - n < kTileRows ? last - n : kTileRows);
+  for (int64_t n = first; n < last; n += kQuadRows) {
+    const int rows = static_cast<int>(last - n < kQuadRows ? last - n : kQuadRows);
     if (shared && (n == first || n % m.pattern_rows == 0)) {
       const int64_t plane = n / m.pattern_rows * m.units * m.table->unit_bytes();
       V::decode_patterns(*m.table, m.patterns + plane, m.units, masks);
@@ -176,23 +176,23 @@ void multiply_rows(const SparseMatrix& m, const SparseInput& in, float* y, int64
         gather<V>(in.q + t * m.padded(), masks, m.units, gathered + t * m.units * 2 * V::kBytes);
       prepare_start(gathered);
     }
-    fetch_rows<V>(m, n + kTileRows, expands);
-    Tile tile{};
-    tile.units = m.units;
-    tile.half = static_cast<int>(m.kept / 2);
-    const bool whole = n + kTileRows <= m.N;
+    fetch_rows<V>(m, n + kQuadRows, expands);
+    Quad quad{};
+    quad.units = m.units;
+    quad.half = static_cast<int>(m.kept / 2);
+    const bool whole = n + kQuadRows <= m.N;
     if (expands) {
       const int64_t bytes = m.table->unit_bytes();
       V::decode_patterns(*m.table, m.patterns + n * m.units * bytes, rows * m.units, masks);
-      tile.mask_stride = whole ? kTileRows * kMaskBytes : kMaskBytes;
+      quad.mask_stride = whole ? kQuadRows * kMaskBytes : kMaskBytes;
     }
-    for (int r = 0; r < kTileRows; ++r) {
+    for (int r = 0; r < kQuadRows; ++r) {
       const int row = r < rows ? r : rows - 1;
       const Strip strip = m.strip(m.codes, n + row, m.code_bytes());
-      tile.codes[r] = strip.first;
-      tile.code_stride = strip.stride;
-      tile.masks[r] = masks + row * (whole ? kMaskBytes : m.units * kMaskBytes);
-      tile.factors[r] = factors + row * room;
+      quad.codes[r] = strip.first;
+      quad.code_stride = strip.stride;
+      quad.masks[r] = masks + row * (whole ? kMaskBytes : m.units * kMaskBytes);
+      quad.factors[r] = factors + row * room;
     }
     for (int64_t t = 0; t < in.tokens; ++t) {
       const float* scale_x = in.factors + t * room;
@@ -201,10 +201,10 @@ void multiply_rows(const SparseMatrix& m, const SparseInput& in, float* y, int64
                         factors + r * room);
       }
       const int8_t* q = shared ? gathered : in.q;
-      tile.q = q + t * m.units * 2 * V::kBytes;
-      tile.start = start + t * m.units * 2 * V::kLanes;
-      float sums[kTileRows];
-      multiply_any<V, expands>(in.scales, codes, tile, sums);
+      quad.q = q + t * m.units * 2 * V::kBytes;
+      quad.start = start + t * m.units * 2 * V::kLanes;
+      float sums[kQuadRows];
+      multiply_any<V, expands>(in.scales, codes, quad, sums);
       for (int r = 0; r < rows; ++r) y[t * m.N + n + r] = sums[r];
     }
   }

@@ -108,30 +108,30 @@ void fill_row_factors(const SparseMatrix& m, const Shapes& shapes, int64_t n, co
 
 // Four rows of a token; codes and patterns of all of them begin at `rows` and, unit by unit, at `fields`.
 template <Way way, bool float4, Scales scales, int sixteens>
-void multiply_tile(const SparseMatrix& m, SparseRow* rows, const Strip* fields, uint8_t* controls, const Token& token,
+void multiply_quad(const SparseMatrix& m, SparseRow* rows, const Strip* fields, uint8_t* controls, const Token& token,
                    float* out) {
   constexpr int64_t control_bytes = way == kGather ? kUnitInputs / 2 : kUnitInputs;
   constexpr int64_t vector_bytes = way == kPlain ? 64 * ((sixteens + 1) / 2) : kUnitInputs;
   constexpr int64_t starts = scales == kPerUnit ? 1 : scales == kPerHalf ? 2 : vector_bytes / 32;
-  F totals[kTileRows];
+  F totals[kQuadRows];
   for (F& total : totals) total = _mm256_setzero_ps();
   const int8_t* q = token.q;
   const int16_t* start = token.start;
   for (int64_t u = 0; u < m.units; u += kBlockUnits) {
     const int64_t units = m.units - u < kBlockUnits ? m.units - u : kBlockUnits;
-    for (int64_t at = 0; at < kTileRows * units * m.code_bytes(); at += 64)
+    for (int64_t at = 0; at < kQuadRows * units * m.code_bytes(); at += 64)
       Vector::prefetch(rows[0].codes + kSparseAhead + at);
     if constexpr (way != kPlain) {
-      for (int64_t at = 0; at < kTileRows * units * m.table->unit_bytes(); at += 64)
+      for (int64_t at = 0; at < kQuadRows * units * m.table->unit_bytes(); at += 64)
         Vector::prefetch(fields[0].first + u * fields[0].stride + kSparseAhead + at);
       block_controls<way>(*m.table, fields, u, units, controls);
-      for (int r = 0; r < kTileRows; ++r) {
+      for (int r = 0; r < kQuadRows; ++r) {
         rows[r].controls = controls + r * control_bytes;
-        rows[r].control_stride = kTileRows * control_bytes;
+        rows[r].control_stride = kQuadRows * control_bytes;
       }
     }
     if constexpr (way == kPlain) plain_rows<float4, scales, sixteens>(rows, q, start, units, totals);
-    for (int r = 0; r < kTileRows; ++r) {
+    for (int r = 0; r < kQuadRows; ++r) {
       if constexpr (way == kGather) totals[r] = gather_row<float4, scales>(rows[r], q, units, totals[r]);
       if constexpr (way == kExpand)
         totals[r] = expand_row<float4, scales>(rows[r], q, start, m.kept / 8, units, totals[r]);
@@ -144,37 +144,37 @@ void multiply_tile(const SparseMatrix& m, SparseRow* rows, const Strip* fields, 
   sum4(totals, out);
 }
 
-using MultiplyTile = void (*)(const SparseMatrix&, SparseRow*, const Strip*, uint8_t*, const Token&, float*);
+using MultiplyQuad = void (*)(const SparseMatrix&, SparseRow*, const Strip*, uint8_t*, const Token&, float*);
 
 template <Way way, bool float4, Scales scales>
-MultiplyTile tile_of_kept(int64_t kept) {
+MultiplyQuad quad_of_kept(int64_t kept) {
   if constexpr (way == kPlain) {
     switch (kept / 32) {
-      case 1: return multiply_tile<way, float4, scales, 1>;
-      case 2: return multiply_tile<way, float4, scales, 2>;
-      case 3: return multiply_tile<way, float4, scales, 3>;
-      default: return multiply_tile<way, float4, scales, 4>;
+      case 1: return multiply_quad<way, float4, scales, 1>;
+      case 2: return multiply_quad<way, float4, scales, 2>;
+      case 3: return multiply_quad<way, float4, scales, 3>;
+      default: return multiply_quad<way, float4, scales, 4>;
     }
   } else {
-    return multiply_tile<way, float4, scales, 0>;
+    return multiply_quad<way, float4, scales, 0>;
   }
 }
 
 template <Way way, bool float4>
-MultiplyTile tile_of_scales(const SparseMatrix& m, Scales scales) {
+MultiplyQuad quad_of_scales(const SparseMatrix& m, Scales scales) {
   switch (scales) {
-    case kPerUnit: return tile_of_kept<way, float4, kPerUnit>(m.kept);
-    case kPerHalf: return tile_of_kept<way, float4, kPerHalf>(m.kept);
-    default: return tile_of_kept<way == kGather ? kExpand : way, float4, kPerEighth>(m.kept);
+    case kPerUnit: return quad_of_kept<way, float4, kPerUnit>(m.kept);
+    case kPerHalf: return quad_of_kept<way, float4, kPerHalf>(m.kept);
+    default: return quad_of_kept<way == kGather ? kExpand : way, float4, kPerEighth>(m.kept);
   }
 }
 
 template <bool float4>
-MultiplyTile tile_of_way(const SparseMatrix& m, const Shapes& shapes) {
+MultiplyQuad quad_of_way(const SparseMatrix& m, const Shapes& shapes) {
   switch (shapes.way) {
-    case kGather: return tile_of_scales<kGather, float4>(m, shapes.scales);
-    case kExpand: return tile_of_scales<kExpand, float4>(m, shapes.scales);
-    default: return tile_of_scales<kPlain, float4>(m, shapes.scales);
+    case kGather: return quad_of_scales<kGather, float4>(m, shapes.scales);
+    case kExpand: return quad_of_scales<kExpand, float4>(m, shapes.scales);
+    default: return quad_of_scales<kPlain, float4>(m, shapes.scales);
   }
 }
 
@@ -212,17 +212,17 @@ const SparseInput* prepare(const SparseMatrix& m, const float* x, int64_t tokens
 class SparseRows {
  public:
   SparseRows(const SparseMatrix& m, const Shapes& shapes, Arena& arena)
-      : m_(m), way_(shapes.way), room_(shapes.room), factors_(arena.take<float>(kTileRows * shapes.room)),
-        copy_(arena.take<uint8_t>(way_ == kExpand ? 2 * kTileRows * m.units * m.code_bytes() + kReadBytes : 0)) {}
+      : m_(m), way_(shapes.way), room_(shapes.room), factors_(arena.take<float>(kQuadRows * shapes.room)),
+        copy_(arena.take<uint8_t>(way_ == kExpand ? 2 * kQuadRows * m.units * m.code_bytes() + kReadBytes : 0)) {}
 
   void go_to(int64_t n) {
     const int64_t row_bytes = m_.units * m_.code_bytes();
     const uint8_t* plane = m_.codes;
-    if (way_ == kExpand && (m_.N - n - kTileRows) * row_bytes < kReadBytes) {  // reads would leave the plane
+    if (way_ == kExpand && (m_.N - n - kQuadRows) * row_bytes < kReadBytes) {  // reads would leave the plane
       std::memcpy(copy_, plane + n * row_bytes, (m_.N - n) * row_bytes);
       plane = copy_ - n * row_bytes;
     }
-    for (int r = 0; r < kTileRows; ++r) {
+    for (int r = 0; r < kQuadRows; ++r) {
       const int64_t row = n + r < m_.N ? n + r : m_.N - 1;
       const Strip strip = m_.strip(plane, row, m_.code_bytes());
       rows_[r] = {strip.first, nullptr, strip.stride, 0, factors_ + r * room_};
@@ -231,7 +231,7 @@ class SparseRows {
   }
   // The rows with the factors of one token.
   SparseRow* of_token(const Shapes& shapes, int64_t n, const float* scale_x, SparseRow* rows) const {
-    for (int r = 0; r < kTileRows; ++r) {
+    for (int r = 0; r < kQuadRows; ++r) {
       fill_row_factors(m_, shapes, n + r < m_.N ? n + r : m_.N - 1, scale_x, factors_ + r * room_);
       rows[r] = rows_[r];
     }
@@ -245,29 +245,29 @@ class SparseRows {
   int64_t room_;
   float* factors_;
   uint8_t* copy_;
-  SparseRow rows_[kTileRows];
-  Strip fields_[kTileRows];
+  SparseRow rows_[kQuadRows];
+  Strip fields_[kQuadRows];
 };
 
 void multiply(const SparseMatrix& m, const SparseInput& in, float* y, int64_t first, int64_t last) {
   static thread_local Arena arena;
   arena.reset();
   const Shapes shapes(m);
-  const MultiplyTile tile = m.float4 ? tile_of_way<true>(m, shapes) : tile_of_way<false>(m, shapes);
+  const MultiplyQuad quad = m.float4 ? quad_of_way<true>(m, shapes) : quad_of_way<false>(m, shapes);
   const int64_t vector_bytes = m.units * shapes.vectors * 32, start_words = m.units * shapes.starts * 16;
   const bool shared = shapes.way == kPlain && m.patterns;
   auto* gathered = arena.take<int8_t>(shared ? in.tokens * vector_bytes : 0);
   auto* start = arena.take<int16_t>(in.tokens * start_words);
   auto* masks = arena.take<uint8_t>(m.units * kMaskBytes);
   // of a block of all four rows, or of a whole row that they share
-  auto* controls = arena.take<uint8_t>(std::max(kBlockUnits * kTileRows * kUnitInputs, m.units * kUnitInputs / 2));
+  auto* controls = arena.take<uint8_t>(std::max(kBlockUnits * kQuadRows * kUnitInputs, m.units * kUnitInputs / 2));
   const int8_t* q = shared ? gathered : in.q;
   const auto begin = [&](int64_t t) {
     fill_start(shapes, m.units, m.float4 ? 12 : 8, q + t * vector_bytes, start + t * start_words);
   };
   for (int64_t t = 0; t < in.tokens && !shared; ++t) begin(t);
   SparseRows rows(m, shapes, arena);
-  for (int64_t n = first; n < last; n += kTileRows) {
+  for (int64_t n = first; n < last; n += kQuadRows) {
     if (shared && (n == first || n % m.pattern_rows == 0)) {
       if (is_picked(m)) {
         gather_half(m, in.tokens, in.q, n, controls, gathered);
@@ -281,10 +281,10 @@ void multiply(const SparseMatrix& m, const SparseInput& in, float* y, int64_t fi
     rows.go_to(n);
     for (int64_t t = 0; t < in.tokens; ++t) {
       const Token token{q + t * vector_bytes, start + t * start_words, in.factors + t * shapes.room};
-      SparseRow of_token[kTileRows];
-      float sums[kTileRows];
-      tile(m, rows.of_token(shapes, n, token.scale_x, of_token), rows.fields(), controls, token, sums);
-      for (int64_t r = 0; r < kTileRows && n + r < last; ++r) y[t * m.N + n + r] = sums[r];
+      SparseRow of_token[kQuadRows];
+      float sums[kQuadRows];
+      quad(m, rows.of_token(shapes, n, token.scale_x, of_token), rows.fields(), controls, token, sums);
+      for (int64_t r = 0; r < kQuadRows && n + r < last; ++r) y[t * m.N + n + r] = sums[r];
     }
   }
 }

@@ -100,7 +100,7 @@ template <int bits, Way way>
 void block_controls(const uint64_t (*controls)[2], const Strip* fields, int64_t u, int64_t units, uint8_t* out) {
   constexpr int64_t bytes = way == kGather ? kUnitInputs / 2 : kUnitInputs;
   for (int64_t i = 0; i < units; ++i)
-    for (int r = 0; r < kTileRows; ++r, out += bytes) {
+    for (int r = 0; r < kQuadRows; ++r, out += bytes) {
       const uint8_t* at = fields[r].first + (u + i) * fields[r].stride;
       if constexpr (way == kGather && bits == 6) {
         unit_controls_2_of_4(at, out);

@@ -112,22 +112,22 @@ SLMC_INLINE F expand_row(SparseRow row, const int8_t* q, const int16_t* start, i
   return total;
 }
 
-// The four rows of a tile; `sixteens` is kept / 32: codes of half a unit, in sixteens.
+// The four rows of a quad; `sixteens` is kept / 32: codes of half a unit, in sixteens.
 template <bool float4, Scales scales, int sixteens>
 SLMC_INLINE void plain_rows(const SparseRow* rows, const int8_t* q, const int16_t* start, int64_t units, F* totals) {
   constexpr int parts = (sixteens + 1) / 2, vectors = 2 * parts;
   constexpr int starts = scales == kPerUnit ? 1 : scales == kPerHalf ? 2 : vectors;
-  F sum_of[kTileRows];
-  const uint8_t* codes_of[kTileRows];
-  const float* factors_of[kTileRows];
+  F sum_of[kQuadRows];
+  const uint8_t* codes_of[kQuadRows];
+  const float* factors_of[kQuadRows];
   const int64_t stride = rows[0].code_stride;
-  unrolled<kTileRows>([&](auto r) {
+  unrolled<kQuadRows>([&](auto r) {
     sum_of[r.value] = totals[r.value];
     codes_of[r.value] = rows[r.value].codes;
     factors_of[r.value] = rows[r.value].factors;
   });
   for (int64_t u = 0; u < units; ++u) {
-    unrolled<kTileRows>([&](auto r) SLMC_LAMBDA {
+    unrolled<kQuadRows>([&](auto r) SLMC_LAMBDA {
       const uint8_t* at = codes_of[r.value] + u * stride;
       const float* factors = factors_of[r.value] + u * scales;
       I sums[vectors];  // of the unit's first half, then of its second
@@ -162,7 +162,7 @@ SLMC_INLINE void plain_rows(const SparseRow* rows, const int8_t* q, const int16_
     q += 32 * vectors;
     start += 16 * starts;
   }
-  unrolled<kTileRows>([&](auto r) { totals[r.value] = sum_of[r.value]; });
+  unrolled<kQuadRows>([&](auto r) { totals[r.value] = sum_of[r.value]; });
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ from exporters.formats.integer import CODE_BITS
 from exporters.formats.patterns import Patterns
 from exporters.formats.sparse_tiles import rank_bits
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES
-from exporters.formats.units import TILE, UNIT, units
+from exporters.formats.units import QUAD, UNIT, units
 from exporters.ops.activation_functions import ACTIVATION_GROUP, TINIEST
 from exporters.ops.signatures import DOMAIN, SPARSE_LINEAR
 
@@ -64,7 +64,7 @@ class _Body:
         moved = self.op("BitShift", source, self.constant(shifts), direction="RIGHT")
         return self.op("BitwiseAnd", moved, self.constant(np.array(mask, np.uint8)))
 
-    def untiled(self, source: str, rows: int, count: int, size: int, tile: int = TILE) -> str:
+    def untiled(self, source: str, rows: int, count: int, size: int, tile: int = QUAD) -> str:
         """Rows [rows, count, size] of a packed tensor [rows, count * size] in tiles."""
         whole = rows // tile * tile
         pieces = []
@@ -90,7 +90,7 @@ class _Body:
         rest = self.cut(source, whole, rows, 0)
         return self.op("Concat", tiled, self.unit_codes(rest, rows - whole, row_codes, _kept(a), bits, 1), axis=0)
 
-    def unit_codes(self, source: str, rows: int, row_codes: int, kept: int, bits: int, tile: int = TILE) -> str:
+    def unit_codes(self, source: str, rows: int, row_codes: int, kept: int, bits: int, tile: int = QUAD) -> str:
         """Codes [rows, row_codes] of a packed tensor in units (exporters.formats.units)."""
         count, size = row_codes // kept, kept * bits // 8
         packed = self.shaped(self.untiled(source, rows, count, size, tile), rows, count, 1, size)
@@ -133,7 +133,7 @@ class _Body:
         rest = self.field_masks(self.cut(source, whole, a["N"], 0), patterns, a, a["N"] - whole, 1)
         return self.op("Concat", tiled, rest, axis=0)
 
-    def field_masks(self, source: str, patterns: Patterns, a: Attributes, N: int, tile: int = TILE) -> str:
+    def field_masks(self, source: str, patterns: Patterns, a: Attributes, N: int, tile: int = QUAD) -> str:
         """The same from fields (exporters.formats.patterns), in tiles of so many rows where each has its own."""
         count, width = units(a["K"]), patterns.width
         fields = count * UNIT // width
