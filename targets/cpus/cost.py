@@ -145,20 +145,17 @@ class _Prices:
         self.assumed = [] if self.threads == threads else [f"{threads} threads as {self.threads}"]
 
     def us(self, node: GraphNode, working_set_bytes: int) -> float:
-        """Steps of a fused node that stand behind its first cost what they compute, and no node."""
-        full = self._alone(node, working_set_bytes)
-        return max(full - self._node_us, 0.0) if node.behind else full
-
-    @property
-    def _node_us(self) -> float:
-        """What a node costs that computes nothing."""
+        """Steps of a fused node behind its first cost what they compute: less what a plain node costs that does not."""
         law = self._laws.get((PLAIN, "", 0))
-        return law.a if law else 0.0
+        empty = law.a if law and node.behind else 0.0
+        full, own = self._alone(node, working_set_bytes)
+        return full - min(own, empty)
 
-    def _alone(self, node: GraphNode, working_set_bytes: int) -> float:
+    def _alone(self, node: GraphNode, working_set_bytes: int) -> tuple[float, float]:
+        """us of a node of its own, and how many of them it would take for nothing."""
         law = self._laws.get((node.operator, node.format, node.activation_bits))
         if law is not None:
-            return law.us(node.rows, node.cols, working_set_bytes)
+            return law.us(node.rows, node.cols, working_set_bytes), law.a
         if node.is_matrix:
             return self._like_others(node, working_set_bytes)
         return self._plain(node, working_set_bytes)
@@ -170,17 +167,17 @@ class _Prices:
             return 0.0
         return law.us(states, 1, working_set_bytes)
 
-    def _plain(self, node: GraphNode, working_set_bytes: int) -> float:
+    def _plain(self, node: GraphNode, working_set_bytes: int) -> tuple[float, float]:
         law = self._laws.get((PLAIN, "", 0))
         self.assumed.append(f"{node.operator} as {PLAIN if law else 'nothing'}")
-        return law.us(node.rows, 1, working_set_bytes) if law else 0.0
+        return (law.us(node.rows, 1, working_set_bytes), law.a) if law else (0.0, 0.0)
 
     def _by_bits(self, operator: str, activation_bits: int) -> dict[float, Law]:
         """An operator's laws at one width of inputs, by bits per weight."""
         laws = self._laws.items()
         return {law.bits_per_weight: law for (o, f, a), law in laws if (o, a) == (operator, activation_bits) and f}
 
-    def _like_others(self, node: GraphNode, working_set_bytes: int) -> float:
+    def _like_others(self, node: GraphNode, working_set_bytes: int) -> tuple[float, float]:
         """A matrix in a format that was not measured: between the two formats with next fewer and next more bits."""
         own = self._by_bits(node.operator, node.activation_bits)
         laws = own or self._by_bits(DENSE, node.activation_bits or 32) or self._by_bits(DENSE, 0)
@@ -192,7 +189,8 @@ class _Prices:
         self.assumed.append(f"{node.operator} {node.format} as {node.operator if own else DENSE} of as many bits")
         bits = sorted(laws)
         times = [laws[b].us(node.rows, node.cols, working_set_bytes) for b in bits]
-        return float(np.interp(8 * node.nbytes / node.weights, bits, times))
+        share = 8 * node.nbytes / node.weights
+        return float(np.interp(share, bits, times)), float(np.interp(share, bits, [laws[b].a for b in bits]))
 
 
 def _from_costs(cpu: Cpu, work: Workload, threads: int) -> Prediction:

@@ -77,6 +77,11 @@ def test_steps_behind_the_first_cost_no_node():
     pair = (matrix, dataclasses.replace(matrix, behind=True))
     first, both = (predict(CPU, work(*some)).matrices_ms for some in (pair[:1], pair))
     assert both == pytest.approx(2 * first - node)
+    free = dataclasses.replace(
+        CPU, costs=tuple(dataclasses.replace(r, us=r.us - 0.5) for r in CPU.costs if r.cols > 1) + PLAIN
+    )
+    first, both = (predict(free, work(*some)).matrices_ms for some in (pair[:1], pair))
+    assert both == pytest.approx(2 * first)  # nothing to take away
 
 
 def test_what_has_no_row_is_named():
