@@ -105,7 +105,7 @@ def test_a_config_that_names_another_family_is_believed(folder: Path) -> None:
     said = refusal(folder)
     assert "no known model family; config.json says model_type 'mamba', found 528 values in " in said
     assert "blocks.*.att.time_decay x 2" in said
-    assert "known families: spikegpt, llama, qwen3, " in said and said.endswith(", opt, rwkv, spiking-bert")
+    assert "known families: spikegpt, llama, qwen3, " in said
 
 
 def test_missing_and_unknown_tensors_are_named(folder: Path, tensors: Tensors) -> None:
