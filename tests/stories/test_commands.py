@@ -100,12 +100,12 @@ def test_eval_of_models_and_artifacts(artifact: Path, tiny_model: Path, text: Pa
 def test_bench_in_every_format(artifact: Path, slmc: Slmc, document: Document, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured once for each test; the other formats show the last measurement again."""
     kept = []
-    monkeypatch.setattr("toolchain.delivery.execution.measure", lambda *args: kept.append(measure(*args)) or kept[-1])
+    monkeypatch.setattr("targets.measure.child.measure", lambda *args: kept.append(measure(*args)) or kept[-1])
     rows = document("bench", artifact, "-p", "16", "-n", "0,8", "-r", "2")
     assert [(r["n_prompt"], r["n_gen"], r["n_threads"]) for r in rows] == [(16, 0, 1), (0, 8, 1)]
     assert all(r["avg_ts"] > 0 and len(r["samples_ts"]) == 2 for r in rows)
     assert "p50_ms" in rows[1] and rows[0]["model_filename"] == artifact.name
-    monkeypatch.setattr("toolchain.delivery.execution.measure", lambda *args: kept[0])
+    monkeypatch.setattr("targets.measure.child.measure", lambda *args: kept[0])
     fast = ("bench", artifact, "-p", "16", "-n", "0")
     lines = slmc(*fast, "-o", "jsonl").stdout.splitlines()
     assert [json.loads(line)["n_prompt"] for line in lines] == [16]

@@ -89,9 +89,13 @@ class Halt(nn.Module):
         logits = (x * self.weight).sum(-1, keepdim=True) + self.bias
         logits = torch.where(logits > HALT_LIMIT, HALT_LIMIT, logits)
         logits = torch.where(logits < -HALT_LIMIT, -HALT_LIMIT, logits)
-        survived = torch.exp(self.get_buffer("earlier") @ -softplus(logits))  # 1 - sigmoid(x) = exp(-softplus(x))
+        survived = torch.exp(self._before(-softplus(logits)))  # 1 - sigmoid(x) = exp(-softplus(x))
         shares = torch.sigmoid(logits) * survived
         return (shares / (shares.sum(2, keepdim=True) + 1e-8) * x).sum(2)
+
+    def _before(self, x: Tensor) -> Tensor:
+        """x [batch, time, frames, 1] -> the sum of the frames before each, of the same shape."""
+        return (self.get_buffer("earlier") * x.transpose(2, 3)).sum(-1, keepdim=True)
 
 
 def softplus(x: Tensor) -> Tensor:
