@@ -23,5 +23,5 @@ def test_an_unknown_architecture_is_shown(tmp_path: Path, slmc: Callable[..., An
     assert ["backbone.embedding.weight", "1", "9", "x", "4", "float16"] in rows
     assert "config.json says model_type 'mamba', architectures ['MambaForCausalLM']" in result.stderr
     known = result.stderr.split("known families: ")[1].strip().split(", ")
-    assert known[:2] == ["spikegpt", "llama"] and {"opt", "rwkv", "rwkv7", "spiking-bert", "symboliclight"} <= set(known)
+    assert known[:2] == ["spikegpt", "llama"] and {"opt", "rwkv7", "spiking-bert", "symboliclight"} <= set(known)
     assert slmc("inspect", tmp_path, "--json").stdout == ""

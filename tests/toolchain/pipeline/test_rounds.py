@@ -86,7 +86,7 @@ def stood_in(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(graph=SimpleNamespace(io=Io("tokens", "logits", ())))
 
     def deliver(
-        model: Any, plan: Any, encoded: Any, reference: Any, text: Any, destination: Any, *a: Any, staged: Any, **known: Any
+        model: Any, plan: Any, encoded: Any, reference: Any, text: Any, destination: Any, *a: Any, staged: Any, **_: Any
     ) -> Any:
         measured = [m.measurement for m in measure_staged(model, staged, text, destination)]
         destination.staging.rename(destination.output)
