@@ -228,11 +228,12 @@ class Checker : Material<V> {
     constexpr int in_word = 32 / low * high;
     const Words more = words();
     const Bytes bytes_of = bytes(0, (1 << low) - 1);
+    Checker &self = *this;  // gcc 12 fails at a generic lambda that captures this
     slmc::unrolled<8 / low>([&](auto part) {
       slmc::unrolled<32 / in_word>([&](auto word) {
         const I found = V::template add_high_rows<low, high, part.value, word.value * in_word>(V::load(bytes_of.of),
                                                                                              V::load(more.of));
-        expect_bytes("add_high_rows", found, [&](int i) {
+        self.expect_bytes("add_high_rows", found, [&](int i) {
           const int bit = word.value * in_word + high * (i % 4 * (8 / low) + part.value);
           const auto bits = static_cast<uint32_t>(more.of[i / 4]) >> bit & ((1u << high) - 1);
           return static_cast<int>(bytes_of.of[i] | bits << low);
@@ -256,9 +257,10 @@ class Checker : Material<V> {
     typename V::template Words<bits> in_lanes;
     in_lanes.read(low_plane.of, high_plane.of);
     const Floats start = floats();
+    Checker &self = *this;  // gcc 12 fails at a generic lambda that captures this
     slmc::unrolled<per_lane>([&](auto p) {
       const F sum = in_lanes.template multiply<p.value>(V::set(2.5f), V::load(start.of));
-      expect_floats("Words", sum, [&](int i) {
+      self.expect_floats("Words", sum, [&](int i) {
         return start.of[i] + 2.5f * static_cast<float>(code(i * per_lane + p.value) - (1 << (bits - 1)));
       });
     });
