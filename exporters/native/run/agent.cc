@@ -200,9 +200,18 @@ std::string answer_request(Input* input, const std::string& line, const std::str
 
 void stop(int) { stopped = 1; }
 
+// Whether a folder bears the name that targets/remote/agents.py gives one of its own: it is removed at the end.
+bool is_of_a_visit(const std::string& folder) {
+  const std::string prefix = "slmc-", name = folder.substr(folder.rfind('/') + 1);
+  return name.size() == prefix.size() + 32 && name.compare(0, prefix.size(), prefix) == 0 &&
+         name.find_first_not_of("0123456789abcdef", prefix.size()) == std::string::npos;
+}
+
 }  // namespace
 
 int visit(const std::string& folder) {
+  if (!is_of_a_visit(folder))
+    throw Refusal(folder + ": removed at the end of a visit, so it must be one of slmc's own, slmc- and 32 hexadecimal digits");
   struct sigaction action = {};
   action.sa_handler = stop;
   for (const int number : {SIGHUP, SIGTERM, SIGINT}) sigaction(number, &action, nullptr);

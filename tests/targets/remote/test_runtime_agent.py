@@ -204,3 +204,17 @@ def test_another_architecture_under_emulation(runnable, place, name):
     here = evaluate(runnable.artifact, "model.onnx", runnable.io, dataclasses.replace(request, native=False))
     assert there.losses == pytest.approx(here.losses, rel=1e-6) and there.best == here.best
     assert left(place) == []
+
+
+def test_only_a_folder_of_a_visit_is_removed(tmp_path: Path) -> None:
+    """Somebody who tries the option by hand loses nothing."""
+    try:
+        program = installed_program()
+    except NotAvailable as error:
+        pytest.skip(str(error))
+    (tmp_path / "letter").write_text("dear")
+    for folder in (tmp_path, tmp_path / "slmc-notes"):
+        folder.mkdir(exist_ok=True)
+        said = subprocess.run([program, "--agent", folder], input="", capture_output=True, text=True, check=False)
+        assert said.returncode != 0 and len(said.stderr.splitlines()) == 1 and str(folder) in said.stderr
+    assert (tmp_path / "letter").read_text() == "dear" and (tmp_path / "slmc-notes").is_dir()
