@@ -16,7 +16,7 @@ SANITIZERS := -O1 -g1 -fno-var-tracking -fno-omit-frame-pointer -fno-sanitize-re
 # Python is not linked to libstdc++, which AddressSanitizer must find at start to see exceptions; it keeps its memory.
 WITH_ASAN = env ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD=$(shell $(CXX) -print-file-name=libasan.so):$(shell $(CXX) -print-file-name=libstdc++.so)
-ELSEWHERE = PYTHONPATH=tests/elsewhere $(BIN)/python -m pytest -q -p elsewhere -p no:cacheprovider \
+IN_CHILD = PYTHONPATH=tests/child_runtime $(BIN)/python -m pytest -q -p child_runtime -p no:cacheprovider \
 	--ignore tests/exporters/native/test_aarch64.py --ignore tests/exporters/native/test_fuzz.py
 CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake
 
@@ -49,13 +49,13 @@ test-aarch64: $(AARCH64) $(SYSROOT)
 
 # The operators' tests with AddressSanitizer and UndefinedBehaviorSanitizer in the kernels; the build takes a while.
 sanitize: $(SANITIZED)
-	$(ELSEWHERE) --operators $< --interpreter "$(WITH_ASAN) $(BIN)/python" tests/exporters/native tests/exporters/ops
-	$(WITH_ASAN) $(ELSEWHERE) --operators $< tests/exporters/ops/test_recurrences.py
+	$(IN_CHILD) --operators $< --interpreter "$(WITH_ASAN) $(BIN)/python" tests/exporters/native tests/exporters/ops
+	$(WITH_ASAN) $(IN_CHILD) --operators $< tests/exporters/ops/test_recurrences.py
 
 # The same with every model that a test runs also in MUTANTS mutated forms.
 MUTANTS := 20
 fuzz: $(SANITIZED)
-	$(ELSEWHERE) --operators $< --interpreter "$(WITH_ASAN) $(BIN)/python" --mutants $(MUTANTS) \
+	$(IN_CHILD) --operators $< --interpreter "$(WITH_ASAN) $(BIN)/python" --mutants $(MUTANTS) \
 		tests/exporters/native tests/exporters/ops
 
 # The runtime of our own, as a program and as a library: build/run/slmc-run, build/run/libslmc_run.a.

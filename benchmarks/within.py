@@ -10,7 +10,7 @@ import time
 import click
 
 from targets.device.limits import Watched
-from targets.device.units import parse_bytes
+from targets.device.quantities import parse_bytes
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

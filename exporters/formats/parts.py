@@ -177,7 +177,7 @@ class Product:
 class Work:
     """What a cost model prices: an operator over a matrix [rows, cols] in a format, or over [rows] (cols 1, no format).
 
-    operator: '' where no chain of nodes measures it (exporters.chains).
+    operator: '' where no chain of nodes measures it (exporters.microbenchmarks).
     """
 
     operator: str

@@ -41,9 +41,9 @@ class Plif : public Kernel {
   }
 
   void compute(const Call& call) override {
-    const Tensor drive = call.input(0), membrane = call.input(5);
-    expect_sequence(drive, "drive");
-    const int64_t *dims = drive.shape.dims, channels = drive.shape.last();
+    const Tensor current = call.input(0), membrane = call.input(5);
+    expect_sequence(current, "current");
+    const int64_t *dims = current.shape.dims, channels = current.shape.last();
     expect_shape(membrane, {dims[0], channels}, "membrane");
     constexpr const char* names[] = {"decay", "gain", "threshold", "drop"};
     const float* parameters[4];
@@ -52,11 +52,11 @@ class Plif : public Kernel {
     for (int i = 0; i < 4; ++i) {
       const Tensor tensor = call.input(1 + i);
       parameters[i] = values_of(tensor, channels, &repeated[i]);
-      if (of_every_step(tensor, drive.shape, names[i])) each |= int64_t{1} << i;
+      if (of_every_step(tensor, current.shape, names[i])) each |= int64_t{1} << i;
     }
-    auto* y = static_cast<float*>(call.output(0, drive.shape));
+    auto* y = static_cast<float*>(call.output(0, current.shape));
     auto* after = static_cast<float*>(call.output(1, membrane.shape));
-    slmc_plif_f32(drive.as<float>(), parameters[0], parameters[1], parameters[2], parameters[3], membrane.as<float>(),
+    slmc_plif_f32(current.as<float>(), parameters[0], parameters[1], parameters[2], parameters[3], membrane.as<float>(),
                   y, after, dims[0], dims[1], channels, each, low_, high_, reset_, soft_, membranes_);
   }
 
@@ -69,16 +69,16 @@ class LinearRecurrence : public Kernel {
   explicit LinearRecurrence(const Node&) {}
 
   void compute(const Call& call) override {
-    const Tensor decay = call.input(0), drive = call.input(1), state = call.input(2);
-    expect_sequence(drive, "drive");
-    const int64_t *dims = drive.shape.dims, channels = drive.shape.last();
+    const Tensor decay = call.input(0), current = call.input(1), state = call.input(2);
+    expect_sequence(current, "current");
+    const int64_t *dims = current.shape.dims, channels = current.shape.last();
     expect_shape(state, {dims[0], channels}, "state");
-    const bool each = of_every_step(decay, drive.shape, "decay");
+    const bool each = of_every_step(decay, current.shape, "decay");
     std::vector<float> repeated;
     const float* kept = values_of(decay, channels, &repeated);
-    auto* y = static_cast<float*>(call.output(0, drive.shape));
+    auto* y = static_cast<float*>(call.output(0, current.shape));
     auto* after = static_cast<float*>(call.output(1, state.shape));
-    slmc_linear_recurrence_f32(kept, drive.as<float>(), state.as<float>(), y, after, dims[0], dims[1],
+    slmc_linear_recurrence_f32(kept, current.as<float>(), state.as<float>(), y, after, dims[0], dims[1],
                                channels, each);
   }
 };
@@ -133,12 +133,12 @@ std::unique_ptr<Kernel> make(const Node& node) {
 }  // namespace
 
 Operator plif_operator() {
-  return {"Plif", floats({"drive", "decay", "gain", "threshold", "drop", "membrane"}),
+  return {"Plif", floats({"current", "decay", "gain", "threshold", "drop", "membrane"}),
           floats({"y", "membrane_out"}), make<Plif>, infer<0, 5>};
 }
 
 Operator linear_recurrence_operator() {
-  return {"LinearRecurrence", floats({"decay", "drive", "state"}), floats({"y", "state_out"}), make<LinearRecurrence>,
+  return {"LinearRecurrence", floats({"decay", "current", "state"}), floats({"y", "state_out"}), make<LinearRecurrence>,
           infer<1, 2>};
 }
 

@@ -150,14 +150,14 @@ class SpikeAdd : public Kernel {
   void compute(const Call& call) override {
     const Tensor residual = call.input(0);
     const Sequence s = sequence(residual, "residual");
-    const float* drive = like(call, 1, residual.shape, "drive");
+    const float* current = like(call, 1, residual.shape, "current");
     const float* receptance = gated_ ? like(call, 3, residual.shape, "receptance") : nullptr;
     auto* sum = static_cast<float*>(call.output(0, residual.shape));
     float* membrane = carried(call, 2, 1, {s.batch, s.channels}, "membrane");
     for (int64_t b = 0; b < s.batch; ++b) {
       const int64_t at = b * s.row();
       over_channels(call, s, [&](const Recurrence& range) {
-        slmc_spike_add_f32(s.data + at, drive + at, gated_ ? receptance + at : nullptr, membrane + b * s.channels,
+        slmc_spike_add_f32(s.data + at, current + at, gated_ ? receptance + at : nullptr, membrane + b * s.channels,
                            sum + at, neurons_, range);
       });
     }
@@ -220,13 +220,13 @@ Operator gated_wkv_operator() {
 }
 
 Operator spike_add_operator() {
-  return {"SpikeAdd", floats({"residual", "drive", "membrane"}), floats({"sum", "membrane_out"}),
+  return {"SpikeAdd", floats({"residual", "current", "membrane"}), floats({"sum", "membrane_out"}),
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<SpikeAdd>(node, false); },
           shaped_like<0, 2>};
 }
 
 Operator gated_spike_add_operator() {
-  return {"GatedSpikeAdd", floats({"residual", "drive", "membrane", "receptance"}), floats({"sum", "membrane_out"}),
+  return {"GatedSpikeAdd", floats({"residual", "current", "membrane", "receptance"}), floats({"sum", "membrane_out"}),
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<SpikeAdd>(node, true); },
           shaped_like<0, 2>};
 }

@@ -55,14 +55,14 @@ SLMC_INLINE void shift_mix(const float* x, const float* weight, const float* bia
 }
 
 template <bool gated>
-SLMC_INLINE void spike_add(const float* residual, const float* drive, const float* receptance, float* membrane,
+SLMC_INLINE void spike_add(const float* residual, const float* current, const float* receptance, float* membrane,
                            float* sum, const slmc::Lif& neurons, const slmc::Recurrence& range) {
   const float tau = neurons.tau, threshold = neurons.threshold, reset = neurons.reset;
   for (int64_t t = 0; t < range.time; ++t) {
     const int64_t at = t * range.channels;
     SLMC_LANES
     for (int64_t c = range.first; c < range.last; ++c) {
-      const float x = gated ? sigmoid(receptance[at + c]) * drive[at + c] : drive[at + c];
+      const float x = gated ? sigmoid(receptance[at + c]) * current[at + c] : current[at + c];
       const float v = membrane[c];
       const float u = v + (x - (v - reset)) / tau;
       const bool fires = u >= threshold;
@@ -118,10 +118,10 @@ SLMC_INLINE void gated_wkv(const float* w, const float* u, const float* key, con
   }
 }
 
-SLMC_INLINE void add_spikes(const float* residual, const float* drive, const float* receptance, float* membrane,
+SLMC_INLINE void add_spikes(const float* residual, const float* current, const float* receptance, float* membrane,
                             float* sum, const slmc::Lif& neurons, const slmc::Recurrence& range) {
-  if (receptance) return spike_add<true>(residual, drive, receptance, membrane, sum, neurons, range);
-  spike_add<false>(residual, drive, nullptr, membrane, sum, neurons, range);
+  if (receptance) return spike_add<true>(residual, current, receptance, membrane, sum, neurons, range);
+  spike_add<false>(residual, current, nullptr, membrane, sum, neurons, range);
 }
 
 template <typename Op>
@@ -205,9 +205,9 @@ SLMC_EXPORT void slmc_gated_wkv_f32(const float* w, const float* u, const float*
   slmc::dispatched<gated_wkv>(w, u, key, value, receptance, a, b, m, y, range);
 }
 
-SLMC_EXPORT void slmc_spike_add_f32(const float* residual, const float* drive, const float* receptance, float* membrane,
+SLMC_EXPORT void slmc_spike_add_f32(const float* residual, const float* current, const float* receptance, float* membrane,
                                     float* sum, const slmc::Lif& neurons, const slmc::Recurrence& range) {
-  slmc::dispatched<add_spikes>(residual, drive, receptance, membrane, sum, neurons, range);
+  slmc::dispatched<add_spikes>(residual, current, receptance, membrane, sum, neurons, range);
 }
 
 SLMC_EXPORT void slmc_add_f32(const float* a, const float* b, int64_t step_b, float* y, int64_t count) {

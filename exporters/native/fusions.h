@@ -38,8 +38,8 @@ void slmc_shift_mix_f32(const float* x, const float* weight, const float* bias, 
 void slmc_gated_wkv_f32(const float* w, const float* u, const float* key, const float* value, const float* receptance,
                         float* a, float* b, float* m, float* y, const slmc::Recurrence& range);
 
-// sum = residual + spikes of the neurons of lif.cc that drive * sigmoid(receptance) drives; no gate without one.
-void slmc_spike_add_f32(const float* residual, const float* drive, const float* receptance, float* membrane,
+// sum = residual + spikes of the neurons of lif.cc that current * sigmoid(receptance) drives; no gate without one.
+void slmc_spike_add_f32(const float* residual, const float* current, const float* receptance, float* membrane,
                         float* sum, const slmc::Lif& neurons, const slmc::Recurrence& range);
 
 // y = a + b or a * b; step_b: 1, or 0 where b is one number.

@@ -19,14 +19,14 @@ class Lif : public Kernel {
   }
 
   void compute(const Call& call) override {
-    const Tensor drive = call.input(0), membrane = call.input(1);
+    const Tensor current = call.input(0), membrane = call.input(1);
     const int64_t channels = membrane.shape.last();
-    expect_sequence(drive, channels, "drive");
-    const int64_t batch = drive.shape.dims[0], time = drive.shape.dims[1];
+    expect_sequence(current, channels, "current");
+    const int64_t batch = current.shape.dims[0], time = current.shape.dims[1];
     expect_shape(membrane, {batch, channels}, "membrane");
-    auto* spikes = static_cast<float*>(call.output(0, drive.shape));
+    auto* spikes = static_cast<float*>(call.output(0, current.shape));
     auto* after = static_cast<float*>(call.output(1, membrane.shape));
-    slmc_lif_forward_f32(drive.as<float>(), membrane.as<float>(), spikes, after, nullptr, batch, time, channels, tau_,
+    slmc_lif_forward_f32(current.as<float>(), membrane.as<float>(), spikes, after, nullptr, batch, time, channels, tau_,
                          threshold_, reset_);
   }
 
@@ -65,7 +65,7 @@ class Wkv : public Kernel {
 }  // namespace
 
 Operator lif_operator() {
-  return {"Lif", {{"drive", kFloat}, {"membrane", kFloat}},
+  return {"Lif", {{"current", kFloat}, {"membrane", kFloat}},
           {{"spikes", kFloat}, {"membrane_out", kFloat}},
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<Lif>(node); },
           [](const Inference& inference) {

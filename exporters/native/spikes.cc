@@ -1,6 +1,6 @@
 // Integrate-and-fire over spike steps from membranes at rest, forward and backward.
 //
-//   u[s] = leak * v[s-1] + drive[s]
+//   u[s] = leak * v[s-1] + current[s]
 //   z[s] = [u[s] >= threshold[s]], ternary less [u[s] <= -threshold[s]]
 //   v[s] = u[s] where z[s] = 0, else 0 (hard) or u[s] - threshold[s] z[s] (soft)
 //   y[s] = amplitude[s] z[s]
@@ -22,11 +22,11 @@ struct Neurons {
 };
 
 // `spikes` or `kept` may be null; kept [steps, kBlock] are the membranes u before a reset.
-SLMC_INLINE void integrate(const Neurons& neurons, const float* drive, float* spikes, float* kept, int64_t n) {
+SLMC_INLINE void integrate(const Neurons& neurons, const float* current, float* spikes, float* kept, int64_t n) {
   float v[kBlock] = {};
   for (int64_t s = 0; s < neurons.steps; ++s) {
     const float theta = neurons.threshold[s], a = neurons.amplitude[s];
-    const float* x = drive + s * neurons.count;
+    const float* x = current + s * neurons.count;
     float* y = spikes ? spikes + s * neurons.count : nullptr;
     float* u_kept = kept ? kept + s * kBlock : nullptr;
     SLMC_LANES
@@ -42,7 +42,7 @@ SLMC_INLINE void integrate(const Neurons& neurons, const float* drive, float* sp
 }
 
 // Surrogate of a step at z: (alpha / 2) / (1 + (pi/2 * alpha * z)^2)   (ATan). Resets are constants to the gradient.
-SLMC_INLINE void differentiate(const Neurons& neurons, const float* kept, const float* grad_spikes, float* grad_drive,
+SLMC_INLINE void differentiate(const Neurons& neurons, const float* kept, const float* grad_spikes, float* grad_current,
                                float* grad_threshold, float* grad_amplitude, int64_t n, float alpha) {
   const float half_pi_alpha = 1.57079632679489661923f * alpha;
   float carried[kBlock] = {};  // dLoss / d v[s]
@@ -50,7 +50,7 @@ SLMC_INLINE void differentiate(const Neurons& neurons, const float* kept, const 
     const float theta = neurons.threshold[s], a = neurons.amplitude[s];
     const float* g = grad_spikes + s * neurons.count;
     const float* u_kept = kept + s * kBlock;
-    float* out = grad_drive + s * neurons.count;
+    float* out = grad_current + s * neurons.count;
     float of_threshold[kBlock], of_amplitude[kBlock];
     SLMC_LANES
     for (int64_t i = 0; i < n; ++i) {
@@ -71,24 +71,24 @@ SLMC_INLINE void differentiate(const Neurons& neurons, const float* kept, const 
   }
 }
 
-SLMC_INLINE void integrate_fire(const float* drive, const float* threshold, const float* amplitude, float* spikes,
+SLMC_INLINE void integrate_fire(const float* current, const float* threshold, const float* amplitude, float* spikes,
                                 int64_t steps, int64_t count, int64_t first, int64_t last, float leak, float ternary,
                                 float soft) {
   const Neurons neurons{threshold, amplitude, steps, count, leak, ternary, soft};
   for (int64_t at = first; at < last; at += kBlock)
-    integrate(neurons, drive + at, spikes + at, nullptr, last - at < kBlock ? last - at : kBlock);
+    integrate(neurons, current + at, spikes + at, nullptr, last - at < kBlock ? last - at : kBlock);
 }
 
-SLMC_INLINE void integrate_fire_backward(const float* drive, const float* threshold, const float* amplitude,
-                                         const float* grad_spikes, float* grad_drive, float* grad_threshold,
+SLMC_INLINE void integrate_fire_backward(const float* current, const float* threshold, const float* amplitude,
+                                         const float* grad_spikes, float* grad_current, float* grad_threshold,
                                          float* grad_amplitude, int64_t steps, int64_t count, float leak, float ternary,
                                          float soft, float alpha) {
   const Neurons neurons{threshold, amplitude, steps, count, leak, ternary, soft};
   std::vector<float> kept(static_cast<size_t>(steps * kBlock));
   for (int64_t at = 0; at < count; at += kBlock) {
     const int64_t n = count - at < kBlock ? count - at : kBlock;
-    integrate(neurons, drive + at, nullptr, kept.data(), n);
-    differentiate(neurons, kept.data(), grad_spikes + at, grad_drive + at, grad_threshold, grad_amplitude, n, alpha);
+    integrate(neurons, current + at, nullptr, kept.data(), n);
+    differentiate(neurons, kept.data(), grad_spikes + at, grad_current + at, grad_threshold, grad_amplitude, n, alpha);
   }
 }
 
@@ -96,17 +96,17 @@ SLMC_INLINE void integrate_fire_backward(const float* drive, const float* thresh
 
 extern "C" {
 
-SLMC_EXPORT void slmc_integrate_fire_f32(const float* drive, const float* threshold, const float* amplitude,
+SLMC_EXPORT void slmc_integrate_fire_f32(const float* current, const float* threshold, const float* amplitude,
                                          float* spikes, int64_t steps, int64_t count, int64_t first, int64_t last,
                                          float leak, float ternary, float soft) {
-  slmc::dispatched<integrate_fire>(drive, threshold, amplitude, spikes, steps, count, first, last, leak, ternary, soft);
+  slmc::dispatched<integrate_fire>(current, threshold, amplitude, spikes, steps, count, first, last, leak, ternary, soft);
 }
 
-SLMC_EXPORT void slmc_integrate_fire_backward_f32(const float* drive, const float* threshold, const float* amplitude,
-                                                  const float* grad_spikes, float* grad_drive, float* grad_threshold,
+SLMC_EXPORT void slmc_integrate_fire_backward_f32(const float* current, const float* threshold, const float* amplitude,
+                                                  const float* grad_spikes, float* grad_current, float* grad_threshold,
                                                   float* grad_amplitude, int64_t steps, int64_t count, float leak,
                                                   float ternary, float soft, float alpha) {
-  slmc::dispatched<integrate_fire_backward>(drive, threshold, amplitude, grad_spikes, grad_drive, grad_threshold,
+  slmc::dispatched<integrate_fire_backward>(current, threshold, amplitude, grad_spikes, grad_current, grad_threshold,
                                             grad_amplitude, steps, count, leak, ternary, soft, alpha);
 }
 

@@ -23,15 +23,15 @@ class IntegrateFire : public Kernel {
   }
 
   void compute(const Call& call) override {
-    const Tensor drive = call.input(0), threshold = call.input(1), amplitude = call.input(2);
-    if (drive.shape.rank != 3)
-      throw Refusal("input 'drive' is " + drive.shape.text() + ", expected [steps, rows, channels]");
-    const int64_t steps = drive.shape.dims[0], count = drive.shape.dims[1] * drive.shape.dims[2];
+    const Tensor current = call.input(0), threshold = call.input(1), amplitude = call.input(2);
+    if (current.shape.rank != 3)
+      throw Refusal("input 'current' is " + current.shape.text() + ", expected [steps, rows, channels]");
+    const int64_t steps = current.shape.dims[0], count = current.shape.dims[1] * current.shape.dims[2];
     expect_shape(threshold, {steps}, "threshold");
     expect_shape(amplitude, {steps}, "amplitude");
-    auto* spikes = static_cast<float*>(call.output(0, drive.shape));
+    auto* spikes = static_cast<float*>(call.output(0, current.shape));
     const auto run = [&](int64_t first, int64_t last) {
-      slmc_integrate_fire_f32(drive.as<float>(), threshold.as<float>(), amplitude.as<float>(), spikes, steps, count,
+      slmc_integrate_fire_f32(current.as<float>(), threshold.as<float>(), amplitude.as<float>(), spikes, steps, count,
                               first, last, leak_, ternary_, soft_);
     };
     if (steps * count < kWorthThreads) return run(0, count);
@@ -49,7 +49,7 @@ class IntegrateFire : public Kernel {
 
 Operator integrate_fire_operator() {
   return {"IntegrateFire",
-          {{"drive", kFloat}, {"threshold", kFloat}, {"amplitude", kFloat}},
+          {{"current", kFloat}, {"threshold", kFloat}, {"amplitude", kFloat}},
           {{"spikes", kFloat}},
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<IntegrateFire>(node); },
           [](const Inference& inference) { inference.output(0, inference.input(0), kFloat); }};

@@ -6,7 +6,7 @@ _EVERY_STEP = """
     {name}_each = Expand({name}, every)"""
 
 PLIF = f"""
-Plif <low, high, reset, soft, membranes> (drive, decay, gain, threshold, drop, membrane) => (y, membrane_out) {{
+Plif <low, high, reset, soft, membranes> (current, decay, gain, threshold, drop, membrane) => (y, membrane_out) {{
     low_c = Constant <value_float: float = @low> ()
     high_c = Constant <value_float: float = @high> ()
     reset_c = Constant <value_float: float = @reset> ()
@@ -14,7 +14,7 @@ Plif <low, high, reset, soft, membranes> (drive, decay, gain, threshold, drop, m
     membranes_c = Constant <value_float: float = @membranes> ()
     soft_b = Cast <to = 9> (soft_c)
     membranes_b = Cast <to = 9> (membranes_c)
-    every = Shape (drive){"".join(_EVERY_STEP.format(name=n) for n in ("decay", "gain", "threshold", "drop"))}
+    every = Shape (current){"".join(_EVERY_STEP.format(name=n) for n in ("decay", "gain", "threshold", "drop"))}
     membrane_out, y = Scan <num_scan_inputs = 5, scan_input_axes = [1, 1, 1, 1, 1], scan_output_axes = [1],
         body = step (float[n, c] v, float[n, c] x, float[n, c] kept, float[n, c] scaled, float[n, c] theta,
                 float[n, c] taken) => (float[n, c] v_next, float[n, c] out) {{
@@ -29,18 +29,18 @@ Plif <low, high, reset, soft, membranes> (drive, decay, gain, threshold, drop, m
             after = Where(soft_b, less, reset_c)
             v_next = Where(fires, after, u)
             out = Where(membranes_b, v_next, s)
-        }}> (membrane, drive, decay_each, gain_each, threshold_each, drop_each)
+        }}> (membrane, current, decay_each, gain_each, threshold_each, drop_each)
 }}"""
 
 LINEAR_RECURRENCE = f"""
-LinearRecurrence (decay, drive, state) => (y, state_out) {{
-    every = Shape (drive){_EVERY_STEP.format(name="decay")}
+LinearRecurrence (decay, current, state) => (y, state_out) {{
+    every = Shape (current){_EVERY_STEP.format(name="decay")}
     state_out, y = Scan <num_scan_inputs = 2, scan_input_axes = [1, 1], scan_output_axes = [1],
         body = step (float[n, c] h, float[n, c] kept, float[n, c] x) => (float[n, c] h_next, float[n, c] out) {{
             left = Mul(kept, h)
             h_next = Add(left, x)
             out = Identity(h_next)
-        }}> (state, decay_each, drive)
+        }}> (state, decay_each, current)
 }}"""
 
 _HEADS = """

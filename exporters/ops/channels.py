@@ -23,32 +23,32 @@ def _each(parameter: Tensor, channels: int) -> Tensor:
 
 
 def plif_reference(
-    drive: Tensor, decay: Tensor, gain: Tensor, threshold: Tensor, drop: Tensor, membrane: Tensor, low: float,
+    current: Tensor, decay: Tensor, gain: Tensor, threshold: Tensor, drop: Tensor, membrane: Tensor, low: float,
     high: float, reset: float, soft: float, membranes: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The equation of `plif` as a plain torch loop over time."""
     out, v = [], membrane
-    for t in range(drive.shape[1]):
-        u = (_at(decay, t) * v + _at(gain, t) * drive[:, t]).clamp(low, high)
+    for t in range(current.shape[1]):
+        u = (_at(decay, t) * v + _at(gain, t) * current[:, t]).clamp(low, high)
         s = spike(u - _at(threshold, t))
         v = u - _at(drop, t) * s if soft else s * reset + (1 - s) * u
         out.append(v if membranes else s)
-    return torch.stack(out, 1) if out else torch.empty_like(drive), v
+    return torch.stack(out, 1) if out else torch.empty_like(current), v
 
 
 @torch.library.custom_op("slmc::plif", mutates_args=())
 def plif(
-    drive: Tensor, decay: Tensor, gain: Tensor, threshold: Tensor, drop: Tensor, membrane: Tensor, low: float,
+    current: Tensor, decay: Tensor, gain: Tensor, threshold: Tensor, drop: Tensor, membrane: Tensor, low: float,
     high: float, reset: float, soft: float, membranes: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Leaky integrate-and-fire neurons, each with its own leak, gain and threshold (arXiv 2007.05785: parametric LIF).
 
-        u[t] = clip(decay v[t-1] + gain drive[t], low, high)
+        u[t] = clip(decay v[t-1] + gain current[t], low, high)
         s[t] = [u[t] >= threshold]
         v[t] = u[t] - drop s[t] if soft, else reset where s[t] = 1 and u[t] elsewhere
 
     Args:
-        drive: [batch, time, channel], float32 or float64.
+        current: [batch, time, channel], float32 or float64.
         decay, gain, threshold, drop: [] or [channel], or of every step, [batch, time, channel].
         membrane: v before the first step, [batch, channel].
         soft, membranes: 1 or 0.
@@ -57,22 +57,22 @@ def plif(
         s, or with membranes 1 v, [batch, time, channel]; v after the last step, [batch, channel]. Spikes are
         differentiated with the ATan surrogate.
     """
-    parameters = [_each(p, drive.shape[2]) for p in (decay, gain, threshold, drop)]
-    drive, membrane = drive.contiguous(), membrane.contiguous()
-    y, after = torch.empty_like(drive), torch.empty_like(membrane)
+    parameters = [_each(p, current.shape[2]) for p in (decay, gain, threshold, drop)]
+    current, membrane = current.contiguous(), membrane.contiguous()
+    y, after = torch.empty_like(current), torch.empty_like(membrane)
     each = sum(2**i for i, p in enumerate(parameters) if p.ndim == 3)
-    batch, time, channels = drive.shape
-    arrays: list[Tensor | None] = [drive, *parameters, membrane, y, after]
+    batch, time, channels = current.shape
+    arrays: list[Tensor | None] = [current, *parameters, membrane, y, after]
     call_native("slmc_plif", arrays, (batch, time, channels, each), low, high, reset, soft, membranes)
     return y, after
 
 
 @plif.register_fake
 def _(
-    drive: Tensor, decay: Tensor, gain: Tensor, threshold: Tensor, drop: Tensor, membrane: Tensor, low: float,
+    current: Tensor, decay: Tensor, gain: Tensor, threshold: Tensor, drop: Tensor, membrane: Tensor, low: float,
     high: float, reset: float, soft: float, membranes: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return torch.empty_like(drive), torch.empty_like(membrane)
+    return torch.empty_like(current), torch.empty_like(membrane)
 
 
 differentiate(plif, plif_reference)
@@ -81,38 +81,38 @@ differentiate(plif, plif_reference)
 # --- linear recurrence ---------------------------------------------------------------------------------------------
 
 
-def linear_recurrence_reference(decay: Tensor, drive: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def linear_recurrence_reference(decay: Tensor, current: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """The equation of `linear_recurrence` as a plain torch loop over time."""
     out = []
-    for t in range(drive.shape[1]):
-        state = _at(decay, t) * state + drive[:, t]
+    for t in range(current.shape[1]):
+        state = _at(decay, t) * state + current[:, t]
         out.append(state)
-    return torch.stack(out, 1) if out else torch.empty_like(drive), state
+    return torch.stack(out, 1) if out else torch.empty_like(current), state
 
 
 @torch.library.custom_op("slmc::linear_recurrence", mutates_args=())
-def linear_recurrence(decay: Tensor, drive: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """y[t] = decay y[t-1] + drive[t].
+def linear_recurrence(decay: Tensor, current: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """y[t] = decay y[t-1] + current[t].
 
     Args:
         decay: [] or [channel], or of every step, [batch, time, channel].
-        drive: [batch, time, channel], float32 or float64.
+        current: [batch, time, channel], float32 or float64.
         state: y before the first step, [batch, channel].
 
     Returns:
         y, [batch, time, channel], and y after the last step, [batch, channel].
     """
-    decay, drive, state = _each(decay, drive.shape[2]), drive.contiguous(), state.contiguous()
-    y, after = torch.empty_like(drive), torch.empty_like(state)
-    batch, time, channels = drive.shape
+    decay, current, state = _each(decay, current.shape[2]), current.contiguous(), state.contiguous()
+    y, after = torch.empty_like(current), torch.empty_like(state)
+    batch, time, channels = current.shape
     sizes = (batch, time, channels, int(decay.ndim == 3))
-    call_native("slmc_linear_recurrence", [decay, drive, state, y, after], sizes)
+    call_native("slmc_linear_recurrence", [decay, current, state, y, after], sizes)
     return y, after
 
 
 @linear_recurrence.register_fake
-def _(decay: Tensor, drive: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(drive), torch.empty_like(state)
+def _(decay: Tensor, current: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(current), torch.empty_like(state)
 
 
 differentiate(linear_recurrence, linear_recurrence_reference)

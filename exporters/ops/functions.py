@@ -21,7 +21,7 @@ OPSET = 21
 _HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "com.microsoft" : 1]'
 
 _LIF = f"""
-Lif <tau, threshold, reset> (drive, membrane) => (spikes, membrane_out) {{
+Lif <tau, threshold, reset> (current, membrane) => (spikes, membrane_out) {{
     {LIF_STEPS}
 }}"""
 

@@ -15,8 +15,8 @@ LIF_STEPS = """
             fires = GreaterOrEqual(u, threshold_c)
             s = Cast <to = 1> (fires)
             v_next = Where(fires, reset_c, u)
-        }> (membrane, drive)"""
-"""drive [n, T, c] and membrane [n, c] to spikes and membrane_out."""
+        }> (membrane, current)"""
+"""current [n, T, c] and membrane [n, c] to spikes and membrane_out."""
 
 WKV_STEPS = """
     numerator_out, denominator_out, exponent_out, y = Scan <num_scan_inputs = 2, scan_input_axes = [1, 1],
@@ -94,14 +94,14 @@ GatedWkv (decay, first, key, value, receptance, numerator, denominator, exponent
     gated = Mul(gate, y)
 }}""",
     "SpikeAdd": f"""
-SpikeAdd <tau, threshold, reset> (residual, drive, membrane) => (sum, membrane_out) {{
+SpikeAdd <tau, threshold, reset> (residual, current, membrane) => (sum, membrane_out) {{
     {LIF_STEPS}
     sum = Add(residual, spikes)
 }}""",
     "GatedSpikeAdd": f"""
 GatedSpikeAdd <tau, threshold, reset> (residual, ungated, membrane, receptance) => (sum, membrane_out) {{
     gate = Sigmoid(receptance)
-    drive = Mul(gate, ungated)
+    current = Mul(gate, ungated)
     {LIF_STEPS}
     sum = Add(residual, spikes)
 }}""",

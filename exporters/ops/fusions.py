@@ -169,24 +169,24 @@ differentiate(squared_relu, _squared_relu_equation)
 
 
 def _spike_add_equation(
-    residual: Tensor, drive: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float
+    residual: Tensor, current: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float
 ) -> Parts:
-    spikes, after = lif(drive, membrane, tau, threshold, reset)
+    spikes, after = lif(current, membrane, tau, threshold, reset)
     return residual + spikes, after
 
 
 @torch.library.custom_op("slmc::spike_add", mutates_args=())
 def spike_add(
-    residual: Tensor, drive: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float
+    residual: Tensor, current: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float
 ) -> tuple[Tensor, Tensor]:
     """residual + the spikes of `lif`, [batch, time, channel], and the membrane after, [batch, channel]."""
-    total, after = _spike_add_equation(residual, drive, membrane, tau, threshold, reset)
+    total, after = _spike_add_equation(residual, current, membrane, tau, threshold, reset)
     return total, after
 
 
 @spike_add.register_fake
 def _(
-    residual: Tensor, drive: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float
+    residual: Tensor, current: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(residual), torch.empty_like(membrane)
 
@@ -195,23 +195,23 @@ differentiate(spike_add, _spike_add_equation)
 
 
 def _gated_spike_add_equation(
-    residual: Tensor, drive: Tensor, membrane: Tensor, receptance: Tensor, tau: float, threshold: float, reset: float
+    residual: Tensor, current: Tensor, membrane: Tensor, receptance: Tensor, tau: float, threshold: float, reset: float
 ) -> Parts:
-    return _spike_add_equation(residual, torch.sigmoid(receptance) * drive, membrane, tau, threshold, reset)
+    return _spike_add_equation(residual, torch.sigmoid(receptance) * current, membrane, tau, threshold, reset)
 
 
 @torch.library.custom_op("slmc::gated_spike_add", mutates_args=())
 def gated_spike_add(
-    residual: Tensor, drive: Tensor, membrane: Tensor, receptance: Tensor, tau: float, threshold: float, reset: float
+    residual: Tensor, current: Tensor, membrane: Tensor, receptance: Tensor, tau: float, threshold: float, reset: float
 ) -> tuple[Tensor, Tensor]:
-    """`spike_add` of neurons that sigmoid(receptance) * drive drives; all [batch, time, channel]."""
-    total, after = _gated_spike_add_equation(residual, drive, membrane, receptance, tau, threshold, reset)
+    """`spike_add` of neurons that sigmoid(receptance) * current drives; all [batch, time, channel]."""
+    total, after = _gated_spike_add_equation(residual, current, membrane, receptance, tau, threshold, reset)
     return total, after
 
 
 @gated_spike_add.register_fake
 def _(
-    residual: Tensor, drive: Tensor, membrane: Tensor, receptance: Tensor, tau: float, threshold: float, reset: float
+    residual: Tensor, current: Tensor, membrane: Tensor, receptance: Tensor, tau: float, threshold: float, reset: float
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(residual), torch.empty_like(membrane)
 

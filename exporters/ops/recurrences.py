@@ -34,62 +34,74 @@ def _sizes(x: Tensor) -> tuple[int, int, int]:
 
 
 @torch.library.custom_op("slmc::lif", mutates_args=())
-def lif(drive: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float) -> tuple[Tensor, Tensor]:
+def lif(current: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float) -> tuple[Tensor, Tensor]:
     """Spikes of leaky integrate-and-fire neurons with a hard reset.
 
-        u[t] = v[t-1] + (drive[t] - (v[t-1] - reset)) / tau
+        u[t] = v[t-1] + (current[t] - (v[t-1] - reset)) / tau
         s[t] = [u[t] >= threshold]
         v[t] = reset if s[t] else u[t]
 
     Args:
-        drive: [batch, time, channel], float32 or float64.
+        current: [batch, time, channel], float32 or float64.
         membrane: v before the first step, [batch, channel].
 
     Returns:
         spikes in {0, 1}, [batch, time, channel], and v after the last step, [batch, channel].
     """
-    drive, membrane = drive.contiguous(), membrane.contiguous()
-    spikes, after = torch.empty_like(drive), torch.empty_like(membrane)
-    call_native("slmc_lif_forward", [drive, membrane, spikes, after, None], _sizes(drive), tau, threshold, reset)
+    current, membrane = current.contiguous(), membrane.contiguous()
+    spikes, after = torch.empty_like(current), torch.empty_like(membrane)
+    call_native("slmc_lif_forward", [current, membrane, spikes, after, None], _sizes(current), tau, threshold, reset)
     return spikes, after
 
 
 @lif.register_fake
-def _(drive: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(drive), torch.empty_like(membrane)
+def _(current: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(current), torch.empty_like(membrane)
 
 
 @torch.library.custom_op("slmc::lif_backward", mutates_args=())
 def _lif_backward(
-    drive: Tensor, membrane: Tensor, grad_spikes: Tensor, grad_after: Tensor, tau: float, threshold: float, reset: float
+    current: Tensor,
+    membrane: Tensor,
+    grad_spikes: Tensor,
+    grad_after: Tensor,
+    tau: float,
+    threshold: float,
+    reset: float,
 ) -> tuple[Tensor, Tensor]:
-    spikes, after, before_reset = torch.empty_like(drive), torch.empty_like(membrane), torch.empty_like(drive)
-    sizes = _sizes(drive)
-    call_native("slmc_lif_forward", [drive, membrane, spikes, after, before_reset], sizes, tau, threshold, reset)
-    carried, grad_drive = grad_after.contiguous().clone(), torch.empty_like(drive)
+    spikes, after, before_reset = torch.empty_like(current), torch.empty_like(membrane), torch.empty_like(current)
+    sizes = _sizes(current)
+    call_native("slmc_lif_forward", [current, membrane, spikes, after, before_reset], sizes, tau, threshold, reset)
+    carried, grad_current = grad_after.contiguous().clone(), torch.empty_like(current)
     call_native(
         "slmc_lif_backward",
-        [before_reset, grad_spikes.contiguous(), carried, grad_drive],
+        [before_reset, grad_spikes.contiguous(), carried, grad_current],
         sizes, tau, threshold, reset, SURROGATE_ALPHA,
     )  # fmt: skip
-    return grad_drive, carried
+    return grad_current, carried
 
 
 @_lif_backward.register_fake
 def _(
-    drive: Tensor, membrane: Tensor, grad_spikes: Tensor, grad_after: Tensor, tau: float, threshold: float, reset: float
+    current: Tensor,
+    membrane: Tensor,
+    grad_spikes: Tensor,
+    grad_after: Tensor,
+    tau: float,
+    threshold: float,
+    reset: float,
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(drive), torch.empty_like(membrane)
+    return torch.empty_like(current), torch.empty_like(membrane)
 
 
 def _lif_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    drive, membrane, ctx.tau, ctx.threshold, ctx.reset = inputs
-    ctx.save_for_backward(drive.contiguous(), membrane.contiguous())
+    current, membrane, ctx.tau, ctx.threshold, ctx.reset = inputs
+    ctx.save_for_backward(current.contiguous(), membrane.contiguous())
 
 
 def _lif_gradient(ctx: Any, grad_spikes: Tensor, grad_after: Tensor) -> tuple[Any, ...]:
-    drive, membrane = ctx.saved_tensors
-    grads = _lif_backward(drive, membrane, grad_spikes, grad_after, ctx.tau, ctx.threshold, ctx.reset)
+    current, membrane = ctx.saved_tensors
+    grads = _lif_backward(current, membrane, grad_spikes, grad_after, ctx.tau, ctx.threshold, ctx.reset)
     return *grads, None, None, None
 
 
@@ -117,15 +129,17 @@ def spike(x: Tensor) -> Tensor:
     return result
 
 
-def lif_reference(drive: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float) -> tuple[Tensor, Tensor]:
+def lif_reference(
+    current: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float
+) -> tuple[Tensor, Tensor]:
     """The equation of `lif` as a plain torch loop over time."""
     spikes, v = [], membrane
-    for t in range(drive.shape[1]):
-        u = v + (drive[:, t] - (v - reset)) / tau
+    for t in range(current.shape[1]):
+        u = v + (current[:, t] - (v - reset)) / tau
         s = spike(u - threshold)
         v = s * reset + (1 - s) * u
         spikes.append(s)
-    return torch.stack(spikes, 1) if spikes else torch.empty_like(drive), v
+    return torch.stack(spikes, 1) if spikes else torch.empty_like(current), v
 
 
 # --- weighted key-value average ----------------------------------------------------------------------------------

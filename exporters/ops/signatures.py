@@ -80,8 +80,8 @@ SIGN_EMBEDDING = Signature(
     ints=("K", "N"),
 )
 LIF = Signature(
-    "Lif",  # drive and spikes [1, T, C], membranes [1, C]
-    (Parameter("drive", FLOAT), Parameter("membrane", FLOAT)),
+    "Lif",  # current and spikes [1, T, C], membranes [1, C]
+    (Parameter("current", FLOAT), Parameter("membrane", FLOAT)),
     (Parameter("spikes", FLOAT), Parameter("membrane_out", FLOAT)),
     floats=("tau", "threshold", "reset"),
 )
@@ -177,32 +177,32 @@ GATED_WKV = Signature(
 )
 SPIKE_ADD = Signature(
     "SpikeAdd",  # residual + the spikes of Lif
-    _floats("residual", "drive", "membrane"),
+    _floats("residual", "current", "membrane"),
     _floats("sum", "membrane_out"),
     floats=("tau", "threshold", "reset"),
 )
 GATED_SPIKE_ADD = Signature(
-    "GatedSpikeAdd",  # the same with drive * sigmoid(receptance)
-    _floats("residual", "drive", "membrane", "receptance"),
+    "GatedSpikeAdd",  # the same with current * sigmoid(receptance)
+    _floats("residual", "current", "membrane", "receptance"),
     _floats("sum", "membrane_out"),
     floats=("tau", "threshold", "reset"),
 )
 SQUARED_RELU = Signature("SquaredRelu", _floats("x"), _floats("y"))
 INTEGRATE_FIRE = Signature(
-    "IntegrateFire",  # drive, spikes [S, rows, C]; threshold, amplitude [S]
-    _floats("drive", "threshold", "amplitude"),
+    "IntegrateFire",  # current, spikes [S, rows, C]; threshold, amplitude [S]
+    _floats("current", "threshold", "amplitude"),
     _floats("spikes"),
     floats=("leak", "ternary", "soft"),
 )
 PLIF = Signature(
-    "Plif",  # drive, y [1, T, C]; decay, gain, threshold, drop [], [C] or [1, T, C]; membrane [1, C]
-    _floats("drive", "decay", "gain", "threshold", "drop", "membrane"),
+    "Plif",  # current, y [1, T, C]; decay, gain, threshold, drop [], [C] or [1, T, C]; membrane [1, C]
+    _floats("current", "decay", "gain", "threshold", "drop", "membrane"),
     _floats("y", "membrane_out"),
     floats=("low", "high", "reset", "soft", "membranes"),
 )
 LINEAR_RECURRENCE = Signature(
-    "LinearRecurrence",  # y[t] = decay y[t-1] + drive[t]; decay [], [C] or [1, T, C]; drive, y [1, T, C]; state [1, C]
-    _floats("decay", "drive", "state"),
+    "LinearRecurrence",  # y[t] = decay y[t-1] + current[t]; decay [], [C] or [1, T, C]; y as current; state [1, C]
+    _floats("decay", "current", "state"),
     _floats("y", "state_out"),
 )
 DELTA_RULE = Signature(

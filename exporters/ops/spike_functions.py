@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 INTEGRATE_FIRE = """
-IntegrateFire <leak, ternary, soft> (drive, threshold, amplitude) => (spikes) {
+IntegrateFire <leak, ternary, soft> (current, threshold, amplitude) => (spikes) {
     leak_c = Constant <value_float: float = @leak> ()
     ternary_c = Constant <value_float: float = @ternary> ()
     soft_c = Constant <value_float: float = @soft> ()
-    rest_shape = Shape <start = 1> (drive)
+    rest_shape = Shape <start = 1> (current)
     rest = ConstantOfShape <value: tensor = float[1] {0.0}> (rest_shape)
     membrane, spikes = Scan <num_scan_inputs = 3,
         body = step (float[r, c] v, float[r, c] x, float theta, float a) => (float[r, c] v_next, float[r, c] out) {
@@ -26,5 +26,5 @@ IntegrateFire <leak, ternary, soft> (drive, threshold, amplitude) => (spikes) {
             soft_v = Mul(soft_c, remaining)
             fires = Cast <to = 9> (code)
             v_next = Where(fires, soft_v, u)
-        }> (rest, drive, threshold, amplitude)
+        }> (rest, current, threshold, amplitude)
 }"""

@@ -15,11 +15,11 @@ LEVELS = {2: "binary, {0, 1}", 3: "ternary, {-1, 0, 1}"}
 
 @torch.library.custom_op("slmc::integrate_fire", mutates_args=())
 def integrate_fire(
-    drive: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float
+    current: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float
 ) -> Tensor:
     """Spikes of leaky integrate-and-fire neurons over S steps, from membranes at rest.
 
-        u[s] = leak * v[s-1] + drive[s],    v[-1] = 0
+        u[s] = leak * v[s-1] + current[s],    v[-1] = 0
         z[s] = [u[s] >= threshold[s]],    with ternary less [u[s] <= -threshold[s]]
         v[s] = u[s] where z[s] = 0; elsewhere 0 (hard reset), or with soft u[s] - threshold[s] z[s]
         y[s] = amplitude[s] z[s]
@@ -28,7 +28,7 @@ def integrate_fire(
     (arXiv 2406.03287, section 4). Differentiated with the ATan surrogate; resets are constants to it.
 
     Args:
-        drive: [S, rows, channels], float32.
+        current: [S, rows, channels], float32.
         threshold, amplitude: of every step, > 0, [S].
         leak: what a membrane keeps from step to step, 0 to 1; 1 keeps all.
         ternary, soft: 1 or 0.
@@ -36,34 +36,34 @@ def integrate_fire(
     Returns:
         y, [S, rows, channels].
     """
-    drive, steps, count = drive.contiguous(), len(drive), drive[0].numel()
-    spikes = torch.empty_like(drive)
+    current, steps, count = current.contiguous(), len(current), current[0].numel()
+    spikes = torch.empty_like(current)
     vectors = [threshold.contiguous(), amplitude.contiguous()]
-    call_native("slmc_integrate_fire", [drive, *vectors, spikes], (steps, count, 0, count), leak, ternary, soft)
+    call_native("slmc_integrate_fire", [current, *vectors, spikes], (steps, count, 0, count), leak, ternary, soft)
     return spikes
 
 
 @integrate_fire.register_fake
-def _(drive: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float) -> Tensor:
-    return torch.empty_like(drive)
+def _(current: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float) -> Tensor:
+    return torch.empty_like(current)
 
 
 @torch.library.custom_op("slmc::integrate_fire_backward", mutates_args=())
 def _integrate_fire_backward(
-    drive: Tensor, threshold: Tensor, amplitude: Tensor, grad: Tensor, leak: float, ternary: float, soft: float
+    current: Tensor, threshold: Tensor, amplitude: Tensor, grad: Tensor, leak: float, ternary: float, soft: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = [t.contiguous() for t in (drive, threshold, amplitude, grad)]
+    inputs = [t.contiguous() for t in (current, threshold, amplitude, grad)]
     grads = torch.empty_like(inputs[0]), torch.zeros_like(inputs[1]), torch.zeros_like(inputs[2])
-    sizes = len(drive), drive[0].numel()
+    sizes = len(current), current[0].numel()
     call_native("slmc_integrate_fire_backward", [*inputs, *grads], sizes, leak, ternary, soft, SURROGATE_ALPHA)
     return grads
 
 
 @_integrate_fire_backward.register_fake
 def _(
-    drive: Tensor, threshold: Tensor, amplitude: Tensor, grad: Tensor, leak: float, ternary: float, soft: float
+    current: Tensor, threshold: Tensor, amplitude: Tensor, grad: Tensor, leak: float, ternary: float, soft: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(drive), torch.empty_like(threshold), torch.empty_like(amplitude)
+    return torch.empty_like(current), torch.empty_like(threshold), torch.empty_like(amplitude)
 
 
 def _context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -80,11 +80,11 @@ integrate_fire.register_autograd(_gradient, setup_context=_context)
 
 
 def integrate_fire_reference(
-    drive: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float
+    current: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float
 ) -> Tensor:
     """The equation of `integrate_fire` as a plain torch loop over the steps."""
-    out, v = [], torch.zeros_like(drive[0])
-    for x, theta, a in zip(drive, threshold, amplitude, strict=True):
+    out, v = [], torch.zeros_like(current[0])
+    for x, theta, a in zip(current, threshold, amplitude, strict=True):
         u = leak * v + x
         code = spike(u - theta)
         if ternary:

@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporters.chain_files import Chain
-from exporters.chains import PLAIN_NODES, activation_widths, write_matrix_chain, write_plain_chain
 from exporters.formats.catalog import formats_matching
+from exporters.microbenchmark_files import Microbenchmark
+from exporters.microbenchmarks import PLAIN_NODES, activation_widths, write_matrix_benchmark, write_plain_benchmark
 from targets.cpus.plan import STATE_WIDTH, STATES, ProbePlan
 from targets.device.probing import Task
 
 
 @dataclass(frozen=True)
 class Item:
-    """A task and the name of its result. write: makes its graph, of a chain, whose name in the task is a key."""
+    """A task and the name of its result. write: makes its graph, of a benchmark, whose name in the task is a key."""
 
     key: str
     task: Task
-    write: Callable[[Path], Chain] | None = None
+    write: Callable[[Path], Microbenchmark] | None = None
 
 
 def probe_items(plan: ProbePlan, sets: Sequence[tuple[str, int]], cores: int) -> Iterator[Item]:
@@ -31,7 +31,7 @@ def probe_items(plan: ProbePlan, sets: Sequence[tuple[str, int]], cores: int) ->
             )
     for key, write in _graphs(plan, sets):
         for threads in plan.threads:
-            yield Item(f"{key} t{threads}", Task("chain", graph=key, threads=threads, seconds=plan.seconds), write)
+            yield Item(f"{key} t{threads}", Task("benchmark", graph=key, threads=threads, seconds=plan.seconds), write)
     for threads in plan.threads:
         for states in STATES:
             task = Task("calls", graph=f"states{states}.onnx", width=STATE_WIDTH, states=states, threads=threads,
@@ -39,7 +39,7 @@ def probe_items(plan: ProbePlan, sets: Sequence[tuple[str, int]], cores: int) ->
             yield Item(f"calls {states} t{threads}", task)
 
 
-def _graphs(plan: ProbePlan, sets: Sequence[tuple[str, int]]) -> Iterator[tuple[str, Callable[[Path], Chain]]]:
+def _graphs(plan: ProbePlan, sets: Sequence[tuple[str, int]]) -> Iterator[tuple[str, Callable[[Path], Microbenchmark]]]:
     """Every shape from the second cache, and one shape from farther away."""
     near = next(size for level, size in sets if level == "L2")
     for fmt in formats_matching(plan.formats):
@@ -50,14 +50,14 @@ def _graphs(plan: ProbePlan, sets: Sequence[tuple[str, int]]) -> Iterator[tuple[
 
                 def matrix(
                     path: Path, f: str = fmt.name, r: int = r, c: int = c, s: int = size, b: int = bits
-                ) -> Chain:
-                    return write_matrix_chain(path, f, r, c, s, b)
+                ) -> Microbenchmark:
+                    return write_matrix_benchmark(path, f, r, c, s, b)
 
                 yield f"{fmt.name} {r}x{c} W{size} b{bits}", matrix
     for name in PLAIN_NODES:
         for width in plan.widths:
 
-            def plain(path: Path, n: str = name, w: int = width) -> Chain:
-                return write_plain_chain(path, n, w)
+            def plain(path: Path, n: str = name, w: int = width) -> Microbenchmark:
+                return write_plain_benchmark(path, n, w)
 
             yield f"{name} {width}", plain

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from exporters.chain_files import Chain
+from exporters.microbenchmark_files import Microbenchmark
 from targets.cpus.items import Item
 from targets.cpus.plan import STATE_WIDTH, ProbePlan
 from targets.cpus.spec import Bandwidth, CostRow, Cpu
@@ -52,10 +52,13 @@ def measured_bandwidths(items: Sequence[Item], results: Results) -> tuple[Bandwi
 
 
 def measured_costs(
-    items: Sequence[Item], chains: Mapping[str, Chain], results: Results, plan: ProbePlan
+    items: Sequence[Item], benchmarks: Mapping[str, Microbenchmark], results: Results, plan: ProbePlan
 ) -> tuple[CostRow, ...]:  # fmt: skip
     rows = [
-        row for item in items if item.task.graph in chains for row in _priced(item, chains[item.task.graph], results)
+        row
+        for item in items
+        if item.task.graph in benchmarks
+        for row in _priced(item, benchmarks[item.task.graph], results)
     ]
     for threads in plan.threads:
         relu = next(row.us for row in rows if (row.operator, row.rows, row.threads) == ("Relu", STATE_WIDTH, threads))
@@ -64,12 +67,12 @@ def measured_costs(
     return tuple(rows)
 
 
-def _priced(item: Item, chain: Chain, results: Results) -> Iterator[CostRow]:
-    us = results.least(item.key) / (chain.count * len(chain.priced))
-    for operator, rows, cols in chain.priced:
+def _priced(item: Item, benchmark: Microbenchmark, results: Results) -> Iterator[CostRow]:
+    us = results.least(item.key) / (benchmark.count * len(benchmark.priced))
+    for operator, rows, cols in benchmark.priced:
         yield CostRow(
-            operator=operator, format=chain.format, rows=rows, cols=cols, threads=item.task.threads,
-            activation_bits=chain.activation_bits, working_set_bytes=chain.working_set_bytes, us=round(us, 4),
+            operator=operator, format=benchmark.format, rows=rows, cols=cols, threads=item.task.threads,
+            activation_bits=benchmark.activation_bits, working_set_bytes=benchmark.working_set_bytes, us=round(us, 4),
             spread=results.spread(item.key),
         )  # fmt: skip
 
@@ -78,7 +81,7 @@ def _session_rows(items: Sequence[Item], relu_us: float, results: Results) -> It
     """What a call costs besides its nodes, for few and many states; relu_us is taken off for each state's node."""
     least = 0.1
     for item in items:
-        # Many small nodes side by side cost less than in a chain, so that the rest may seem to shrink: it does not.
+        # Many small nodes side by side cost less than in a benchmark, so that the rest may seem to shrink: it does not.
         least = max(results.least(item.key) - item.task.states * relu_us, least)
         yield CostRow("Session", "", item.task.states, 1, item.task.threads, 0, 0, round(least, 4),
                       results.spread(item.key))  # fmt: skip

@@ -17,7 +17,7 @@ QUICK_BYTES: Final = 1 << 27
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """What is probed. shapes: matrices, those not square there and back; seconds: for every chain in every turn."""
+    """What is probed. shapes: matrices, those not square there and back; seconds: for every benchmark in every turn."""
 
     formats: tuple[str, ...]
     shapes: tuple[tuple[int, int], ...]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from exporters.chain_files import Chain, states_model
+from exporters.microbenchmark_files import Microbenchmark, states_model
 from targets.cpus.items import Item, probe_items
 from targets.cpus.measured import Kept, Results, described, measured_bandwidths, measured_costs
 from targets.cpus.plan import plan_for, working_sets
@@ -23,7 +23,7 @@ from targets.cpus.spec import Cpu
 from targets.device.probing import Probed, ProbeFacts, Task
 
 ROUNDS: Final = 3
-"""Turns over all chains, so that one bad moment spoils no row."""
+"""Turns over all benchmarks, so that one bad moment spoils no row."""
 
 BATCH_S, BATCH_TASKS = 6.0, 32
 """How much is asked for at once: so much is lost at most when the connection breaks."""
@@ -66,15 +66,15 @@ def probe(
         most_bytes: a limit on memory there.
 
     Raises:
-        SlmcError: a runtime that cannot run the chains, or the connection has ended.
+        SlmcError: a runtime that cannot run the benchmarks, or the connection has ended.
     """
     cpu = Cpu(name=name, **dataclasses.asdict(facts.cpu))
     free = min((size for size in (facts.free_bytes, most_bytes) if size is not None), default=None)
     plan, sets = plan_for(cpu.cores or 1, quick=quick), working_sets(cpu, free, quick=quick)
     items = list(probe_items(plan, sets, cpu.cores or 1))
-    begin, chains, latest = time.monotonic(), dict[str, Chain](), facts
+    begin, benchmarks, latest = time.monotonic(), dict[str, Microbenchmark](), facts
     with tempfile.TemporaryDirectory(prefix="slmc-probe-") as folder:
-        writer = _Writer(machine, Path(folder), chains)
+        writer = _Writer(machine, Path(folder), benchmarks)
         turns = 0
         while turns < ROUNDS and not (quick and turns and time.monotonic() - begin > QUICK_S):
             latest = _turn(writer, items, turns, kept, progress) or latest
@@ -82,7 +82,7 @@ def probe(
     results = Results(kept, turns)
     source = f"measured by slmc targets probe{' --quick' if quick else ''}, {datetime.date.today().isoformat()}"
     cpu = dataclasses.replace(
-        cpu, bandwidths=measured_bandwidths(items, results), costs=measured_costs(items, chains, results, plan),
+        cpu, bandwidths=measured_bandwidths(items, results), costs=measured_costs(items, benchmarks, results, plan),
         empty_runtime_bytes=empty_runtime_bytes,
     )  # fmt: skip
     return described(cpu, facts, latest, results, source)
@@ -91,21 +91,21 @@ def probe(
 class _Writer:
     """Graphs, made when they are needed and sent once; a block that several of them share is sent once, too.
 
-    chains: by the key of the graph, filled as they are made.
+    benchmarks: by the key of the graph, filled as they are made.
     """
 
-    def __init__(self, machine: ProbedMachine, folder: Path, chains: dict[str, Chain]) -> None:
-        self.machine, self._folder, self._chains = machine, folder, chains
+    def __init__(self, machine: ProbedMachine, folder: Path, benchmarks: dict[str, Microbenchmark]) -> None:
+        self.machine, self._folder, self._benchmarks = machine, folder, benchmarks
         self._blocks: dict[str, str] = {}
 
     def prepare(self, item: Item) -> None:
-        """Write an item's graph, if it is a chain, and know what it is priced as."""
+        """Write an item's graph, if it is a benchmark, and know what it is priced as."""
         graph = item.task.graph
-        if item.write is not None and graph not in self._chains:
-            chain = item.write(self._folder / f"{hashlib.sha256(graph.encode()).hexdigest()[:12]}.onnx")
-            self._blocks[graph] = f"{hashlib.sha256(chain.block.read_bytes()).hexdigest()[:16]}.block"
-            chain.block.rename(self._folder / self._blocks[graph])
-            self._chains[graph] = chain
+        if item.write is not None and graph not in self._benchmarks:
+            benchmark = item.write(self._folder / f"{hashlib.sha256(graph.encode()).hexdigest()[:12]}.onnx")
+            self._blocks[graph] = f"{hashlib.sha256(benchmark.block.read_bytes()).hexdigest()[:16]}.block"
+            benchmark.block.rename(self._folder / self._blocks[graph])
+            self._benchmarks[graph] = benchmark
 
     def ready(self, items: Sequence[Item]) -> list[Task]:
         """The tasks, with all their files on the machine."""
@@ -117,10 +117,10 @@ class _Writer:
     def _task(self, item: Item) -> Task:
         task = item.task
         if item.write is not None:
-            chain = self._chains[task.graph]
+            benchmark = self._benchmarks[task.graph]
             return dataclasses.replace(
-                task, graph=chain.path.name, block=self._blocks[task.graph], data=chain.data.name,
-                tensors=chain.tensors, repeats=chain.repeats, width=chain.width,
+                task, graph=benchmark.path.name, block=self._blocks[task.graph], data=benchmark.data.name,
+                tensors=benchmark.tensors, repeats=benchmark.repeats, width=benchmark.width,
             )  # fmt: skip
         if task.kind == "calls":
             (self._folder / task.graph).write_bytes(states_model(task.states, task.width))

@@ -50,9 +50,9 @@ class CostRow:
 
     rows x cols: outputs x inputs of a matrix; width x 1 of any other node; states x 1 of 'Session', which is what one
     call takes besides its nodes. format: of the weights, '' without any.
-    activation_bits: 8 or 32 where the operator has the choice, else 0. working_set_bytes: what the whole chain of such
-    nodes reads before it comes to the same weights again. spread: how much longer the slowest turn of the probe took
-    than the fastest, as a share.
+    activation_bits: 8 or 32 where the operator has the choice, else 0. working_set_bytes: what the whole benchmark of
+    such nodes reads before it comes to the same weights again. spread: how much longer the slowest turn of the probe
+    took than the fastest, as a share.
     """
 
     operator: str

@@ -15,7 +15,7 @@ from exporters.artifact.errors import ConstraintsNotMet
 from exporters.artifact.manifest import Manifest
 from exporters.artifact.runtimes import ONNXRUNTIME, SLMC_RUN
 from targets.device.memory import kib_lines
-from targets.device.units import bytes_text
+from targets.device.quantities import bytes_text
 
 OWN_RUNTIME_BYTES: Final = 3_000_000
 """What slmc-run takes beside the model's file and states at most; the tests hold it to that."""

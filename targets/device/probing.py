@@ -156,12 +156,12 @@ def measure_bandwidth(task: Task, folder: Path) -> Sampled:
     return Sampled(best)
 
 
-def measure_chain(task: Task, folder: Path) -> Sampled:
-    """One run of a chain of nodes: CPU time on one thread; wall time on several, because they wait for each other."""
+def measure_benchmark(task: Task, folder: Path) -> Sampled:
+    """One run of a benchmark: CPU time on one thread; wall time on several, because they wait for each other."""
     data = folder / task.data
     expand(folder / task.block, task.tensors, task.repeats, data)
     try:
-        return _sampled(opened_chain(folder / task.graph, task.width, task.threads), task.threads, task.seconds)
+        return _sampled(opened_benchmark(folder / task.graph, task.width, task.threads), task.threads, task.seconds)
     finally:
         with contextlib.suppress(OSError):
             data.unlink()
@@ -181,13 +181,13 @@ MEASURED: Final[dict[str, Callable[[Task, Path], Sampled]]] = {
     "empty": measure_empty,
     "reference": measure_reference,
     "bandwidth": measure_bandwidth,
-    "chain": measure_chain,
+    "benchmark": measure_benchmark,
     "calls": measure_calls,
 }
 
 
-def opened_chain(graph: Path, width: int, threads: int) -> Callable[[], object]:
-    """A chain, opened and run once; its data file lies beside it.
+def opened_benchmark(graph: Path, width: int, threads: int) -> Callable[[], object]:
+    """A benchmark, opened and run once; its data file lies beside it.
 
     Raises:
         SlmcError: its values are no numbers.
@@ -198,7 +198,7 @@ def opened_chain(graph: Path, width: int, threads: int) -> Callable[[], object]:
     output = session.get_outputs()[0].name
     (y,) = session.run(None, {"x0": x})
     if not np.isfinite(y).all():
-        raise SlmcError(f"{graph.name}: the chain's values run away; this is a fault of slmc: please report it")
+        raise SlmcError(f"{graph.name}: the benchmark's values run away; this is a fault of slmc: please report it")
     binding = session.io_binding()
     binding.bind_ortvalue_input("x0", ort.OrtValue.ortvalue_from_numpy(x))
     binding.bind_ortvalue_output(output, ort.OrtValue.ortvalue_from_numpy(y))

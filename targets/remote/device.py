@@ -19,7 +19,7 @@ from targets.device.evaluation import EVALUATION_TIMEOUT_S, Evaluation, Evaluati
 from targets.device.host import known_core
 from targets.device.measurement import Job, Measurement, MeasureRequest
 from targets.device.native import machine_platform
-from targets.device.units import bytes_text
+from targets.device.quantities import bytes_text
 from targets.remote.agents import PACKAGES, PYTHON_AGENT, Agent
 from targets.remote.connection import killed
 from targets.remote.shipment import ARTIFACT, Parcel

@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from child_tests import run_elsewhere
+from child_tests import run_in_child
 
 from exporters.artifact.native_library import library_path
 
@@ -25,6 +25,6 @@ def test_the_environment_is_the_oldest_that_is_claimed(oldest_python):
 
 
 def test_all_bodies_on_the_oldest_runtime(oldest_python):
-    printed = run_elsewhere(library_path(), str(oldest_python), "-k", "function", "tests/exporters/ops")
+    printed = run_in_child(library_path(), str(oldest_python), "-k", "function", "tests/exporters/ops")
     passed = re.search(r"(\d+) passed", printed)
     assert passed is not None and int(passed[1]) > 900, printed[-500:]

@@ -1,4 +1,4 @@
-"""Tests run once more by pytest in a process of its own, with another interpreter (tests/elsewhere)."""
+"""Tests run once more by pytest in a process of its own, with another interpreter (tests/child_runtime)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def run_elsewhere(library: Path, interpreter: str, *options: str) -> str:
+def run_in_child(library: Path, interpreter: str, *options: str) -> str:
     """What pytest prints of tests whose ONNX Runtime runs in that interpreter with that library; all of them pass."""
-    plugin = ["-p", "elsewhere", "--operators", str(library), "--interpreter", interpreter]
+    plugin = ["-p", "child_runtime", "--operators", str(library), "--interpreter", interpreter]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *plugin, "-q", "-p", "no:cacheprovider", *options],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "elsewhere")},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "child_runtime")},
         capture_output=True,
         text=True,
     )

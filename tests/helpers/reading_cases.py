@@ -76,13 +76,13 @@ THREE_SLOTS = {"q": floats([[1, 0]]), "k": floats([[0, 0]]), "v": floats([[5, 0]
 
 BY_HAND = [
     # u = 0.5; 0.5 + (2 - 0.5) / 2 = 1.25, a spike, reset; 0.5
-    Case("one spike", "Lif", {"drive": floats([[1], [2], [1]]), "membrane": floats([0])},
+    Case("one spike", "Lif", {"current": floats([[1], [2], [1]]), "membrane": floats([0])},
          [floats([[0], [1], [0]]), floats([0.5])], LIF),
     # u = 1 is a spike: the threshold itself counts; 0; -2
-    Case("at the threshold", "Lif", {"drive": floats([[2], [0], [-4]]), "membrane": floats([0])},
+    Case("at the threshold", "Lif", {"current": floats([[2], [0], [-4]]), "membrane": floats([0])},
          [floats([[1], [0], [0]]), floats([-2])], LIF),
     # u = 0.25 + (3 - 0.75) / 4 = 0.8125, a spike, -0.5; -0.5 + 1 / 4 = -0.25; -0.25 + (2.5 - 0.25) / 4 = 0.3125
-    Case("reset below zero", "Lif", {"drive": floats([[3], [1], [2.5]]), "membrane": floats([0.25])},
+    Case("reset below zero", "Lif", {"current": floats([[3], [1], [2.5]]), "membrane": floats([0.25])},
          [floats([[1], [0], [0]]), floats([0.3125])], {"tau": 4.0, "threshold": 0.5, "reset": -0.5}),
     # y = 1; (e^0 1 + 3 e^ln2 4) / (1 + 6) = 25 / 7; sums 1/2 + 8 and 1/2 + 2, over e^ln2
     Case("from nothing", "Wkv", {"decay": floats(-LN2), "first": floats(LN3), "key": floats([[0], [LN2]]),
@@ -205,11 +205,11 @@ BY_HAND = [
                                       "value": floats([[1], [4]]), "receptance": floats([[0], [LN3]]), **EMPTY},
          [floats([[0.5], [75 / 28]]), floats([4.25]), floats([1.25]), floats([LN2])]),
     # as Lif with one spike
-    Case("one spike", "SpikeAdd", {"residual": floats([[10], [20], [-1]]), "drive": floats([[1], [2], [1]]),
+    Case("one spike", "SpikeAdd", {"residual": floats([[10], [20], [-1]]), "current": floats([[1], [2], [1]]),
                                    "membrane": floats([0])},
          [floats([[10], [21], [-1]]), floats([0.5])], LIF),
     # the same, driven by 2 / 2, 8 / 4 and 4 / 3 * 3 / 4
-    Case("one spike", "GatedSpikeAdd", {"residual": floats([[10], [20], [-1]]), "drive": floats([[2], [8], [4 / 3]]),
+    Case("one spike", "GatedSpikeAdd", {"residual": floats([[10], [20], [-1]]), "current": floats([[2], [8], [4 / 3]]),
                                         "membrane": floats([0]), "receptance": floats([[0], [-LN3], [LN3]])},
          [floats([[10], [21], [-1]]), floats([0.5])], LIF),
     # the mean square is 25 / 2, then 100 / 2
@@ -220,32 +220,32 @@ BY_HAND = [
          [floats([0.5, 2])], {"epsilon": 3.0}),
     Case("both signs", "SquaredRelu", {"x": floats([-2, 0, 3])}, [floats([0, 0, 9])]),
     # u = 0.75; 0.375 + 1 = 1.375 is a spike, to 0; 0.75. The second: 1 is one, the threshold itself counts; -3; -0.5
-    Case("hard reset", "IntegrateFire", {"drive": floats([[0.75, 1]], [[1, -3]], [[0.75, 1]]), **STEPS},
+    Case("hard reset", "IntegrateFire", {"current": floats([[0.75, 1]], [[1, -3]], [[0.75, 1]]), **STEPS},
          [floats([[0, 1]], [[1, 0]], [[0, 0]])], {"leak": 0.5, "ternary": 0.0, "soft": 0.0}),
     # u = 2.5, a spike, less 1; 1.5, one, 0.5; 0.5 + 0.25; thresholds 1, 1, 0.5: a spike of amplitude 4
     Case("soft reset", "IntegrateFire",
-         {"drive": floats([[2.5]], [[0]], [[0.25]]), "threshold": np.array([1, 1, 0.5], np.float32),
+         {"current": floats([[2.5]], [[0]], [[0.25]]), "threshold": np.array([1, 1, 0.5], np.float32),
           "amplitude": np.array([1, 2, 4], np.float32)},
          [floats([[1]], [[2]], [[4]])], {"leak": 1.0, "ternary": 0.0, "soft": 1.0}),
     # u = -1 is a spike, 0; 0.5; 0.25 + 0.75 = 1. The second: -2, to -1 after; -0.5 - 0.5 = -1; 0.75
-    Case("ternary, soft", "IntegrateFire", {"drive": floats([[-1, -2]], [[0.5, -0.5]], [[0.75, 0.75]]), **STEPS},
+    Case("ternary, soft", "IntegrateFire", {"current": floats([[-1, -2]], [[0.5, -0.5]], [[0.75, 0.75]]), **STEPS},
          [floats([[-1, -1]], [[0, -1]], [[1, 0]])], {"leak": 0.5, "ternary": 1.0, "soft": 1.0}),
     # the same with a reset to 0: -0.5 is no spike; -0.25 + 0.75
-    Case("ternary, hard", "IntegrateFire", {"drive": floats([[-1, -2]], [[0.5, -0.5]], [[0.75, 0.75]]), **STEPS},
+    Case("ternary, hard", "IntegrateFire", {"current": floats([[-1, -2]], [[0.5, -0.5]], [[0.75, 0.75]]), **STEPS},
          [floats([[-1, -1]], [[0, 0]], [[1, 0]])], {"leak": 0.5, "ternary": 1.0, "soft": 0.0}),
     # u = 0.5 * 3 + 2 = 3.5, clipped to 3: a spike, reset to 0; u = -5, clipped to -3; u = -1.5 + 2.5 = 1, a spike
-    Case("hard, clipped", "Plif", {"drive": floats([[2], [-5], [2.5]]), "decay": floats(0.5), "gain": floats(1),
+    Case("hard, clipped", "Plif", {"current": floats([[2], [-5], [2.5]]), "decay": floats(0.5), "gain": floats(1),
                                    "threshold": floats(1), "drop": floats(0), "membrane": floats([3])},
          [floats([[1], [0], [1]]), floats([0])],
          {"low": -3.0, "high": 3.0, "reset": 0.0, "soft": 0.0, "membranes": 0.0}),
     # channel 0: u = 0.5 * 2 + 0.5 * 4 = 3, less 1: 2; channel 1: u = 0.25 * 4 + 0.75 * 4 = 4, below 5
-    Case("soft, membranes", "Plif", {"drive": floats([[4, 4]]), "decay": floats(0.5, 0.25), "gain": floats(0.5, 0.75),
+    Case("soft, membranes", "Plif", {"current": floats([[4, 4]]), "decay": floats(0.5, 0.25), "gain": floats(0.5, 0.75),
                                      "threshold": floats(3, 5), "drop": floats(1, 5), "membrane": floats([2, 4])},
          [floats([[2, 4]]), floats([2, 4])],
          {"low": -9.0, "high": 9.0, "reset": 7.0, "soft": 1.0, "membranes": 1.0}),
     # 0.5 * 4 + 1 = 3, then 0.25 * 3 + 1 = 1.75
     Case("a decay for every step", "LinearRecurrence",
-         {"decay": floats([[0.5], [0.25]]), "drive": floats([[1], [1]]), "state": floats([4])},
+         {"decay": floats([[0.5], [0.25]]), "current": floats([[1], [1]]), "state": floats([4])},
          [floats([[3], [1.75]]), floats([1.75])]),
     # S = [[1, 2], [3, 4]]; S a = (2, 4); S diag(1, 2) = [[1, 4], [3, 8]], + (2, 4) (1, 0)^T, + (1, -1) (0, 3)^T:
     # [[3, 7], [7, 5]]; times the queries (1, 1) and (0, 2) of two heads

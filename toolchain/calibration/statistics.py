@@ -60,7 +60,7 @@ def gather_statistics(
     ids = text.reading
     file = folder / f"{name}.safetensors"
     frequency = token_frequency(text.ids, model.tree.vocabulary)
-    if model.residency == "disk":
+    if model.weight_storage == "disk":
         if not _readable(file):
             vectors = _vectors(model, ids, progress, seed=seed, entropy=entropy)
             _gather_on_disk(model, vectors, ids, file, progress)

@@ -18,7 +18,7 @@ from exporters.artifact.manifest import Manifest
 from targets.cpus.catalog import HOST, named_cpu
 from targets.cpus.spec import Cpu, read_cpu
 from targets.device.measurement import Measurement, MeasureRequest
-from targets.device.units import bytes_text
+from targets.device.quantities import bytes_text
 from targets.remote.device import NO_LIMITS
 from targets.remote.transport import ALLOWED, LOCAL
 from toolchain.cli.console import Console

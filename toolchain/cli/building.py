@@ -14,7 +14,7 @@ from exporters.artifact.errors import ConstraintsNotMet, SlmcError
 from exporters.artifact.manifest import ACCURACY, Manifest, Quality
 from exporters.artifact.native_library import library_path
 from targets.cpus.catalog import named_cpu
-from targets.device import units
+from targets.device import quantities
 from toolchain.cli.boards import PLACE, board_options, boards_of, say_rounds
 from toolchain.cli.console import Console
 from toolchain.cli.opening import tell
@@ -25,7 +25,7 @@ from toolchain.delivery.operators import operator_libraries
 from toolchain.estimate.effort import forecast
 from toolchain.estimate.latency import LatencyForecast, forecast_latency, old_costs
 from toolchain.files.outputs import PLAN, check_output, check_output_file
-from toolchain.model.residency import staying_on_disk
+from toolchain.model.offloading import staying_on_disk
 from toolchain.pipeline.build import build, export, find
 from toolchain.pipeline.calibrate import Notifier
 from toolchain.pipeline.job import Job, prepare
@@ -85,14 +85,14 @@ def build_command(
     if dry_run:
         plan = forecast(
             job.problem, len(job.calibration.ids), len(job.evaluation.ids), job.spec.tune,
-            on_disk=job.model.residency == "disk",
+            on_disk=job.model.weight_storage == "disk",
         )  # fmt: skip
         document = dataclasses.asdict(plan) | {"latency": dataclasses.asdict(latency) if latency else None}
         console.result(document, "\n".join([plan.text(), *([latency.text()] if latency else [])]))
         return ConstraintsNotMet.exit_code if latency and latency.out_of_reach else 0
     if latency:
         console.note(latency.text())
-    if job.model.residency == "disk":
+    if job.model.weight_storage == "disk":
         console.note(staying_on_disk(job.model.tree))
     with console.working():
         if boards:
@@ -120,7 +120,7 @@ def search_command(
         _, result = find(job, resume=resume, notifier=_notifier(console))
     winner = result.winner
     text = (
-        f"{output}: {units.bytes_text(winner.bytes)} ({winner.bytes / job.model.tree.bytes_fp32:.2%} of fp32), "
+        f"{output}: {quantities.bytes_text(winner.bytes)} ({winner.bytes / job.model.tree.bytes_fp32:.2%} of fp32), "
         f"expected drop {winner.drop:.2%}, at most {winner.upper:.2%}; {len(result.trace)} candidates tried"
     )
     summary = {"plan": str(output), "bytes": winner.bytes, "drop": winner.drop, "upper": winner.upper,
@@ -194,13 +194,13 @@ def _announce(console: Console, delivered: Delivered, problem: Problem) -> int:
     assert quality is not None and speed is not None and parity is not None
     whole, stored = manifest.bytes.uncompressed, manifest.bytes.weights + manifest.bytes.states
     rows = [
-        ("weights and states", units.bytes_text(whole), units.bytes_text(stored), f"{stored / whole:.2%} of fp32"),
+        ("weights and states", *map(quantities.bytes_text, (whole, stored)), f"{stored / whole:.2%} of fp32"),
         *_quality_rows(quality),
         ("KL to fp32, top-1 agreement", "", f"{quality.kl_mean:.4f}", f"{quality.top1_agreement:.2%}"),
         ("parity with torch, top-1", "", f"{parity.top1_agreement:.2%}", f"perplexity x {parity.perplexity_ratio:.5f}"),
         ("time per token, p50 / p99", "", f"{speed.decode_ms.p50:.2f} ms", f"{speed.decode_ms.p99:.2f} ms"),
         ("generation, prompt", "", f"{speed.decode_tps:.0f} tok/s", f"{speed.prompt_tps:.0f} tok/s"),
-        ("peak memory over empty runtime", "", units.bytes_text(speed.rss_peak_bytes - speed.rss_baseline_bytes),
+        ("peak memory over empty runtime", "", quantities.bytes_text(speed.rss_peak_bytes - speed.rss_baseline_bytes),
          f"{speed.isa}, native {'yes' if speed.native else 'no'}"),
         *_own_runtime_rows(manifest),
     ]  # fmt: skip
@@ -212,7 +212,7 @@ def _announce(console: Console, delivered: Delivered, problem: Problem) -> int:
     missed = [c for c in manifest.constraints if not c.met]
     for c in manifest.constraints:
         text = (
-            f"{c.name}: {units.quantity(c.actual, c.unit)} of at most {units.quantity(c.limit, c.unit)}: "
+            f"{c.name}: {quantities.quantity(c.actual, c.unit)} of at most {quantities.quantity(c.limit, c.unit)}: "
             f"{'met' if c.met else 'MISSED'}"
         )
         (console.note if c.met else _warn)(text)
@@ -241,7 +241,7 @@ def _own_runtime_rows(manifest: Manifest) -> list[tuple[str, str, str, str]]:
         return []
     speed, text = own.measured, "text" if own.tokenizer is None else f"token ids only: {own.tokenizer}"
     time = f"{speed.decode_ms.p50:.2f} ms per token" if speed else "not measured"
-    return [("slmc-run, whole process", text, time, units.bytes_text(speed.rss_peak_bytes) if speed else "")]
+    return [("slmc-run, whole process", text, time, quantities.bytes_text(speed.rss_peak_bytes) if speed else "")]
 
 
 def _quality_rows(quality: Quality) -> list[tuple[str, str, str, str]]:

@@ -14,7 +14,7 @@ from exporters.artifact.manifest import Manifest
 from exporters.artifact.runtimes import ONNXRUNTIME, RUNTIMES, SLMC_RUN, STOCK
 from targets.device.limits import refuse_by_forecast
 from targets.device.native import foreign_library
-from targets.device.units import parse_bytes
+from targets.device.quantities import parse_bytes
 from targets.remote.agents import PYTHON_AGENT, Agent, RuntimeAgent
 from targets.remote.device import Device, DeviceLimits
 from targets.remote.emulation import emulated_python

@@ -18,7 +18,7 @@ from exporters.graph_nodes import Workload, read_workload
 from targets.cpus.catalog import named_cpu
 from targets.cpus.cost import predict
 from targets.cpus.energy import Activity, estimate_energy
-from targets.device import units
+from targets.device import quantities
 from targets.device.verify import open_artifact
 from toolchain.calibration.activity import input_activity
 from toolchain.cli.console import Console
@@ -72,8 +72,8 @@ def inspect_command(
     tree = loaded.tree
     seen = _activity(loaded) if activity or target else {}
     rows = [
-        (layer.path, block.path, f"{layer.rows} x {layer.cols}", units.count_text(layer.params),
-         units.bytes_text(layer.bytes_fp32), f"{layer.exact} only" if layer.exact else layer.kind,
+        (layer.path, block.path, f"{layer.rows} x {layer.cols}", quantities.count_text(layer.params),
+         quantities.bytes_text(layer.bytes_fp32), f"{layer.exact} only" if layer.exact else layer.kind,
          _inputs_text(seen.get(layer.path)))
         for block in tree.blocks for layer in block.layers
     ]  # fmt: skip
@@ -84,8 +84,9 @@ def inspect_command(
         "state_values": tree.state_values, "bytes_fp32": tree.bytes_fp32, "sha256": loaded.sha256,
         "blocks": [{"path": b.path, "layers": [dataclasses.asdict(x) for x in b.layers]} for b in tree.blocks],
     }  # fmt: skip
-    total = f"{units.count_text(tree.params)} parameters in {len(tree.layers)} layers and {tree.vector_params} others, "
-    total += f"{units.bytes_text(tree.bytes_fp32)} as fp32 with {tree.state_values} carried values"
+    total = f"{quantities.count_text(tree.params)} parameters in {len(tree.layers)} layers and "
+    total += f"{tree.vector_params} others, {quantities.bytes_text(tree.bytes_fp32)} as fp32"
+    total += f" with {tree.state_values} carried values"
     document |= {"activity": {path: dataclasses.asdict(found) for path, found in seen.items()}} if seen else {}
     prediction, prediction_text = _model_forecast(loaded, target, seen) if target else ({}, "")
     console.result(document | prediction, total + prediction_text)
@@ -97,14 +98,14 @@ def _inspect_artifact(console: Console, artifact: Path, target: str | None) -> i
     work = read_workload(artifact / "model.onnx")
     prediction, prediction_text = _forecast(work, target, {}) if target else ({}, "")
     rows = [
-        (path, e.format, e.method, e.activations, f"{e.bits_per_weight:.2f}", units.bytes_text(e.bytes))
+        (path, e.format, e.method, e.activations, f"{e.bits_per_weight:.2f}", quantities.bytes_text(e.bytes))
         for path, e in manifest.recipe.items()
     ]
     console.table(str(artifact), ("layer", "format", "method", "inputs", "bits/weight", "bytes"), rows)
     counts = Counter(e.format for e in manifest.recipe.values())
     b = manifest.bytes
-    share = units.percent((b.weights + b.states) / b.uncompressed)
-    text = f"{units.bytes_text(b.weights + b.states)} of weights and states, {share} of fp32; " + ", ".join(
+    share = quantities.percent((b.weights + b.states) / b.uncompressed)
+    text = f"{quantities.bytes_text(b.weights + b.states)} of weights and states, {share} of fp32; " + ", ".join(
         f"{n} x {name}" for name, n in counts.most_common()
     )
     console.result(dataclasses.asdict(manifest) | prediction, text + prediction_text)
@@ -147,7 +148,11 @@ def _inputs_text(found: Activity | None) -> str:
     """Spikes and their rate, or the share of zeros; nothing of a layer that is looked up."""
     if found is None:
         return ""
-    return f"spikes, {units.percent(found.nonzero)}" if found.spikes else f"{units.percent(1 - found.nonzero)} zeros"
+    return (
+        f"spikes, {quantities.percent(found.nonzero)}"
+        if found.spikes
+        else f"{quantities.percent(1 - found.nonzero)} zeros"
+    )
 
 
 @click.command("sensitivity")

@@ -11,7 +11,7 @@ import click
 import torch
 
 from exporters.artifact.errors import SlmcError
-from targets.device import units
+from targets.device import quantities
 from toolchain.calibration.entropy import BINS
 from toolchain.cli.console import Console, strict
 from toolchain.cli.opening import opened
@@ -94,7 +94,9 @@ def study_command(
 
     def done(cell: Cell, result: Result) -> None:
         results[cell] = result
-        console.note(f"{cell.name}: perplexity {result.perplexity:.3f} ({units.signed_percent(result.relative_drop)})")
+        console.note(
+            f"{cell.name}: perplexity {result.perplexity:.3f} ({quantities.signed_percent(result.relative_drop)})"
+        )
         _write(output, title, [results[c] for c in wanted if c in results])
 
     try:

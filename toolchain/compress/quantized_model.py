@@ -16,8 +16,8 @@ from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
+from toolchain.model.offloaded import Offloaded, Read
 from toolchain.model.sharing import sharing_copy
-from toolchain.model.streamed import Read, Streamed
 
 
 class QuantizedModel:
@@ -59,14 +59,14 @@ class QuantizedModel:
         self._exchange(path, config)
 
     def _exchange(self, path: str, config: LayerConfig) -> None:
-        if isinstance(self.module.get_submodule(path), Streamed):
+        if isinstance(self.module.get_submodule(path), Offloaded):
             self._read(path, lambda: self._decoded(path, config))
         else:
             self._set(path, nn.Parameter(self._decoded(path, config), requires_grad=False))
 
     def _restore(self, path: str) -> None:
         original = self._original.module.get_submodule(path)
-        if isinstance(original, Streamed):
+        if isinstance(original, Offloaded):
             self._read(path, original.read)
         else:
             self._set(path, self._original.module.get_parameter(f"{path}.weight"))
@@ -90,7 +90,7 @@ class QuantizedModel:
     def _read(self, path: str, read: Read) -> None:
         for holder in filter(None, (path, self._tables.get(path))):
             module = self.module.get_submodule(holder)
-            assert isinstance(module, Streamed)
+            assert isinstance(module, Offloaded)
             module.read = read
 
     def _set(self, path: str, weight: nn.Parameter) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from exporters.artifact.manifest import Manifest
 from exporters.artifact.runtimes import ONNXRUNTIME, SLMC_RUN
-from targets.device import units
+from targets.device import quantities
 from targets.device.clock import low_decile
 from targets.device.measurement import Measurement
 from targets.measure.paired import Comparison
@@ -130,10 +130,10 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         percentiles = [f"{row[k]:.3f}" if k in row else "" for k in ("p50_ms", "p99_ms")]
         cells = [
-            row["model_filename"], units.bytes_text(row["model_size"]), units.count_text(row["model_n_params"]),
-            row["backend"] + (" native" if row["native"] else ""), str(row["n_threads"]), bench_test_name(row),
-            f"{row['avg_ts']:.2f} ± {row['stddev_ts']:.2f}", *percentiles, f"{row['rss_peak_mib']:.1f}",
-            f"{row['bw_fraction']:.0%}" if "bw_fraction" in row else "",
+            row["model_filename"], quantities.bytes_text(row["model_size"]),
+            quantities.count_text(row["model_n_params"]), row["backend"] + (" native" if row["native"] else ""),
+            str(row["n_threads"]), bench_test_name(row), f"{row['avg_ts']:.2f} ± {row['stddev_ts']:.2f}", *percentiles,
+            f"{row['rss_peak_mib']:.1f}", f"{row['bw_fraction']:.0%}" if "bw_fraction" in row else "",
         ]  # fmt: skip
         if compared:
             low, high = row.get("cpu_vs_first_low"), row.get("cpu_vs_first_high")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from exporters.artifact.manifest import ACCURACY, Manifest
 from exporters.artifact.runtimes import ONNXRUNTIME, SLMC_RUN, STOCK
-from targets.device import units
+from targets.device import quantities
 from targets.device.measurement import Measurement
 
 KEPT, BROKEN, NOT_COMPARED = "kept", "broken", "not compared"
@@ -222,7 +222,7 @@ def memory(manifest: Manifest, found: Found) -> Promise:
         )
     before_bytes = promised.rss_peak_bytes - promised.rss_baseline_bytes
     room = max(MEMORY_SHARE * before_bytes, MEMORY_BYTES)
-    return _bounded("memory", before_bytes, now.ended.peak_bytes - now.baseline.rss_bytes, room, units.bytes_text)
+    return _bounded("memory", before_bytes, now.ended.peak_bytes - now.baseline.rss_bytes, room, quantities.bytes_text)
 
 
 _NAMES: Final = {STOCK: "plain runtime", SLMC_RUN: SLMC_RUN}

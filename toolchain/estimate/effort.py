@@ -9,9 +9,9 @@ import torch
 
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import family_of, format_named
-from targets.device import units
+from targets.device import quantities
 from toolchain.compress.recipe import LayerConfig
-from toolchain.model.residency import bytes_from_disk, bytes_in_memory, hessian_bytes
+from toolchain.model.offloading import bytes_from_disk, bytes_in_memory, hessian_bytes
 from toolchain.model.tree import Layer
 from toolchain.quality.reference import KEEP_BYTES
 from toolchain.search.activations import BISECTIONS
@@ -66,9 +66,9 @@ class Forecast:
         return (
             f"estimated: {self.evaluations} evaluations{self._rounded()}, {self.dense_pairs} pairs of a layer and a "
             f"dense format{self._sparse()}, about {self.seconds / 60:.1f} minutes{self._tuned()}, "
-            f"{units.bytes_text(self.memory_bytes)} of memory, {units.bytes_text(self.disk_bytes)} of disk while it "
-            f"runs; the smallest possible artifact has {units.bytes_text(self.smallest_bytes)} "
-            f"of {units.bytes_text(self.fp32_bytes)}"
+            f"{quantities.bytes_text(self.memory_bytes)} of memory, {quantities.bytes_text(self.disk_bytes)} of disk "
+            f"while it runs; the smallest possible artifact has {quantities.bytes_text(self.smallest_bytes)} "
+            f"of {quantities.bytes_text(self.fp32_bytes)}"
         )
 
     def _rounded(self) -> str:

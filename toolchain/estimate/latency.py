@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from exporters.artifact.errors import NotAvailable
 from exporters.artifact.native_library import build_id
-from exporters.chains import activation_widths
 from exporters.formats.base import bytes_for, stored_bits
 from exporters.formats.catalog import format_named
 from exporters.formats.parts import Work
 from exporters.graph_nodes import GraphNode, Workload
+from exporters.microbenchmarks import activation_widths
 from exporters.ops.steps import follows
 from targets.cpus.cost import Prediction, predict
 from targets.cpus.spec import Cpu

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from exporters.artifact.errors import SlmcError
-from targets.device import units
+from targets.device import quantities
 from targets.device.clock import median
 from targets.measure.paired import compare
 from toolchain.gate.values import Figures, Machine, Speed
@@ -65,7 +65,7 @@ def parse_tolerances(texts: tuple[str, ...]) -> Tolerances:
         name, equals, share = text.partition("=")
         if not equals or name not in names:
             raise SlmcError(f"--tolerance {text!r}: expected NAME=SHARE, as latency=10%; names are {', '.join(names)}")
-        changed[name] = units.parse_share(share, f"--tolerance {name}")
+        changed[name] = quantities.parse_share(share, f"--tolerance {name}")
     return dataclasses.replace(Tolerances(), **changed)
 
 
@@ -79,7 +79,7 @@ def check_size(c: Compared) -> Check:
     before, now = c.before.sizes.file, c.now.sizes.file
     worse = now > before * (1 + c.tolerances.size)
     why = f"may grow by {c.tolerances.size:.1%}" + (f", grew by {now / before - 1:.1%}" if worse else "")
-    return _check("size", worse, units.bytes_text(before), units.bytes_text(now), why, now, "bytes")
+    return _check("size", worse, quantities.bytes_text(before), quantities.bytes_text(now), why, now, "bytes")
 
 
 def check_layers(c: Compared) -> Check:
@@ -147,8 +147,10 @@ def check_memory(c: Compared) -> Check:
     before, now = median(c.before.model_memory_bytes), median(c.now.model_memory_bytes)
     spread = max(max(x.model_memory_bytes) - min(x.model_memory_bytes) for x in (c.before, c.now))
     room = max(c.tolerances.memory * before, 3 * spread, _LEAST_MEMORY_BYTES)
-    why = f"{units.bytes_text(now - before)} more, may grow by {units.bytes_text(room)}"
-    return _check("memory", now > before + room, units.bytes_text(before), units.bytes_text(now), why, now, "bytes")
+    why = f"{quantities.bytes_text(now - before)} more, may grow by {quantities.bytes_text(room)}"
+    return _check(
+        "memory", now > before + room, quantities.bytes_text(before), quantities.bytes_text(now), why, now, "bytes"
+    )
 
 
 def check_latency(c: Compared) -> Check:

@@ -24,10 +24,10 @@ from toolchain.model.cache import CachedModel
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.classifier import WEIGHT, Classes, Classifier
 from toolchain.model.family import Family, LanguageModel, ModelOptions
+from toolchain.model.offloaded import Conformed, offloaded
+from toolchain.model.offloading import WeightStorage, weight_storage
 from toolchain.model.recognition import candidates, shapes_of
-from toolchain.model.residency import Residency, residency
 from toolchain.model.source import Source, read_source
-from toolchain.model.streamed import Conformed, streamed
 from toolchain.model.text_rules import begin_with, text_rules
 from toolchain.model.tokenizer import read_tokenizer
 from toolchain.model.tree import ModelTree
@@ -40,7 +40,7 @@ class LoadedModel:
 
     tokenizer_json: the tokenizer's file as it was read. rules: how its texts begin and end; None of a classifier.
     kv_cache: how its compressed twins store keys and values; the model itself keeps them exactly.
-    residency: whether its matrices are in memory, or read from disk for every product.
+    weight_storage: whether its matrices are in memory, or read from disk for every product.
     left_out: tokens of the tokenizer's file that the model has no row for and does not need.
     notes: what the user should know of how it was read, a line each. origin: what its weights are, if not as trained.
     """
@@ -53,7 +53,7 @@ class LoadedModel:
     name: str
     sha256: str
     kv_cache: str = "fp32"
-    residency: Residency = "memory"
+    weight_storage: WeightStorage = "memory"
     rules: TextRules | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ def _opened(
     if isinstance(module, Classifier) and module.unused:
         checkpoint = _without(checkpoint, f"{module.unused}.weight")
     tree = family.tree(module)
-    where = residency(tree, room)
+    where = weight_storage(tree, room)
     _fill(module, tree, checkpoint, where)
     read = read_tokenizer(source.tokenizer, tree.vocabulary, source.tokenizer_json)
     known, rules = read.tokenizer, None
@@ -126,7 +126,7 @@ def _opened(
     notes = (f"config.json: {', '.join(unread)} not read: no option of this model type",) if unread else ()
     return LoadedModel(
         module=module, tree=tree, tokenizer=known, tokenizer_json=read.raw, folder=source.folder, name=source.name,
-        sha256=checkpoint.sha256, kv_cache=options.kv_cache, residency=where, rules=rules, left_out=read.left_out,
+        sha256=checkpoint.sha256, kv_cache=options.kv_cache, weight_storage=where, rules=rules, left_out=read.left_out,
         notes=(*source.notes, *notes, *read.notes), origin=source.origin,
     )  # fmt: skip
 
@@ -199,7 +199,7 @@ def _refuse_cache_options(family: Family, context: int | None, options: ModelOpt
         raise SlmcError(f"--kv-cache: a model of family {family.name} has no key-value cache; leave it out")
 
 
-def _fill(module: nn.Module, tree: ModelTree, checkpoint: Checkpoint, where: Residency) -> None:
+def _fill(module: nn.Module, tree: ModelTree, checkpoint: Checkpoint, where: WeightStorage) -> None:
     """Give an empty module the checkpoint's tensors, as float32, after comparing names and shapes."""
     wanted = {name: tuple(t.shape) for name, t in module.state_dict().items()}
     whole = _with_tied(tree, checkpoint)
@@ -237,7 +237,7 @@ def _stream(module: nn.Module, tree: ModelTree, checkpoint: Checkpoint) -> None:
         bias = checkpoint.tensors.get(f"{path}.bias")
         read = checkpoint.reader(f"{path}.weight")
         wide = None if bias is None else bias.to(torch.float32)
-        module.set_submodule(path, streamed(module.get_submodule(path), read, wide))
+        module.set_submodule(path, offloaded(module.get_submodule(path), read, wide))
 
 
 def _with_tied(tree: ModelTree, checkpoint: Checkpoint) -> Checkpoint:

@@ -152,17 +152,17 @@ class Block(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         if self.config.parallel:
             normed = self._normed("input_layernorm", x, True)
-            drive, caches = self.self_attn(normed, caches, position, turn)
+            branch, caches = self.self_attn(normed, caches, position, turn)
             normed = self._normed("post_attention_layernorm", x, True) if not self.config.shared_norm else normed
-            return self._added(self._added(x, drive), self.mlp(normed)), caches
-        drive, caches = self.self_attn(self._before("input_layernorm", x), caches, position, turn)
-        x = self._after("input_layernorm", self._added(x, self._output("attention_output_norm", drive)))
-        drive = self.mlp(self._before("post_attention_layernorm", x))
-        x = self._after("post_attention_layernorm", self._added(x, self._output("mlp_output_norm", drive)))
+            return self._added(self._added(x, branch), self.mlp(normed)), caches
+        branch, caches = self.self_attn(self._before("input_layernorm", x), caches, position, turn)
+        x = self._after("input_layernorm", self._added(x, self._output("attention_output_norm", branch)))
+        branch = self.mlp(self._before("post_attention_layernorm", x))
+        x = self._after("post_attention_layernorm", self._added(x, self._output("mlp_output_norm", branch)))
         return x, caches
 
-    def _added(self, x: Tensor, drive: Tensor) -> Tensor:
-        return x + (drive if self.config.residual_scale == 1 else drive * self.config.residual_scale)
+    def _added(self, x: Tensor, branch: Tensor) -> Tensor:
+        return x + (branch if self.config.residual_scale == 1 else branch * self.config.residual_scale)
 
     def _before(self, name: str, x: Tensor) -> Tensor:
         return self._normed(name, x, self.config.placement in ("before", "both"))

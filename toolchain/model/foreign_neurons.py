@@ -66,8 +66,8 @@ class Neurons(nn.Module):
             gain = torch.tensor(1 - law.decay if law.gain is None else law.gain)
         threshold, drop = torch.tensor(law.threshold), torch.tensor(law.drop or 0.0)
         soft = float(law.drop is not None)
-        drive = x + law.offset if law.offset else x
-        spikes, after = plif(drive, decay, gain, threshold, drop, membrane, -LIMIT, LIMIT, law.reset, soft, 0.0)
+        current = x + law.offset if law.offset else x
+        spikes, after = plif(current, decay, gain, threshold, drop, membrane, -LIMIT, LIMIT, law.reset, soft, 0.0)
         return spikes, after
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from exporters.artifact.errors import SlmcError
 from targets.device.memory import available_bytes
-from targets.device.units import bytes_text
+from targets.device.quantities import bytes_text
 from targets.device.verify import file_sha256
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.decoder_tensors import Heads, Part, apart, halves, queries_keys_values

@@ -19,8 +19,8 @@ from exporters.ops.ternary import rounded_tokens
 from exporters.states import StateSpec
 from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
+from toolchain.model.offloaded import Conformed
 from toolchain.model.options import Config, Option, OptionTable, flag, positive
-from toolchain.model.streamed import Conformed
 from toolchain.model.tree import Block as TreeBlock
 from toolchain.model.tree import ModelTree, grown_tree
 

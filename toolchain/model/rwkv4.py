@@ -57,8 +57,8 @@ class Block(nn.Module):
         """x [batch, time, hidden_size]; the state in the order of STATES_PER_BLOCK."""
         if hasattr(self, "ln0"):
             x = self.ln0(x)
-        drive, att_state = self.att(x, self.ln1, state[0], (state[1], state[2], state[3]))
-        x = x + drive
+        branch, att_state = self.att(x, self.ln1, state[0], (state[1], state[2], state[3]))
+        x = x + branch
         value, gate, ffn_shift = self.ffn(x, self.ln2, state[4])
         return x + torch.sigmoid(gate) * value, [*att_state, ffn_shift]
 

@@ -68,7 +68,7 @@ class TimeMix(nn.Module):
     def forward(
         self, x: Tensor, norm: nn.LayerNorm, shift: Tensor, sums: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """x [batch, time, hidden_size], to be normed; the drive of the spikes, the shift and the three WKV states."""
+        """x [batch, time, hidden_size], to be normed; the current of the spikes, the shift and the three WKV states."""
         mixes = (self.time_mix_k, self.time_mix_v, self.time_mix_r)
         for_k, for_v, for_r, shift = shift_mix3(x, shift, norm.weight, norm.bias, *mixes, norm.eps)
         k, v, r = (y.to(x.dtype) for y in (self.key(for_k), self.value(for_v), self.receptance(for_r)))
@@ -88,7 +88,7 @@ class ChannelMix(nn.Module):
         self.value = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, norm: nn.LayerNorm, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [batch, time, hidden_size], to be normed; the drive of the spikes and its gate likewise, and the shift."""
+        """x [batch, time, hidden_size], to be normed; the spikes' current and its gate likewise, and the shift."""
         mixes = (self.time_mix_k, self.time_mix_r)
         for_k, for_r, shift = shift_mix2(x, shift, norm.weight, norm.bias, *mixes, norm.eps)
         return self.value(squared_relu(self.key(for_k))), self.receptance(for_r), shift
@@ -110,21 +110,21 @@ class Block(nn.Module):
         self.ffn = ChannelMix(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def driven(self, drive: Tensor, membrane: Tensor) -> Tensor:
-        """A sub-block's drive [batch, time, hidden_size] as the neurons receive it."""
-        drive = drive.to(membrane.dtype)
-        return drive * self.shrink if self.shrink != 1.0 else drive
+    def driven(self, current: Tensor, membrane: Tensor) -> Tensor:
+        """A sub-block's current [batch, time, hidden_size] as the neurons receive it."""
+        current = current.to(membrane.dtype)
+        return current * self.shrink if self.shrink != 1.0 else current
 
     def forward(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """x [batch, time, hidden_size]; the state in the order of STATES_PER_BLOCK."""
         neurons = (self.config.tau, self.config.threshold, self.config.reset)
         if hasattr(self, "ln0"):
             x = self.ln0(x)
-        drive, att_state = self.att(x, self.ln1, state[0], (state[1], state[2], state[3]))
-        x, att_membrane = spike_add(x, self.driven(drive, state[4]), state[4], *neurons)
-        drive, gate, ffn_shift = self.ffn(x, self.ln2, state[5])
-        drive, gate = self.driven(drive, state[6]), gate.to(x.dtype)
-        x, ffn_membrane = gated_spike_add(x, drive, state[6], gate, *neurons)
+        current, att_state = self.att(x, self.ln1, state[0], (state[1], state[2], state[3]))
+        x, att_membrane = spike_add(x, self.driven(current, state[4]), state[4], *neurons)
+        current, gate, ffn_shift = self.ffn(x, self.ln2, state[5])
+        current, gate = self.driven(current, state[6]), gate.to(x.dtype)
+        x, ffn_membrane = gated_spike_add(x, current, state[6], gate, *neurons)
         x = self.dropout(x)
         return x * 0.5 if self.halve else x, [*att_state, att_membrane, ffn_shift, ffn_membrane]
 
@@ -214,7 +214,7 @@ TABLE = OptionTable(
     },
     frozenset({"layers", "width", "vocabulary", "hidden"}),
 )
-"""What a config.json says of a SpikeGPT; a membrane with tau below 1 would overshoot its drive."""
+"""What a config.json says of a SpikeGPT; a membrane with tau below 1 would overshoot its current."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded
 from targets.cpus.catalog import named_cpu
 from targets.cpus.energy import Activity
-from targets.device.units import parse_seconds
+from targets.device.quantities import parse_seconds
 from toolchain.delivery.boards import MeasuredHere
 from toolchain.delivery.deliver import Delivered, Destination, deliver
 from toolchain.estimate.latency import priced
@@ -182,7 +182,7 @@ def tuned_and_delivered(
 def refines(job: Job) -> bool:
     """Whether layers are compressed again after the search. A classifier's sentences, and a model on disk, are not read
     block by block."""
-    able = job.model.residency == "memory" and job.model.classes is None
+    able = job.model.weight_storage == "memory" and job.model.classes is None
     return able and (job.spec.refine == "always" or (job.spec.refine == "auto" and job.problem.effort.refines))
 
 

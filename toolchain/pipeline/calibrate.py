@@ -66,7 +66,7 @@ def _transformed(
 ) -> tuple[Job, LoadedModel, CalibrationStatistics]:
     """The model with its transformations, its statistics, and the job that goes on with it."""
     considered = job.transformations
-    if considered is None and job.spec.transform == "auto" and job.model.residency != "memory":
+    if considered is None and job.spec.transform == "auto" and job.model.weight_storage != "memory":
         notifier.say("transform: none was considered, because the matrices stay on disk; more --max-build-memory helps")
     elif considered is None and job.spec.transform == "auto":
         considered = decide(job.problem, job.model, statistics, lambda d, t: notifier.progress("transformations", d, t))

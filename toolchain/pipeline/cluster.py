@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from exporters.artifact.errors import NotAvailable, SlmcError
 from targets.device.memory import available_bytes
-from targets.device.units import bytes_text, parse_bytes
+from targets.device.quantities import bytes_text, parse_bytes
 from toolchain.compress.recipe import Recipe
 from toolchain.files.progress import Progress
 from toolchain.files.workspace import write_whole

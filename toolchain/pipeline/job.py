@@ -17,7 +17,7 @@ from exporters.artifact.manifest import ACCURACY, PERPLEXITY
 from exporters.formats.catalog import format_named, formats_matching
 from exporters.formats.dense import FP16, FP32
 from targets.cpus.catalog import named_cpu
-from targets.device.units import bytes_text, parse_bytes, parse_seconds, parse_share
+from targets.device.quantities import bytes_text, parse_bytes, parse_seconds, parse_share
 from toolchain.compress.catalog import method_named
 from toolchain.compress.recipe import Recipe
 from toolchain.delivery.operators import operator_libraries, runtime_programs
@@ -25,7 +25,7 @@ from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
 from toolchain.model.layer_names import layers_named
-from toolchain.model.residency import bytes_in_memory
+from toolchain.model.offloading import bytes_in_memory
 from toolchain.model.text import Text, read_judged, read_sentences, read_text
 from toolchain.model.text_distance import TextDistance, text_distance
 from toolchain.model.tree import ModelTree
@@ -209,7 +209,7 @@ def _requirements(spec: Spec, whole_bytes: int) -> Requirements:
 def _refuse_from_disk(spec: Spec, model: LoadedModel) -> None:
     """What changes a model's own matrices, or learns them, needs them in memory."""
     for option, given in (("tune", spec.tune), ("shuffle", spec.shuffle)):
-        if given and model.residency == "disk":
+        if given and model.weight_storage == "disk":
             raise SlmcError(
                 f"--{option} needs the whole model in memory, {bytes_text(bytes_in_memory(model.tree))}, which there "
                 "is no room for; leave it out, or give --max-build-memory more where there is more"

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 
 from exporters.artifact.errors import SlmcError
-from targets.device.units import parse_bytes
+from targets.device.quantities import parse_bytes
 from toolchain.compress.recipe import LayerConfig
 from toolchain.model.cache import CachedModel
 from toolchain.model.catalog import LoadedModel

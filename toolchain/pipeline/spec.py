@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.opening import DOCUMENT_DEPTH, MIB, bounded, read_text
-from targets.device.units import OPTIONS, check
+from targets.device.quantities import OPTIONS, check
 
 CONFIG_BYTES = MIB
 

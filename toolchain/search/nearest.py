@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from exporters.formats.dense import FP16, FP32
-from targets.device.units import bytes_text, percent
+from targets.device.quantities import bytes_text, percent
 from toolchain.search.problem import Problem
 
 

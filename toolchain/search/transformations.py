@@ -1,8 +1,8 @@
 """Which transformations a model gets: those that lower the expected loss of the layers around them, at equal bytes.
 
 Every layer is rounded to nearest in a handful of formats, and its errors weighed as feedback would leave them
-(`feedback_loss`). With a price per byte that spends the budget, the layers around a coupling cost
-sum min_format(loss + price bytes), before and after. All couplings are independent but for the stream, which is
+(`feedback_loss`). With a price per byte that spends the budget, the layers around a group cost
+sum min_format(loss + price bytes), before and after. All groups are independent but for the stream, which is
 decided by the sum over all its layers.
 """
 
@@ -124,7 +124,7 @@ class _State:
 
 
 def _state(path: str, rotations: Rotations) -> _State:
-    in_heads = any(path in (h.coupling.consumer, *h.coupling.producers) for h in rotations.heads)
+    in_heads = any(path in (h.group.consumer, *h.group.producers) for h in rotations.heads)
     return _State(path, rotations.stream is not None and path in rotations.stream.stream.paths, in_heads)
 
 
@@ -196,9 +196,9 @@ def _decided(
     for stream in (None, possible.stream) if possible.stream else (None,):
         heads = []
         for head in possible.heads:
-            around = (head.coupling.consumer, *head.coupling.producers)
+            around = (head.group.consumer, *head.group.producers)
             before, after = (total(around, Rotations(stream, own)) for own in ((), (head,)))
-            heads.append(Transformation(head.coupling.consumer, before, after, after < GAIN * before))
+            heads.append(Transformation(head.group.consumer, before, after, after < GAIN * before))
         ways[stream is not None] = tuple(heads)
     if possible.stream is None:
         return ways[False]

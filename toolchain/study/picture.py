@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from targets.device import units
+from targets.device import quantities
 from toolchain.delivery.reports import svg
 from toolchain.study.results import Result
 
@@ -36,7 +36,7 @@ def draw(results: Sequence[Result], title: str) -> str:
     _axes(picture, x, y)
     methods = list(dict.fromkeys(r.method for r in results))
     for result in sorted(results, key=lambda r: r.method == "ours"):
-        tip = f"{result.format}, {result.method}: {units.signed_percent(result.relative_drop)}"
+        tip = f"{result.format}, {result.method}: {quantities.signed_percent(result.relative_drop)}"
         at = x(result.bits_per_weight), y.clamped(result.relative_drop)
         _mark(picture, methods.index(result.method), result.method, *at, tip)
     for i, method in enumerate(methods):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from targets.device import units
+from targets.device import quantities
 from toolchain.delivery.reports.markdown import table
 from toolchain.study.cells import GOALS, PRUNED
 from toolchain.study.results import Result
@@ -31,9 +31,9 @@ NOTE = (
 def cells(result: Result) -> tuple[str, ...]:
     """A result as a row of the table."""
     return (
-        result.format, result.method, f"{result.perplexity:.2f}", units.signed_percent(result.relative_drop),
-        units.percent(result.standard_error), f"{result.bits_per_byte:.4f}", f"{result.kl_mean:.4f}",
-        units.percent(result.top1_agreement), f"{result.layer_error:.4f}", str(result.bytes),
+        result.format, result.method, f"{result.perplexity:.2f}", quantities.signed_percent(result.relative_drop),
+        quantities.percent(result.standard_error), f"{result.bits_per_byte:.4f}", f"{result.kl_mean:.4f}",
+        quantities.percent(result.top1_agreement), f"{result.layer_error:.4f}", str(result.bytes),
         f"{result.bits_per_weight:.2f}", f"{result.ideal_bits:.2f}", f"{result.throughput:.2f}x",
         f"{result.seconds:.0f}" if result.seconds >= 10 else f"{result.seconds:.1f}",
     )  # fmt: skip
@@ -100,8 +100,8 @@ def render(results: Sequence[Result], title: str) -> str:
     found = goal_outcomes(results)
     if found:
         compared = [
-            (v.format, units.signed_percent(v.ours), v.rival or "", "" if v.rival_drop is None
-             else units.signed_percent(v.rival_drop), units.percent(v.allowed), "yes" if v.met else "NO")
+            (v.format, quantities.signed_percent(v.ours), v.rival or "", "" if v.rival_drop is None
+             else quantities.signed_percent(v.rival_drop), quantities.percent(v.allowed), "yes" if v.met else "NO")
             for v in found
         ]  # fmt: skip
         head = ("format", "ours", "rival", "its drop", "allowed", "met")
@@ -109,8 +109,8 @@ def render(results: Sequence[Result], title: str) -> str:
     pairs = equal_bytes(results)
     if pairs:
         beside = [
-            (p.sparse.format, p.sparse.method, str(p.sparse.bytes), units.signed_percent(p.sparse.relative_drop),
-             f"{p.dense.format} {p.dense.method}", str(p.dense.bytes), units.signed_percent(p.dense.relative_drop))
+            (p.sparse.format, p.sparse.method, str(p.sparse.bytes), quantities.signed_percent(p.sparse.relative_drop),
+             f"{p.dense.format} {p.dense.method}", str(p.dense.bytes), quantities.signed_percent(p.dense.relative_drop))
             for p in pairs
         ]  # fmt: skip
         columns = ("sparse", "method", "bytes", "drop", "best dense of no more bytes", "its bytes", "its drop")

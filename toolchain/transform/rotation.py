@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.model.catalog import LoadedModel
-from toolchain.model.couplings import Coupling
+from toolchain.model.permutation_groups import PermutationGroup
 from toolchain.model.sharing import sharing_copy
 from toolchain.model.stream import PRODUCT, NormKind, Stream
 from toolchain.model.tree import Block, Layer, ModelTree
@@ -50,15 +50,15 @@ class StreamRotation:
 
 @dataclass(frozen=True)
 class HeadRotation:
-    """R of v' = R^T v within every group of a coupling of heads, float64 [groups, width, width]."""
+    """R of v' = R^T v within every group of a group of heads, float64 [groups, width, width]."""
 
-    coupling: Coupling
+    group: PermutationGroup
     matrices: Tensor
 
     @property
     def inputs(self) -> Tensor:
         """The rotation of the consumer's inputs, float64 [cols, cols]: heads that share their values share a block."""
-        return _diagonal(self.matrices.repeat_interleave(self.coupling.repeats, 0))
+        return _diagonal(self.matrices.repeat_interleave(self.group.repeats, 0))
 
     @property
     def outputs(self) -> Tensor:
@@ -99,9 +99,9 @@ def rotated(model: LoadedModel, stream: StreamRotation | None, heads: Sequence[H
     """The model with its stream and its value heads turned. All products are of float64 and rounded once."""
     changed = _Weights(model)
     for head in heads:
-        for path in head.coupling.producers:
+        for path in head.group.producers:
             changed.multiply(path, left=head.outputs.T)
-        changed.multiply(head.coupling.consumer, right=head.inputs)
+        changed.multiply(head.group.consumer, right=head.inputs)
     if stream is not None:
         _turn(changed, stream)
     return changed.written(stream)

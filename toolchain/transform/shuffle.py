@@ -17,7 +17,7 @@ from exporters.formats.patterns import PERIODS
 from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.compress.permutation import assigned, kept_score, stripes
 from toolchain.model.catalog import LoadedModel
-from toolchain.model.couplings import Coupling, couplings, reordered
+from toolchain.model.permutation_groups import PermutationGroup, permutation_groups, reordered
 from toolchain.transform.check import checked_difference
 
 LARGEST_DIFFERENCE = 1e-6
@@ -79,30 +79,30 @@ def shuffled(model: LoadedModel, statistics: CalibrationStatistics, ids: Tensor,
         SlmcError: the permuted model computes something else, which is a fault of slmc.
     """
     orders, gains = {}, {}
-    for coupling in couplings(model):
-        if coupling.width % of == 0 and coupling.width > of:
-            score = model.weight(coupling.consumer).square() * statistics.hessians[coupling.consumer].diagonal()
-            orders[coupling.consumer], gains[coupling.consumer] = _best_order(coupling, score, keep, of)
+    for group in permutation_groups(model):
+        if group.width % of == 0 and group.width > of:
+            score = model.weight(group.consumer).square() * statistics.hessians[group.consumer].diagonal()
+            orders[group.consumer], gains[group.consumer] = _best_order(group, score, keep, of)
     turned = reordered(model, orders)
     difference = checked_difference(model, turned, ids, LARGEST_DIFFERENCE, "--shuffle")
     return Shuffled(turned, _reordered_statistics(model, statistics, orders), gains, difference)
 
 
-def _best_order(coupling: Coupling, score: Tensor, keep: int, of: int) -> tuple[Tensor, float]:
+def _best_order(group: PermutationGroup, score: Tensor, keep: int, of: int) -> tuple[Tensor, float]:
     """Orders [groups, width] for scores [rows, cols], and the kept score after / before."""
     rows = score.shape[0]
     # Heads that share their values share one order, so their rows are scored together.
-    apart = score.view(rows, coupling.groups, coupling.repeats, coupling.width).permute(1, 2, 0, 3)
-    parts = apart.reshape(coupling.groups, -1, coupling.width)
+    apart = score.view(rows, group.groups, group.repeats, group.width).permute(1, 2, 0, 3)
+    parts = apart.reshape(group.groups, -1, group.width)
     orders = []
     for part in parts:
         order = assigned(part, keep, of)
-        if of == 4 and coupling.width <= MOST_STRIPES:
+        if of == 4 and group.width <= MOST_STRIPES:
             order = order[stripes(part[:, order], keep)]
         better = kept_score(part[:, order], keep, of) > kept_score(part, keep, of)
-        orders.append(order if better else torch.arange(coupling.width))
+        orders.append(order if better else torch.arange(group.width))
     order = torch.stack(orders)
-    before, after = kept_score(score, keep, of), kept_score(score[:, coupling.inputs(order)], keep, of)
+    before, after = kept_score(score, keep, of), kept_score(score[:, group.inputs(order)], keep, of)
     return order, after / before if before > 0 else 1.0
 
 
@@ -110,12 +110,12 @@ def _reordered_statistics(
     model: LoadedModel, statistics: CalibrationStatistics, orders: Mapping[str, Tensor]
 ) -> CalibrationStatistics:
     hessians, fisher, entropies = dict(statistics.hessians), dict(statistics.fisher), dict(statistics.entropies)
-    for coupling in couplings(model):
-        if coupling.consumer in orders:
-            order = orders[coupling.consumer]
-            inputs, outputs = coupling.inputs(order), coupling.outputs(order)
-            hessians[coupling.consumer] = hessians[coupling.consumer][inputs][:, inputs].contiguous()
-            if coupling.consumer in entropies:
-                entropies[coupling.consumer] = entropies[coupling.consumer][inputs]
-            fisher |= {path: fisher[path][outputs] for path in coupling.producers}
+    for group in permutation_groups(model):
+        if group.consumer in orders:
+            order = orders[group.consumer]
+            inputs, outputs = group.inputs(order), group.outputs(order)
+            hessians[group.consumer] = hessians[group.consumer][inputs][:, inputs].contiguous()
+            if group.consumer in entropies:
+                entropies[group.consumer] = entropies[group.consumer][inputs]
+            fisher |= {path: fisher[path][outputs] for path in group.producers}
     return dataclasses.replace(statistics, hessians=hessians, fisher=fisher, entropies=entropies)

@@ -31,10 +31,10 @@ def rotated_statistics(
     """
     hessians, fisher = dict(statistics.hessians), dict(statistics.fisher)
     for head in heads:
-        coupling = head.coupling
-        hessians[coupling.consumer] = _turned(hessians[coupling.consumer], head.inputs)
-        for path in coupling.producers:
-            fisher[path] = fisher[path].view(coupling.groups, -1).mean(1).repeat_interleave(coupling.width)
+        group = head.group
+        hessians[group.consumer] = _turned(hessians[group.consumer], head.inputs)
+        for path in group.producers:
+            fisher[path] = fisher[path].view(group.groups, -1).mean(1).repeat_interleave(group.width)
     if stream is not None:
         _turn(model, stream, hessians, fisher)
     entropies = {p: e for p, e in statistics.entropies.items() if hessians[p] is statistics.hessians[p]}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from toolchain.model.catalog import LoadedModel
-from toolchain.model.couplings import Coupling, couplings
+from toolchain.model.permutation_groups import PermutationGroup, permutation_groups
 from toolchain.model.stream import residual_stream
 from toolchain.model.tree import Layer, ModelTree
 from toolchain.transform.rotation import (
@@ -48,7 +48,7 @@ class Rotations:
     def of(self, places: Iterable[str]) -> Rotations:
         """Only those of these places."""
         wanted = set(places)
-        heads = tuple(head for head in self.heads if head.coupling.consumer in wanted)
+        heads = tuple(head for head in self.heads if head.group.consumer in wanted)
         return Rotations(self.stream if STREAM in wanted else None, heads)
 
     def applied(self, model: LoadedModel) -> LoadedModel:
@@ -62,7 +62,7 @@ def possible_rotations(model: LoadedModel, seed: int) -> Rotations:
     turned = None
     if stream is not None:
         turned = StreamRotation(stream, orthogonal(stream.width, _generator(seed, STREAM), stream.kind))
-    return Rotations(turned, tuple(_head(c, seed) for c in couplings(model) if c.linear))
+    return Rotations(turned, tuple(_head(c, seed) for c in permutation_groups(model) if c.linear))
 
 
 def tree_after(model: LoadedModel, taken: Iterable[Transformation]) -> ModelTree:
@@ -73,9 +73,9 @@ def tree_after(model: LoadedModel, taken: Iterable[Transformation]) -> ModelTree
     return with_added_layer(model.tree, Layer(stream.product, "linear", stream.width, stream.width, added=True))
 
 
-def _head(coupling: Coupling, seed: int) -> HeadRotation:
-    generator = _generator(seed, coupling.consumer)
-    return HeadRotation(coupling, torch.stack([orthogonal(coupling.width, generator) for _ in range(coupling.groups)]))
+def _head(group: PermutationGroup, seed: int) -> HeadRotation:
+    generator = _generator(seed, group.consumer)
+    return HeadRotation(group, torch.stack([orthogonal(group.width, generator) for _ in range(group.groups)]))
 
 
 def _generator(seed: int, place: str) -> torch.Generator:

@@ -50,11 +50,11 @@ class SpikingTransformer(nn.Module):
         return self.head(self.norm(x))
 
 
-def spikes(lif: snntorch.Leaky, drive: Tensor) -> Tensor:
-    """drive [batch, time, size] to spikes, membranes carried from token to token."""
-    membrane, out = torch.zeros_like(drive[:, 0]), []
-    for t in range(drive.shape[1]):
-        spike, membrane = lif(drive[:, t], membrane)
+def spikes(lif: snntorch.Leaky, current: Tensor) -> Tensor:
+    """current [batch, time, size] to spikes, membranes carried from token to token."""
+    membrane, out = torch.zeros_like(current[:, 0]), []
+    for t in range(current.shape[1]):
+        spike, membrane = lif(current[:, t], membrane)
         out.append(spike)
     return torch.stack(out, 1)
 

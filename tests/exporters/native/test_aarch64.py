@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from child_tests import run_elsewhere
+from child_tests import run_in_child
 
 from exporters.artifact.errors import NotAvailable
 from targets.remote.emulation import emulated_python
@@ -34,7 +34,7 @@ def test_all_operators_on(cpu):
     except NotAvailable as missing:
         pytest.skip(f"{missing}; {PREPARE}")
     ignored = (__file__, str(Path(__file__).with_name("test_fuzz.py")))
-    run_elsewhere(LIBRARY, " ".join(python), *(f"--ignore={path}" for path in ignored), *TESTS)
+    run_in_child(LIBRARY, " ".join(python), *(f"--ignore={path}" for path in ignored), *TESTS)
 
 
 def test_it_needs_little_of_a_device():

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from elsewhere import Child
+from child_runtime import Child
 from fuzzing import Fuzzer
 from onnx import helper, numpy_helper
 

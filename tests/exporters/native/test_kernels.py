@@ -26,9 +26,9 @@ def test_embeddings_by_hand():
 
 def test_lif_by_hand():
     """tau 2, threshold 1, reset 0: 0 + 1.5 / 2 rests, 0.75 + (1.5 - 0.75) / 2 = 1.125 fires and resets."""
-    drive = np.array([1.5, 1.5, 0.5], np.float32).reshape(1, 3, 1)
+    current = np.array([1.5, 1.5, 0.5], np.float32).reshape(1, 3, 1)
     membrane = np.zeros((1, 1), np.float32)
-    inputs = {"drive": drive, "membrane": membrane}
+    inputs = {"current": current, "membrane": membrane}
     model = session("Lif", inputs, {}, list(inputs), ["spikes", "membrane_out"], tau=2.0, threshold=1.0, reset=0.0)
     spikes, after = model.run(None, inputs)
     assert spikes.ravel().tolist() == [0, 1, 0]
@@ -49,13 +49,13 @@ def test_qembedding(bits, zeros):
 def test_lif_and_wkv_follow_their_equations():
     rng = np.random.default_rng(0)
     T, C = 23, 37
-    drive, membrane = rng.normal(0.6, 1, (1, T, C)).astype(np.float32), rng.normal(0, 0.3, (1, C)).astype(np.float32)
-    inputs = {"drive": drive, "membrane": membrane}
+    current, membrane = rng.normal(0.6, 1, (1, T, C)).astype(np.float32), rng.normal(0, 0.3, (1, C)).astype(np.float32)
+    inputs = {"current": current, "membrane": membrane}
     model = session("Lif", inputs, {}, list(inputs), ["spikes", "membrane_out"], tau=2.0, threshold=1.0, reset=0.0)
     spikes, after = model.run(None, inputs)
     v = membrane[0].copy()
     for t in range(T):
-        u = v + (drive[0, t] - v) / np.float32(2)
+        u = v + (current[0, t] - v) / np.float32(2)
         np.testing.assert_array_equal(spikes[0, t], u >= 1)
         v = np.where(u >= 1, np.float32(0), u)
     np.testing.assert_array_equal(after[0], v)
@@ -87,8 +87,8 @@ def test_lif_and_wkv_follow_their_equations():
 
 
 def test_recurrences_take_an_empty_sequence():
-    drive, membrane = np.zeros((1, 0, 5), np.float32), np.ones((1, 5), np.float32)
-    inputs = {"drive": drive, "membrane": membrane}
+    current, membrane = np.zeros((1, 0, 5), np.float32), np.ones((1, 5), np.float32)
+    inputs = {"current": current, "membrane": membrane}
     model = session("Lif", inputs, {}, list(inputs), ["spikes", "membrane_out"], tau=2.0, threshold=1.0, reset=0.0)
     spikes, after = model.run(None, inputs)
     assert spikes.shape == (1, 0, 5)

@@ -69,11 +69,11 @@ def test_tokens_out_of_range_are_refused(token):
 
 
 def test_bad_recurrences_are_refused():
-    inputs = {"drive": np.zeros((1, 2, 5), np.float32), "membrane": np.zeros((1, 4), np.float32)}
+    inputs = {"current": np.zeros((1, 2, 5), np.float32), "membrane": np.zeros((1, 4), np.float32)}
     attributes = {"tau": 2.0, "threshold": 1.0, "reset": 0.0}
     outputs = ["spikes", "membrane_out"]
     model = session("Lif", inputs, {}, list(inputs), outputs, **attributes)
-    refused("'drive' is", lambda: model.run(None, inputs))
+    refused("'current' is", lambda: model.run(None, inputs))
     refused("'membrane' is", lambda: model.run(None, inputs | {"membrane": np.zeros((2, 5), np.float32)}))
     refused("tau", lambda: session("Lif", inputs, {}, list(inputs), outputs, **attributes | {"tau": 0.0}))
     names = ["decay", "first", "key", "value", "numerator", "denominator", "exponent"]

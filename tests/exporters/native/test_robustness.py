@@ -22,7 +22,7 @@ class ApiBase(ctypes.Structure):
 
 def test_an_older_runtime_is_refused(native_path, pytestconfig):
     """One whose table ends before version 18: only the first of its functions is used, to say so."""
-    if pytestconfig.pluginmanager.hasplugin("elsewhere"):
+    if pytestconfig.pluginmanager.hasplugin("child_runtime"):
         pytest.skip("calls the library in this process, which may be another machine's or need a sanitizer")
     said = []
     create = CREATE_STATUS(lambda code, text: said.append((code, text)) or 77)

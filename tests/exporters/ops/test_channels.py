@@ -19,13 +19,13 @@ def plif_inputs(shape: tuple[int, int, int], each: str) -> dict[str, np.ndarray]
     parameters = {name: rng.uniform(0.2, 1, size).astype(np.float32) for name, size in sizes.items()}
     if not each:
         parameters["gain"] = np.array(0.75, np.float32)
-    drive = rng.normal(0, 2, shape).astype(np.float32)
-    return {"drive": drive, **parameters, "membrane": rng.normal(0, 1, (batch, channels)).astype(np.float32)}
+    current = rng.normal(0, 2, shape).astype(np.float32)
+    return {"current": current, **parameters, "membrane": rng.normal(0, 1, (batch, channels)).astype(np.float32)}
 
 
 def by_definition(inputs: dict[str, np.ndarray], soft: bool, membranes: bool) -> tuple[np.ndarray, np.ndarray]:
     """One neuron after the other, one step after the other, in float32."""
-    x = inputs["drive"]
+    x = inputs["current"]
     y, after = np.zeros_like(x), inputs["membrane"].copy()
     for b, t, c in np.ndindex(x.shape):
         decay, gain, theta, drop = (np.broadcast_to(inputs[n], x.shape)[b, t, c] for n in PARAMETERS)
@@ -49,12 +49,12 @@ def test_neurons(reading, each, soft, membranes):
 @pytest.mark.parametrize("each", [False, True])
 def test_linear_recurrences(reading, each):
     rng = np.random.default_rng(each)
-    drive, state = rng.normal(size=(1, 6, 21)).astype(np.float32), rng.normal(size=(1, 21)).astype(np.float32)
+    current, state = rng.normal(size=(1, 6, 21)).astype(np.float32), rng.normal(size=(1, 21)).astype(np.float32)
     decay = rng.uniform(0, 1, (1, 6, 21) if each else 21).astype(np.float32)
-    y, h = np.zeros_like(drive), state
+    y, h = np.zeros_like(current), state
     for t in range(6):
-        y[:, t] = h = (decay[:, t] if each else decay) * h + drive[:, t]
-    found = reading("LinearRecurrence", {"decay": decay, "drive": drive, "state": state}, {})
+        y[:, t] = h = (decay[:, t] if each else decay) * h + current[:, t]
+    found = reading("LinearRecurrence", {"decay": decay, "current": current, "state": state}, {})
     for a, b in zip(found, (y, h), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -107,18 +107,18 @@ def test_the_torch_operators_are_their_equations(dtype):
 def test_the_gradient_of_a_recurrence():
     """y = (a s + x0, a y0 + x1); d sum / d x0 = 1 + a."""
     decay, state = torch.tensor([0.5], requires_grad=True), torch.tensor([[4.0]])
-    drive = torch.tensor([[[1.0], [2.0]]], requires_grad=True)
-    y, _ = linear_recurrence(decay, drive, state)
+    current = torch.tensor([[[1.0], [2.0]]], requires_grad=True)
+    y, _ = linear_recurrence(decay, current, state)
     y.sum().backward()
     assert y.flatten().tolist() == [3.0, 3.5]
-    assert drive.grad.flatten().tolist() == [1.5, 1.0]
+    assert current.grad.flatten().tolist() == [1.5, 1.0]
     assert decay.grad.tolist() == [4.0 + 3.0 + 0.5 * 4.0]
 
 
 @pytest.mark.parametrize(
     ("operator", "change", "said"),
     [
-        ("Plif", {"drive": np.ones((2, 3), np.float32)}, "'drive' is"),
+        ("Plif", {"current": np.ones((2, 3), np.float32)}, "'current' is"),
         ("Plif", {"gain": np.ones(2, np.float32)}, "'gain' is"),
         ("Plif", {"drop": np.ones((1, 1, 3), np.float32)}, "'drop' is"),
         ("Plif", {"membrane": np.ones((1, 2), np.float32)}, "membrane"),
@@ -135,10 +135,10 @@ def test_refused_by_the_kernel(kernel_reading, operator, change, said):
     sequence, vector, row = (np.ones(s, np.float32) for s in ((1, 2, 3), (3,), (1, 3)))
     calls = {
         "Plif": {
-            "drive": sequence, "decay": vector, "gain": vector, "threshold": vector, "drop": vector, "membrane": row,
+            "current": sequence, "decay": vector, "gain": vector, "threshold": vector, "drop": vector, "membrane": row,
             "low": -1.0, "high": 1.0, "reset": 0.0, "soft": 0.0, "membranes": 0.0,
         },
-        "LinearRecurrence": {"decay": vector, "drive": sequence, "state": row},
+        "LinearRecurrence": {"decay": vector, "current": sequence, "state": row},
         "DeltaRule": {
             **dict.fromkeys(("query", "decay", "key", "value", "removed", "rate"), sequence),
             "state": np.ones((1, 1, 3, 3), np.float32),

@@ -56,8 +56,8 @@ def test_floats_lose_nothing(reading, value):
     text = f"SpikeAdd i0 i1 i2 tau={(1.0).hex()} threshold={value.hex()} reset=0x0p+0\nout v0 v1"
     assert read_steps(text, 3).steps[0].attributes == {"tau": 1.0, "threshold": value, "reset": 0.0}
     below = np.nextafter(np.float32(value), np.float32(-np.inf))
-    drive = np.array([below, value], np.float32).reshape(1, 1, 2)
-    inputs = {"x": np.zeros((1, 1, 2), np.float32), "x1": drive, "x2": np.zeros((1, 2), np.float32)}
+    current = np.array([below, value], np.float32).reshape(1, 1, 2)
+    inputs = {"x": np.zeros((1, 1, 2), np.float32), "x1": current, "x2": np.zeros((1, 2), np.float32)}
     total, membrane = reading(FUSED, inputs, {STEPS: text})
     assert total.tolist() == [[[0, 1]]] and membrane.tolist() == [[below, 0]]
 
@@ -119,7 +119,7 @@ BY_HAND = {
         {"x": floats([[1, 3], [8, 4]]), "weight": floats(2, 3), "bias": floats(1, 0)},
         [floats([[-1, 3], [3, -3]])],
     ),
-    # v = 0.5 of drive 1; sigmoid(0) drive 4 = 2, 0.5 + 0.75 = 1.25, a spike
+    # v = 0.5 of current 1; sigmoid(0) current 4 = 2, 0.5 + 0.75 = 1.25, a spike
     "a gate into spikes": (
         "Mul i1 i4\nGatedSpikeAdd i0 v0 i2 i3 tau=0x1p+1 threshold=0x1p+0 reset=0x0p+0\nout v1 v2",
         {"x": floats([[7], [7]]), "x1": floats([[1], [2]]), "x2": floats([0]), "x3": floats([[0], [0]]),

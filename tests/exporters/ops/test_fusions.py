@@ -22,8 +22,8 @@ INPUTS = {
     "ShiftMix2": ("x", "before", "weight", "bias", "mix_0", "mix_1"),
     "ShiftMix3": ("x", "before", "weight", "bias", "mix_0", "mix_1", "mix_2"),
     "GatedWkv": ("decay", "first", "key", "value", "receptance", "numerator", "denominator", "exponent"),
-    "SpikeAdd": ("residual", "drive", "membrane"),
-    "GatedSpikeAdd": ("residual", "drive", "membrane", "receptance"),
+    "SpikeAdd": ("residual", "current", "membrane"),
+    "GatedSpikeAdd": ("residual", "current", "membrane", "receptance"),
 }
 ATTRIBUTES: dict[str, dict[str, float]] = {
     "ShiftMix2": NORM, "ShiftMix3": NORM, "GatedWkv": {}, "SpikeAdd": LIF, "GatedSpikeAdd": LIF,
@@ -56,13 +56,13 @@ def gated_wkv(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, receptan
     return y / (1 + torch.exp(-receptance)), *after
 
 
-def spike_add(residual: Tensor, drive: Tensor, membrane: Tensor, *neurons: float) -> tuple[Tensor, ...]:
-    spikes, after = lif_reference(drive, membrane, *neurons)
+def spike_add(residual: Tensor, current: Tensor, membrane: Tensor, *neurons: float) -> tuple[Tensor, ...]:
+    spikes, after = lif_reference(current, membrane, *neurons)
     return residual + spikes, after
 
 
-def gated_spike_add(residual: Tensor, drive: Tensor, membrane: Tensor, gate: Tensor, *neurons: float) -> Any:
-    return spike_add(residual, drive / (1 + torch.exp(-gate)), membrane, *neurons)
+def gated_spike_add(residual: Tensor, current: Tensor, membrane: Tensor, gate: Tensor, *neurons: float) -> Any:
+    return spike_add(residual, current / (1 + torch.exp(-gate)), membrane, *neurons)
 
 
 DEFINITIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -161,10 +161,10 @@ def test_gradient_of_squared_relu_by_hand():
 
 
 def test_only_what_is_asked_for_gets_a_gradient():
-    residual, drive, membrane = (torch.zeros(s) for s in ((1, 3, 2), (1, 3, 2), (1, 2)))
-    total, _ = fusions.spike_add(residual, drive.requires_grad_(), membrane, 2.0, 1.0, 0.0)
+    residual, current, membrane = (torch.zeros(s) for s in ((1, 3, 2), (1, 3, 2), (1, 2)))
+    total, _ = fusions.spike_add(residual, current.requires_grad_(), membrane, 2.0, 1.0, 0.0)
     total.sum().backward()
-    assert drive.grad is not None and residual.grad is None and membrane.grad is None
+    assert current.grad is not None and residual.grad is None and membrane.grad is None
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_only_what_is_asked_for_gets_a_gradient():
         ("GatedWkv", {"value": np.ones((1, 3, 4), np.float32)}, "'value' is"),
         ("GatedWkv", {"receptance": np.ones((1, 2, 5), np.float32)}, "'receptance' is"),
         ("GatedWkv", {"exponent": np.ones((2, 4), np.float32)}, "'exponent' is"),
-        ("SpikeAdd", {"drive": np.ones((1, 2, 3), np.float32)}, "'drive' is"),
+        ("SpikeAdd", {"current": np.ones((1, 2, 3), np.float32)}, "'current' is"),
         ("SpikeAdd", {"tau": 0.0}, "tau = 0"),
         ("GatedSpikeAdd", {"receptance": np.ones((1, 1, 4), np.float32)}, "'receptance' is"),
         ("GatedSpikeAdd", {"membrane": np.ones((1, 5), np.float32)}, "'membrane' is"),

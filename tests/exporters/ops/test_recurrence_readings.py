@@ -11,7 +11,7 @@ LIF = {"tau": 2.0, "threshold": 1.0, "reset": 0.0}
 def lif_inputs(T: int, C: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([T, C])
     return {
-        "drive": rng.normal(0.5, 2, (1, T, C)).astype(np.float32),
+        "current": rng.normal(0.5, 2, (1, T, C)).astype(np.float32),
         "membrane": rng.normal(0, 1, (1, C)).astype("f4"),
     }
 
@@ -32,7 +32,7 @@ def wkv_inputs(T: int, C: int, started: bool) -> dict[str, np.ndarray]:
 
 def lif_by_definition(inputs: dict[str, np.ndarray], tau: float, threshold: float, reset: float) -> list[np.ndarray]:
     v, spikes = inputs["membrane"].astype(np.float64), []
-    for x in inputs["drive"].astype(np.float64).swapaxes(0, 1):
+    for x in inputs["current"].astype(np.float64).swapaxes(0, 1):
         u = v + (x - (v - reset)) / tau
         spikes.append(u >= threshold)
         v = np.where(u >= threshold, reset, u)
@@ -84,7 +84,7 @@ def test_wkv(reading, T, C, started):
 def test_chunks_are_the_whole(reading, cuts):
     """Exactly: every step does the same arithmetic, however many come in one call."""
     for operator, inputs, attributes, moving, states in [
-        ("Lif", lif_inputs(7, 20), LIF, ["drive"], ["membrane"]),
+        ("Lif", lif_inputs(7, 20), LIF, ["current"], ["membrane"]),
         ("Wkv", wkv_inputs(7, 20, True), {}, ["key", "value"], ["numerator", "denominator", "exponent"]),
     ]:
         whole = reading(operator, inputs, attributes)

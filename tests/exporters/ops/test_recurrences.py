@@ -27,9 +27,9 @@ def double(*values: object) -> Tensor:
 
 def lif_arguments(seed: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    drive = torch.randn(BATCH, TIME, CHANNELS, generator=generator, dtype=torch.float64) * 2 + 0.5
+    current = torch.randn(BATCH, TIME, CHANNELS, generator=generator, dtype=torch.float64) * 2 + 0.5
     membrane = torch.randn(BATCH, CHANNELS, generator=generator, dtype=torch.float64)
-    return [drive.to(dtype), membrane.to(dtype)]
+    return [current.to(dtype), membrane.to(dtype)]
 
 
 def wkv_arguments(started: bool, seed: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -79,10 +79,10 @@ def test_wkv_follows_its_reference(started, dtype, tolerance):
 
 @pytest.mark.parametrize("cut", [1, 4, TIME - 1])
 def test_chunks_are_the_whole(cut):
-    drive, membrane = lif_arguments()
-    spikes, after = lif(drive, membrane, *LIF_OPTIONS[0])
-    first, between = lif(drive[:, :cut], membrane, *LIF_OPTIONS[0])
-    second, last = lif(drive[:, cut:], between, *LIF_OPTIONS[0])
+    current, membrane = lif_arguments()
+    spikes, after = lif(current, membrane, *LIF_OPTIONS[0])
+    first, between = lif(current[:, :cut], membrane, *LIF_OPTIONS[0])
+    second, last = lif(current[:, cut:], between, *LIF_OPTIONS[0])
     torch.testing.assert_close(torch.cat([first, second], 1), spikes, rtol=0, atol=0)
     torch.testing.assert_close(last, after, rtol=0, atol=1e-12)
 
@@ -96,22 +96,22 @@ def test_chunks_are_the_whole(cut):
 
 
 def test_strided_arguments_are_read_right():
-    drive, membrane = lif_arguments()
-    strided = drive.transpose(1, 2).contiguous().transpose(1, 2)
+    current, membrane = lif_arguments()
+    strided = current.transpose(1, 2).contiguous().transpose(1, 2)
     assert not strided.is_contiguous()
-    assert torch.equal(lif(strided, membrane, *LIF_OPTIONS[0])[0], lif(drive, membrane, *LIF_OPTIONS[0])[0])
+    assert torch.equal(lif(strided, membrane, *LIF_OPTIONS[0])[0], lif(current, membrane, *LIF_OPTIONS[0])[0])
     decay, bonus, key, value, *states = wkv_arguments(started=True)
     strided = key.transpose(1, 2).contiguous().transpose(1, 2)
     assert torch.equal(wkv(decay, bonus, strided, value, *states)[0], wkv(decay, bonus, key, value, *states)[0])
 
 
 def test_batches_do_not_mix():
-    drive, membrane = lif_arguments()
+    current, membrane = lif_arguments()
     decay, bonus, key, value, *states = wkv_arguments(started=True)
-    spikes, y = lif(drive, membrane, *LIF_OPTIONS[0])[0], wkv(decay, bonus, key, value, *states)[0]
+    spikes, y = lif(current, membrane, *LIF_OPTIONS[0])[0], wkv(decay, bonus, key, value, *states)[0]
     for n in range(BATCH):
         one = slice(n, n + 1)
-        assert torch.equal(lif(drive[one], membrane[one], *LIF_OPTIONS[0])[0], spikes[one])
+        assert torch.equal(lif(current[one], membrane[one], *LIF_OPTIONS[0])[0], spikes[one])
         assert torch.equal(wkv(decay, bonus, key[one], value[one], *(s[one] for s in states))[0], y[one])
 
 
@@ -137,11 +137,11 @@ def test_surrogate_by_hand():
     (0.0, 0.5 / (1 + math.pi**2), 0.5),
 ])  # fmt: skip
 def test_lif_gradient_by_hand(operator, x, spike_gradient, membrane_gradient):
-    drive, membrane = double([[x]]).requires_grad_(), double([0.0]).requires_grad_()
-    s, v = operator(drive, membrane, 2.0, 1.0, 0.0)
+    current, membrane = double([[x]]).requires_grad_(), double([0.0]).requires_grad_()
+    s, v = operator(current, membrane, 2.0, 1.0, 0.0)
     # u = v0 + (x - v0) / 2: both arguments count one half
     for output, expected in ((s, spike_gradient), (v, membrane_gradient)):
-        found = torch.autograd.grad(output.sum(), [drive, membrane], retain_graph=True)
+        found = torch.autograd.grad(output.sum(), [current, membrane], retain_graph=True)
         assert [g.item() for g in found] == pytest.approx([expected, expected], abs=1e-12)
 
 

@@ -30,7 +30,7 @@ def by_definition(x: np.ndarray, theta: np.ndarray, a: np.ndarray, kind: tuple[f
 def test_spikes(reading, shape, kind):
     rng = np.random.default_rng([*shape, *map(int, kind)])
     inputs = {
-        "drive": rng.normal(0, 1.5, shape).astype(np.float32),
+        "current": rng.normal(0, 1.5, shape).astype(np.float32),
         "threshold": rng.uniform(0.5, 1.5, shape[0]).astype(np.float32),
         "amplitude": rng.uniform(0.5, 1.5, shape[0]).astype(np.float32),
     }
@@ -42,7 +42,7 @@ def test_spikes(reading, shape, kind):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"drive": np.ones((2, 3), np.float32)}, "'drive' is"),
+        ({"current": np.ones((2, 3), np.float32)}, "'current' is"),
         ({"threshold": np.ones(3, np.float32)}, "threshold"),
         ({"amplitude": np.ones(1, np.float32)}, "amplitude"),
         ({"leak": 1.5}, "leak = 1.5"),
@@ -53,7 +53,7 @@ def test_spikes(reading, shape, kind):
 )
 def test_refused_by_the_kernel(kernel_reading, change, said):
     vectors = {"threshold": np.ones(2, np.float32), "amplitude": np.ones(2, np.float32)}
-    call = {"drive": np.ones((2, 1, 3), np.float32), **vectors, "leak": 1.0, "ternary": 0.0, "soft": 0.0, **change}
+    call = {"current": np.ones((2, 1, 3), np.float32), **vectors, "leak": 1.0, "ternary": 0.0, "soft": 0.0, **change}
     inputs = {name: value for name, value in call.items() if isinstance(value, np.ndarray)}
     with pytest.raises(Exception, match=said):
         kernel_reading("IntegrateFire", inputs, {n: v for n, v in call.items() if n not in inputs})

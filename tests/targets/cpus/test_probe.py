@@ -12,21 +12,27 @@ import pytest
 from exporters.artifact.blocks import expand
 from exporters.artifact.errors import NotAvailable, SlmcError
 from exporters.artifact.parsing import parse
-from exporters.chains import PLAIN_NODES, activation_widths, matrix_operator, write_matrix_chain, write_plain_chain
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload
+from exporters.microbenchmarks import (
+    PLAIN_NODES,
+    activation_widths,
+    matrix_operator,
+    write_matrix_benchmark,
+    write_plain_benchmark,
+)
 from targets.cpus import probe
 from targets.cpus.cost import predict
 from targets.cpus.plan import FORMATS, ProbePlan, plan_for, working_sets
 from targets.cpus.spec import CostRow, Cpu, read_cpu, to_toml
 from targets.device import probing
-from targets.device.probing import Probed, ProbeJob, Task, opened_chain
+from targets.device.probing import Probed, ProbeJob, Task, opened_benchmark
 
 
-def run(chain) -> None:
-    expand(chain.block, chain.tensors, chain.repeats, chain.data)
-    opened_chain(chain.path, chain.width, 1)()
+def run(benchmark) -> None:
+    expand(benchmark.block, benchmark.tensors, benchmark.repeats, benchmark.data)
+    opened_benchmark(benchmark.path, benchmark.width, 1)()
 
 
 TINY = ProbePlan(("int4-g64", "fp32"), ((64, 64), (128, 64), (128, 128)), (64, 256), (1,), 0.002)
@@ -34,30 +40,34 @@ TINY = ProbePlan(("int4-g64", "fp32"), ((64, 64), (128, 64), (128, 128)), (64, 2
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_has_a_chain_that_runs(name, tmp_path):
-    chain = write_matrix_chain(tmp_path / "chain.onnx", name, 192, 256, 1 << 19, activation_widths(name)[-1])
-    expand(chain.block, chain.tensors, chain.repeats, chain.data)
-    onnx.checker.check_model(str(chain.path))
+    benchmark = write_matrix_benchmark(
+        tmp_path / "benchmark.onnx", name, 192, 256, 1 << 19, activation_widths(name)[-1]
+    )
+    expand(benchmark.block, benchmark.tensors, benchmark.repeats, benchmark.data)
+    onnx.checker.check_model(str(benchmark.path))
     each = sum(bytes_for(format_named(name), *shape) for shape in ((192, 256), (256, 192)))
-    assert chain.working_set_bytes == ((1 << 19) // each) * each
-    assert chain.priced == ((matrix_operator(name), 192, 256), (matrix_operator(name), 256, 192))
-    nodes = read_workload(chain.path).nodes
-    assert len(nodes) == 2 * chain.count
-    assert {(n.operator, n.format, n.rows, n.cols) for n in nodes} == {(o, name, r, c) for o, r, c in chain.priced}
-    run(chain)
+    assert benchmark.working_set_bytes == ((1 << 19) // each) * each
+    assert benchmark.priced == ((matrix_operator(name), 192, 256), (matrix_operator(name), 256, 192))
+    nodes = read_workload(benchmark.path).nodes
+    assert len(nodes) == 2 * benchmark.count
+    assert {(n.operator, n.format, n.rows, n.cols) for n in nodes} == {(o, name, r, c) for o, r, c in benchmark.priced}
+    run(benchmark)
 
 
 @pytest.mark.parametrize("name", PLAIN_NODES)
 def test_every_plain_node_has_a_chain_that_runs(name, tmp_path):
-    chain = write_plain_chain(tmp_path / "chain.onnx", name, 64, count=3)
-    expand(chain.block, chain.tensors, chain.repeats, chain.data)
-    onnx.checker.check_model(str(chain.path))
-    run(chain)
-    assert {operator for operator, _, _ in chain.priced} <= {n.operator for n in read_workload(chain.path).nodes}
+    benchmark = write_plain_benchmark(tmp_path / "benchmark.onnx", name, 64, count=3)
+    expand(benchmark.block, benchmark.tensors, benchmark.repeats, benchmark.data)
+    onnx.checker.check_model(str(benchmark.path))
+    run(benchmark)
+    assert {operator for operator, _, _ in benchmark.priced} <= {
+        n.operator for n in read_workload(benchmark.path).nodes
+    }
 
 
 def test_signs_multiply_nothing(tmp_path):
     with pytest.raises(SlmcError, match="format sign: no operator multiplies with it"):
-        write_matrix_chain(tmp_path / "chain.onnx", "sign", 64, 64, 1)
+        write_matrix_benchmark(tmp_path / "benchmark.onnx", "sign", 64, 64, 1)
 
 
 def test_working_sets_follow_the_caches():
@@ -126,7 +136,7 @@ def test_a_probed_target_predicts(tiny, tmp_path):
     assert {"costs", "bandwidths", "bandwidth_gbs", "kernels", "wait", "empty_runtime_bytes"} <= cpu.sources.keys()
     assert all(row.us > 0 and row.spread == 0 for row in cpu.costs), "one turn differs from nothing"
     assert cpu.empty_runtime_bytes == empty > 10e6 and cpu.runtime.startswith("ONNX Runtime")
-    work = read_workload(write_matrix_chain(tmp_path / "chain.onnx", "int4-g64", 128, 128, 1 << 14, 8).path)
+    work = read_workload(write_matrix_benchmark(tmp_path / "benchmark.onnx", "int4-g64", 128, 128, 1 << 14, 8).path)
     found = predict(cpu, work)
     assert found.basis == "measured costs" and found.decode_ms > 0 and found.assumed == ()
     assert not list((tmp_path / "there").glob("*.data")), "data files go as soon as they were read"
@@ -150,7 +160,9 @@ def test_an_interrupted_probe_goes_on(tiny, tmp_path):
 
 
 def test_a_task_that_fails_is_told(tmp_path):
-    job = json.dumps(dataclasses.asdict(ProbeJob(str(tmp_path), (Task("chain", graph="g", block="none", data="d"),))))
+    job = json.dumps(
+        dataclasses.asdict(ProbeJob(str(tmp_path), (Task("benchmark", graph="g", block="none", data="d"),)))
+    )
     assert "none: No such file" in probing.answer(job)["error"]["text"]
 
 
@@ -178,5 +190,5 @@ def test_no_graph(tmp_path: Path):
 @pytest.mark.parametrize("name", ["int4-g64", "int8", "fp16"])
 def test_chains_run_without_the_library_too(name, tmp_path, monkeypatch):
     monkeypatch.setattr(probing, "installed_library", lambda: None)
-    chain = write_matrix_chain(tmp_path / "chain.onnx", name, 64, 64, 1 << 12, activation_widths(name)[0])
-    run(chain)
+    benchmark = write_matrix_benchmark(tmp_path / "benchmark.onnx", name, 64, 64, 1 << 12, activation_widths(name)[0])
+    run(benchmark)

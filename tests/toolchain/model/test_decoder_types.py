@@ -71,7 +71,7 @@ def test_logits_are_those_of_transformers(model_folder: Path, kind: str, number:
 def test_one_call_and_pieces_agree_and_matrices_may_stay_on_disk(model_folder: Path, kind: str) -> None:
     saved(config_of(kind, CASES[kind][0]), model_folder)
     model, streamed = load_model(model_folder), load_model(model_folder, room=1)
-    assert streamed.residency == "disk"
+    assert streamed.weight_storage == "disk"
     ids = random_tokens(60, VOCABULARY)
     with torch.inference_mode():
         whole, _ = model.forward(ids, model.forward.initial_state())

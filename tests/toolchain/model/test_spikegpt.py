@@ -44,8 +44,8 @@ class Lif:
     def __init__(self, width: int, tau: float) -> None:
         self.v, self.tau = np.zeros(width), tau
 
-    def __call__(self, drive: Float64) -> Float64:
-        self.v = self.v + (drive - self.v) / self.tau
+    def __call__(self, current: Float64) -> Float64:
+        self.v = self.v + (current - self.v) / self.tau
         spikes = (self.v >= 1.0).astype(np.float64)
         self.v = np.where(spikes == 1, 0.0, self.v)
         return spikes
@@ -161,8 +161,8 @@ def test_neurons_fire_sometimes_and_not_always(monkeypatch: pytest.MonkeyPatch) 
     rates: list[float] = []
     original = recurrences.lif
 
-    def counted(drive: torch.Tensor, *state: object) -> tuple[torch.Tensor, torch.Tensor]:
-        fired, after = original(drive, *state)
+    def counted(current: torch.Tensor, *state: object) -> tuple[torch.Tensor, torch.Tensor]:
+        fired, after = original(current, *state)
         rates.append(float(fired.mean()))
         return fired, after
 

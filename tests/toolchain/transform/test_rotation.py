@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from toolchain.model.catalog import LoadedModel
-from toolchain.model.couplings import couplings
 from toolchain.model.decoder import Decoder
+from toolchain.model.permutation_groups import permutation_groups
 from toolchain.model.spikegpt import SpikeGpt, SpikeGptConfig, SpikeGptFamily
 from toolchain.model.stream import residual_stream
 from toolchain.model.tree import ModelTree
@@ -88,7 +88,7 @@ def test_the_function_stays_and_every_matrix_changes(name: str) -> None:
     before, after = logits(model), logits(turned)
     assert (after - before).abs().max() < 1e-10
     assert before.std() > 0.01
-    turning = set(stream.stream.paths) | {p for h in heads for p in (h.coupling.consumer, *h.coupling.producers)}
+    turning = set(stream.stream.paths) | {p for h in heads for p in (h.group.consumer, *h.group.producers)}
     for layer in (x for x in model.tree.layers if x.path in turning):
         assert not torch.allclose(turned.weight(layer.path), model.weight(layer.path), atol=1e-3)
     gains = [p for n, p in turned.module.named_parameters() if n.endswith("norm.weight") and p.ndim == 1]
@@ -139,8 +139,8 @@ def test_matrices_are_orthogonal_and_those_of_a_layer_norm_keep_the_mean(width: 
 def test_head_matrices_by_hand() -> None:
     """Two groups of width 1, used by two heads of queries each; a rotation of one channel is a sign."""
     model = loaded(*MODELS["untied"])
-    coupling = dataclasses.replace(couplings(model)[1], groups=2, repeats=2, width=1)
-    head = HeadRotation(coupling, torch.tensor([[[1.0]], [[-1.0]]]))
+    group = dataclasses.replace(permutation_groups(model)[1], groups=2, repeats=2, width=1)
+    head = HeadRotation(group, torch.tensor([[[1.0]], [[-1.0]]]))
     assert head.inputs.diagonal().tolist() == [1, 1, -1, -1]
     assert head.outputs.diagonal().tolist() == [1, -1]
 

@@ -14,7 +14,7 @@ from toolchain.calibration.hessian import input_hessians
 from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.compress.permutation import kept_score
 from toolchain.model.catalog import LoadedModel, load_model
-from toolchain.model.couplings import couplings
+from toolchain.model.permutation_groups import permutation_groups
 from toolchain.transform import check
 from toolchain.transform.check import logit_difference
 from toolchain.transform.shuffle import Shuffled, parse_pattern, shuffled
@@ -39,7 +39,7 @@ def found(model: LoadedModel) -> Shuffled:
 
 def test_the_model_stays_and_more_of_the_score_is_kept(model: LoadedModel, found: Shuffled) -> None:
     assert logit_difference(model, found.model, IDS[:200]) == pytest.approx(0, abs=1e-9)
-    consumers = [c.consumer for c in couplings(model)]
+    consumers = [c.consumer for c in permutation_groups(model)]
     assert list(found.gains) == consumers
     assert len(consumers) == 4
     before = statistics_of(model)
@@ -60,8 +60,8 @@ def test_the_statistics_are_those_of_the_reordered_model(found: Shuffled) -> Non
     for path, hessian in found.statistics.hessians.items():
         assert torch.allclose(hessians[path], hessian, rtol=1e-3, atol=1e-3 * float(hessian.diagonal().max()))
         assert torch.allclose(entropies[path], found.statistics.entropies[path], atol=0.02)
-    for coupling in couplings(found.model):
-        for path in coupling.producers:
+    for group in permutation_groups(found.model):
+        for path in group.producers:
             own = output_fisher(found.model, IDS[:256], 0)[path]
             assert torch.corrcoef(torch.stack([own, found.statistics.fisher[path]]))[0, 1] > 0.99
 

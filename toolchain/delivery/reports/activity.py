@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporters.formats.event import PREFIX
-from targets.device import units
+from targets.device import quantities
 from toolchain.delivery.reports.data import LayerRow, Report
 
 HEAD = ("layer", "inputs", "not zero", "its product")
@@ -12,7 +12,7 @@ HEAD = ("layer", "inputs", "not zero", "its product")
 def rows(report: Report) -> list[tuple[str, ...]]:
     """A row under HEAD for every layer whose inputs are spikes, or whose product skips zeros."""
     return [
-        (layer.path, "spikes" if layer.spikes else "real values", units.percent(layer.nonzero),
+        (layer.path, "spikes" if layer.spikes else "real values", quantities.percent(layer.nonzero),
          "skips zeros" if _skips(layer) else "is dense")
         for layer in report.layers
         if layer.nonzero is not None and (layer.spikes or _skips(layer))
@@ -28,8 +28,9 @@ def text(report: Report) -> str:
     spikes = sum(products for layer, products in known if layer.spikes)
     skipped = sum(products * (1 - (layer.nonzero or 0)) for layer, products in known if _skips(layer))
     return (
-        f"Spikes feed {units.percent(spikes / work)} of the products of a token, and {units.percent(skipped / work)} "
-        "of all are skipped because their input is zero (counted on the calibration text with the fp32 model)."
+        f"Spikes feed {quantities.percent(spikes / work)} of the products of a token, and "
+        f"{quantities.percent(skipped / work)} of all are skipped because "
+        "their input is zero (counted on the calibration text with the fp32 model)."
     )
 
 

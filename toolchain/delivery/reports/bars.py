@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from targets.device import units
+from targets.device import quantities
 from toolchain.delivery.reports import svg
 from toolchain.delivery.reports.data import Report
 from toolchain.delivery.reports.grouping import BlockRow, block_rows
@@ -32,8 +32,8 @@ def draw(report: Report, width: float) -> ET.Element:
 
 
 def _draw_row(picture: ET.Element, row: BlockRow, scale: svg.Scale, y: float, width: float) -> None:
-    before, after = units.bytes_text(row.bytes_fp32), units.bytes_text(row.bytes)
-    share = f" ({units.percent(row.bytes / row.bytes_fp32)})" if row.bytes_fp32 else ""
+    before, after = quantities.bytes_text(row.bytes_fp32), quantities.bytes_text(row.bytes)
+    share = f" ({quantities.percent(row.bytes / row.bytes_fp32)})" if row.bytes_fp32 else ""
     svg.add_text(picture, "tick strong", row.name, 0, y + TEXT - 6)
     svg.add_text(picture, "tick", f"{before} → {after}{share}", width, y + TEXT - 6, "end")
     tip = f"{row.name} in fp32: {before}"
@@ -42,6 +42,6 @@ def _draw_row(picture: ET.Element, row: BlockRow, scale: svg.Scale, y: float, wi
     for part in row.shares:
         kind = f"after b{bit_level(part.bits)}"
         layers = f", {part.layers} layers" if part.layers > 1 else ""
-        tip = f"{row.name} in {part.format}: {units.bytes_text(part.bytes)}{layers}"
+        tip = f"{row.name} in {part.format}: {quantities.bytes_text(part.bytes)}{layers}"
         svg.add(picture, "rect", kind, tip=tip, x=x, y=y + TEXT + BAR, width=scale(part.bytes), height=BAR)
         x += scale(part.bytes)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 from exporters.formats.catalog import is_format
-from targets.device import units
+from targets.device import quantities
 from toolchain.delivery.reports import labels, svg
 from toolchain.delivery.reports.data import Report
 from toolchain.search.outcome import TriedCandidate
@@ -111,7 +111,7 @@ def _axes(picture: ET.Element, frame: Frame, report: Report) -> None:
         x = frame.x(share * whole)
         svg.add(picture, "line", "grid", x1=x, x2=x, y1=frame.top, y2=frame.bottom)
         svg.add_text(picture, "tick", f"{share * 100:g} %", x, frame.bottom + 16, "middle")
-        svg.add_text(picture, "tick faint", units.bytes_text(share * whole), x, frame.bottom + 31, "middle")
+        svg.add_text(picture, "tick faint", quantities.bytes_text(share * whole), x, frame.bottom + 31, "middle")
     for drop in svg.thinned(svg.symlog_ticks(frame.y.low, frame.y.high), frame.y, 15):
         y = frame.y(drop)
         svg.add(picture, "line", "grid zero" if drop == 0 else "grid", x1=frame.left, x2=frame.right, y1=y, y2=y)
@@ -127,7 +127,7 @@ def _limits(picture: ET.Element, frame: Frame, report: Report) -> list[labels.Bo
     boxes: list[labels.Box] = []
     if report.max_bytes is not None and frame.x.low <= report.max_bytes <= frame.x.high:
         x = frame.x(report.max_bytes)
-        text = f"at most {units.bytes_text(report.max_bytes)}"
+        text = f"at most {quantities.bytes_text(report.max_bytes)}"
         room = len(text) * FONT * labels.WIDTH_PER_LETTER
         right = x + 5 + room <= frame.right
         svg.add(picture, "line", "limit", x1=x, x2=x, y1=frame.top, y2=frame.bottom)
@@ -137,7 +137,7 @@ def _limits(picture: ET.Element, frame: Frame, report: Report) -> list[labels.Bo
         boxes.append(labels.Box(left, y - FONT, left + room, y + 4))
     if report.max_drop is not None and frame.y.low <= report.max_drop <= frame.y.high:
         y = frame.y(report.max_drop)
-        text = f"at most {units.percent(report.max_drop)}"
+        text = f"at most {quantities.percent(report.max_drop)}"
         svg.add(picture, "line", "limit", x1=frame.left, x2=frame.right, y1=y, y2=y)
         svg.add_text(picture, "limit-label", text, frame.right - 4, y - 5, "end")
         room = len(text) * FONT * labels.WIDTH_PER_LETTER
@@ -194,7 +194,7 @@ def uniform_label(point: TriedCandidate) -> str:
 
 def describe(point: TriedCandidate, whole_bytes: int) -> str:
     """A candidate in one line, as tooltips say it."""
-    size = f"{units.bytes_text(point.bytes)}, {units.percent(point.bytes / whole_bytes)} of fp32"
-    drop = f"drop {units.signed_percent(point.drop)}, at most {units.signed_percent(point.upper)}"
+    size = f"{quantities.bytes_text(point.bytes)}, {quantities.percent(point.bytes / whole_bytes)} of fp32"
+    drop = f"drop {quantities.signed_percent(point.drop)}, at most {quantities.signed_percent(point.upper)}"
     kind = f"{point.tier}: {point.why}" if point.why else point.tier
-    return f"{kind}; {size}; {drop}; KL {units.significant(point.kl_mean)} nats per token"
+    return f"{kind}; {size}; {drop}; KL {quantities.significant(point.kl_mean)} nats per token"

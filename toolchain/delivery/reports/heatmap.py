@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from xml.etree import ElementTree as ET
 
-from targets.device import units
+from targets.device import quantities
 from toolchain.delivery.reports import svg
 from toolchain.delivery.reports.data import LayerRow
 from toolchain.delivery.reports.grouping import module_of, searched_formats
@@ -111,7 +111,9 @@ def _draw_row(
             svg.add(picture, "rect", "untried", x=x, y=y, width=CELL_WIDTH - 1, height=CELL_HEIGHT - 1)
             continue
         kind = f"cell h{heat.class_of(found.loss)}" + (" mine" if name == chosen else "")
-        cost = f"expected loss {units.significant(found.loss)} nats per token, {units.bytes_text(found.bytes)}"
+        cost = (
+            f"expected loss {quantities.significant(found.loss)} nats per token, {quantities.bytes_text(found.bytes)}"
+        )
         tip = f"{path} in {name}: {cost}"
         svg.add(picture, "rect", kind, tip=tip, x=x, y=y, width=CELL_WIDTH - 1, height=CELL_HEIGHT - 1)
         if name == chosen:

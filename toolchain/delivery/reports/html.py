@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import jinja2
 from markupsafe import Markup
 
-from toolchain.delivery.reports import activity, bars, facts, frontier, grouping, heatmap, layermap, summary, svg
+from toolchain.delivery.reports import activity, bars, frontier, grouping, heatmap, layermap, summary, svg, tables
 from toolchain.delivery.reports.data import LayerRow, Report
 from toolchain.search.outcome import LayerLoss
 
@@ -66,12 +66,12 @@ def _context(report: Report) -> dict[str, Any]:
         "clipped": frontier.clipped(report),
         "frontier_wide": _markup(frontier.draw(report, *WIDE_FRONTIER)) if report.points else None,
         "frontier_narrow": _markup(frontier.draw(report, *NARROW_FRONTIER)) if report.points else None,
-        "frontier_rows": [(facts.point_cells(p, report), p.winner) for p in facts.frontier_points(report)],
-        "families": [facts.family_cells(row, report) for row in report.families],
-        "family_head": facts.FAMILY_HEAD,
+        "frontier_rows": [(tables.point_cells(p, report), p.winner) for p in tables.frontier_points(report)],
+        "families": [tables.family_cells(row, report) for row in report.families],
+        "family_head": tables.FAMILY_HEAD,
         "screening": report.screening,
-        "transformations": [facts.transformation_cells(row) for row in report.transformations],
-        "transformation_head": facts.TRANSFORMATION_HEAD,
+        "transformations": [tables.transformation_cells(row) for row in report.transformations],
+        "transformation_head": tables.TRANSFORMATION_HEAD,
         "spikes": activity.rows(report),
         "spikes_head": activity.HEAD,
         "spikes_text": activity.text(report),
@@ -80,11 +80,11 @@ def _context(report: Report) -> dict[str, Any]:
         "bars_wide": _markup(bars.draw(report, WIDE_BARS)),
         "bars_narrow": _markup(bars.draw(report, NARROW_BARS)),
         "blocks": grouping.block_rows(report),
-        "layers": [(facts.layer_cells(layer), layermap.level_of(layer)) for layer in report.layers],
-        "tables": facts.tables(report),
+        "layers": [(tables.layer_cells(layer), layermap.level_of(layer)) for layer in report.layers],
+        "tables": tables.tables(report),
         "prompt": report.sample_prompt,
         "sample": report.sample_text,
-        "provenance": facts.provenance(report),
+        "provenance": tables.provenance(report),
         "producer": report.manifest.producer,
     }
 

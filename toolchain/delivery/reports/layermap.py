@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from targets.device import units
+from targets.device import quantities
 from toolchain.delivery.reports.data import LayerRow, Report
 from toolchain.delivery.reports.grouping import by_block, module_of
 from toolchain.delivery.reports.palette import bit_level, bits_per_weight
@@ -54,6 +54,8 @@ def _cells(layers: list[LayerRow], modules: tuple[str, ...]) -> tuple[Cell, ...]
 
 
 def _cell(layer: LayerRow, span: int = 1) -> Cell:
-    bits = units.significant(bits_per_weight(layer.bytes, layer.rows, layer.cols))
-    tip = f"{layer.path}: {layer.format} by {layer.method}, {bits} bits per weight, {units.bytes_text(layer.bytes)}"
+    bits = quantities.significant(bits_per_weight(layer.bytes, layer.rows, layer.cols))
+    tip = (
+        f"{layer.path}: {layer.format} by {layer.method}, {bits} bits per weight, {quantities.bytes_text(layer.bytes)}"
+    )
     return Cell(layer.format, level_of(layer), tip, span)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from targets.device import units
-from toolchain.delivery.reports import activity, facts, grouping, summary
+from targets.device import quantities
+from toolchain.delivery.reports import activity, grouping, summary, tables
 from toolchain.delivery.reports.data import Report
 
 _SPECIAL = re.compile(r"([\\`*_\[\]#!|~<>&$@]|^[-+=])")
@@ -30,11 +30,11 @@ def render_markdown(report: Report) -> str:
     if spikes := activity.rows(report):
         parts += ["## Spikes and zeros", escaped(activity.text(report)), table(activity.HEAD, spikes)]
     if report.families:
-        rows = [facts.family_cells(row, report) for row in report.families]
-        parts += ["## Sparse and dense formats compared", table(facts.FAMILY_HEAD, rows), escaped(report.screening)]
+        rows = [tables.family_cells(row, report) for row in report.families]
+        parts += ["## Sparse and dense formats compared", table(tables.FAMILY_HEAD, rows), escaped(report.screening)]
     if report.transformations:
-        rows = [facts.transformation_cells(row) for row in report.transformations]
-        parts += ["## Transformations", table(facts.TRANSFORMATION_HEAD, rows)]
+        rows = [tables.transformation_cells(row) for row in report.transformations]
+        parts += ["## Transformations", table(tables.TRANSFORMATION_HEAD, rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -60,5 +60,5 @@ def _constraints(report: Report) -> str:
 
 
 def _block(row: grouping.BlockRow) -> tuple[str, ...]:
-    share = units.percent(row.bytes / row.bytes_fp32) if row.bytes_fp32 else ""
-    return row.name, row.formats, units.bytes_text(row.bytes_fp32), units.bytes_text(row.bytes), share
+    share = quantities.percent(row.bytes / row.bytes_fp32) if row.bytes_fp32 else ""
+    return row.name, row.formats, quantities.bytes_text(row.bytes_fp32), quantities.bytes_text(row.bytes), share

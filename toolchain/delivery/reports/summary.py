@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from exporters.artifact.manifest import Constraint, Quality
-from targets.device import units
+from targets.device import quantities
 from toolchain.delivery.reports.data import Report
 from toolchain.search.outcome import TriedCandidate
 
@@ -47,10 +47,10 @@ def verdict(report: Report) -> str:
     """One sentence: what was compressed, by how much, what it lost, and what of the constraints holds."""
     manifest = report.manifest
     source, sizes = manifest.source, manifest.bytes
-    share = f"{units.percent(sizes.weights / sizes.weights_fp32)} of its fp32 size, " if sizes.weights_fp32 else ""
+    share = f"{quantities.percent(sizes.weights / sizes.weights_fp32)} of its fp32 size, " if sizes.weights_fp32 else ""
     what = (
-        f"{source.path_name} ({source.family}, {units.count_text(source.params)} parameters) was compressed to {share}"
-        f"from {units.bytes_text(sizes.weights_fp32)} to {units.bytes_text(sizes.weights)} of weights"
+        f"{source.path_name} ({source.family}, {quantities.count_text(source.params)} parameters) was compressed to "
+        f"{share}from {quantities.bytes_text(sizes.weights_fp32)} to {quantities.bytes_text(sizes.weights)} of weights"
     )
     return f"{what}; {_loss(report)}; {_constraints(manifest.constraints)}."
 
@@ -61,19 +61,19 @@ def _loss(report: Report) -> str:
         return "what it lost was not measured"
     if quality is None:
         assert winner is not None
-        return f"the search estimates a loss of {units.percent(winner.drop)}, not measured on the artifact"
+        return f"the search estimates a loss of {quantities.percent(winner.drop)}, not measured on the artifact"
     if quality.compressed == quality.reference:
-        return f"its {quality.metric} is unchanged at {units.significant(quality.compressed, 4)}"
+        return f"its {quality.metric} is unchanged at {quantities.significant(quality.compressed, 4)}"
     before, after = _pair(quality.reference, quality.compressed)
     verb = "rises" if quality.compressed > quality.reference else "falls"
-    change = units.percent(abs(quality.relative_drop))
+    change = quantities.percent(abs(quality.relative_drop))
     return f"its {quality.metric} {verb} by {change}, from {before} to {after}"
 
 
 def _pair(before: float, after: float) -> tuple[str, str]:
     """Two numbers with as many digits, at least four, as it takes to tell them apart."""
     for digits in range(4, 8):
-        texts = units.significant(before, digits), units.significant(after, digits)
+        texts = quantities.significant(before, digits), quantities.significant(after, digits)
         if texts[0] != texts[1]:
             return texts
     return texts
@@ -90,8 +90,8 @@ def _constraints(constraints: tuple[Constraint, ...]) -> str:
 
 
 def _failure(constraint: Constraint) -> str:
-    limit = units.quantity(constraint.limit, constraint.unit)
-    actual = units.quantity(constraint.actual, constraint.unit)
+    limit = quantities.quantity(constraint.limit, constraint.unit)
+    actual = quantities.quantity(constraint.actual, constraint.unit)
     return f"{constraint.name} is {actual}, {margin(constraint)} the limit of {limit}"
 
 
@@ -103,19 +103,19 @@ def margin(constraint: Constraint) -> str:
     if away == 0:
         return "exactly at"
     side = "over" if away > 0 else "below"
-    if units.is_share(constraint.unit):
-        points = units.quantity(abs(away), constraint.unit).removesuffix(" %")
+    if quantities.is_share(constraint.unit):
+        points = quantities.quantity(abs(away), constraint.unit).removesuffix(" %")
         return f"{points} percentage points {side}"
-    relative = f" ({units.percent(abs(away / constraint.limit))})" if constraint.limit else ""
-    return f"{units.quantity(abs(away), constraint.unit)}{relative} {side}"
+    relative = f" ({quantities.percent(abs(away / constraint.limit))})" if constraint.limit else ""
+    return f"{quantities.quantity(abs(away), constraint.unit)}{relative} {side}"
 
 
 def constraint_rows(report: Report) -> list[ConstraintRow]:
     return [
         ConstraintRow(
             name=c.name,
-            limit=units.quantity(c.limit, c.unit),
-            actual=units.quantity(c.actual, c.unit),
+            limit=quantities.quantity(c.limit, c.unit),
+            actual=quantities.quantity(c.actual, c.unit),
             margin=margin(c),
             met=c.met,
         )
@@ -130,8 +130,10 @@ def figures(report: Report) -> list[Figure]:
 
 def _weights(report: Report) -> Figure:
     sizes = report.manifest.bytes
-    value = f"{units.bytes_text(sizes.weights_fp32)} → {units.bytes_text(sizes.weights)}"
-    share = f"{units.percent(sizes.weights / sizes.weights_fp32)} of fp32" if sizes.weights_fp32 else "no fp32 weights"
+    value = f"{quantities.bytes_text(sizes.weights_fp32)} → {quantities.bytes_text(sizes.weights)}"
+    share = (
+        f"{quantities.percent(sizes.weights / sizes.weights_fp32)} of fp32" if sizes.weights_fp32 else "no fp32 weights"
+    )
     return Figure("Weights", value, share, MEASURED if sizes.file else ESTIMATED)
 
 
@@ -139,16 +141,16 @@ def _metric(report: Report) -> Figure:
     quality, winner = report.manifest.quality, winner_of(report)
     if quality is not None:
         before, after = _pair(quality.reference, quality.compressed)
-        note = f"drop {units.signed_percent(quality.relative_drop)}, {_bound(quality)}"
+        note = f"drop {quantities.signed_percent(quality.relative_drop)}, {_bound(quality)}"
         return Figure(quality.metric.capitalize(), f"{before} → {after}", note, MEASURED)
     if winner is not None:
-        note = f"at most {units.signed_percent(winner.upper)} (95 %), in the search, not on the artifact"
-        return Figure("Drop of the metric", units.signed_percent(winner.drop), note, ESTIMATED)
+        note = f"at most {quantities.signed_percent(winner.upper)} (95 %), in the search, not on the artifact"
+        return Figure("Drop of the metric", quantities.signed_percent(winner.drop), note, ESTIMATED)
     return Figure("Drop of the metric", NOTHING, "", MISSING)
 
 
 def _bound(quality: Quality) -> str:
-    return f"at most {units.signed_percent(quality.relative_drop_upper)} (95 %)"
+    return f"at most {quantities.signed_percent(quality.relative_drop_upper)} (95 %)"
 
 
 def _speed(report: Report) -> tuple[Figure, Figure]:
@@ -156,10 +158,10 @@ def _speed(report: Report) -> tuple[Figure, Figure]:
     if measured is None:
         return Figure("Generation", NOTHING, "", MISSING), Figure("Per token, p50", NOTHING, "", MISSING)
     threads = "1 thread" if measured.threads == 1 else f"{measured.threads} threads"
-    tail = f"p99 {units.ms(measured.decode_ms.p99)}"
+    tail = f"p99 {quantities.ms(measured.decode_ms.p99)}"
     return (
-        Figure("Generation", units.rate(measured.decode_tps), f"{threads}, {measured.target}", MEASURED),
-        Figure("Per token, p50", units.ms(measured.decode_ms.p50), tail, MEASURED),
+        Figure("Generation", quantities.rate(measured.decode_tps), f"{threads}, {measured.target}", MEASURED),
+        Figure("Per token, p50", quantities.ms(measured.decode_ms.p50), tail, MEASURED),
     )
 
 
@@ -167,17 +169,17 @@ def _memory(report: Report) -> Figure:
     measured = report.manifest.measured
     if measured is None:
         return Figure("Memory, peak", NOTHING, "", MISSING)
-    own = units.bytes_text(measured.rss_peak_bytes - measured.rss_baseline_bytes)
-    note = f"peak {units.bytes_text(measured.rss_peak_bytes)} less the empty runtime"
+    own = quantities.bytes_text(measured.rss_peak_bytes - measured.rss_baseline_bytes)
+    note = f"peak {quantities.bytes_text(measured.rss_peak_bytes)} less the empty runtime"
     return Figure("Memory, peak", own, note, MEASURED)
 
 
 def _distance(report: Report) -> Figure:
     quality, winner = report.manifest.quality, winner_of(report)
     if quality is not None:
-        note = f"KL {units.significant(quality.kl_mean)} nats per token to fp32"
-        return Figure("Top-1 agreement", units.percent(quality.top1_agreement), note, MEASURED)
+        note = f"KL {quantities.significant(quality.kl_mean)} nats per token to fp32"
+        return Figure("Top-1 agreement", quantities.percent(quality.top1_agreement), note, MEASURED)
     if winner is not None:
         note = "nats per token to fp32, in the search"
-        return Figure("KL divergence", units.significant(winner.kl_mean), note, ESTIMATED)
+        return Figure("KL divergence", quantities.significant(winner.kl_mean), note, ESTIMATED)
     return Figure("Top-1 agreement", NOTHING, "", MISSING)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from exporters.artifact.manifest import Constraint
-from toolchain.delivery.reports import facts, summary
+from toolchain.delivery.reports import summary, tables
 from toolchain.delivery.reports.data import Report
 
 
@@ -82,6 +82,6 @@ def test_without_any_candidate_nothing_is_estimated(edge: Report) -> None:
 
 
 def test_tables_of_a_dry_artifact_are_empty(edge: Report) -> None:
-    rows = {table.name: table.rows for table in facts.tables(edge)}
+    rows = {table.name: table.rows for table in tables.tables(edge)}
     assert rows["Quality"] == rows["Parity"] == rows["Latency and speed"] == ()
     assert ("resident memory", "not measured") in rows["Memory"]

@@ -15,7 +15,7 @@ Read = Callable[[], Tensor]
 
 
 def widened(read: Read) -> Tensor:
-    """The matrix as float32. Nobody may keep it: how many of them are alive is what a streamed model is about."""
+    """The matrix as float32. Nobody may keep it: how many of them are alive is what an offloaded model is about."""
     return read().to(torch.float32)
 
 
@@ -34,7 +34,7 @@ class _Product(torch.autograd.Function):
         return inputs.view(*gradient.shape[:-1], -1), None, None
 
 
-class Streamed(nn.Module):
+class Offloaded(nn.Module):
     """A layer that asks `read` for its matrix whenever it needs it."""
 
     def __init__(self, read: Read) -> None:
@@ -59,7 +59,7 @@ class Conformed(ABC):
         """The inputs [..., cols] as they are multiplied."""
 
 
-class StreamedLinear(Streamed):
+class OffloadedLinear(Offloaded):
     """y = x W^T + b; no gradient reaches W or b."""
 
     def __init__(self, read: Read, bias: Tensor | None) -> None:
@@ -71,7 +71,7 @@ class StreamedLinear(Streamed):
         return y
 
 
-class ConformedLinear(StreamedLinear):
+class ConformedLinear(OffloadedLinear):
     """The same for a layer whose matrix and inputs are others."""
 
     def __init__(self, layer: Conformed, read: Read, bias: Tensor | None) -> None:
@@ -82,15 +82,15 @@ class ConformedLinear(StreamedLinear):
         return super().forward(self.prepared(x))
 
 
-class StreamedEmbedding(Streamed):
+class OffloadedEmbedding(Offloaded):
     """Rows of a table [rows, cols], of which only those that are looked up are widened."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         return functional.embedding(tokens, self.read()).to(torch.float32)
 
 
-def streamed(layer: nn.Module, read: Read, bias: Tensor | None) -> Streamed:
+def offloaded(layer: nn.Module, read: Read, bias: Tensor | None) -> Offloaded:
     """What takes the place of a Linear or an Embedding."""
     if isinstance(layer, Conformed):
         return ConformedLinear(layer, read, bias)
-    return StreamedEmbedding(read) if isinstance(layer, nn.Embedding) else StreamedLinear(read, bias)
+    return OffloadedEmbedding(read) if isinstance(layer, nn.Embedding) else OffloadedLinear(read, bias)

@@ -15,8 +15,8 @@ from torch import nn
 
 from exporters.artifact.errors import SlmcError
 from toolchain.model.catalog import LoadedModel
-from toolchain.model.couplings import RULES, Coupling, couplings, reordered
 from toolchain.model.decoder import Decoder
+from toolchain.model.permutation_groups import GROUP_RULES, PermutationGroup, permutation_groups, reordered
 from toolchain.model.rwkv4 import Rwkv4, Rwkv4Family
 from toolchain.model.spikegpt import SpikeGpt, SpikeGptConfig, SpikeGptFamily
 from toolchain.model.tree import ModelTree
@@ -77,12 +77,12 @@ def some_orders(model: LoadedModel) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
     return {
         c.consumer: torch.stack([torch.randperm(c.width, generator=generator) for _ in range(c.groups)])
-        for c in couplings(model)
+        for c in permutation_groups(model)
     }
 
 
 def test_every_family_with_rules_is_tried() -> None:
-    assert {RULES[name] for name in MODELS} == set(RULES.values())
+    assert {GROUP_RULES[name] for name in MODELS} == set(GROUP_RULES.values())
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -94,11 +94,11 @@ def test_the_function_stays_and_the_weights_do_not(name: str) -> None:
     before, after = logits(model), logits(turned)
     assert (after - before).abs().max() < 1e-10
     assert before.std() > 0.01
-    for coupling in couplings(model):
-        for path in (coupling.consumer, *coupling.producers):
+    for group in permutation_groups(model):
+        for path in (group.consumer, *group.producers):
             assert not torch.equal(turned.weight(path), model.weight(path))
-        inputs = coupling.inputs(orders[coupling.consumer])
-        assert torch.equal(turned.weight(coupling.consumer), model.weight(coupling.consumer)[:, inputs])
+        inputs = group.inputs(orders[group.consumer])
+        assert torch.equal(turned.weight(group.consumer), model.weight(group.consumer)[:, inputs])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -107,17 +107,17 @@ def test_consumers_alone_in_another_order_say_something_else(name: str) -> None:
     model = loaded(name)
     turned = reordered(model, some_orders(model))
     broken = dataclasses.replace(turned)
-    for coupling in couplings(model):
-        broken.module.get_submodule(coupling.producers[0]).weight = nn.Parameter(model.weight(coupling.producers[0]))
+    for group in permutation_groups(model):
+        broken.module.get_submodule(group.producers[0]).weight = nn.Parameter(model.weight(group.producers[0]))
     assert (logits(broken) - logits(model)).abs().max() > 1e-3
 
 
 def test_shared_heads_by_hand() -> None:
     """Two heads of values of width 3, each used by two heads of queries: inputs 0-2 and 3-5 are the first head's."""
-    coupling = Coupling("o", ("v",), (), groups=2, repeats=2, width=3)
+    group = PermutationGroup("o", ("v",), (), groups=2, repeats=2, width=3)
     orders = torch.tensor([[2, 0, 1], [0, 2, 1]])
-    assert coupling.inputs(orders).tolist() == [2, 0, 1, 5, 3, 4, 6, 8, 7, 9, 11, 10]
-    assert coupling.outputs(orders).tolist() == [2, 0, 1, 3, 5, 4]
+    assert group.inputs(orders).tolist() == [2, 0, 1, 5, 3, 4, 6, 8, 7, 9, 11, 10]
+    assert group.outputs(orders).tolist() == [2, 0, 1, 3, 5, 4]
 
 
 def test_what_is_not_free_is_refused() -> None:

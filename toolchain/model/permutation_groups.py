@@ -17,7 +17,7 @@ from toolchain.model.sharing import sharing_copy
 
 
 @dataclass(frozen=True)
-class Rule:
+class GroupRule:
     """Within one part of a block: input j of `consumer` depends on output j of `producers` and on entry j of `vectors`
     alone. heads: only within a head, and linearly, so that channels may be mixed too. Producers that a model does not
     have (a gate) count for nothing."""
@@ -29,16 +29,16 @@ class Rule:
 
 
 _RWKV = (
-    Rule("ffn.value", ("ffn.key",)),
-    Rule("att.output", ("att.key", "att.value", "att.receptance"), ("att.time_decay", "att.time_first")),
+    GroupRule("ffn.value", ("ffn.key",)),
+    GroupRule("att.output", ("att.key", "att.value", "att.receptance"), ("att.time_decay", "att.time_first")),
 )
 
 _DECODER = (
-    Rule("mlp.down_proj", ("mlp.gate_proj", "mlp.up_proj")),
-    Rule("self_attn.o_proj", ("self_attn.v_proj",), heads=True),
+    GroupRule("mlp.down_proj", ("mlp.gate_proj", "mlp.up_proj")),
+    GroupRule("self_attn.o_proj", ("self_attn.v_proj",), heads=True),
 )
 
-RULES: Mapping[str, tuple[Rule, ...]] = {
+GROUP_RULES: Mapping[str, tuple[GroupRule, ...]] = {
     "spikegpt": _RWKV,
     "rwkv": _RWKV,
     **{family.name: _DECODER for family in DECODERS},
@@ -47,7 +47,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
 
 
 @dataclass(frozen=True)
-class Coupling:
+class PermutationGroup:
     """A consumer whose channels may be put in any order, for nothing, within each of `groups` groups.
 
     Input (g * repeats + r) * width + c of the consumer is output g * width + c of the producers: heads that share their
@@ -73,12 +73,12 @@ class Coupling:
         return (torch.arange(self.groups)[:, None] * self.width + orders).flatten()
 
 
-def couplings(model: LoadedModel) -> tuple[Coupling, ...]:
-    """Every coupling of a model, in the order of its layers."""
+def permutation_groups(model: LoadedModel) -> tuple[PermutationGroup, ...]:
+    """Every permutation group of a model, in the order of its layers."""
     paths = {layer.path: layer for layer in model.tree.layers}
     found = []
     for path, layer in paths.items():
-        for rule in RULES.get(model.tree.family, ()):
+        for rule in GROUP_RULES.get(model.tree.family, ()):
             block = path.removesuffix(rule.consumer)
             if block == path or not (block == "" or block.endswith(".")):
                 continue
@@ -87,7 +87,7 @@ def couplings(model: LoadedModel) -> tuple[Coupling, ...]:
             biased = (p for p in producers if getattr(model.module.get_submodule(p), "bias", None) is not None)
             vectors = [*(block + name for name in rule.vectors), *(f"{p}.bias" for p in biased)]
             width = layer.cols // (groups * repeats)
-            found.append(Coupling(path, producers, tuple(vectors), groups, repeats, width, rule.heads))
+            found.append(PermutationGroup(path, producers, tuple(vectors), groups, repeats, width, rule.heads))
     return tuple(found)
 
 
@@ -106,18 +106,18 @@ def reordered(model: LoadedModel, orders: Mapping[str, Tensor]) -> LoadedModel:
     Raises:
         SlmcError: a path is no consumer, or an order is none.
     """
-    known = {c.consumer: c for c in couplings(model)}
+    known = {c.consumer: c for c in permutation_groups(model)}
     module = sharing_copy(model.module)
     for path, order in orders.items():
-        coupling = known.get(path)
-        if coupling is None:
+        group = known.get(path)
+        if group is None:
             raise SlmcError(f"layer {path}: the order of its inputs is not free; free are {', '.join(known) or 'none'}")
-        whole = torch.arange(coupling.width).expand(coupling.groups, -1)
+        whole = torch.arange(group.width).expand(group.groups, -1)
         if order.shape != whole.shape or not torch.equal(order.sort(1).values, whole):
-            raise SlmcError(f"layer {path}: expected orders of {coupling.width} channels in {coupling.groups} groups")
-        inputs, outputs = coupling.inputs(order), coupling.outputs(order)
+            raise SlmcError(f"layer {path}: expected orders of {group.width} channels in {group.groups} groups")
+        inputs, outputs = group.inputs(order), group.outputs(order)
         _reorder(module, f"{path}.weight", inputs, 1)
-        for name in (*(f"{p}.weight" for p in coupling.producers), *coupling.vectors):
+        for name in (*(f"{p}.weight" for p in group.producers), *group.vectors):
             _reorder(module, name, outputs, 0)
     return dataclasses.replace(model, module=module)
 

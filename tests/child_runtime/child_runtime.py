@@ -1,6 +1,6 @@
 """A pytest plugin: the tests as they are, with ONNX Runtime and the operators in a child process of another kind.
 
-    PYTHONPATH=tests/elsewhere python -m pytest -p elsewhere --operators LIBRARY --interpreter COMMAND TESTS
+    PYTHONPATH=tests/child_runtime python -m pytest -p child_runtime --operators LIBRARY --interpreter COMMAND TESTS
 
 COMMAND starts the child's Python: an emulated one, or one with a sanitizer in it. Tests see its results and errors as
 if ONNX Runtime ran here; if it dies or hangs, the test that was running fails with what it last said, and a new one
@@ -179,7 +179,7 @@ class Options:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("elsewhere")
+    group = parser.getgroup("child_runtime")
     group.addoption("--operators", required=True, help="the operator library to test, for the child's processor")
     group.addoption("--interpreter", help="command that starts the child's Python; without it there is no child")
     group.addoption("--mutants", type=int, default=0, help="how often to mutate every model that a test runs")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from elsewhere import Child, Died
+from child_runtime import Child, Died
 from mutations import Feeds, mutate, tame
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporters.artifact.manifest import ACCURACY, Manifest, Measured, Parity, Quality
-from targets.device import units
+from targets.device import quantities
 from toolchain.delivery.reports.data import LayerRow, Predicted, Report
 from toolchain.delivery.reports.frontier import fp32_bytes
 from toolchain.delivery.reports.palette import bits_per_weight
@@ -44,20 +44,20 @@ def _quality(quality: Quality | None) -> tuple[tuple[str, str], ...]:
         return ()
     classifier = quality.metric == ACCURACY
     per_byte = (
-        ("bits per byte, fp32", units.significant(quality.bits_per_byte_reference, 4)),
-        ("bits per byte, compressed", units.significant(quality.bits_per_byte, 4)),
+        ("bits per byte, fp32", quantities.significant(quality.bits_per_byte_reference, 4)),
+        ("bits per byte, compressed", quantities.significant(quality.bits_per_byte, 4)),
     )
     return (
-        (f"{quality.metric}, fp32", units.significant(quality.reference, 5)),
-        (f"{quality.metric}, compressed", units.significant(quality.compressed, 5)),
-        ("relative drop", units.signed_percent(quality.relative_drop)),
-        ("its upper bound, 95 %", units.signed_percent(quality.relative_drop_upper)),
+        (f"{quality.metric}, fp32", quantities.significant(quality.reference, 5)),
+        (f"{quality.metric}, compressed", quantities.significant(quality.compressed, 5)),
+        ("relative drop", quantities.signed_percent(quality.relative_drop)),
+        ("its upper bound, 95 %", quantities.signed_percent(quality.relative_drop_upper)),
         *(() if classifier else per_byte),
         (
             "KL divergence to fp32",
-            f"{units.significant(quality.kl_mean)} nats per {'sentence' if classifier else 'token'}",
+            f"{quantities.significant(quality.kl_mean)} nats per {'sentence' if classifier else 'token'}",
         ),
-        ("top-1 agreement with fp32", units.percent(quality.top1_agreement)),
+        ("top-1 agreement with fp32", quantities.percent(quality.top1_agreement)),
         ("sentences" if classifier else "tokens", f"{quality.tokens:,}"),
         ("text", quality.dataset),
     )
@@ -67,9 +67,9 @@ def _parity(parity: Parity | None) -> tuple[tuple[str, str], ...]:
     if parity is None:
         return ()
     return (
-        ("largest difference of a logit", units.significant(parity.logits_max_abs)),
-        ("top-1 agreement", units.percent(parity.top1_agreement)),
-        ("perplexity, ratio", units.significant(parity.perplexity_ratio, 6)),
+        ("largest difference of a logit", quantities.significant(parity.logits_max_abs)),
+        ("top-1 agreement", quantities.percent(parity.top1_agreement)),
+        ("perplexity, ratio", quantities.significant(parity.perplexity_ratio, 6)),
         ("tokens", f"{parity.tokens:,}"),
     )
 
@@ -79,7 +79,7 @@ def _own_runtime(manifest: Manifest) -> tuple[tuple[str, str], ...]:
     own = manifest.slmc_run
     if own is None:
         return ()
-    rows = [(f"program for {platform}", units.bytes_text(size)) for platform, size in own.programs.items()]
+    rows = [(f"program for {platform}", quantities.bytes_text(size)) for platform, size in own.programs.items()]
     rows.append(
         (
             "text",
@@ -90,27 +90,27 @@ def _own_runtime(manifest: Manifest) -> tuple[tuple[str, str], ...]:
         return tuple(rows)
     return (
         *rows,
-        ("time per token, p50", units.ms(own.measured.decode_ms.p50)),
-        ("load", units.ms(own.measured.load_ms)),
-        ("whole process, peak", units.bytes_text(own.measured.rss_peak_bytes)),
+        ("time per token, p50", quantities.ms(own.measured.decode_ms.p50)),
+        ("load", quantities.ms(own.measured.load_ms)),
+        ("whole process, peak", quantities.bytes_text(own.measured.rss_peak_bytes)),
     )
 
 
 def _latency(measured: Measured | None, predicted: Predicted | None) -> tuple[tuple[str, str], ...]:
-    prediction = ((f"per token, predicted ({predicted.basis})", units.ms(predicted.ms)),) if predicted else ()
+    prediction = ((f"per token, predicted ({predicted.basis})", quantities.ms(predicted.ms)),) if predicted else ()
     if measured is None:
         return prediction
     decode = measured.decode_ms
     return (
-        ("per token, p50", units.ms(decode.p50)),
-        ("per token, p90", units.ms(decode.p90)),
-        ("per token, p95", units.ms(decode.p95)),
-        ("per token, p99", units.ms(decode.p99)),
-        ("generation", units.rate(measured.decode_tps)),
-        (f"prompt of {measured.prompt_tokens:,} tokens", units.rate(measured.prompt_tps)),
-        ("load", units.ms(measured.load_ms)),
-        ("read bandwidth of the machine", f"{units.significant(measured.read_bandwidth_gbs)} GB/s"),
-        ("share of it that generation uses", units.percent(measured.bandwidth_fraction)),
+        ("per token, p50", quantities.ms(decode.p50)),
+        ("per token, p90", quantities.ms(decode.p90)),
+        ("per token, p95", quantities.ms(decode.p95)),
+        ("per token, p99", quantities.ms(decode.p99)),
+        ("generation", quantities.rate(measured.decode_tps)),
+        (f"prompt of {measured.prompt_tokens:,} tokens", quantities.rate(measured.prompt_tps)),
+        ("load", quantities.ms(measured.load_ms)),
+        ("read bandwidth of the machine", f"{quantities.significant(measured.read_bandwidth_gbs)} GB/s"),
+        ("share of it that generation uses", quantities.percent(measured.bandwidth_fraction)),
         *prediction,
     )
 
@@ -118,19 +118,19 @@ def _latency(measured: Measured | None, predicted: Predicted | None) -> tuple[tu
 def _memory(report: Report) -> tuple[tuple[str, str], ...]:
     sizes, measured = report.manifest.bytes, report.manifest.measured
     files = (
-        ("weights as stored", units.bytes_text(sizes.weights)),
-        ("states", units.bytes_text(sizes.states)),
-        ("model.onnx with its data", units.bytes_text(sizes.file) if sizes.file else units.NOT_MEASURED),
+        ("weights as stored", quantities.bytes_text(sizes.weights)),
+        ("states", quantities.bytes_text(sizes.states)),
+        ("model.onnx with its data", quantities.bytes_text(sizes.file) if sizes.file else quantities.NOT_MEASURED),
     )
     if measured is None:
-        return (("resident memory", units.NOT_MEASURED), *files)
+        return (("resident memory", quantities.NOT_MEASURED), *files)
     return (
-        ("resident, peak", units.bytes_text(measured.rss_peak_bytes)),
-        ("resident, after load", units.bytes_text(measured.rss_after_load_bytes)),
-        ("resident, empty runtime", units.bytes_text(measured.rss_baseline_bytes)),
-        ("peak less the empty runtime", units.bytes_text(measured.rss_peak_bytes - measured.rss_baseline_bytes)),
-        ("private", units.bytes_text(measured.private_bytes)),
-        ("file-backed", units.bytes_text(measured.file_backed_bytes)),
+        ("resident, peak", quantities.bytes_text(measured.rss_peak_bytes)),
+        ("resident, after load", quantities.bytes_text(measured.rss_after_load_bytes)),
+        ("resident, empty runtime", quantities.bytes_text(measured.rss_baseline_bytes)),
+        ("peak less the empty runtime", quantities.bytes_text(measured.rss_peak_bytes - measured.rss_baseline_bytes)),
+        ("private", quantities.bytes_text(measured.private_bytes)),
+        ("file-backed", quantities.bytes_text(measured.file_backed_bytes)),
         *files,
     )
 
@@ -139,7 +139,7 @@ def provenance(report: Report) -> tuple[tuple[str, str], ...]:
     """Where the artifact comes from: digests, versions, the machine, the time."""
     manifest, measured, quality = report.manifest, report.manifest.measured, report.manifest.quality
     machine = (
-        (("CPU", units.NOT_MEASURED),)
+        (("CPU", quantities.NOT_MEASURED),)
         if measured is None
         else (
             ("target", measured.target),
@@ -169,7 +169,7 @@ def provenance(report: Report) -> tuple[tuple[str, str], ...]:
 def layer_cells(layer: LayerRow) -> tuple[str, ...]:
     """A row of the table of layers: path, shape, format, method, inputs, bits per weight, bytes before and after."""
     bits = bits_per_weight(layer.bytes, layer.rows, layer.cols)
-    sizes = units.bytes_text(layer.bytes_fp32), units.bytes_text(layer.bytes)
+    sizes = quantities.bytes_text(layer.bytes_fp32), quantities.bytes_text(layer.bytes)
     shape = f"{layer.rows} x {layer.cols}"
     return layer.path, shape, layer.format, layer.method, layer.activations, f"{bits:.2f}", *sizes
 
@@ -181,10 +181,10 @@ def frontier_points(report: Report) -> list[TriedCandidate]:
 
 def point_cells(point: TriedCandidate, report: Report) -> tuple[str, ...]:
     """A row of the table of the frontier: bytes, share, drop, upper bound, KL, predicted time, tier, why."""
-    share = units.percent(point.bytes / fp32_bytes(report))
-    drops = units.signed_percent(point.drop), units.signed_percent(point.upper)
-    kl, time = units.significant(point.kl_mean), _ms(point.predicted_ms)
-    return units.bytes_text(point.bytes), share, *drops, kl, time, point.tier, point.why
+    share = quantities.percent(point.bytes / fp32_bytes(report))
+    drops = quantities.signed_percent(point.drop), quantities.signed_percent(point.upper)
+    kl, time = quantities.significant(point.kl_mean), _ms(point.predicted_ms)
+    return quantities.bytes_text(point.bytes), share, *drops, kl, time, point.tier, point.why
 
 
 FAMILY_HEAD = ("family", "layers chosen", "best candidate", "bytes", "of fp32", "drop", "at most", "dense, same bytes",
@@ -193,11 +193,20 @@ FAMILY_HEAD = ("family", "layers chosen", "best candidate", "bytes", "of fp32", 
 
 def family_cells(row: FamilyResult, report: Report) -> tuple[str, ...]:
     """A row under FAMILY_HEAD."""
-    share = units.percent(row.bytes / fp32_bytes(report))
-    dense = "" if row.dense_drop is None else units.signed_percent(row.dense_drop)
-    drops = units.signed_percent(row.drop), units.signed_percent(row.upper), dense
+    share = quantities.percent(row.bytes / fp32_bytes(report))
+    dense = "" if row.dense_drop is None else quantities.signed_percent(row.dense_drop)
+    drops = quantities.signed_percent(row.drop), quantities.signed_percent(row.upper), dense
     times = _ms(row.predicted_ms), _ms(row.dense_ms)
-    return row.family, str(row.layers), row.formats, units.bytes_text(row.bytes), share, *drops, *times, row.verdict
+    return (
+        row.family,
+        str(row.layers),
+        row.formats,
+        quantities.bytes_text(row.bytes),
+        share,
+        *drops,
+        *times,
+        row.verdict,
+    )
 
 
 TRANSFORMATION_HEAD = ("rotated", "expected cost before", "after", "change", "taken")
@@ -205,10 +214,10 @@ TRANSFORMATION_HEAD = ("rotated", "expected cost before", "after", "change", "ta
 
 def transformation_cells(row: Transformation) -> tuple[str, ...]:
     """A row under TRANSFORMATION_HEAD; costs in nats per token."""
-    change = units.signed_percent(row.after / row.before - 1) if row.before > 0 else ""
+    change = quantities.signed_percent(row.after / row.before - 1) if row.before > 0 else ""
     place = row.place if row.place == STREAM else f"inputs of {row.place}"
     return place, f"{row.before:.3g}", f"{row.after:.3g}", change, "yes" if row.taken else "no"
 
 
 def _ms(value: float | None) -> str:
-    return "" if value is None else units.ms(value)
+    return "" if value is None else quantities.ms(value)

@@ -22,11 +22,11 @@ from toolchain.calibration.hessian_file import GrowingFile, StoredTensors
 from toolchain.compress.catalog import compress
 from toolchain.compress.quantized_model import QuantizedModel
 from toolchain.compress.recipe import LayerConfig
-from toolchain.model import streamed
+from toolchain.model import offloaded
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.decoder import Decoder
-from toolchain.model.residency import bytes_from_disk, bytes_in_memory, residency
-from toolchain.model.streamed import Streamed, StreamedLinear
+from toolchain.model.offloaded import Offloaded, OffloadedLinear
+from toolchain.model.offloading import bytes_from_disk, bytes_in_memory, weight_storage
 from toolchain.quality.reference import stream_logits
 
 VOCABULARY, WIDTH, LAYERS = 40, 16, 3
@@ -57,12 +57,12 @@ def both(request: pytest.FixtureRequest, tmp_path: Path, write_tokenizer: object
 def alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
     """How many widened matrices there are now, were at most, and were made."""
     count = {"now": 0, "most": 0, "made": 0}
-    plain = streamed.widened
+    plain = offloaded.widened
 
     def gone() -> None:
         count["now"] -= 1
 
-    def counted(read: streamed.Read) -> Tensor:
+    def counted(read: offloaded.Read) -> Tensor:
         weight = plain(read)
         weakref.finalize(weight, gone)
         count["now"] += 1
@@ -70,7 +70,7 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
         count["most"] = max(count["most"], count["now"])
         return weight
 
-    monkeypatch.setattr(streamed, "widened", counted)
+    monkeypatch.setattr(offloaded, "widened", counted)
     yield count
 
 
@@ -80,10 +80,10 @@ def logits(model: LoadedModel) -> Tensor:
 
 def test_only_vectors_are_held(both: Pair) -> None:
     memory, disk = both
-    assert (memory.residency, disk.residency) == ("memory", "disk")
+    assert (memory.weight_storage, disk.weight_storage) == ("memory", "disk")
     held = sum(p.numel() for p in disk.module.parameters())
     assert held == disk.tree.vector_params == (2 * LAYERS + 1) * WIDTH
-    assert all(isinstance(disk.module.get_submodule(layer.path), Streamed) for layer in disk.tree.layers)
+    assert all(isinstance(disk.module.get_submodule(layer.path), Offloaded) for layer in disk.tree.layers)
     assert disk.tree == memory.tree and disk.sha256 == memory.sha256
 
 
@@ -141,7 +141,7 @@ def _compressed(model: LoadedModel, path: str, layer_config: LayerConfig) -> obj
 
 
 def test_gradient_and_bias_by_hand() -> None:
-    linear = StreamedLinear(lambda: torch.tensor([[1.0, 2.0], [3.0, 4.0]]).half(), torch.tensor([10.0, 20.0]))
+    linear = OffloadedLinear(lambda: torch.tensor([[1.0, 2.0], [3.0, 4.0]]).half(), torch.tensor([10.0, 20.0]))
     x = torch.tensor([[[1.0, -1.0]]], requires_grad=True)
     y = linear(x)
     assert y.tolist() == [[[9.0, 19.0]]]
@@ -163,8 +163,8 @@ def test_room_decides(both: Pair) -> None:
     need = bytes_in_memory(tree)
     hessians = 4 * (LAYERS * (6 * WIDTH**2 + 24**2) + WIDTH**2)
     assert need == 2 * tree.bytes_fp32 + hessians + 2**29
-    assert residency(tree, need) == residency(tree, None) == "memory"
-    assert residency(tree, need - 1) == "disk"
+    assert weight_storage(tree, need) == weight_storage(tree, None) == "memory"
+    assert weight_storage(tree, need - 1) == "disk"
 
 
 def test_a_llama_of_a_billion_parameters_stays_on_disk_within_six_gigabytes() -> None:
@@ -173,7 +173,7 @@ def test_a_llama_of_a_billion_parameters_stays_on_disk_within_six_gigabytes() ->
         tree = family("llama").tree(Decoder(config))
     assert tree.params == 1_100_048_384
     assert bytes_in_memory(tree) > 14e9
-    assert residency(tree, 6 * 10**9) == "disk"
+    assert weight_storage(tree, 6 * 10**9) == "disk"
     assert bytes_from_disk(tree, tree.params // 2) < 6e9
 
 
@@ -193,6 +193,6 @@ def test_torch_files_stay_mapped(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save(tensors, folder / "model.pth")
     disk = load_model(folder, room=1)
-    assert isinstance(disk.module.get_submodule("head"), Streamed)
+    assert isinstance(disk.module.get_submodule("head"), Offloaded)
     assert not any(isinstance(m, nn.Linear) for m in disk.module.modules())
     assert torch.equal(disk.weight("head"), tensors["head.weight"])

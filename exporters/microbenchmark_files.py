@@ -21,7 +21,7 @@ IR_VERSION = 10
 
 
 @dataclass(frozen=True)
-class Chain:
+class Microbenchmark:
     """A model that was written: input x float32 [1, 1, width], and for what its nodes are priced.
 
     priced: operator, rows, cols of every kind of node in it, each of which occurs `count` times in the graph.
@@ -49,8 +49,8 @@ class Chain:
         return self.path.with_suffix(".data")
 
 
-class ChainBlock:
-    """Constants of a chain, the larger ones page by page in a block of its data file.
+class BenchmarkBlock:
+    """Constants of a benchmark, the larger ones page by page in a block of its data file.
 
     Args:
         constants: by name.
@@ -105,19 +105,21 @@ def _external(name: str, array: Array, data: str, offset: int) -> TensorProto:
     return tensor
 
 
-def write_chain(nodes: Sequence[NodeProto], block: ChainBlock, chain: Chain) -> Chain:
+def write_microbenchmark(
+    nodes: Sequence[NodeProto], block: BenchmarkBlock, benchmark: Microbenchmark
+) -> Microbenchmark:
     """Write the model, and the block that its data file is made of."""
-    block.write(chain.block)
+    block.write(benchmark.block)
     last = nodes[-1].output[0]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, chain.width]) for name in ("x0", last)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, benchmark.width]) for name in ("x0", last)]
     imports = [helper.make_opsetid(d, v) for d, v in (("", OPSET), (DOMAIN, 1), ("com.microsoft", 1))]
     functions = _functions(nodes)
     model = helper.make_model(
-        helper.make_graph(list(nodes), "chain", ends[:1], ends[1:], block.tensors(chain.data.name)),
+        helper.make_graph(list(nodes), "benchmark", ends[:1], ends[1:], block.tensors(benchmark.data.name)),
         opset_imports=imports, ir_version=IR_VERSION, functions=functions,
     )  # fmt: skip
-    chain.path.write_bytes(model.SerializeToString())
-    return chain
+    benchmark.path.write_bytes(model.SerializeToString())
+    return benchmark
 
 
 def _functions(nodes: Sequence[NodeProto]) -> list[FunctionProto]:

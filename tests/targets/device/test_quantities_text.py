@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from targets.device import units
+from targets.device import quantities
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from targets.device import units
     ],
 )
 def test_bytes_have_decimal_prefixes(value: float, text: str) -> None:
-    assert units.bytes_text(value) == text
+    assert quantities.bytes_text(value) == text
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ def test_bytes_have_decimal_prefixes(value: float, text: str) -> None:
      (0.09996, "10.0 %"), (12.5, "1,250 %"), (-0.002, "-0.20 %"), (math.inf, "infinite"), (math.nan, "not a number")],
 )  # fmt: skip
 def test_percent(value: float, text: str) -> None:
-    assert units.percent(value) == text
+    assert quantities.percent(value) == text
 
 
 def test_a_change_carries_its_sign_and_zero_none() -> None:
-    assert [units.signed_percent(v) for v in (0.0084, -0.0084, 0.0)] == ["+0.84 %", "-0.84 %", "0.00 %"]
+    assert [quantities.signed_percent(v) for v in (0.0084, -0.0084, 0.0)] == ["+0.84 %", "-0.84 %", "0.00 %"]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_change_carries_its_sign_and_zero_none() -> None:
     [(0, "0"), (0.00123, "0.00123"), (0.0000123, "1.23e-5"), (999.6, "1,000"), (12.34, "12.3"), (1.2e7, "1.20e7")],
 )
 def test_significant_digits(value: float, text: str) -> None:
-    assert units.significant(value) == text
+    assert quantities.significant(value) == text
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,12 @@ def test_significant_digits(value: float, text: str) -> None:
      (20.0, "tokens/s", "20.0 tokens/s")],
 )  # fmt: skip
 def test_a_quantity_is_written_in_its_unit(value: float, unit: str, text: str) -> None:
-    assert units.quantity(value, unit) == text
+    assert quantities.quantity(value, unit) == text
 
 
 def test_times_rates_and_counts() -> None:
-    assert (units.ms(5.843), units.rate(168.3), units.count_text(7_210_000)) == ("5.84 ms", "168 tokens/s", "7.21 M")
+    assert (quantities.ms(5.843), quantities.rate(168.3), quantities.count_text(7_210_000)) == (
+        "5.84 ms",
+        "168 tokens/s",
+        "7.21 M",
+    )

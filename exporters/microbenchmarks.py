@@ -12,10 +12,10 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from exporters.artifact.errors import SlmcError
-from exporters.chain_files import Chain, ChainBlock, write_chain
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.parts import Array, Node
+from exporters.microbenchmark_files import BenchmarkBlock, Microbenchmark, write_microbenchmark
 from exporters.ops.signatures import (
     DOMAIN,
     GATED_SPIKE_ADD,
@@ -49,9 +49,9 @@ def activation_widths(format_name: str) -> tuple[int, ...]:
     return (32, 8) if format_named(format_name).input_group(1) else (0,)
 
 
-def write_matrix_chain(
+def write_matrix_benchmark(
     path: Path, format_name: str, rows: int, cols: int, working_set_bytes: int, activation_bits: int = 0
-) -> Chain:
+) -> Microbenchmark:
     """x [1, 1, cols] through matrices [rows, cols] and, unless square, back through [cols, rows], in turn.
 
     There are as many different ones as the working set holds, at least one pair, and at least 16 nodes in all. Their
@@ -74,12 +74,12 @@ def write_matrix_chain(
             k = i * len(shapes) + j
             nodes.append(_matrix_node(node, f"x{k}", names, f"x{k + 1}", activation_bits))
     priced = tuple((operator, *shape) for shape in shapes)
-    block = ChainBlock(constants, different, moved_axis=1 if operator == "MatMul" else 0)
-    chain = Chain(
+    block = BenchmarkBlock(constants, different, moved_axis=1 if operator == "MatMul" else 0)
+    benchmark = Microbenchmark(
         path=path, width=cols, priced=priced, format=format_name, count=count, working_set_bytes=different * each,
         activation_bits=activation_bits, tensors=block.rotated, repeats=different,
     )  # fmt: skip
-    return write_chain(nodes, block, chain)
+    return write_microbenchmark(nodes, block, benchmark)
 
 
 @functools.lru_cache(maxsize=64)
@@ -193,14 +193,14 @@ PLAIN_NODES: dict[str, tuple[tuple[str, ...], Callable[[str, str, int], list[Nod
     "GatedSpikeAdd": (("GatedSpikeAdd",), _gated_spike_add),
     "IntegrateFire": (("IntegrateFire",), _integrate_fire),
 }
-"""Nodes without a matrix: which operators a link of the chain is priced as, and its nodes.
+"""Nodes without a matrix: which operators a link of the benchmark is priced as, and its nodes.
 
 Unsqueeze, Concat and Slice are timed together, a third each; Gather is timed with an Unsqueeze, which is nothing beside
 it.
 """
 
 
-def write_plain_chain(path: Path, name: str, width: int, count: int = 64) -> Chain:
+def write_plain_benchmark(path: Path, name: str, width: int, count: int = 64) -> Microbenchmark:
     """x [1, 1, width] through so many links of `PLAIN_NODES[name]`."""
     operators, link = PLAIN_NODES[name]
     nodes = [node for i in range(count) for node in link(f"x{i}", f"x{i + 1}", i)]
@@ -217,10 +217,10 @@ def write_plain_chain(path: Path, name: str, width: int, count: int = 64) -> Cha
         "last": np.array(-1, np.int64),
     }
     used = {name for node in nodes for name in node.input}
-    block = ChainBlock({name: array for name, array in constants.items() if name in used}, 0, moved_axis=0)
+    block = BenchmarkBlock({name: array for name, array in constants.items() if name in used}, 0, moved_axis=0)
     priced = tuple((operator, width, 1) for operator in operators)
-    chain = Chain(
+    benchmark = Microbenchmark(
         path=path, width=width, priced=priced, format="", count=count, working_set_bytes=8 * width,
         tensors=block.rotated,
     )  # fmt: skip
-    return write_chain(nodes, block, chain)
+    return write_microbenchmark(nodes, block, benchmark)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from targets.device.units import bytes_text
+from targets.device.quantities import bytes_text
 from toolchain.model.tree import ModelTree
 
-Residency = Literal["memory", "disk"]
+WeightStorage = Literal["memory", "disk"]
 
 OVERHEAD_BYTES = 2**29
 """Python, torch and the compressed layers that are kept."""
@@ -41,7 +41,7 @@ def staying_on_disk(tree: ModelTree) -> str:
     )
 
 
-def residency(tree: ModelTree, room: int | None) -> Residency:
+def weight_storage(tree: ModelTree, room: int | None) -> WeightStorage:
     """Where matrices are. Both ways give the same result; that from disk reads and widens them for every product.
 
     room: bytes that the work may take, None for any amount.

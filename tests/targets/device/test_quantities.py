@@ -6,7 +6,17 @@ import click
 import pytest
 
 from exporters.artifact.errors import SlmcError
-from targets.device.units import BYTES, MEMORY, OPTIONS, SHARE, TIME, check, parse_bytes, parse_seconds, parse_share
+from targets.device.quantities import (
+    BYTES,
+    MEMORY,
+    OPTIONS,
+    SHARE,
+    TIME,
+    check,
+    parse_bytes,
+    parse_seconds,
+    parse_share,
+)
 
 RIGHT = {
     id(BYTES): ("64MB", "1e3MB", "0.5 GiB", "3mb", " 5 KB ", "9e18B"),
