@@ -11,10 +11,11 @@ from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import Family, LanguageModel, ModelOptions, Shapes
 from toolchain.model.foreign_neurons import NeuronLaw, Neurons, neurons_of
 from toolchain.model.options import Config, Option, OptionTable, between, flag, one_of, positive, whole
+from toolchain.model.table_family import TableFamily
 from toolchain.model.tree import ModelTree, grown_tree
 
 __all__ = [
     "Config", "Family", "LanguageModel", "ModelOptions", "ModelTree", "NeuronLaw", "Neurons", "Option", "OptionTable",
-    "Shapes", "SlmcError", "StateSpec", "between", "count_layers", "delta_rule", "flag", "grown_tree",
+    "Shapes", "SlmcError", "StateSpec", "TableFamily", "between", "count_layers", "delta_rule", "flag", "grown_tree",
     "linear_recurrence", "matrix", "neurons_of", "one_of", "plif", "positive", "spike", "whole", "without_wrappers",
 ]  # fmt: skip

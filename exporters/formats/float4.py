@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,7 +14,8 @@ from exporters.artifact.errors import SlmcError
 from exporters.formats.base import Encoded, Float32, Format, PackedTensor
 from exporters.formats.bits import UInt8
 from exporters.formats.families import FLOAT4
-from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart, Term
+from exporters.formats.grid import GridFormat
+from exporters.formats.parts import Grid, Node, Product, Term
 from exporters.formats.scales import stored_scales
 from exporters.formats.units import pack_units, padded_columns, unit_tensors, unpack_units
 
@@ -31,7 +32,7 @@ _MIDDLES = (STEPS[1:8] + STEPS[:7]) / 2
 
 
 @dataclass(frozen=True)
-class Float4Format(Format):
+class Float4Format(GridFormat):
     """w = scale * STEPS[code]; twelve steps reach the group's largest weight."""
 
     group: int
@@ -69,12 +70,6 @@ class Float4Format(Format):
     def zero_code(self) -> int:
         return 0
 
-    def group_size(self, cols: int) -> int:
-        return self.group
-
-    def groups(self, cols: int) -> int:
-        return -(-cols // self.group)
-
     def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
         return unit_tensors(rows, cols, self.bits, 128) | {
             "scales": PackedTensor((rows, self.groups(cols)), np.dtype(np.float16), power=1)
@@ -108,29 +103,11 @@ class Float4Format(Format):
         packed = pack_units(padded, self.bits, 128) | {"scales": grid.scales.astype(np.float16)}
         return Encoded(self.name, (rows, cols), packed)
 
-    def nearest(self, weight: Float32) -> Encoded:
-        grid = self.nearest_grid(weight)
-        return self.store(self.codes(weight, grid), grid)
-
     def values_of(self, encoded: Encoded) -> Float32:
         cols = encoded.shape[1]
         codes = unpack_units(encoded.packed, self.bits, 128)[:, :cols]
         scales = np.repeat(encoded.packed["scales"].astype(np.float32), self.group, 1)[:, :cols]
         return self.steps(codes) * scales
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        return (Part(self),)
-
-    def split(self, encoded: Encoded) -> tuple[StoredPart, ...]:
-        return (StoredPart(self, np.ones(encoded.shape, bool), encoded.packed["scales"].astype(np.float32)),)
-
-    def join(self, pieces: Sequence[Piece]) -> Encoded:
-        ((_, codes, grid),) = pieces
-        return self.store(codes, grid)
-
-    def input_group(self, cols: int) -> int | None:
-        return self.group
 
     def product(self, encoded: Encoded) -> Product:
         rows, cols = encoded.shape

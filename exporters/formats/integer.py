@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from exporters.formats.base import Encoded, Float32, Format, PackedTensor
 from exporters.formats.bits import UInt8, pack, unpack
-from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart, Term
+from exporters.formats.grid import GridFormat
+from exporters.formats.parts import Grid, Node, Product, Term
 from exporters.formats.scales import stored_scales
 from exporters.formats.tiles import tile_of, tiled_tensors
 
@@ -32,7 +33,7 @@ _NAME = re.compile(r"(u?)int([1-9])(?:-g([1-9][0-9]*))?")
 
 
 @dataclass(frozen=True)
-class IntegerFormat(Format):
+class IntegerFormat(GridFormat):
     """w = scale * (code - zero), code in 0 .. 2^bits - 1; zero is 2^(bits-1) (int) or stored per group (uint)."""
 
     SPELLING = (
@@ -87,9 +88,6 @@ class IntegerFormat(Format):
     def group_size(self, cols: int) -> int:
         """Codes per group, padding included."""
         return self.group or -(-cols // ROW_PADDING) * ROW_PADDING
-
-    def groups(self, cols: int) -> int:
-        return -(-cols // self.group_size(cols))
 
     def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
         size, groups = self.group_size(cols), self.groups(cols)
@@ -150,10 +148,6 @@ class IntegerFormat(Format):
             packed["zeros"] = grid.zeros.astype(np.uint8)
         return Encoded(self.name, (rows, cols), packed)
 
-    def nearest(self, weight: Float32) -> Encoded:
-        grid = self.nearest_grid(weight)
-        return self.store(self.codes(weight, grid), grid)
-
     def values_of(self, encoded: Encoded) -> Float32:
         low_bits, high_bits = CODE_BITS[self.bits]
         codes = unpack(encoded.packed["codes"].astype(np.uint8), low_bits)
@@ -166,21 +160,6 @@ class IntegerFormat(Format):
         rows, cols = encoded.shape
         weight: Float32 = ((codes.astype(np.float32) - zeros) * scales).reshape(rows, -1)[:, :cols]
         return weight
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        return (Part(self),)
-
-    def split(self, encoded: Encoded) -> tuple[StoredPart, ...]:
-        zeros = encoded.packed["zeros"].astype(np.float32) if "zeros" in encoded.packed else None
-        return (StoredPart(self, np.ones(encoded.shape, bool), encoded.packed["scales"].astype(np.float32), zeros),)
-
-    def join(self, pieces: Sequence[Piece]) -> Encoded:
-        ((_, codes, grid),) = pieces
-        return self.store(codes, grid)
-
-    def input_group(self, cols: int) -> int | None:
-        return self.group_size(cols)
 
     def product(self, encoded: Encoded) -> Product:
         """Packed tensors in tiles (exporters.formats.tiles)."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from exporters.ops.fusions import differentiate
+from exporters.ops.outputs import outputs_like
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -80,12 +81,5 @@ def anchored_attention(
     return y.contiguous(), after[0], after[1], after[2]
 
 
-@anchored_attention.register_fake
-def _(
-    q: Tensor, k: Tensor, v: Tensor, present: Tensor, keys: Tensor, values: Tensor, seen: Tensor, position: Tensor,
-    heads: int, anchors: int, theta: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return torch.empty_like(q), torch.empty_like(keys), torch.empty_like(values), torch.empty_like(seen)
-
-
+outputs_like(anchored_attention, "q", "keys", "values", "seen")
 differentiate(anchored_attention, _equation)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from exporters.artifact.errors import SlmcError
 from exporters.ops.attention_functions import SMALLEST_SCALE
+from exporters.ops.outputs import outputs_like
 
 
 class _How(NamedTuple):
@@ -138,11 +139,7 @@ def cached_attention(
     return y.contiguous(), keys, values
 
 
-@cached_attention.register_fake
-def _(
-    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, *_: Any
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return torch.empty_like(q), torch.empty_like(keys), torch.empty_like(values)
+outputs_like(cached_attention, "q", "keys", "values")
 
 
 def _context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -177,9 +174,7 @@ def cached_attention_half(
     return y.contiguous(), keys, values
 
 
-@cached_attention_half.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(keys), torch.empty_like(values)
+outputs_like(cached_attention_half, "q", "keys", "values")
 
 
 def _quantized(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,9 +207,4 @@ def cached_attention_int8(
     return y, after[0][0], after[1][0], after[0][1], after[1][1]
 
 
-@cached_attention_int8.register_fake
-def _(
-    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, key_scales: Tensor, value_scales: Tensor, *_: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    caches = (keys, values, key_scales, value_scales)
-    return torch.empty_like(q), *(torch.empty_like(c) for c in caches)  # type: ignore[return-value]
+outputs_like(cached_attention_int8, "q", "keys", "values", "key_scales", "value_scales")

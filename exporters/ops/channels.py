@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from exporters.ops.fusions import differentiate
+from exporters.ops.outputs import outputs_like
 from exporters.ops.recurrences import call_native, spike
 
 
@@ -67,14 +68,7 @@ def plif(
     return y, after
 
 
-@plif.register_fake
-def _(
-    current: Tensor, decay: Tensor, gain: Tensor, threshold: Tensor, drop: Tensor, membrane: Tensor, low: float,
-    high: float, reset: float, soft: float, membranes: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return torch.empty_like(current), torch.empty_like(membrane)
-
-
+outputs_like(plif, "current", "membrane")
 differentiate(plif, plif_reference)
 
 
@@ -110,11 +104,7 @@ def linear_recurrence(decay: Tensor, current: Tensor, state: Tensor) -> tuple[Te
     return y, after
 
 
-@linear_recurrence.register_fake
-def _(decay: Tensor, current: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(current), torch.empty_like(state)
-
-
+outputs_like(linear_recurrence, "current", "state")
 differentiate(linear_recurrence, linear_recurrence_reference)
 
 
@@ -162,11 +152,5 @@ def delta_rule(
     return y, after
 
 
-@delta_rule.register_fake
-def _(
-    query: Tensor, decay: Tensor, key: Tensor, value: Tensor, removed: Tensor, rate: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(query), torch.empty_like(state)
-
-
+outputs_like(delta_rule, "query", "state")
 differentiate(delta_rule, delta_rule_reference)

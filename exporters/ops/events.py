@@ -10,6 +10,7 @@ from exporters.formats.base import Array, Encoded
 from exporters.formats.event import EventFormat
 from exporters.formats.integer import IntegerFormat
 from exporters.ops.activations import rounded_activations
+from exporters.ops.outputs import product_of_x
 
 
 @torch.library.custom_op("slmc::event_linear", mutates_args=())
@@ -33,9 +34,4 @@ def event_linear(
     return functional.linear(x, weight.to(x.dtype))
 
 
-@event_linear.register_fake
-def _(
-    x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
-    group: int, activation_bits: int,
-) -> Tensor:  # fmt: skip
-    return x.new_empty(*x.shape[:-1], N)
+product_of_x(event_linear)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from exporters.ops.outputs import outputs_like
 from exporters.ops.recurrences import lif, wkv
 
 Parts = tuple[Tensor, ...]
@@ -80,13 +81,7 @@ def shift_mix2(
     return y_0, y_1, after
 
 
-@shift_mix2.register_fake
-def _(
-    x: Tensor, before: Tensor, weight: Tensor, bias: Tensor, mix_0: Tensor, mix_1: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(x), torch.empty_like(before)
-
-
+outputs_like(shift_mix2, "x", "x", "before")
 differentiate(shift_mix2, _shift_mix2_equation)
 
 
@@ -99,13 +94,7 @@ def shift_mix3(
     return y_0, y_1, y_2, after
 
 
-@shift_mix3.register_fake
-def _(
-    x: Tensor, before: Tensor, weight: Tensor, bias: Tensor, mix_0: Tensor, mix_1: Tensor, mix_2: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(x), torch.empty_like(x), torch.empty_like(before)
-
-
+outputs_like(shift_mix3, "x", "x", "x", "before")
 differentiate(shift_mix3, _shift_mix3_equation)
 
 
@@ -130,19 +119,7 @@ def gated_wkv(
     return y, a, b, m
 
 
-@gated_wkv.register_fake
-def _(
-    decay: Tensor, first: Tensor, key: Tensor, value: Tensor, receptance: Tensor, numerator: Tensor,
-    denominator: Tensor, exponent: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return (
-        torch.empty_like(key),
-        torch.empty_like(numerator),
-        torch.empty_like(denominator),
-        torch.empty_like(exponent),
-    )
-
-
+outputs_like(gated_wkv, "key", "numerator", "denominator", "exponent")
 differentiate(gated_wkv, _gated_wkv_equation)
 
 
@@ -157,11 +134,7 @@ def squared_relu(x: Tensor) -> Tensor:
     return _squared_relu_equation(x)
 
 
-@squared_relu.register_fake
-def _(x: Tensor) -> Tensor:
-    return torch.empty_like(x)
-
-
+outputs_like(squared_relu, "x")
 differentiate(squared_relu, _squared_relu_equation)
 
 
@@ -184,13 +157,7 @@ def spike_add(
     return total, after
 
 
-@spike_add.register_fake
-def _(
-    residual: Tensor, current: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(residual), torch.empty_like(membrane)
-
-
+outputs_like(spike_add, "residual", "membrane")
 differentiate(spike_add, _spike_add_equation)
 
 
@@ -209,11 +176,5 @@ def gated_spike_add(
     return total, after
 
 
-@gated_spike_add.register_fake
-def _(
-    residual: Tensor, current: Tensor, membrane: Tensor, receptance: Tensor, tau: float, threshold: float, reset: float
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(residual), torch.empty_like(membrane)
-
-
+outputs_like(gated_spike_add, "residual", "membrane")
 differentiate(gated_spike_add, _gated_spike_add_equation)

@@ -11,6 +11,7 @@ from exporters.formats.dense import SIGN
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.tiles import row_tensors
 from exporters.ops.activations import rounded_activations
+from exporters.ops.outputs import product_of_x, rows_of_tokens
 
 
 def _decoded(
@@ -43,12 +44,7 @@ def qlinear(
     return functional.linear(x, _decoded(codes, scales, high, zeros, K, N, bits, group, tile).to(x.dtype))
 
 
-@qlinear.register_fake
-def _(
-    x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
-    group: int, activation_bits: int, tile: int,
-) -> Tensor:  # fmt: skip
-    return x.new_empty(*x.shape[:-1], N)
+product_of_x(qlinear)
 
 
 @torch.library.custom_op("slmc::half_linear", mutates_args=())
@@ -71,12 +67,7 @@ def qembedding(
     return functional.embedding(tokens, _decoded(codes, scales, high, zeros, K, N, bits, group, tile))
 
 
-@qembedding.register_fake
-def _(
-    tokens: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, zeros: Tensor | None, K: int, N: int, bits: int,
-    group: int, tile: int,
-) -> Tensor:  # fmt: skip
-    return tokens.new_empty(*tokens.shape, K, dtype=torch.float32)
+rows_of_tokens(qembedding)
 
 
 @torch.library.custom_op("slmc::sign_embedding", mutates_args=())
@@ -86,6 +77,4 @@ def sign_embedding(tokens: Tensor, codes: Tensor, K: int, N: int) -> Tensor:
     return functional.embedding(tokens, torch.from_numpy(weight))
 
 
-@sign_embedding.register_fake
-def _(tokens: Tensor, codes: Tensor, K: int, N: int) -> Tensor:
-    return tokens.new_empty(*tokens.shape, K, dtype=torch.float32)
+rows_of_tokens(sign_embedding)

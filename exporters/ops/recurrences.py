@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from exporters.artifact.native_library import library
+from exporters.ops.outputs import outputs_like
 
 SURROGATE_ALPHA = 2.0
 """Slope of the ATan surrogate with which spikes are differentiated (SpikingJelly's default, SpikeGPT's choice)."""
@@ -54,9 +55,7 @@ def lif(current: Tensor, membrane: Tensor, tau: float, threshold: float, reset: 
     return spikes, after
 
 
-@lif.register_fake
-def _(current: Tensor, membrane: Tensor, tau: float, threshold: float, reset: float) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(current), torch.empty_like(membrane)
+outputs_like(lif, "current", "membrane")
 
 
 @torch.library.custom_op("slmc::lif_backward", mutates_args=())
@@ -81,17 +80,7 @@ def _lif_backward(
     return grad_current, carried
 
 
-@_lif_backward.register_fake
-def _(
-    current: Tensor,
-    membrane: Tensor,
-    grad_spikes: Tensor,
-    grad_after: Tensor,
-    tau: float,
-    threshold: float,
-    reset: float,
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(current), torch.empty_like(membrane)
+outputs_like(_lif_backward, "current", "membrane")
 
 
 def _lif_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -169,16 +158,7 @@ def wkv(
     return out, after[0], after[1], after[2]
 
 
-@wkv.register_fake
-def _(
-    decay: Tensor, first: Tensor, key: Tensor, value: Tensor, numerator: Tensor, denominator: Tensor, exponent: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        torch.empty_like(key),
-        torch.empty_like(numerator),
-        torch.empty_like(denominator),
-        torch.empty_like(exponent),
-    )
+outputs_like(wkv, "key", "numerator", "denominator", "exponent")
 
 
 @torch.library.custom_op("slmc::wkv_backward", mutates_args=())
@@ -204,9 +184,7 @@ def _wkv_backward(
     return grad_decay, grad_first, grad_key, grad_value
 
 
-@_wkv_backward.register_fake
-def _(decay: Tensor, first: Tensor, key: Tensor, value: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(decay), torch.empty_like(first), torch.empty_like(key), torch.empty_like(value)
+outputs_like(_wkv_backward, "decay", "first", "key", "value")
 
 
 def _wkv_context(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:

@@ -12,6 +12,7 @@ from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
 from exporters.formats.sparse_tiles import out_of_tiles
 from exporters.ops.activations import rounded_activations
+from exporters.ops.outputs import product_of_x
 
 
 def _decoded(packed: dict[str, Array], K: int, N: int, group: int, bits: int, pattern: tuple[int, int, int],
@@ -39,10 +40,4 @@ def sparse_linear(
     return functional.linear(seen, weight.to(x.dtype))
 
 
-@sparse_linear.register_fake
-def _(
-    x: Tensor, codes: Tensor, scales: Tensor, high: Tensor | None, patterns: Tensor | None, K: int, N: int, bits: int,
-    group: int, kept: int, period: int, pattern_rows: int, float4: int, activation_bits: int,
-    tile: int,
-) -> Tensor:  # fmt: skip
-    return x.new_empty(*x.shape[:-1], N)
+product_of_x(sparse_linear)

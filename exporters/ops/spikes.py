@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from exporters.ops.outputs import outputs_like
 from exporters.ops.recurrences import SURROGATE_ALPHA, call_native, spike
 
 LEVELS = {2: "binary, {0, 1}", 3: "ternary, {-1, 0, 1}"}
@@ -43,9 +44,7 @@ def integrate_fire(
     return spikes
 
 
-@integrate_fire.register_fake
-def _(current: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float) -> Tensor:
-    return torch.empty_like(current)
+outputs_like(integrate_fire, "current")
 
 
 @torch.library.custom_op("slmc::integrate_fire_backward", mutates_args=())
@@ -59,11 +58,7 @@ def _integrate_fire_backward(
     return grads
 
 
-@_integrate_fire_backward.register_fake
-def _(
-    current: Tensor, threshold: Tensor, amplitude: Tensor, grad: Tensor, leak: float, ternary: float, soft: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(current), torch.empty_like(threshold), torch.empty_like(amplitude)
+outputs_like(_integrate_fire_backward, "current", "threshold", "amplitude")
 
 
 def _context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -21,6 +21,7 @@ from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.offloaded import Conformed
 from toolchain.model.options import Config, Option, OptionTable, flag, positive
+from toolchain.model.table_family import TableFamily
 from toolchain.model.tree import Block as TreeBlock
 from toolchain.model.tree import ModelTree, grown_tree
 
@@ -190,22 +191,16 @@ class MatMulFree(nn.Module):
 _HEAD_NORM = "lm_head.norm.weight"
 
 
-@dataclass(frozen=True)
-class MatMulFreeFamily:
+class MatMulFreeFamily(TableFamily):
     """Directories that the authors' package writes (model_type hgrn_bit)."""
 
-    name: str = "matmulfree"
-    model_types: tuple[str, ...] = ("hgrn_bit",)
-    classifies: bool = False
+    name = "matmulfree"
+    model_types = ("hgrn_bit",)
+    options = TABLE
+    tensors = frozenset({"embeddings.weight", "layers.0.attn.g_norm.weight", "layers.0.attn.f_proj.norm.weight"})
 
     def rename(self, name: str) -> str | None:
         return re.sub(r"(_proj|lm_head)\.weight$", r"\1.linear.weight", without_wrappers(name))
-
-    def fits(self, shapes: Shapes) -> bool:
-        return {"embeddings.weight", "layers.0.attn.g_norm.weight", "layers.0.attn.f_proj.norm.weight"} <= set(shapes)
-
-    def table(self, config: Config) -> OptionTable:
-        return TABLE
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
         vocabulary, width = matrix(shapes, "embeddings.weight")

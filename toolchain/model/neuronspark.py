@@ -21,6 +21,7 @@ from exporters.states import StateSpec
 from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.options import Config, Option, OptionTable, positive, whole
+from toolchain.model.table_family import TableFamily
 from toolchain.model.tree import ModelTree, grown_tree
 
 STATES_PER_LAYER = ("input_neuron1", "hidden", "input_neuron2", "gate_neuron", "up_neuron")
@@ -233,22 +234,16 @@ class NeuronSpark(nn.Module):
         return self.lm_head(self.norm(self.decode_proj(mean))), [*after, last]
 
 
-@dataclass(frozen=True)
-class NeuronSparkFamily:
+class NeuronSparkFamily(TableFamily):
     """Directories as NeuronSpark-0.9B is released."""
 
-    name: str = "neuronspark"
-    model_types: tuple[str, ...] = ("neuronspark",)
-    classifies: bool = False
+    name = "neuronspark"
+    model_types = ("neuronspark",)
+    options = TABLE
+    tensors = frozenset({"embed_tokens.weight", "layers.0.snn_block.W_beta_x.weight", "output_neuron.w"})
 
     def rename(self, name: str) -> str | None:
         return re.sub(r"^norm\.gain$", "norm.weight", without_wrappers(re.sub(r"^snn\.", "", name)))
-
-    def fits(self, shapes: Shapes) -> bool:
-        return {"embed_tokens.weight", "layers.0.snn_block.W_beta_x.weight", "output_neuron.w"} <= set(shapes)
-
-    def table(self, config: Config) -> OptionTable:
-        return TABLE
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
         vocabulary, size = matrix(shapes, "embed_tokens.weight")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.options import Config, Option, OptionTable, one_of
 from toolchain.model.spikegpt import ChannelMix, Recurrent, SpikeGptConfig, TimeMix
+from toolchain.model.table_family import TableFamily
 from toolchain.model.tree import ModelTree, grown_tree
 
 STATES_PER_BLOCK = ("att_shift", "wkv_numerator", "wkv_denominator", "wkv_exponent", "ffn_shift")
@@ -70,25 +70,19 @@ class Rwkv4(Recurrent):
     states = STATES_PER_BLOCK
 
 
-@dataclass(frozen=True)
-class Rwkv4Family:
+class Rwkv4Family(TableFamily):
     """RWKV-4 checkpoints. Their tensors are SpikeGPT's, so that a config or the file's name must say what they are."""
 
-    name: str = "rwkv"
-    model_types: tuple[str, ...] = ("rwkv", "rwkv4")
-    classifies: bool = False
+    name = "rwkv"
+    model_types = ("rwkv", "rwkv4")
+    options = TABLE
+    tensors = frozenset({"emb.weight", "blocks.0.att.time_decay", "blocks.0.ffn.key.weight"})
 
     def rename(self, name: str) -> str | None:
         name = without_wrappers(name)
         for pattern, official in _HUGGING_FACE:
             name = pattern.sub(official, name)
         return name
-
-    def fits(self, shapes: Shapes) -> bool:
-        return {"emb.weight", "blocks.0.att.time_decay", "blocks.0.ffn.key.weight"} <= set(shapes)
-
-    def table(self, config: Config) -> OptionTable:
-        return TABLE
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
         vocabulary, hidden_size = matrix(shapes, "emb.weight")

@@ -17,6 +17,7 @@ from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.decoder_tensors import Heads, Part, apart, transposed
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.options import Config, Option, OptionTable, one_of
+from toolchain.model.table_family import TableFamily
 from toolchain.model.tree import ModelTree, grown_tree
 
 STATES_PER_BLOCK = ("att_shift", "att_state", "ffn_shift")
@@ -213,23 +214,17 @@ def conformed(checkpoint: Checkpoint) -> Checkpoint:
     return apart(checkpoint, Part(r"(.*\.att\.[wavg][12])", (r"\1.weight",), transposed), Heads(1, 1))
 
 
-@dataclass(frozen=True)
-class Rwkv7Family:
+class Rwkv7Family(TableFamily):
     """RWKV-7 checkpoints (RWKV-x070), whose thin matrices are stored as [inputs, outputs]; see `conformed`."""
 
-    name: str = "rwkv7"
-    model_types: tuple[str, ...] = ("rwkv7",)
-    classifies: bool = False
+    name = "rwkv7"
+    model_types = ("rwkv7",)
+    options = TABLE
+    tensors = frozenset({"emb.weight", "blocks.0.att.r_k", "blocks.0.att.w1.weight", "blocks.0.ffn.x_k"})
 
     def rename(self, name: str) -> str | None:
         name = without_wrappers(name)
         return None if _UNUSED.match(name.removesuffix(".weight")) else name
-
-    def fits(self, shapes: Shapes) -> bool:
-        return {"emb.weight", "blocks.0.att.r_k", "blocks.0.att.w1.weight", "blocks.0.ffn.x_k"} <= set(shapes)
-
-    def table(self, config: Config) -> OptionTable:
-        return TABLE
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
         vocabulary, size = matrix(shapes, "emb.weight")

@@ -13,9 +13,10 @@ from exporters.ops.fusions import gated_spike_add, gated_wkv, shift_mix2, shift_
 from exporters.ops.recurrences import spike
 from exporters.states import StateSpec
 from toolchain.model.classifier import Classes, Classifier, classes_of
-from toolchain.model.config import count_layers, matrix, without_wrappers
+from toolchain.model.config import count_layers, matrix
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.options import Config, Option, OptionTable, between, flag
+from toolchain.model.table_family import TableFamily
 from toolchain.model.tree import Block as TreeBlock
 from toolchain.model.tree import Layer, ModelTree
 
@@ -217,19 +218,14 @@ TABLE = OptionTable(
 """What a config.json says of a SpikeGPT; a membrane with tau below 1 would overshoot its current."""
 
 
-@dataclass(frozen=True)
-class SpikeGptFamily:
+class SpikeGptFamily(TableFamily):
     """SpikeGPT checkpoints as released: a flat state dict whose key names and shapes give every size."""
 
-    name: str = "spikegpt"
-    model_types: tuple[str, ...] = ("spikegpt",)
-    classifies: bool = True
-
-    def fits(self, shapes: Shapes) -> bool:
-        return set(_TELLTALE) <= set(shapes)
-
-    def table(self, config: Config) -> OptionTable:
-        return TABLE
+    name = "spikegpt"
+    model_types = ("spikegpt",)
+    options = TABLE
+    tensors = frozenset(_TELLTALE)
+    classifies = True
 
     def config(self, shapes: Shapes, config: Config) -> SpikeGptConfig:
         """Sizes from the tensors, options from the config where it has them.
@@ -242,9 +238,6 @@ class SpikeGptFamily:
         layers = count_layers(shapes, r"blocks\.([0-9]{1,6})\.", "blocks")
         sizes = {"layers": layers, "width": hidden_size, "vocabulary": vocabulary, "hidden": intermediate_size}
         return SpikeGptConfig(layers, hidden_size, intermediate_size, vocabulary, **TABLE.values(config, sizes))
-
-    def rename(self, name: str) -> str | None:
-        return without_wrappers(name)
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
         classes = classes_of(shapes, config)

@@ -24,6 +24,7 @@ from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.options import Config, Option, OptionTable, one_of, positive, whole
 from toolchain.model.spiking import SPIKING_OPTIONS, Neurons, Spiking, check_spiking, spiking_options
+from toolchain.model.table_family import TableFamily
 from toolchain.model.tree import ModelTree, grown_tree
 
 ACTIVATIONS = {"gelu": functional.gelu, "relu": torch.relu}
@@ -200,25 +201,20 @@ class SpikingBertClassifier(Classifier, SpikingBert):
         self.classify(classes, config.hidden_size)
 
 
-@dataclass(frozen=True)
-class SpikingBertFamily:
+class SpikingBertFamily(TableFamily):
     """Directories with BERT's tensors and a config.json that says how they spike."""
 
-    name: str = "spiking-bert"
-    model_types: tuple[str, ...] = ("spiking-bert", "bert")
-    classifies: bool = True
+    name = "spiking-bert"
+    model_types = ("spiking-bert", "bert")
+    options = TABLE
+    tensors = frozenset({"embeddings.word_embeddings.weight", "encoder.layer.0.attention.self.query.weight"})
+    classifies = True
 
     def rename(self, name: str) -> str | None:
         name = re.sub(r"^(?:bert|encoder(?=\.encoder))\.", "", without_wrappers(name))
         if name.startswith(("cls.", "embeddings.position_ids")):
             return None
         return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-
-    def fits(self, shapes: Shapes) -> bool:
-        return {"embeddings.word_embeddings.weight", "encoder.layer.0.attention.self.query.weight"} <= set(shapes)
-
-    def table(self, config: Config) -> OptionTable:
-        return TABLE
 
     def config(self, shapes: Shapes, config: Config, options: ModelOptions) -> SpikingBertConfig:
         """Sizes from the tensors, and from the config what tensors do not show.

@@ -22,6 +22,7 @@ from exporters.states import StateSpec
 from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.options import Config, Option, OptionTable, between, positive, whole
+from toolchain.model.table_family import TableFamily
 from toolchain.model.tree import ModelTree, grown_tree
 
 STATES_PER_BLOCK = ("decay", "keys", "values", "seen")
@@ -223,27 +224,23 @@ class SymbolicLight(nn.Module):
         return self.output_head(x), after
 
 
-_TELLTALE = {"spike_encoder.frontend.text_embedding.weight", "blocks.0.tcam.tcam_proj.weight", "blocks.0.ffn.up.weight"}
+_TELLTALE = frozenset(
+    {"spike_encoder.frontend.text_embedding.weight", "blocks.0.tcam.tcam_proj.weight", "blocks.0.ffn.up.weight"}
+)
 _UNUSED = ("rope.inv_freq", "_cached_mask")
 
 
-@dataclass(frozen=True)
-class SymbolicLightFamily:
+class SymbolicLightFamily(TableFamily):
     """Checkpoints of SymbolicLight V1; their file holds the config too."""
 
-    name: str = "symboliclight"
-    model_types: tuple[str, ...] = ("symboliclight",)
-    classifies: bool = False
+    name = "symboliclight"
+    model_types = ("symboliclight",)
+    options = TABLE
+    tensors = _TELLTALE
 
     def rename(self, name: str) -> str | None:
         name = without_wrappers(name).replace("_orig_mod.", "")
         return None if name.endswith(_UNUSED) or "v_mem" in name else name
-
-    def fits(self, shapes: Shapes) -> bool:
-        return set(shapes) >= _TELLTALE
-
-    def table(self, config: Config) -> OptionTable:
-        return TABLE
 
     def config(self, shapes: Shapes, config: Config) -> SymbolicLightConfig:
         """Sizes from the tensors, options from the config where it has them.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +13,7 @@ from toolchain.plugin import (
     OptionTable,
     Shapes,
     StateSpec,
+    TableFamily,
     count_layers,
     delta_rule,
     grown_tree,
@@ -87,23 +86,17 @@ class OwnModel(nn.Module):
         return self.head(self.norm(x)), after
 
 
-@dataclass(frozen=True)
-class OwnFamily:
+class OwnFamily(TableFamily):
     """Directories that `train.py` writes: `"model_type": "own-spiking-transformer"`."""
 
-    name: str = "own-spiking-transformer"
-    model_types: tuple[str, ...] = ("own-spiking-transformer",)
-    classifies: bool = False
+    name = "own-spiking-transformer"
+    model_types = ("own-spiking-transformer",)
+    options = TABLE
+    tensors = frozenset({"embed.weight", "blocks.0.query.weight", "blocks.0.up.weight", "head.weight"})
 
     def rename(self, name: str) -> str | None:
         """Constants of neurons are in `trained.py`; snnTorch stores them too."""
         return None if name.endswith(OF_NEURONS) else name
-
-    def fits(self, shapes: Shapes) -> bool:
-        return {"embed.weight", "blocks.0.query.weight", "blocks.0.up.weight", "head.weight"} <= set(shapes)
-
-    def table(self, config: Config) -> OptionTable:
-        return TABLE
 
     def build(self, shapes: Shapes, config: Config, options: ModelOptions) -> nn.Module:
         vocabulary, size = matrix(shapes, "embed.weight")
