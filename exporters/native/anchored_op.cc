@@ -14,8 +14,6 @@
 namespace slmc {
 namespace {
 
-constexpr int64_t kLanes = 16;  // partial sums of a product, the same on every instruction set
-
 struct AnchoredSizes {
   int64_t time, heads, length, width, start, anchors;
 
@@ -30,17 +28,6 @@ struct HeadPart {
   float *keys, *values, *y, *scratch;
   int64_t stride;
 };
-
-SLMC_INLINE float product(const float* a, const float* b, int64_t n) {
-  float part[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int64_t lane = 0; lane < kLanes; ++lane) part[lane] += a[i + lane] * b[i + lane];
-  for (; i < n; ++i) part[i % kLanes] += a[i] * b[i];
-  for (int64_t half = kLanes / 2; half > 0; half /= 2)
-    for (int64_t lane = 0; lane < half; ++lane) part[lane] += part[lane + half];
-  return part[0];
-}
 
 SLMC_INLINE void turn(const float* x, const float* cos, const float* sin, int64_t width, float scale, float* out) {
   const int64_t half = width / 2;
@@ -68,7 +55,7 @@ SLMC_INLINE void attend(AnchoredSizes s, HeadPart part) {
     turn(part.q + t * part.stride, cos, sin, s.width, root, query);
     float most = -3.0e38f, total = 0;
     for (int64_t j = 0; j < filled; ++j) {
-      scores[j] = seen[j] != 0 ? product(query, part.keys + j * s.width, s.width) : -3.0e38f;
+      scores[j] = seen[j] != 0 ? lane_dot(query, part.keys + j * s.width, s.width) : -3.0e38f;
       most = larger(scores[j], most);
     }
     SLMC_LANES
@@ -171,12 +158,8 @@ Operator anchored_attention_operator() {
   return {"AnchoredAttention",
           {{"q", kFloat}, {"k", kFloat}, {"v", kFloat}, {"present", kFloat}, {"keys", kFloat}, {"values", kFloat},
            {"seen", kFloat}, {"position", kInt64}},
-          {{"y", kFloat}, {"keys_out", kFloat}, {"values_out", kFloat}, {"seen_out", kFloat}},
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<AnchoredAttention>(node); },
-          [](const Inference& inference) {
-            inference.output(0, inference.input(0), kFloat);
-            for (size_t i = 0; i < 3; ++i) inference.output(1 + i, inference.input(4 + i), kFloat);
-          }};
+          floats({"y", "keys_out", "values_out", "seen_out"}),
+          make_kernel<AnchoredAttention>, shaped_like<0, 4, 5, 6>};
 }
 
 }  // namespace slmc

@@ -25,17 +25,11 @@ void expect_sequence(const Tensor& tensor, const char* what) {
     throw Refusal(std::string("input '") + what + "' is " + tensor.shape.text() + ", expected [batch, time, channels]");
 }
 
-float one_or_zero(const Node& node, const char* attribute) {
-  const float value = node.number(attribute);
-  if (value != 0 && value != 1) throw Refusal(std::string("attribute ") + attribute + " is neither 0 nor 1");
-  return value;
-}
-
 class Plif : public Kernel {
  public:
   explicit Plif(const Node& node)
       : low_(node.number("low")), high_(node.number("high")), reset_(node.number("reset")),
-        soft_(one_or_zero(node, "soft")), membranes_(one_or_zero(node, "membranes")) {
+        soft_(node.zero_or_one("soft")), membranes_(node.zero_or_one("membranes")) {
     if (!(low_ < high_))
       throw Refusal("attribute low = " + std::to_string(low_) + " is not below high = " + std::to_string(high_));
   }
@@ -112,39 +106,21 @@ class DeltaRule : public Kernel {
   }
 };
 
-std::vector<Port> floats(std::initializer_list<const char*> names) {
-  std::vector<Port> ports;
-  for (const char* name : names) ports.push_back({name, kFloat});
-  return ports;
-}
-
-// y like input `like`, the state after like input `state`.
-template <size_t like, size_t state>
-void infer(const Inference& inference) {
-  inference.output(0, inference.input(like), kFloat);
-  inference.output(1, inference.input(state), kFloat);
-}
-
-template <typename Made>
-std::unique_ptr<Kernel> make(const Node& node) {
-  return std::make_unique<Made>(node);
-}
-
 }  // namespace
 
 Operator plif_operator() {
   return {"Plif", floats({"current", "decay", "gain", "threshold", "drop", "membrane"}),
-          floats({"y", "membrane_out"}), make<Plif>, infer<0, 5>};
+          floats({"y", "membrane_out"}), make_kernel<Plif>, shaped_like<0, 5>};
 }
 
 Operator linear_recurrence_operator() {
-  return {"LinearRecurrence", floats({"decay", "current", "state"}), floats({"y", "state_out"}), make<LinearRecurrence>,
-          infer<1, 2>};
+  return {"LinearRecurrence", floats({"decay", "current", "state"}), floats({"y", "state_out"}), make_kernel<LinearRecurrence>,
+          shaped_like<1, 2>};
 }
 
 Operator delta_rule_operator() {
   return {"DeltaRule", floats({"query", "decay", "key", "value", "removed", "rate", "state"}),
-          floats({"y", "state_out"}), make<DeltaRule>, infer<0, 6>};
+          floats({"y", "state_out"}), make_kernel<DeltaRule>, shaped_like<0, 6>};
 }
 
 }  // namespace slmc

@@ -6,6 +6,21 @@
 namespace slmc {
 namespace {
 
+constexpr int64_t kDotLanes = 16;
+
+// Sixteen partial sums, the same on every instruction set, added up in pairs.
+template <typename T>
+SLMC_INLINE T lane_dot(const T* a, const T* b, int64_t n) {
+  T part[kDotLanes] = {};
+  int64_t i = 0;
+  for (; i + kDotLanes <= n; i += kDotLanes)
+    for (int64_t lane = 0; lane < kDotLanes; ++lane) part[lane] += a[i + lane] * b[i + lane];
+  for (; i < n; ++i) part[i % kDotLanes] += a[i] * b[i];
+  for (int64_t half = kDotLanes / 2; half > 0; half /= 2)
+    for (int64_t lane = 0; lane < half; ++lane) part[lane] += part[lane + half];
+  return part[0];
+}
+
 // `body` is always inlined; its result is the same in all.
 #if defined(__x86_64__)
 template <auto body, typename... Arguments>

@@ -78,12 +78,12 @@ void infer(const Inference& inference) {
 
 Operator qembedding_operator() {
   return {"QEmbedding", qmatrix_ports({"tokens", kInt64}), {{"y", kFloat}},
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<QEmbedding>(node); }, infer, true};
+          make_kernel<QEmbedding>, infer, true};
 }
 
 Operator sign_embedding_operator() {
   return {"SignEmbedding", {{"tokens", kInt64}, {"codes", kUint8}}, {{"y", kFloat}},
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<SignEmbedding>(node); }, infer};
+          make_kernel<SignEmbedding>, infer};
 }
 
 }  // namespace slmc

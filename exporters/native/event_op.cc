@@ -7,6 +7,7 @@
 #include "elementary.h"
 #include "kernels.h"
 #include "products.h"
+#include "qmatrix_ports.h"
 
 namespace slmc {
 namespace {
@@ -163,22 +164,7 @@ class EventLinear : public Product {
 }  // namespace
 
 Operator event_linear_operator() {
-  return {"EventLinear",
-          {{"x", kFloat},
-           {"codes", kUint8},
-           {"scales", kFloat16},
-           {"high", kUint8, kOptional},
-           {"zeros", kUint8, kOptional}},
-          {{"y", kFloat}},
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<EventLinear>(node); },
-          [](const Inference& inference) {
-            SymbolicShape shape = inference.input(0);
-            if (shape.dims.empty()) return;
-            shape.dims.back() = inference.integer("N");
-            shape.symbols.back() = nullptr;
-            inference.output(0, shape, kFloat);
-          },
-          true};
+  return {"EventLinear", qmatrix_ports({"x", kFloat}), floats({"y"}), make_kernel<EventLinear>, infer_product, true};
 }
 
 }  // namespace slmc

@@ -184,39 +184,23 @@ class SquaredRelu : public Kernel {
   }
 };
 
-std::vector<Port> floats(std::initializer_list<const char*> names) {
-  std::vector<Port> ports;
-  for (const char* name : names) ports.push_back({name, kFloat});
-  return ports;
-}
-
-// Outputs whose shapes are those of the given inputs, in order.
-template <size_t... inputs>
-void shaped_like(const Inference& inference) {
-  size_t output = 0;
-  (inference.output(output++, inference.input(inputs), kFloat), ...);
-}
-
 }  // namespace
 
 Operator shift_mix2_operator() {
   return {"ShiftMix2", floats({"x", "before", "weight", "bias", "mix_0", "mix_1"}), floats({"y_0", "y_1", "before_out"}),
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<ShiftMix<2>>(node); },
-          shaped_like<0, 0, 1>};
+          make_kernel<ShiftMix<2>>, shaped_like<0, 0, 1>};
 }
 
 Operator shift_mix3_operator() {
   return {"ShiftMix3", floats({"x", "before", "weight", "bias", "mix_0", "mix_1", "mix_2"}),
           floats({"y_0", "y_1", "y_2", "before_out"}),
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<ShiftMix<3>>(node); },
-          shaped_like<0, 0, 0, 1>};
+          make_kernel<ShiftMix<3>>, shaped_like<0, 0, 0, 1>};
 }
 
 Operator gated_wkv_operator() {
   return {"GatedWkv", floats({"decay", "first", "key", "value", "receptance", "numerator", "denominator", "exponent"}),
           floats({"y", "numerator_out", "denominator_out", "exponent_out"}),
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<GatedWkv>(node); },
-          shaped_like<2, 5, 6, 7>};
+          make_kernel<GatedWkv>, shaped_like<2, 5, 6, 7>};
 }
 
 Operator spike_add_operator() {
@@ -233,8 +217,7 @@ Operator gated_spike_add_operator() {
 
 Operator squared_relu_operator() {
   return {"SquaredRelu", floats({"x"}), floats({"y"}),
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<SquaredRelu>(node); },
-          shaped_like<0>};
+          make_kernel<SquaredRelu>, shaped_like<0>};
 }
 
 }  // namespace slmc

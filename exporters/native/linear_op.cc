@@ -70,32 +70,17 @@ class HalfLinear : public Product {
   bool constant_ = false;
 };
 
-void set_last(SymbolicShape* shape, int64_t size) {
-  shape->dims.back() = size;
-  shape->symbols.back() = nullptr;
-}
-
 }  // namespace
 
 Operator qlinear_operator() {
-  return {"QLinear",
-          qmatrix_ports({"x", kFloat}),
-          {{"y", kFloat}},
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<QLinear>(node); },
-          [](const Inference& inference) {
-            SymbolicShape shape = inference.input(0);
-            if (shape.dims.empty()) return;
-            set_last(&shape, inference.integer("N"));
-            inference.output(0, shape, kFloat);
-          },
-          true};
+  return {"QLinear", qmatrix_ports({"x", kFloat}), floats({"y"}), make_kernel<QLinear>, infer_product, true};
 }
 
 Operator half_linear_operator() {
   return {"HalfLinear",
           {{"x", kFloat}, {"w", kFloat16}},
           {{"y", kFloat}},
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<HalfLinear>(node); },
+          make_kernel<HalfLinear>,
           [](const Inference& inference) {
             SymbolicShape shape = inference.input(0);
             const SymbolicShape w = inference.input(1);

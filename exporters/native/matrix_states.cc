@@ -10,20 +10,6 @@
 
 namespace {
 
-constexpr int64_t kLanes = 16;  // partial sums of a row, the same on every instruction set
-
-template <typename T>
-SLMC_INLINE T dot(const T* a, const T* b, int64_t n) {
-  T part[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int64_t lane = 0; lane < kLanes; ++lane) part[lane] += a[i + lane] * b[i + lane];
-  for (; i < n; ++i) part[i % kLanes] += a[i] * b[i];
-  for (int64_t half = kLanes / 2; half > 0; half /= 2)
-    for (int64_t lane = 0; lane < half; ++lane) part[lane] += part[lane + half];
-  return part[0];
-}
-
 template <typename T>
 SLMC_INLINE void delta_rule(const T* query, const T* decay, const T* key, const T* value, const T* removed,
                             const T* rate, const T* state_in, T* y, T* state_out, int64_t batch, int64_t time,
@@ -38,12 +24,12 @@ SLMC_INLINE void delta_rule(const T* query, const T* decay, const T* key, const 
       const T *w = decay + place, *k = key + place, *v = value + place, *a = removed + place, *r = rate + place;
       for (int64_t i = 0; i < width; ++i) {
         T* s = S + i * width;
-        const T gone = dot(s, a, width), in = v[i];
+        const T gone = slmc::lane_dot(s, a, width), in = v[i];
         SLMC_LANES
         for (int64_t j = 0; j < width; ++j) s[j] = s[j] * w[j] + gone * r[j] + in * k[j];
         for (int64_t h = 0; h < shared; ++h) {
           const int64_t head = (row * heads + own * shared + h) * width;
-          y[head + i] = dot(s, query + head, width);
+          y[head + i] = slmc::lane_dot(s, query + head, width);
         }
       }
     }

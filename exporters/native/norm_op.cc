@@ -35,11 +35,7 @@ class RmsNorm : public Kernel {
 }  // namespace
 
 Operator rms_norm_operator() {
-  return {"RmsNorm",
-          {{"x", kFloat}, {"weight", kFloat}},
-          {{"y", kFloat}},
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<RmsNorm>(node); },
-          [](const Inference& inference) { inference.output(0, inference.input(0), kFloat); }};
+  return {"RmsNorm", floats({"x", "weight"}), floats({"y"}), make_kernel<RmsNorm>, shaped_like<0>};
 }
 
 }  // namespace slmc

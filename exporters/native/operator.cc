@@ -32,6 +32,12 @@ void expect_shape(const Tensor& tensor, const Shape& expected, const char* what)
     throw Refusal(std::string("input '") + what + "' is " + tensor.shape.text() + ", expected " + expected.text());
 }
 
+std::vector<Port> floats(std::initializer_list<const char*> names) {
+  std::vector<Port> ports;
+  for (const char* name : names) ports.push_back({name, kFloat});
+  return ports;
+}
+
 void expect_ports(const Operator& op, const std::vector<bool>& there, size_t outputs) {
   if ((!there.empty() && !op.input(there.size() - 1)) || (outputs > 0 && !op.output(outputs - 1)))
     throw Refusal("more inputs or outputs than the operator has");
@@ -60,6 +66,12 @@ float Node::number(const char* attribute) const {
 float Node::number_or(const char* attribute, float otherwise) const {
   float value = otherwise;
   return read_number(attribute, &value) ? value : otherwise;
+}
+
+float Node::zero_or_one(const char* attribute) const {
+  const float value = number(attribute);
+  if (value != 0 && value != 1) throw Refusal(std::string("attribute ") + attribute + " is neither 0 nor 1");
+  return value;
 }
 
 std::string Node::text(const char* attribute) const {

@@ -56,6 +56,7 @@ class Node {
   int64_t integer_or(const char* attribute, int64_t otherwise) const;
   float number(const char* attribute) const;  // raises where it is missing
   float number_or(const char* attribute, float otherwise) const;
+  float zero_or_one(const char* attribute) const;  // raises where it is missing, or another number
   std::string text(const char* attribute) const;  // empty where it is missing
   // The input if it is an initializer, whose bytes stay where they are while the host lives.
   virtual bool constant(size_t index, Tensor* out) const = 0;
@@ -98,6 +99,11 @@ class Kernel {
   virtual const Product* product() const { return nullptr; }  // itself, if it can share a call (products.h)
 };
 
+template <typename Made>
+std::unique_ptr<Kernel> make_kernel(const Node& node) {
+  return std::make_unique<Made>(node);
+}
+
 struct Port {
   const char* name;
   ElementType type;
@@ -139,6 +145,15 @@ struct Operator {
     return !ports.empty() && ports.back().presence == kVariadic ? &ports.back() : nullptr;
   }
 };
+
+std::vector<Port> floats(std::initializer_list<const char*> names);
+
+// A shape rule: outputs, floats, have the shapes of these inputs, in order.
+template <size_t... inputs>
+void shaped_like(const Inference& inference) {
+  size_t output = 0;
+  (inference.output(output++, inference.input(inputs), kFloat), ...);
+}
 
 // Refuses a node of an operator that lacks a required input, or has more inputs or outputs than it takes. `there`: which
 // inputs are not left out.

@@ -63,6 +63,14 @@ void Product::compute(const Call& call) {
   run_works(call, &work, 1);
 }
 
+void infer_product(const Inference& inference) {
+  SymbolicShape shape = inference.input(0);
+  if (shape.dims.empty()) return;
+  shape.dims.back() = inference.integer("N");
+  shape.symbols.back() = nullptr;
+  inference.output(0, shape, kFloat);
+}
+
 int64_t tokens_of(const Tensor& x, int64_t K) {
   if (x.shape.rank == 0 || x.shape.last() != K)
     throw Refusal("input 'x' is " + x.shape.text() + ", expected [..., " + std::to_string(K) + "]");

@@ -75,6 +75,9 @@ class Product : public Kernel {
   virtual Work begin(const Call& call, Arena& arena, ReadyInputs& ready) const = 0;
 };
 
+// A shape rule: y is x with attribute N as its last size.
+void infer_product(const Inference& inference);
+
 // x [..., K] of a product as [tokens, K].
 int64_t tokens_of(const Tensor& x, int64_t K);
 

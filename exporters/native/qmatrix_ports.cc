@@ -65,12 +65,12 @@ QMatrix QMatrixPorts::bind(const Call& call) const {
   return m;
 }
 
-std::vector<Port> qmatrix_ports(Port first) {
+std::vector<Port> qmatrix_ports(Port first, const char* last) {
   return {first,
           {"codes", kUint8},
           {"scales", kFloat16},
           {"high", kUint8, kOptional},
-          {"zeros", kUint8, kOptional}};
+          {last, kUint8, kOptional}};
 }
 
 }  // namespace slmc

@@ -20,6 +20,7 @@ class QMatrixPorts {
   bool constant_[kPorts] = {};
 };
 
-std::vector<Port> qmatrix_ports(Port first);
+// `first`, the codes, scales and high bits of a matrix, and what else its rows may have.
+std::vector<Port> qmatrix_ports(Port first, const char* last = "zeros");
 
 }  // namespace slmc

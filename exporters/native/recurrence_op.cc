@@ -65,26 +65,13 @@ class Wkv : public Kernel {
 }  // namespace
 
 Operator lif_operator() {
-  return {"Lif", {{"current", kFloat}, {"membrane", kFloat}},
-          {{"spikes", kFloat}, {"membrane_out", kFloat}},
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<Lif>(node); },
-          [](const Inference& inference) {
-            for (size_t i = 0; i < 2; ++i) inference.output(i, inference.input(i), kFloat);
-          }};
+  return {"Lif", floats({"current", "membrane"}), floats({"spikes", "membrane_out"}), make_kernel<Lif>,
+          shaped_like<0, 1>};
 }
 
 Operator wkv_operator() {
-  std::vector<Port> inputs, outputs;
-  for (const char* name : {"decay", "first", "key", "value", "numerator", "denominator", "exponent"})
-    inputs.push_back({name, kFloat});
-  for (const char* name : {"y", "numerator_out", "denominator_out", "exponent_out"})
-    outputs.push_back({name, kFloat});
-  return {"Wkv", inputs, outputs,
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<Wkv>(node); },
-          [](const Inference& inference) {
-            inference.output(0, inference.input(2), kFloat);
-            for (size_t i = 0; i < 3; ++i) inference.output(1 + i, inference.input(4 + i), kFloat);
-          }};
+  return {"Wkv", floats({"decay", "first", "key", "value", "numerator", "denominator", "exponent"}),
+          floats({"y", "numerator_out", "denominator_out", "exponent_out"}), make_kernel<Wkv>, shaped_like<2, 4, 5, 6>};
 }
 
 }  // namespace slmc

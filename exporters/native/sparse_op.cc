@@ -6,6 +6,7 @@
 #include "decoded_rows.h"
 #include "kernels.h"
 #include "products.h"
+#include "qmatrix_ports.h"
 
 namespace slmc {
 namespace {
@@ -195,22 +196,8 @@ class SparseLinear : public Product {
 }  // namespace
 
 Operator sparse_linear_operator() {
-  return {"SparseLinear",
-          {{"x", kFloat},
-           {"codes", kUint8},
-           {"scales", kFloat16},
-           {"high", kUint8, kOptional},
-           {"patterns", kUint8, kOptional}},
-          {{"y", kFloat}},
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<SparseLinear>(node); },
-          [](const Inference& inference) {
-            SymbolicShape shape = inference.input(0);
-            if (shape.dims.empty()) return;
-            shape.dims.back() = inference.integer("N");
-            shape.symbols.back() = nullptr;
-            inference.output(0, shape, kFloat);
-          },
-          true};
+  return {"SparseLinear", qmatrix_ports({"x", kFloat}, "patterns"), floats({"y"}), make_kernel<SparseLinear>,
+          infer_product, true};
 }
 
 }  // namespace slmc

@@ -8,16 +8,10 @@ namespace {
 constexpr int64_t kWorthThreads = 1 << 15;  // neuron steps; waking a second core for less does not pay
 constexpr int64_t kTaskNeurons = 4096;
 
-float one_or_zero(const Node& node, const char* attribute) {
-  const float value = node.number(attribute);
-  if (value != 0 && value != 1) throw Refusal(std::string("attribute ") + attribute + " is neither 0 nor 1");
-  return value;
-}
-
 class IntegrateFire : public Kernel {
  public:
   explicit IntegrateFire(const Node& node)
-      : leak_(node.number("leak")), ternary_(one_or_zero(node, "ternary")), soft_(one_or_zero(node, "soft")) {
+      : leak_(node.number("leak")), ternary_(node.zero_or_one("ternary")), soft_(node.zero_or_one("soft")) {
     if (!(leak_ >= 0 && leak_ <= 1))
       throw Refusal("attribute leak = " + std::to_string(leak_) + " is not from 0 to 1");
   }
@@ -48,11 +42,8 @@ class IntegrateFire : public Kernel {
 }  // namespace
 
 Operator integrate_fire_operator() {
-  return {"IntegrateFire",
-          {{"current", kFloat}, {"threshold", kFloat}, {"amplitude", kFloat}},
-          {{"spikes", kFloat}},
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<IntegrateFire>(node); },
-          [](const Inference& inference) { inference.output(0, inference.input(0), kFloat); }};
+  return {"IntegrateFire", floats({"current", "threshold", "amplitude"}), floats({"spikes"}), make_kernel<IntegrateFire>,
+          shaped_like<0>};
 }
 
 }  // namespace slmc

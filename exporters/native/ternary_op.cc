@@ -77,15 +77,7 @@ class TernaryLinear : public Kernel {
 Operator ternary_linear_operator() {
   return {"TernaryLinear",
           {{"x", kFloat}, {"codes", kUint8}, {"scale", kFloat}},
-          {{"y", kFloat}},
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<TernaryLinear>(node); },
-          [](const Inference& inference) {
-            SymbolicShape shape = inference.input(0);
-            if (shape.dims.empty()) return;
-            shape.dims.back() = inference.integer("N");
-            shape.symbols.back() = nullptr;
-            inference.output(0, shape, kFloat);
-          }};
+          floats({"y"}), make_kernel<TernaryLinear>, infer_product};
 }
 
 }  // namespace slmc

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+from exporters.ops.attention_functions import turned_halves
+
 
 def _turned(x: str) -> str:
-    return f"""
-    {x}_first, {x}_second = Split <axis = -1, num_outputs = 2> ({x}_heads)
-    {x}_fc = Mul({x}_first, cos)
-    {x}_ss = Mul({x}_second, sin)
-    {x}_low = Sub({x}_fc, {x}_ss)
-    {x}_sc = Mul({x}_second, cos)
-    {x}_fs = Mul({x}_first, sin)
-    {x}_high = Add({x}_sc, {x}_fs)
+    return f"""{turned_halves(x, f"{x}_heads", "cos", "sin")}
     {x}_turned_t = Concat <axis = -1> ({x}_low, {x}_high)
     {x}_turned = Transpose <perm = [0, 2, 1, 3]> ({x}_turned_t)"""
 

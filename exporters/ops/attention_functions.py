@@ -58,17 +58,22 @@ _TABLES = """
     sin_t = Identity(sin)"""
 
 
+def turned_halves(x: str, heads: str, cos: str, sin: str) -> str:
+    """Text of nodes that turn `heads`, the first half of whose channels pairs with the second: {x}_low and {x}_high."""
+    return f"""
+    {x}_first, {x}_second = Split <axis = -1, num_outputs = 2> ({heads})
+    {x}_fc = Mul({x}_first, {cos})
+    {x}_ss = Mul({x}_second, {sin})
+    {x}_low = Sub({x}_fc, {x}_ss)
+    {x}_sc = Mul({x}_second, {cos})
+    {x}_fs = Mul({x}_first, {sin})
+    {x}_high = Add({x}_sc, {x}_fs)"""
+
+
 def _turned(x: str, part: bool) -> str:
     """Text of nodes that turn the first channels of heads x, all of them or a part; then heads before time."""
-    text = f"""
-    {x}_turning = {f"Slice({x}_heads, any_zero, turning_1, last)" if part else f"Identity({x}_heads)"}
-    {x}_first, {x}_second = Split <axis = -1, num_outputs = 2> ({x}_turning)
-    {x}_fc = Mul({x}_first, cos_wide)
-    {x}_ss = Mul({x}_second, sin_wide)
-    {x}_low = Sub({x}_fc, {x}_ss)
-    {x}_sc = Mul({x}_second, cos_wide)
-    {x}_fs = Mul({x}_first, sin_wide)
-    {x}_high = Add({x}_sc, {x}_fs)"""
+    turning = f"Slice({x}_heads, any_zero, turning_1, last)" if part else f"Identity({x}_heads)"
+    text = f"\n    {x}_turning = {turning}" + turned_halves(x, f"{x}_turning", "cos_wide", "sin_wide")
     if part:
         text += f"\n    {x}_still = Slice({x}_heads, turning_1, width_1, last)"
     return f"""{text}

@@ -18,35 +18,34 @@ LIF_STEPS = """
         }> (membrane, current)"""
 """current [n, T, c] and membrane [n, c] to spikes and membrane_out."""
 
-WKV_STEPS = """
+
+def _added_up(old: str, new: str, largest: str, kept: str, share: str, names: tuple[str, str, str, str, str]) -> str:
+    """Text of nodes that add value v with weight exp(new) to sums a, b with weight exp(old), all over exp(largest)."""
+    kept_a, added, above, kept_b, below = names
+    return f"""{kept}_exponent = Sub({old}, {largest})
+            {kept} = Exp({kept}_exponent)
+            {share}_exponent = Sub({new}, {largest})
+            {share} = Exp({share}_exponent)
+            {kept_a} = Mul({kept}, a)
+            {added} = Mul({share}, v)
+            {above} = Add({kept_a}, {added})
+            {kept_b} = Mul({kept}, b)
+            {below} = Add({kept_b}, {share})"""
+
+
+WKV_STEPS = f"""
     numerator_out, denominator_out, exponent_out, y = Scan <num_scan_inputs = 2, scan_input_axes = [1, 1],
         scan_output_axes = [1],
         body = step (float[n, c] a, float[n, c] b, float[n, c] m, float[n, c] k, float[n, c] v)
-                => (float[n, c] a_next, float[n, c] b_next, float[n, c] m_next, float[n, c] out) {
+                => (float[n, c] a_next, float[n, c] b_next, float[n, c] m_next, float[n, c] out) {{
             boosted = Add(first, k)
             top = Max(m, boosted)
-            past_exponent = Sub(m, top)
-            past = Exp(past_exponent)
-            now_exponent = Sub(boosted, top)
-            now = Exp(now_exponent)
-            past_a = Mul(past, a)
-            now_v = Mul(now, v)
-            above = Add(past_a, now_v)
-            past_b = Mul(past, b)
-            below = Add(past_b, now)
+            {_added_up("m", "boosted", "top", "past", "now", ("past_a", "now_v", "above", "past_b", "below"))}
             out = Div(above, below)
             decayed = Add(m, decay)
             m_next = Max(decayed, k)
-            keep_exponent = Sub(decayed, m_next)
-            keep = Exp(keep_exponent)
-            add_exponent = Sub(k, m_next)
-            add = Exp(add_exponent)
-            kept_a = Mul(keep, a)
-            added = Mul(add, v)
-            a_next = Add(kept_a, added)
-            kept_b = Mul(keep, b)
-            b_next = Add(kept_b, add)
-        }> (numerator, denominator, exponent, key, value)"""
+            {_added_up("decayed", "k", "m_next", "keep", "add", ("kept_a", "added", "a_next", "kept_b", "b_next"))}
+        }}> (numerator, denominator, exponent, key, value)"""
 """key, value [n, T, c] and the three states [n, c] to y and the states after."""
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.options import Config, Option, OptionTable, one_of
-from toolchain.model.spikegpt import ChannelMix, Recurrent, SpikeGptConfig, TimeMix
+from toolchain.model.spikegpt import MixBlock, Recurrent, SpikeGptConfig
 from toolchain.model.table_family import TableFamily
 from toolchain.model.tree import ModelTree, grown_tree
 
@@ -41,17 +41,8 @@ _HUGGING_FACE = (
 """Hugging Face's names and the official ones."""
 
 
-class Block(nn.Module):
+class Block(MixBlock):
     """Time-mix and channel-mix, each on a normalised copy of the residual and added to it."""
-
-    def __init__(self, config: SpikeGptConfig, index: int) -> None:
-        super().__init__()
-        if index == 0:
-            self.ln0 = nn.LayerNorm(config.hidden_size)
-        self.ln1 = nn.LayerNorm(config.hidden_size)
-        self.ln2 = nn.LayerNorm(config.hidden_size)
-        self.att = TimeMix(config)
-        self.ffn = ChannelMix(config)
 
     def forward(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """x [batch, time, hidden_size]; the state in the order of STATES_PER_BLOCK."""

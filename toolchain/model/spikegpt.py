@@ -95,20 +95,27 @@ class ChannelMix(nn.Module):
         return self.value(squared_relu(self.key(for_k))), self.receptance(for_r), shift
 
 
-class Block(nn.Module):
-    """Two sub-blocks, each a LayerNorm, a mix, and LIF neurons whose spikes are added to the residual."""
+class MixBlock(nn.Module):
+    """What blocks of SpikeGPT and RWKV-4 hold: a norm and a mix of tokens, a norm and a mix of channels."""
 
     def __init__(self, config: SpikeGptConfig, index: int) -> None:
         super().__init__()
-        self.config = config
-        self.shrink = 2.0 ** -(index // config.rescale_every) if config.rescale_every else 1.0
-        self.halve = bool(config.rescale_every) and (index + 1) % config.rescale_every == 0
         if index == 0:
             self.ln0 = nn.LayerNorm(config.hidden_size)
         self.ln1 = nn.LayerNorm(config.hidden_size)
         self.ln2 = nn.LayerNorm(config.hidden_size)
         self.att = TimeMix(config)
         self.ffn = ChannelMix(config)
+
+
+class Block(MixBlock):
+    """Two sub-blocks, each a LayerNorm, a mix, and LIF neurons whose spikes are added to the residual."""
+
+    def __init__(self, config: SpikeGptConfig, index: int) -> None:
+        super().__init__(config, index)
+        self.config = config
+        self.shrink = 2.0 ** -(index // config.rescale_every) if config.rescale_every else 1.0
+        self.halve = bool(config.rescale_every) and (index + 1) % config.rescale_every == 0
         self.dropout = nn.Dropout(config.dropout)
 
     def driven(self, current: Tensor, membrane: Tensor) -> Tensor:
