@@ -1,14 +1,17 @@
 """How far more workers carry a search: task sizes of a real run, and a simulation of 1 to 256 workers from them.
 
-python benchmarks/scale_out.py record MODEL trace.json --effort quick --workers 2
-python benchmarks/scale_out.py simulate trace.json
+python benchmarks/scale_out.py record MODEL trace.json --effort quick --workers 2 --cores 2
+python benchmarks/scale_out.py simulate trace.json --cores 2
+
+Workers that outnumber the cores share them: each goes on at cores / workers of its speed. Without --cores every worker
+has a core of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,7 +20,7 @@ from pathlib import Path
 
 from toolchain.files.workspace import workspace
 from toolchain.pipeline import build
-from toolchain.pipeline.calibrate import Notifier, calibrate, evaluator_of
+from toolchain.pipeline.calibrate import Notifier, evaluator_of
 from toolchain.pipeline.cluster import Traced, workers_for
 from toolchain.pipeline.job import prepare
 from toolchain.pipeline.spec import resolve
@@ -45,20 +48,33 @@ class Trace:
     kinds: tuple[str, ...]
 
 
-def group_s(tasks: Sequence[float], workers: int, dispatch_s: float) -> float:
-    """How long so many workers take for tasks that are given out one after the other to whoever is free."""
-    free = [0.0] * workers
-    for number, seconds in enumerate(tasks):
-        begin = max(heapq.heappop(free), (number + 1) * dispatch_s)
-        heapq.heappush(free, begin + seconds)
-    return max(free) if tasks else 0.0
+def group_s(tasks: Sequence[float], workers: int, dispatch_s: float, cores: float = math.inf) -> float:
+    """How long so many workers take for tasks that are given out one after the other to whoever is free.
+
+    tasks: CPU seconds of each. cores: those that run share them evenly.
+    """
+    now, given, left = 0.0, 0, list[float]()
+    while given < len(tasks) or left:
+        ready = (given + 1) * dispatch_s if given < len(tasks) and len(left) < workers else math.inf
+        if ready <= now:
+            left.append(tasks[given])
+            given += 1
+            continue
+        rate = min(1.0, cores / len(left)) if left else 1.0
+        ends = now + min(left) / rate if left else math.inf
+        step = min(ready, ends)
+        left = [seconds - (step - now) * rate for seconds in left]
+        left = [seconds for seconds in left if seconds > 1e-12]
+        now = step
+    return now
 
 
-def search_s(trace: Trace, workers: int) -> float:
-    """Seconds of a search with so many workers, on cores of their own; one is the main process by itself."""
+def search_s(trace: Trace, workers: int, cores: float = math.inf) -> float:
+    """Seconds of a search with so many workers on so many cores; one is the main process by itself."""
     if workers == 1:
         return trace.alone_s + sum(map(sum, trace.groups))
-    return trace.alone_s + trace.opening_s + sum(group_s(g, workers, trace.dispatch_s) for g in trace.groups)
+    opening = trace.opening_s * max(1.0, workers / cores)
+    return trace.alone_s + opening + sum(group_s(g, workers, trace.dispatch_s, cores) for g in trace.groups)
 
 
 def critical_s(trace: Trace) -> float:
@@ -73,13 +89,15 @@ def record(model: Path, effort: str, workers: int) -> Trace:
         given = {"model": model, "output": Path(place) / "out", "effort": effort, "workers": workers, "max_drop": "5%"}
         job = prepare(resolve(given, None, ()))
         began, cpu = time.monotonic(), time.process_time()
-        with workspace(job.spec.output, job.inputs(), resume=False) as folder:
-            calibrated = calibrate(job, folder, silent)
-            with workers_for(calibrated, folder, silent) as team:
-                assert team is not None, "give --workers 2 or more"
-                evaluator = evaluator_of(calibrated, folder, workers=team)
-                build.plan_for(calibrated, calibrated.job.problem, evaluator, folder, silent)
-                found = list(team.trace)
+        with (
+            workspace(job.spec.output, job.inputs(), resume=False) as folder,
+            workers_for(job, folder, silent) as team,
+        ):
+            assert team is not None, "give --workers 2 or more"
+            calibrated = build.calibrate_with(job, folder, silent, team)
+            evaluator = evaluator_of(calibrated, folder, workers=team)
+            build.plan_for(calibrated, calibrated.job.problem, evaluator, folder, silent)
+            found = list(team.trace)
         alone, wall = time.process_time() - cpu, time.monotonic() - began
     opening, groups = _groups(found)
     stretch = sum(t.seconds for t in found) / sum(t.cpu_seconds for t in found)
@@ -102,7 +120,7 @@ def _groups(trace: Sequence[Traced]) -> tuple[float, tuple[tuple[float, ...], ..
     return max(opening, 0.0), tuple(map(tuple, groups.values()))
 
 
-def table(trace: Trace) -> str:
+def table(trace: Trace, cores: float = math.inf) -> str:
     """The simulation as Markdown."""
     one, least = search_s(trace, 1), critical_s(trace)
     tasks = [seconds for group in trace.groups for seconds in group]
@@ -113,7 +131,7 @@ def table(trace: Trace) -> str:
         "", "| workers | seconds | times as fast | of its workers used |", "|---|---|---|---|",
     ]  # fmt: skip
     for workers in WORKERS:
-        seconds = search_s(trace, workers)
+        seconds = search_s(trace, workers, cores)
         lines.append(f"| {workers} | {seconds:.1f} | {one / seconds:.2f} | {sum(tasks) / workers / seconds:.0%} |")
     return "\n".join(lines)
 
@@ -126,20 +144,23 @@ def main() -> None:
     recording.add_argument("trace", type=Path)
     recording.add_argument("--effort", default="quick")
     recording.add_argument("--workers", type=int, default=2)
-    commands.add_parser("simulate").add_argument("trace", type=Path)
+    simulating = commands.add_parser("simulate")
+    simulating.add_argument("trace", type=Path)
+    for command in (recording, simulating):
+        command.add_argument("--cores", type=float, default=math.inf)
     given = parser.parse_args()
     if given.command == "record":
         trace = record(given.model, given.effort, given.workers)
         given.trace.write_text(json.dumps(asdict(trace)))
-        expected = trace.stretch * search_s(trace, trace.workers)
+        expected = search_s(trace, trace.workers, given.cores)
         print(
-            f"measured: {trace.wall_s:.1f} s with {trace.workers} workers; simulated {expected:.1f} s, every CPU "
-            f"second taking {trace.stretch:.2f} s, as it did for the tasks"
+            f"measured: {trace.wall_s:.1f} s with {trace.workers} workers; simulated {expected:.1f} s "
+            f"({expected / trace.wall_s - 1:+.0%}); a CPU second of a task took {trace.stretch:.2f} s"
         )
     else:
         raw = json.loads(given.trace.read_text())
         trace = Trace(**raw | {"groups": tuple(map(tuple, raw["groups"])), "kinds": tuple(raw["kinds"])})
-    print(table(trace))
+    print(table(trace, given.cores))
 
 
 if __name__ == "__main__":

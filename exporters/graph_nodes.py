@@ -25,6 +25,8 @@ _BITS: dict[int, int] = {
     TensorProto.INT8: 8,
     TensorProto.INT64: 64,
 }
+ATTENDS = "CachedAttention"
+"""Operators whose names begin so read a cache, and cost by the width of what they give."""
 _EMBEDDINGS = ("Gather", "QEmbedding", "SignEmbedding")
 """Operators that read one row of their first large initializer and not all of it."""
 
@@ -100,7 +102,8 @@ def _nodes(node: NodeProto, constants: Mapping[str, TensorProto], widths: Mappin
     if operator == FUSED:
         yield from _steps(attributes[STEPS].decode(), node.input, constants, widths)
         return
-    width = max((widths.get(name, 1) for name in node.output), default=1)
+    made = node.output[:1] if operator.startswith(ATTENDS) else node.output  # its caches are not what it computes
+    width = max((widths.get(name, 1) for name in made), default=1)
     yield _node(operator, attributes, [constants.get(name) for name in node.input], width)
 
 

@@ -14,10 +14,13 @@ from exporters.formats.parts import Array
 from exporters.ops.bodies import Bodies
 from exporters.ops.body_table import body_of, given_inputs
 from exporters.ops.functions import OPSET
-from exporters.ops.signatures import DOMAIN
+from exporters.ops.signatures import DOMAIN, FLOAT, HALF, INT8
 
 PAGE_BYTES = 4096
 IR_VERSION = 10
+
+STATE, NEXT = "state.", "next."
+"""Names of states begin so, as they go in and as they come out."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,16 @@ class Microbenchmark:
     def data(self) -> Path:
         """Where the graph expects its data file."""
         return self.path.with_suffix(".data")
+
+
+@dataclass(frozen=True)
+class BenchmarkState:
+    """A state of a benchmark, which a call changes where it lies; type: as ONNX Runtime spells it."""
+
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    type: str
 
 
 class BenchmarkBlock:
@@ -97,6 +110,9 @@ class BenchmarkBlock:
             file.truncate(self.nbytes)
 
 
+_ELEMENTS = {FLOAT: TensorProto.FLOAT, HALF: TensorProto.FLOAT16, INT8: TensorProto.INT8}
+
+
 def _external(name: str, array: Array, data: str, offset: int) -> TensorProto:
     kind = helper.np_dtype_to_tensor_dtype(array.dtype)
     tensor = TensorProto(name=name, dims=array.shape, data_type=kind, data_location=TensorProto.EXTERNAL)
@@ -106,16 +122,20 @@ def _external(name: str, array: Array, data: str, offset: int) -> TensorProto:
 
 
 def write_microbenchmark(
-    nodes: Sequence[NodeProto], block: BenchmarkBlock, benchmark: Microbenchmark
-) -> Microbenchmark:
+    nodes: Sequence[NodeProto], block: BenchmarkBlock, benchmark: Microbenchmark, states: Sequence[BenchmarkState] = ()
+) -> Microbenchmark:  # fmt: skip
     """Write the model, and the block that its data file is made of."""
     block.write(benchmark.block)
     last = nodes[-1].output[0]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, benchmark.width]) for name in ("x0", last)]
     imports = [helper.make_opsetid(d, v) for d, v in (("", OPSET), (DOMAIN, 1), ("com.microsoft", 1))]
     functions = _functions(nodes)
+    into, out = (
+        [helper.make_tensor_value_info(name, _ELEMENTS[state.type], state.shape) for name, state in side]
+        for side in ([(s.input, s) for s in states], [(s.output, s) for s in states])
+    )
     model = helper.make_model(
-        helper.make_graph(list(nodes), "benchmark", ends[:1], ends[1:], block.tensors(benchmark.data.name)),
+        helper.make_graph(list(nodes), "benchmark", [*ends[:1], *into], [*ends[1:], *out], block.tensors(benchmark.data.name)),
         opset_imports=imports, ir_version=IR_VERSION, functions=functions,
     )  # fmt: skip
     benchmark.path.write_bytes(model.SerializeToString())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from onnx import NodeProto, helper
@@ -15,8 +15,18 @@ from exporters.artifact.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.formats.parts import Array, Node
-from exporters.microbenchmark_files import BenchmarkBlock, Microbenchmark, write_microbenchmark
+from exporters.microbenchmark_files import (
+    NEXT,
+    STATE,
+    BenchmarkBlock,
+    BenchmarkState,
+    Microbenchmark,
+    write_microbenchmark,
+)
 from exporters.ops.signatures import (
+    CACHED_ATTENTION,
+    CACHED_ATTENTION_HALF,
+    CACHED_ATTENTION_INT8,
     DOMAIN,
     GATED_SPIKE_ADD,
     GATED_WKV,
@@ -29,6 +39,8 @@ from exporters.ops.signatures import (
     SPIKE_ADD,
     WKV,
 )
+
+ATTENTION: Final = (CACHED_ATTENTION, CACHED_ATTENTION_HALF, CACHED_ATTENTION_INT8)
 
 
 def matrix_operator(format_name: str) -> str:
@@ -174,6 +186,27 @@ def _integrate_fire(x: str, y: str, i: int) -> list[NodeProto]:
     return [helper.make_node(INTEGRATE_FIRE.name, inputs, [y], domain=DOMAIN, leak=0.5, ternary=0.0, soft=1.0)]
 
 
+def _attention(operator: str) -> Callable[[str, str, int], list[NodeProto]]:
+    """Caches are states, so that they stay where they are; rotary angles cost nothing of note and are left out."""
+    caches = ("keys", "values", "key_scales", "value_scales")[: 4 if operator == CACHED_ATTENTION_INT8.name else 2]
+
+    def link(x: str, y: str, i: int) -> list[NodeProto]:
+        inputs = [x, "key", "key", *(f"{STATE}{name}{i}" for name in caches), "position"]
+        outputs = [y, *(f"{NEXT}{name}{i}" for name in caches)]
+        attributes: dict[str, Any] = {
+            "heads": 0,
+            "window": 0,
+            "rotary": 0,
+            "theta": 1.0,
+            "rotate": 0.0,
+            "scale": 0.0,
+            "cap": 0.0,
+        }
+        return [helper.make_node(operator, inputs, outputs, domain=DOMAIN, **attributes)]
+
+    return link
+
+
 PLAIN_NODES: dict[str, tuple[tuple[str, ...], Callable[[str, str, int], list[NodeProto]]]] = {
     "Add": (("Add",), _binary("Add", "vector")),
     "Sub": (("Sub",), _binary("Sub", "vector")),
@@ -192,12 +225,17 @@ PLAIN_NODES: dict[str, tuple[tuple[str, ...], Callable[[str, str, int], list[Nod
     "SpikeAdd": (("SpikeAdd",), _spike_add),
     "GatedSpikeAdd": (("GatedSpikeAdd",), _gated_spike_add),
     "IntegrateFire": (("IntegrateFire",), _integrate_fire),
+    **{s.name: ((s.name,), _attention(s.name)) for s in ATTENTION},
 }
 """Nodes without a matrix: which operators a link of the benchmark is priced as, and its nodes.
 
 Unsqueeze, Concat and Slice are timed together, a third each; Gather is timed with an Unsqueeze, which is nothing beside
-it.
+it. Attention looks back at DEPTH tokens, with heads of HEAD channels.
 """
+
+DEPTH, SLOTS, HEAD = 160, 256, 64
+"""Tokens that attention looks back at, as a measured token does on average; tokens that its caches have room for;
+channels of a head. A width that HEAD does not divide is one head."""
 
 
 def write_plain_benchmark(path: Path, name: str, width: int, count: int = 64) -> Microbenchmark:
@@ -216,6 +254,12 @@ def write_plain_benchmark(path: Path, name: str, width: int, count: int = 64) ->
         "end": np.array([2], np.int64),
         "last": np.array(-1, np.int64),
     }
+    size = HEAD if width % HEAD == 0 else width
+    constants |= {"key": constants["vector"][None, None], "position": np.array([[DEPTH]], np.int64)}
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.name == "heads":
+                attribute.i = width // size
     used = {name for node in nodes for name in node.input}
     block = BenchmarkBlock({name: array for name, array in constants.items() if name in used}, 0, moved_axis=0)
     priced = tuple((operator, width, 1) for operator in operators)
@@ -223,4 +267,17 @@ def write_plain_benchmark(path: Path, name: str, width: int, count: int = 64) ->
         path=path, width=width, priced=priced, format="", count=count, working_set_bytes=8 * width,
         tensors=block.rotated,
     )  # fmt: skip
-    return write_microbenchmark(nodes, block, benchmark)
+    return write_microbenchmark(nodes, block, benchmark, _caches(nodes, width // size, size))
+
+
+def _caches(nodes: Sequence[NodeProto], groups: int, size: int) -> list[BenchmarkState]:
+    """The states of nodes that attend, in the order of their inputs."""
+    known = {s.name: s.inputs for s in ATTENTION}
+    return [
+        BenchmarkState(
+            name, name.replace(STATE, NEXT, 1), (1, groups, SLOTS, *(() if "scales" in name else (size,))), p.type
+        )
+        for node in nodes
+        for name, p in zip(node.input, known.get(node.op_type, ()), strict=False)
+        if name.startswith(STATE)
+    ]

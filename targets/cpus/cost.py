@@ -3,7 +3,8 @@
 Measured: every node is priced by a law fitted to the target's table of measured nodes,
     us = a + b (rows + cols) + r(W) rows cols          a, b, r >= 0
 where W, the bytes that one token reads, decides which cache they come from, and r is linear in log W between the
-working sets that were measured. a is what a node costs that computes nothing.
+working sets that were measured. a is what a node costs that computes nothing. Costs of one thread are CPU time: on a
+device that gives a process a part of a core only, the sum is stretched to the wall time that a user waits.
 Estimated: the time that the target's memory needs for those bytes, or its cores for the products if that is longer.
 """
 
@@ -200,6 +201,8 @@ def _from_costs(cpu: Cpu, work: Workload, threads: int) -> Prediction:
     others = sum(prices.us(node, size) for node in work.nodes if not node.is_matrix)
     call = prices.session_us(work.states, size)
     assumed = tuple(dict.fromkeys(prices.assumed))
+    if prices.threads == 1:
+        matrices, others, call = ((cpu.wait or 1.0) * us for us in (matrices, others, call))
     total = matrices + others + call
     return Prediction(
         total / 1e3, "measured costs", matrices / 1e3, others / 1e3, call / 1e3, work.weight_bytes, assumed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from exporters.formats.catalog import formats_matching
 from exporters.microbenchmark_files import Microbenchmark
@@ -22,8 +23,12 @@ class Item:
     write: Callable[[Path], Microbenchmark] | None = None
 
 
+REFERENCES: Final = ("reference", "reference again")
+"""How fast the machine is, and how much of a core it gives, at the beginning and at the end of a turn."""
+
+
 def probe_items(plan: ProbePlan, sets: Sequence[tuple[str, int]], cores: int) -> Iterator[Item]:
-    yield Item("reference", Task("reference"))
+    yield Item(REFERENCES[0], Task("reference"))
     for threads in sorted({1, cores}):
         for level, size in sets:
             yield Item(
@@ -37,6 +42,7 @@ def probe_items(plan: ProbePlan, sets: Sequence[tuple[str, int]], cores: int) ->
             task = Task("calls", graph=f"states{states}.onnx", width=STATE_WIDTH, states=states, threads=threads,
                         seconds=0.2)  # fmt: skip
             yield Item(f"calls {states} t{threads}", task)
+    yield Item(REFERENCES[1], Task("reference"))
 
 
 def _graphs(plan: ProbePlan, sets: Sequence[tuple[str, int]]) -> Iterator[tuple[str, Callable[[Path], Microbenchmark]]]:

@@ -73,8 +73,9 @@ class Cpu:
     bandwidth_gbs is what one thread reads from memory, measured; peak_bandwidth_gbs is what the memory's pins can do:
     transfers per second x width. reference_us: what targets.device.reference took when the costs were measured.
     empty_runtime_bytes: what the runtime holds without a model. kernels: the id of the sources of the operators that
-    were measured, or 'stock'; runtime: what ran them. governor, temperature_c: the machine's, meanwhile. wait: wall
-    over CPU time of the reference work: 1 on a machine of one's own. sources says of every figure where it is from.
+    were measured, or 'stock'; runtime: what ran them. governor, temperature_c: the machine's, meanwhile. wait: the
+    least wall over CPU time of the reference work: 1 on a core of one's own, 4 where a process gets a quarter of one;
+    predicted times are multiplied with it. sources says of every figure where it is from.
     """
 
     name: str

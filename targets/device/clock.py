@@ -42,10 +42,14 @@ class Timed:
 
 
 def timed(clock: Clock, call: Callable[[], object]) -> Timed:
-    """What one call took."""
-    cpu, wall = clock.cpu_ns(), clock.wall_ns()
+    """What one call took.
+
+    Wall time is taken around the rest: a process that has used up its share of a core is stopped where it enters the
+    kernel, and to ask for its CPU time is such a place.
+    """
+    wall, cpu = clock.wall_ns(), clock.cpu_ns()
     call()
-    wall, cpu = clock.wall_ns() - wall, clock.cpu_ns() - cpu
+    cpu, wall = clock.cpu_ns() - cpu, clock.wall_ns() - wall
     return Timed(wall / _NS_PER_MS, cpu / _NS_PER_MS)
 
 

@@ -50,18 +50,25 @@ def conditions(root: Path = _ROOT) -> Conditions:
 
 
 def doubts(
-    reference_cpu_ms: tuple[float, ...], wait: float, before: Conditions | None, after: Conditions | None
+    reference_cpu_ms: tuple[float, ...],
+    wait: float,
+    before: Conditions | None,
+    after: Conditions | None,
+    usual_wait: float = 1.0,
 ) -> tuple[str, ...]:
     """What makes a measurement less than it seems, in sentences; none on a quiet machine at one speed.
 
-    reference_cpu_ms: of the reference work, in order; wait: its wall time over its CPU time.
+    reference_cpu_ms: of the reference work, in order; wait: its wall time over its CPU time; usual_wait: what the
+    machine always makes a process wait.
     """
     found = []
     trend = slowing(reference_cpu_ms)
     if trend > SLOWED:
         found.append(f"the machine slowed down by {trend - 1:.0%} meanwhile: the reference work shows it")
-    if wait > BUSY:
-        found.append(f"other programs took {1 - 1 / wait:.0%} of the core: wall times are too long, CPU times hold")
+    if wait > BUSY * usual_wait:
+        found.append(
+            f"other programs took {1 - usual_wait / wait:.0%} of the core: wall times are too long, CPU times hold"
+        )
     if before is not None and after is not None:
         found += _between(before, after)
     return tuple(found)

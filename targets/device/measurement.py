@@ -177,7 +177,11 @@ class Measurement:
     @property
     def doubts(self) -> tuple[str, ...]:
         """What makes these figures less than they seem, in sentences."""
-        return doubts(self.reference_cpu_ms, self.reference_wait, self.before, self.after)
+        return self.doubts_beside(1.0)
+
+    def doubts_beside(self, usual_wait: float) -> tuple[str, ...]:
+        """The same on a machine that always makes a process wait so long: wall over CPU time."""
+        return doubts(self.reference_cpu_ms, self.reference_wait, self.before, self.after, usual_wait)
 
     @property
     def uj_per_token(self) -> float | None:

@@ -28,6 +28,15 @@ def test_giving_tasks_out_ends_the_gain():
     assert scale_out.group_s([1.0] * 100, 1000, 0.5) == pytest.approx(51.0)
 
 
+def test_workers_share_the_cores_that_there_are():
+    """Three tasks of 1, 2 and 3 s at once on two cores: each at two thirds of its speed until the first has ended at
+    1.5 s; then a core for each, and 1 and 2 s are left."""
+    assert scale_out.group_s([1.0, 2.0, 3.0], 3, 0.0, 2) == pytest.approx(3.5)
+    assert scale_out.group_s([1.0, 2.0, 3.0], 2, 0.0, 2) == pytest.approx(4.0)
+    trace = scale_out.Trace("m", "quick", 2, 1.0, 2.0, 0.0, 0.0, 1.0, ((4.0,) * 4,), ("score",))
+    assert scale_out.search_s(trace, 4, 2) == pytest.approx(1.0 + 2 * 2.0 + 8.0)
+
+
 def test_a_search_is_its_groups_one_after_the_other():
     trace = scale_out.Trace("m", "quick", 2, 10.0, 2.0, 0.0, 0.0, 1.0, ((4.0, 4.0), (1.0,)), ("loss", "score"))
     assert scale_out.search_s(trace, 1) == 19.0

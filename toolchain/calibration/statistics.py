@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from toolchain.calibration.entropy import channel_entropies
@@ -20,6 +21,12 @@ from toolchain.files.progress import Progress
 from toolchain.files.workspace import write_whole
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import Reading, Text
+
+PARTS: Final = ("hessian", "fisher", "entropy")
+"""Each takes a reading of the text by itself, and depends on no other."""
+
+Elsewhere = Callable[[Sequence[str]], Sequence[bytes]]
+"""Works parts out: each as a safetensors file, in the order asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class CalibrationStatistics:
 
 def gather_statistics(
     model: LoadedModel, text: Text, folder: Path, progress: Progress, *, seed: int, entropy: bool,
-    name: str = "statistics",
+    name: str = "statistics", elsewhere: Elsewhere | None = None,
 ) -> CalibrationStatistics:  # fmt: skip
     """Collect the calibration statistics, or read them from the work folder if they are there.
 
@@ -53,6 +60,7 @@ def gather_statistics(
         progress: called with the name of the step, the tokens read so far and the total.
         seed: for drawing tokens from the model's predictions (Fisher information).
         entropy: collect the entropies of input channels too.
+        elsewhere: works parts out side by side, to the same bytes.
 
     Raises:
         OSError: the disk is full.
@@ -62,37 +70,37 @@ def gather_statistics(
     frequency = token_frequency(text.ids, model.tree.vocabulary)
     if model.weight_storage == "disk":
         if not _readable(file):
-            vectors = _vectors(model, ids, progress, seed=seed, entropy=entropy)
-            _gather_on_disk(model, vectors, ids, file, progress)
-        stored_hessians, fisher, entropies = (
-            StoredTensors(file, f"{kind}.") for kind in ("hessian", "fisher", "entropy")
-        )
+            vectors = [statistics_part(part, model, ids, progress, seed=seed) for part in PARTS[1 : 2 + entropy]]
+            _gather_on_disk(model, {n: t for part in vectors for n, t in part.items()}, ids, file, progress)
+        stored_hessians, fisher, entropies = (StoredTensors(file, f"{kind}.") for kind in PARTS)
         return CalibrationStatistics(stored_hessians, fisher, frequency, entropies)
     stored = _stored_statistics(file)
     if stored is None:
-        hessians = input_hessians(model, ids, lambda done, total: progress("calibration", done, total))
-        progress("calibration", len(ids), len(ids))
-        stored = {f"hessian.{p}": t for p, t in hessians.items()} | _vectors(
-            model, ids, progress, seed=seed, entropy=entropy
-        )
+        names = PARTS if entropy else PARTS[:-1]
+        if elsewhere is None:
+            found = [statistics_part(part, model, ids, progress, seed=seed) for part in names]
+        else:
+            found = [load(data) for data in elsewhere(names)]
+        stored = {name: tensor for part in found for name, tensor in part.items()}
         write_whole(file, save(stored))  # save_file would hide a full disk behind another error
     parts = {
-        kind: {n.removeprefix(f"{kind}."): t for n, t in stored.items() if n.startswith(f"{kind}.")}
-        for kind in ("hessian", "fisher", "entropy")
+        kind: {n.removeprefix(f"{kind}."): t for n, t in stored.items() if n.startswith(f"{kind}.")} for kind in PARTS
     }
     return CalibrationStatistics(parts["hessian"], parts["fisher"], frequency, parts["entropy"])
 
 
-def _vectors(
-    model: LoadedModel, ids: Reading, progress: Progress, *, seed: int, entropy: bool
+def statistics_part(
+    part: str, model: LoadedModel, ids: Reading, progress: Progress, *, seed: int
 ) -> dict[str, torch.Tensor]:
-    """The small statistics by their names in the file: output Fisher, and entropies if they are asked for."""
-    fisher = output_fisher(model, ids, seed, lambda d, t: progress("Fisher information", d, t))
-    vectors = {f"fisher.{p}": t for p, t in fisher.items()}
-    if entropy:
-        entropies = channel_entropies(model, ids, progress=lambda d, t: progress("entropies", d, t))
-        vectors |= {f"entropy.{p}": t for p, t in entropies.items()}
-    return vectors
+    """One of `PARTS` by the names of its tensors in the file. None depends on another."""
+    if part == "hessian":
+        found = input_hessians(model, ids, lambda d, t: progress("calibration", d, t))
+        progress("calibration", len(ids), len(ids))
+    elif part == "fisher":
+        found = output_fisher(model, ids, seed, lambda d, t: progress("Fisher information", d, t))
+    else:
+        found = channel_entropies(model, ids, progress=lambda d, t: progress("entropies", d, t))
+    return {f"{part}.{path}": tensor for path, tensor in found.items()}
 
 
 def _gather_on_disk(

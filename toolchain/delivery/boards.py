@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from targets.device.measurement import Measurement, MeasureRequest, fitting_leng
 from targets.device.verify import SUMS_NAME, file_sha256
 from targets.measure.child import measure
 from toolchain.delivery import package
+from toolchain.delivery.visits import VISITS, together, unsure
 from toolchain.files.journal import KeyedLines
 from toolchain.model.text import Text
 
@@ -41,10 +42,11 @@ class Board(Protocol):
 
 @dataclass(frozen=True)
 class OnCpu:
-    """A measurement, and the machine that it was made on."""
+    """A measurement, the machine that it was made on, and how many visits there it is made of."""
 
     cpu: Cpu
     measurement: Measurement
+    visits: int = 1
 
 
 class Measurer(Protocol):
@@ -72,10 +74,14 @@ class MeasuredHere:
 
 
 class MeasuredOnBoards:
-    """Boards, one after the other. What they said of a graph is kept in a file: a build that goes on asks once."""
+    """Boards, one after the other. What they said of a graph is kept in a file: a build that goes on asks once.
 
-    def __init__(self, boards: Sequence[Board], file: Path) -> None:
-        self._boards = boards
+    limit_ms: on the median time per token; an artifact whose time does not differ from it by more than by chance is
+    measured again, as is one whose measurement is in doubt.
+    """
+
+    def __init__(self, boards: Sequence[Board], file: Path, limit_ms: float | None = None) -> None:
+        self._boards, self._limit_ms = boards, limit_ms
         self._kept: KeyedLines[Measurement] = KeyedLines(
             file, "measurement", lambda raw: parse(Measurement, raw, str(file)), dataclasses.asdict
         )
@@ -83,19 +89,25 @@ class MeasuredOnBoards:
     def measure(self, staging: Path, io: Io, text: Text, vocabulary: int, threads: int) -> tuple[OnCpu, ...]:
         request = dataclasses.replace(request_for(io, text, vocabulary, threads), bandwidth=False)
         graph = "".join(file_sha256(path) for path in sorted(staging.glob("model.onnx*")))
-        with _provisional_manifest(staging, io) as manifest:
+        with provisional_manifest(staging, io) as manifest:
             found = []
             for number, board in enumerate(self._boards):
-                key = f"{graph} {number}"
-                kept = self._kept.get(key)
-                if kept is None:
-                    kept = self._kept.add(key, board.measure(staging, manifest, request))
-                found.append(OnCpu(board.cpu, kept))
+                visits = self._visits(board, f"{graph} {number}", lambda b=board: b.measure(staging, manifest, request))  # type: ignore[misc]
+                found.append(OnCpu(board.cpu, together(visits, board.cpu.wait or 1.0), len(visits)))
             return tuple(found)
+
+    def _visits(self, board: Board, key: str, visit: Callable[[], Measurement]) -> list[Measurement]:
+        visits: list[Measurement] = []
+        wait = board.cpu.wait or 1.0
+        while not visits or (len(visits) < VISITS and unsure(together(visits, wait), self._limit_ms, wait)):
+            own = f"{key} {len(visits)}" if visits else key
+            kept = self._kept.get(own)
+            visits.append(self._kept.add(own, visit()) if kept is None else kept)
+        return visits
 
 
 @contextlib.contextmanager
-def _provisional_manifest(staging: Path, io: Io) -> Iterator[Manifest]:
+def provisional_manifest(staging: Path, io: Io) -> Iterator[Manifest]:
     """What a device must know of an artifact that is not measured yet, in its folder for as long as the body takes."""
     manifest = Manifest(
         schema_version=SCHEMA_VERSION, producer=Producer("slmc", version("slmc")), created=package.now(),

@@ -172,8 +172,12 @@ def deliver(
     manifest = _write(staging, destination.configuration, plan, manifest, report)
     done("report")
     package.publish(staging, destination.output, force=destination.force)
-    doubts = tuple(dict.fromkeys(doubt for result in results for doubt in result.measurement.doubts))
+    doubts = tuple(dict.fromkeys(doubt for result in results for doubt in _doubts(result)))
     return Delivered(folder=destination.output, manifest=manifest, report=report, doubts=doubts, rounds=plan.rounds)
+
+
+def _doubts(result: OnCpu) -> tuple[str, ...]:
+    return result.measurement.doubts_beside(result.cpu.wait or 1.0)
 
 
 def _steps(progress: Progress, first: int) -> Callable[[str], None]:

@@ -15,7 +15,7 @@ from exporters.artifact.native_library import build_id
 from exporters.formats.base import bytes_for, stored_bits
 from exporters.formats.catalog import format_named
 from exporters.formats.parts import Work
-from exporters.graph_nodes import GraphNode, Workload
+from exporters.graph_nodes import ATTENDS, GraphNode, Workload
 from exporters.microbenchmarks import activation_widths
 from exporters.ops.steps import follows
 from targets.cpus.cost import Prediction, predict
@@ -37,7 +37,9 @@ _OPERATORS = {
     "unsqueeze": "Unsqueeze", "lif": "Lif", "wkv": "Wkv", "shift_mix2": "ShiftMix2", "shift_mix3": "ShiftMix3",
     "gated_wkv": "GatedWkv", "spike_add": "SpikeAdd", "gated_spike_add": "GatedSpikeAdd", "squared_relu": "SquaredRelu",
     "integrate_fire": "IntegrateFire", "plif": "Plif", "linear_recurrence": "LinearRecurrence",
-    "delta_rule": "DeltaRule", "anchored_attention": "AnchoredAttention",
+    "delta_rule": "DeltaRule", "anchored_attention": "AnchoredAttention", "silu": "Sigmoid",
+    "cached_attention": "CachedAttention", "cached_attention_half": "CachedAttentionHalf",
+    "cached_attention_int8": "CachedAttentionInt8",
 }  # fmt: skip
 """torch's operators -> those of the exported graph; others keep their name and get the price of any plain node."""
 
@@ -69,12 +71,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result
         name = func.__name__.split(".")[0]
         if name not in _NOTHING and outputs:
+            made = outputs[:1] if _OPERATORS.get(name, name).startswith(ATTENDS) else outputs
             parameters = sum(4 * t.numel() for t in inputs if id(t) in self._constant)
             self.nodes.append(
                 GraphNode(
                     operator=_OPERATORS.get(name, name),
                     format="",
-                    rows=max(t.numel() for t in outputs),
+                    rows=max(t.numel() for t in made),
                     cols=1,
                     nbytes=parameters,
                     behind=follows(_OPERATORS.get(name, name)),

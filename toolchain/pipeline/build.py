@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporters.artifact.errors import SlmcError
@@ -20,7 +20,7 @@ from toolchain.files.outputs import check_output
 from toolchain.files.workspace import BEST_PLAN, clear_staging, digest_of, workspace, write_whole
 from toolchain.model.catalog import LoadedModel
 from toolchain.pipeline.calibrate import Calibrated, Notifier, Say, calibrate, evaluator_of
-from toolchain.pipeline.cluster import workers_for
+from toolchain.pipeline.cluster import DaskWorkers, workers_for
 from toolchain.pipeline.job import Job, of_plan, pinned_formats, read_calibration
 from toolchain.pipeline.spec import to_yaml
 from toolchain.quality.accuracy import AnyReference, reference_for
@@ -44,13 +44,14 @@ SEARCH_SHARE = 0.7
 @dataclass(frozen=True, kw_only=True)
 class Compressed:
     """A plan, every layer as the plan stores it, the fp32 model's predictions on the evaluation text, how active
-    the inputs of its layers are."""
+    the inputs of its layers are; later: what was done with layers since, by path."""
 
     model: LoadedModel
     plan: Plan
     encoded: Mapping[str, Encoded]
     reference: AnyReference
     activity: Mapping[str, Activity]
+    later: Mapping[str, str] = field(default_factory=dict)
 
 
 def build(job: Job, *, force: bool, resume: bool, notifier: Notifier) -> Delivered:
@@ -61,8 +62,10 @@ def build(job: Job, *, force: bool, resume: bool, notifier: Notifier) -> Deliver
     """
     check_output(job.spec.output, force=force)
     with workspace(job.spec.output, job.inputs(), resume=resume) as folder:
-        compressed = _searched_and_compressed(job, folder, notifier)
-        return tuned_and_delivered(job, compressed, folder, notifier, destination_of(job, folder, force=force))
+        with workers_for(job, folder, notifier) as workers:
+            compressed = _searched_and_compressed(job, folder, notifier, workers)
+            compressed = finished(job, compressed, folder, notifier, workers)
+        return delivered(job, compressed, notifier, destination_of(job, folder, force=force))
 
 
 def export(job: Job, plan: Plan, *, force: bool, resume: bool, notifier: Notifier) -> Delivered:
@@ -82,35 +85,50 @@ def export(job: Job, plan: Plan, *, force: bool, resume: bool, notifier: Notifie
         reference = reference_for(calibrated.model.forward, job.evaluation.reading)
         compressed = compressed_by(calibrated, plan, reference)
         del calibrated
-        return tuned_and_delivered(job, compressed, folder, notifier, destination_of(job, folder, force=force))
+        compressed = finished(job, compressed, folder, notifier)
+        return delivered(job, compressed, notifier, destination_of(job, folder, force=force))
 
 
 def find(job: Job, *, resume: bool, notifier: Notifier) -> tuple[Plan, SearchResult]:
     """The first half of a build: the plan, and the search behind it."""
-    with workspace(job.spec.output, job.inputs(), resume=resume) as folder:
-        plan, result, _ = _searched(calibrate(job, folder, notifier), folder, time.monotonic(), notifier)
+    with (
+        workspace(job.spec.output, job.inputs(), resume=resume) as folder,
+        workers_for(job, folder, notifier) as workers,
+    ):
+        began = time.monotonic()
+        calibrated = calibrate_with(job, folder, notifier, workers)
+        plan, result, _ = _searched(calibrated, folder, began, notifier, workers)
         write_whole(job.spec.output, plan.to_json())
         return plan, result
 
 
-def _searched_and_compressed(job: Job, folder: Path, notifier: Notifier) -> Compressed:
+def calibrate_with(job: Job, folder: Path, notifier: Notifier, workers: DaskWorkers | None) -> Calibrated:
+    """Calibration side by side, where there are workers, who know of it then."""
+    calibrated = calibrate(job, folder, notifier, workers.statistics if workers else None)
+    if workers:
+        workers.serve(calibrated)
+    return calibrated
+
+
+def _searched_and_compressed(
+    job: Job, folder: Path, notifier: Notifier, workers: DaskWorkers | None
+) -> Compressed:  # fmt: skip
     """Of the search only what delivery needs is kept: its statistics and models are the larger part of the memory."""
     began = time.monotonic()
-    calibrated = calibrate(job, folder, notifier)
-    plan, _, reference = _searched(calibrated, folder, began, notifier)
+    calibrated = calibrate_with(job, folder, notifier, workers)
+    plan, _, reference = _searched(calibrated, folder, began, notifier, workers)
     return compressed_by(calibrated, plan, reference)
 
 
 def _searched(
-    calibrated: Calibrated, folder: Path, began: float, notifier: Notifier
+    calibrated: Calibrated, folder: Path, began: float, notifier: Notifier, workers: DaskWorkers | None
 ) -> tuple[Plan, SearchResult, AnyReference]:
     """began: time.monotonic() at the start of the command, which --max-time counts from."""
     job = calibrated.job
     cpu = named_cpu(job.spec.target)
     problem = priced(job.problem, calibrated.model, cpu, job.spec.threads, job.requirements.max_latency_ms)
-    with workers_for(calibrated, folder, notifier) as workers:
-        evaluator = evaluator_of(calibrated, folder, time_left(job, began), workers)
-        plan, result = plan_for(calibrated, problem, evaluator, folder, notifier)
+    evaluator = evaluator_of(calibrated, folder, time_left(job, began), workers)
+    plan, result = plan_for(calibrated, problem, evaluator, folder, notifier)
     return plan, result, evaluator.reference
 
 
@@ -158,14 +176,14 @@ def compressed_by(calibrated: Calibrated, plan: Plan, reference: AnyReference) -
     )
 
 
-def tuned_and_delivered(
-    job: Job, compressed: Compressed, folder: Path, notifier: Notifier, destination: Destination
-) -> Delivered:
-    """What comes after compression: refinement and tuning, where they are asked for, and delivery."""
+def finished(
+    job: Job, compressed: Compressed, folder: Path, notifier: Notifier, workers: DaskWorkers | None = None
+) -> Compressed:
+    """What comes between compression and delivery: refinement and tuning, where they are asked for."""
     model, encoded, spec = compressed.model, compressed.encoded, job.spec
     later: dict[str, str] = {}
     if refines(job):
-        encoded = _refined(job, compressed, notifier)
+        encoded = _refined(job, compressed, notifier, workers)
         later = {path: "+refined" for path in encoded if encoded[path] is not compressed.encoded[path]}
     if spec.tune:
         schedule = Schedule(spec.tune, objective=OBJECTIVES[spec.tune_for])
@@ -173,9 +191,14 @@ def tuned_and_delivered(
         model, encoded = tuned(model, encoded, text, schedule, folder, notifier.progress, notifier.say)
         linear = (layer.path for layer in model.tree.layers if layer.kind == "linear")
         later |= {path: later.get(path, "") + "+tuned" for path in linear}
+    return dataclasses.replace(compressed, model=model, encoded=encoded, later=later)
+
+
+def delivered(job: Job, compressed: Compressed, notifier: Notifier, destination: Destination) -> Delivered:
+    """The artifact."""
     return deliver(
-        model, compressed.plan, encoded, compressed.reference, job.evaluation, destination, notifier.progress,
-        activity=compressed.activity, later=later,
+        compressed.model, compressed.plan, compressed.encoded, compressed.reference, job.evaluation, destination,
+        notifier.progress, activity=compressed.activity, later=compressed.later,
     )  # fmt: skip
 
 
@@ -186,10 +209,13 @@ def refines(job: Job) -> bool:
     return able and (job.spec.refine == "always" or (job.spec.refine == "auto" and job.problem.effort.refines))
 
 
-def _refined(job: Job, compressed: Compressed, notifier: Notifier) -> Mapping[str, Encoded]:
+def _refined(
+    job: Job, compressed: Compressed, notifier: Notifier, workers: DaskWorkers | None
+) -> Mapping[str, Encoded]:  # fmt: skip
     found = refined(
         compressed.model, compressed.plan.recipe, compressed.encoded, job.calibration.ids,
         lambda done, total: notifier.progress("refinement", done, total),
+        workers.compressed_again if workers else None,
     )  # fmt: skip
     if found is None:
         return compressed.encoded

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from targets.cpus.energy import Activity
 from toolchain.calibration.activity import ACTIVITY_TOKENS, input_activity
-from toolchain.calibration.statistics import CalibrationStatistics, gather_statistics
+from toolchain.calibration.statistics import CalibrationStatistics, Elsewhere, gather_statistics
 from toolchain.files.progress import Progress
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.text import first
@@ -43,14 +43,18 @@ class Calibrated:
     layers: LayerStore
 
 
-def calibrate(job: Job, folder: Path, notifier: Notifier) -> Calibrated:
+def calibrate(job: Job, folder: Path, notifier: Notifier, elsewhere: Elsewhere | None = None) -> Calibrated:
     """What calibration gathers of the model, kept in the work folder; then the transformations that pay, or those of a
-    plan; with --shuffle, channels take their new order."""
+    plan; with --shuffle, channels take their new order.
+
+    elsewhere: works the statistics of the model out side by side.
+    """
     model = job.model
     notifier.say(f"texts: {job.texts.text()}")
     statistics = gather_statistics(
-        model, job.calibration, folder, notifier.progress, seed=job.problem.seed, entropy=needs_entropy(job.problem)
-    )
+        model, job.calibration, folder, notifier.progress, seed=job.problem.seed, entropy=needs_entropy(job.problem),
+        elsewhere=elsewhere,
+    )  # fmt: skip
     job, model, statistics = _transformed(job, statistics, folder, notifier)
     if job.spec.shuffle is not None:
         found = shuffled(model, statistics, job.calibration.ids, *parse_pattern(job.spec.shuffle))

@@ -19,29 +19,34 @@ from targets.remote.device import MODEL
 from toolchain.compress.recipe import Recipe
 from toolchain.delivery.boards import Board, MeasuredOnBoards, OnCpu
 from toolchain.delivery.deliver import Delivered, Destination, Staged, deliver, measure_staged, stage
+from toolchain.delivery.visits import spread
 from toolchain.estimate.feedback import TimeSeen, factors, overhead_bytes
 from toolchain.estimate.latency import times_on
 from toolchain.files.outputs import check_output
 from toolchain.files.workspace import digest_of, workspace
 from toolchain.pipeline.build import (
     Compressed,
+    calibrate_with,
     compressed_by,
+    delivered,
     destination_of,
+    finished,
     plan_for,
     refines,
     time_left,
-    tuned_and_delivered,
 )
-from toolchain.pipeline.calibrate import Calibrated, Notifier, calibrate, evaluator_of
-from toolchain.pipeline.cluster import workers_for
+from toolchain.pipeline.calibrate import Calibrated, Notifier, evaluator_of
+from toolchain.pipeline.cluster import DaskWorkers, workers_for
 from toolchain.pipeline.job import Job
-from toolchain.search.evaluator import ModelEvaluator
 from toolchain.search.outcome import RoundResult
 from toolchain.search.plan import Plan
 from toolchain.search.problem import Problem
 from toolchain.search.times import Times
 
 MOST_ROUNDS: Final = 3
+
+MOST_MARGIN: Final = 0.1
+"""A further round aims at most so far below the limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +89,9 @@ class _Law:
 
     def learn(self, recipe: Recipe, stored_bytes: int, result: RoundResult) -> None:
         if self.times is not None:
-            self.seen.append(TimeSeen(self.times.fixed_ms, self.times.layers(recipe), result.measured_ms))
+            self.seen.append(
+                TimeSeen(self.times.fixed_ms, self.times.layers(recipe), result.measured_ms, result.spread)
+            )
         self.memory.append((stored_bytes, result.measured_rss_bytes))
 
 
@@ -102,8 +109,11 @@ def build_on(
     costs = {"boards": [digest_of(dataclasses.asdict(board.cpu)) for board in boards]}
     with workspace(job.spec.output, job.inputs() | costs, resume=resume) as folder:
         began = time.monotonic()
-        loop = _Loop(boards, folder, calibrate(job, folder, notifier), notifier, force=force)
-        return loop.run(began)
+        with workers_for(job, folder, notifier) as workers:
+            calibrated = calibrate_with(job, folder, notifier, workers)
+            loop = _Loop(boards, folder, calibrated, notifier, force=force)
+            found = loop.search(began, workers)
+        return loop.deliver(*found)
 
 
 class _Loop:
@@ -115,19 +125,14 @@ class _Loop:
         job = calibrated.job
         self._job, self._boards, self._folder = job, boards, folder
         self._calibrated, self._notifier, self._force = calibrated, notifier, force
-        self._measurer = MeasuredOnBoards(boards, folder / "measured.jsonl")
+        self._measurer = MeasuredOnBoards(boards, folder / "measured.jsonl", job.requirements.max_latency_ms)
         threads = job.spec.threads
         self._laws = [_Law(times_on(board.cpu, job.problem, calibrated.model, threads)) for board in boards]
         self._rounds: list[Round] = []
 
-    def run(self, began: float) -> Delivered:
-        with workers_for(self._calibrated, self._folder, self._notifier) as workers:
-            left = time_left(self._job, began)
-            latest = self._searched(evaluator_of(self._calibrated, self._folder, left, workers))
-        return self._deliver(*latest)
-
-    def _searched(self, evaluator: ModelEvaluator) -> tuple[Compressed, Staged, Destination]:
+    def search(self, began: float, workers: DaskWorkers | None) -> tuple[Compressed, Staged, Destination]:
         """All rounds; the last one's artifact, as it lies in the staging folder."""
+        evaluator = evaluator_of(self._calibrated, self._folder, time_left(self._job, began), workers)
         job, calibrated = self._job, self._calibrated
         latest: tuple[Compressed, Staged, Destination] | None = None
         while len(self._rounds) < MOST_ROUNDS:
@@ -157,11 +162,17 @@ class _Loop:
             usual = {path: options[len(options) // 2] for path, options in problem.options.items()}
             first, *others = sorted(times, key=lambda found: found.of(usual), reverse=True)
             problem = dataclasses.replace(problem, times=dataclasses.replace(first, others=tuple(others)))
-            constraints = dataclasses.replace(constraints, max_ms=asked.max_latency_ms)
+            limit = asked.max_latency_ms and asked.max_latency_ms / (1 + self._margin)
+            constraints = dataclasses.replace(constraints, max_ms=limit)
         if asked.max_rss_bytes is not None:
             room = asked.max_rss_bytes - max(law.overhead_bytes for law in self._laws)
             constraints = dataclasses.replace(constraints, max_bytes=min(room, constraints.max_bytes or room))
         return dataclasses.replace(problem, constraints=constraints)
+
+    @property
+    def _margin(self) -> float:
+        """How far below the limit a further round aims: by what measurements so far were unsure."""
+        return min(MOST_MARGIN, max((x.spread for r in self._rounds for x in r.results), default=0.0))
 
     def _expected(self, problem: Problem, recipe: Recipe) -> bool:
         """Whether the forecast says that a recipe holds the limits of time and memory on every board."""
@@ -184,6 +195,8 @@ class _Loop:
                 and (asked.max_rss_bytes is None or rss <= asked.max_rss_bytes),
                 energy_uj=found.uj_per_token or estimate_energy(work, on.cpu.last_cache_bytes).total_uj,
                 energy="measured" if found.uj_per_token else "estimated",
+                visits=on.visits,
+                spread=round(spread(found), 4),
             )  # fmt: skip
             results.append(result)
             self._notifier.say(_line(result))
@@ -191,7 +204,7 @@ class _Loop:
             law.learn(recipe, stored, result)
         self._rounds.append(Round(plan=plan, results=tuple(results), expected=self._expected(problem, recipe)))
 
-    def _deliver(self, compressed: Compressed, staged: Staged, destination: Destination) -> Delivered:
+    def deliver(self, compressed: Compressed, staged: Staged, destination: Destination) -> Delivered:
         """The round that comes closest to the limits, with what was measured of all of them."""
         asked = self._job.requirements
         best = min(
@@ -201,7 +214,8 @@ class _Loop:
         again = best is not self._rounds[-1]
         if again or self._job.spec.tune or refines(self._job):
             compressed = compressed_by(self._calibrated, plan, compressed.reference)
-            return tuned_and_delivered(self._job, compressed, self._folder, self._notifier, self._destination())
+            compressed = finished(self._job, compressed, self._folder, self._notifier)
+            return delivered(self._job, compressed, self._notifier, self._destination())
         return deliver(
             compressed.model, plan, compressed.encoded, compressed.reference, self._job.evaluation, destination,
             self._notifier.progress, activity=compressed.activity, staged=staged,
@@ -213,9 +227,10 @@ class _Loop:
 
 
 def _line(result: RoundResult) -> str:
-    predicted = "" if result.predicted_ms is None else f" ({result.predicted_ms:.3g} predicted)"
+    predicted = "" if result.predicted_ms is None else f", {result.predicted_ms:.3g} predicted"
+    sure = f" (+-{result.spread:.0%} in {result.visits} visits{predicted})"
     return (
-        f"round {result.round}, {result.board}: {result.measured_ms:.3g} ms per token{predicted}, "
+        f"round {result.round}, {result.board}: {result.measured_ms:.3g} ms per token{sure}, "
         f"{result.measured_rss_bytes / 1e6:.1f} MB over the empty runtime ({result.predicted_rss_bytes / 1e6:.1f} "
         f"predicted): {'holds' if result.met else 'does not hold'}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import tempfile
@@ -12,16 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from safetensors.torch import save
+
 from exporters.artifact.errors import SlmcError
+from exporters.formats.base import Encoded
 from targets.device.memory import weigh
 from targets.device.verify import file_sha256
+from toolchain.calibration.statistics import statistics_part
 from toolchain.compress.recipe import Recipe
+from toolchain.files.workspace import write_whole
 from toolchain.pipeline.calibrate import Calibrated, Notifier, calibrate, evaluator_of
-from toolchain.pipeline.job import prepare
+from toolchain.pipeline.job import Job, prepare
 from toolchain.pipeline.spec import Spec
 from toolchain.search.evaluator import ModelEvaluator
 from toolchain.search.problem import LayerChoice
 from toolchain.transform.transformation import Transformation
+from toolchain.tuning.refine import Again, compressed_again
 
 INPUTS: Final = ("model", "tokenizer", "calibration", "eval")
 """Options that name files or folders which a worker needs."""
@@ -41,7 +48,8 @@ class WorkFile:
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """All that a worker must know. folder: the work folder; spec: options as JSON, with paths as they are there.
+    """All that a worker must know. folder: the work folder; spec: options as JSON, with paths as they are there;
+    transformations: None before the job is calibrated.
 
     files: for workers that do not see these paths. key: what the results depend on.
     """
@@ -50,7 +58,7 @@ class WorkerJob:
     folder: str
     spec: str
     model_sha256: str
-    transformations: tuple[Transformation, ...]
+    transformations: tuple[Transformation, ...] | None
     files: tuple[WorkFile, ...]
 
 
@@ -68,16 +76,51 @@ class Answer:
 
 @dataclass(frozen=True)
 class Lacking:
-    """The answer of a worker that does not see the job's files: what it must be sent first, by SHA-256."""
+    """The answer of a worker that does not see the job's files: what it must be sent first, by SHA-256; and of the
+    layers that its task needs, the files that it has not compressed itself."""
 
-    sha256: tuple[str, ...]
+    sha256: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Opened:
-    calibrated: Calibrated
-    evaluator: ModelEvaluator
+    """A job as a worker knows it: as it was given, and calibrated where it already is. told: layers that the main
+    process was asked for."""
+
+    plain: Job
+    folder: Path
     shared: bool
+    known: tuple[Calibrated, ModelEvaluator] | None
+    told: set[str] = dataclasses.field(default_factory=set)
+
+    @property
+    def calibrated(self) -> Calibrated:
+        assert self.known is not None
+        return self.known[0]
+
+    @property
+    def evaluator(self) -> ModelEvaluator:
+        assert self.known is not None
+        return self.known[1]
+
+
+def statistics_task(opened: _Opened, part: str) -> tuple[bytes | str, dict[str, bytes]]:
+    """One part of the statistics: the name of a file in the work folder, or its bytes where that is not shared."""
+    job = opened.plain
+    found = statistics_part(
+        part, job.model, job.calibration.reading, lambda stage, done, total: None, seed=job.problem.seed
+    )
+    if not opened.shared:
+        return save(found), {}
+    name = f"statistics.{part}"
+    write_whole(opened.folder / name, save(found))
+    return name, {}
+
+
+def again_task(opened: _Opened, wanted: Again) -> tuple[Encoded, dict[str, bytes]]:
+    """A layer compressed for other inputs."""
+    return compressed_again(opened.calibrated.model, wanted), {}
 
 
 def loss_task(opened: _Opened, choice: LayerChoice) -> tuple[float, dict[str, bytes]]:
@@ -99,6 +142,8 @@ def score_task(opened: _Opened, recipe: Recipe) -> tuple[dict[str, Any], dict[st
 
 
 TASKS: Final[Mapping[str, Callable[[_Opened, Any], tuple[Any, dict[str, bytes]]]]] = {
+    "statistics": statistics_task,
+    "again": again_task,
     "loss": loss_task,
     "estimate": estimate_task,
     "score": score_task,
@@ -120,6 +165,8 @@ def carry_out(job: WorkerJob, kind: str, arguments: Sequence[Any]) -> Answer | L
             return lacking
         _OPEN.clear()
         opened = _OPEN[job.key] = _open(job)
+    if kind == "score" and (layers := _foreign_layers(opened, arguments)):
+        return Lacking(layers=layers)
     found = [TASKS[kind](opened, argument) for argument in arguments]
     made = {name: data for _, files in found for name, data in files.items()}
     return Answer(
@@ -138,6 +185,25 @@ def receive(sha256: str, offset: int, data: bytes) -> None:
     with path.open("r+b" if path.exists() else "wb") as file:
         file.seek(offset)
         file.write(data)
+
+
+def _foreign_layers(opened: _Opened, recipes: Sequence[Recipe]) -> tuple[str, ...]:
+    """Files of layers that recipes need, and that neither lie here nor were asked for: another worker may have
+    compressed them."""
+    if opened.shared:
+        return ()
+    layers = opened.calibrated.layers
+    files = (layers.file(path, config) for recipe in recipes for path, config in recipe.items())
+    return tuple(dict.fromkeys(f.name for f in files if not f.is_file() and f.name not in opened.told))
+
+
+def adopt(job: WorkerJob, digests: Mapping[str, str], asked: Sequence[str]) -> None:
+    """Take layers that were received among those of a job; who was asked for others did not have them."""
+    opened = _OPEN[job.key]
+    opened.told.update(asked)
+    for name, sha256 in digests.items():
+        if file_sha256(_kept(sha256)) == sha256:
+            _kept(sha256).replace(opened.calibrated.layers.folder / name)
 
 
 def _kept(sha256: str) -> Path:
@@ -166,16 +232,24 @@ def _lacking(job: WorkerJob) -> Lacking | None:
     return Lacking(tuple(dict.fromkeys(found))) if found else None
 
 
+@functools.lru_cache(maxsize=1)
+def _prepared(spec: str) -> Job:
+    """A job by its options, with the model that was read for the tasks before calibration."""
+    return prepare(Spec(**json.loads(spec)))
+
+
 def _open(job: WorkerJob) -> _Opened:
     spec, folder, shared = json.loads(job.spec), Path(job.folder), _is_shared(job)
     if not shared:
         folder = _laid_out(job, spec)
-    made = prepare(Spec(**spec))
+    made = _prepared(json.dumps(spec))
     if made.model.sha256 != job.model_sha256:
         raise SlmcError(f"a worker reads another model from {spec['model']}; give all workers the same files")
+    if job.transformations is None:
+        return _Opened(made, folder, shared, None)
     silent = Notifier(progress=lambda stage, done, total: None, say=lambda text: None)
     calibrated = calibrate(dataclasses.replace(made, transformations=job.transformations), folder, silent)
-    return _Opened(calibrated, evaluator_of(calibrated, folder), shared)
+    return _Opened(made, folder, shared, (calibrated, evaluator_of(calibrated, folder)))
 
 
 def _laid_out(job: WorkerJob, spec: dict[str, Any]) -> Path:

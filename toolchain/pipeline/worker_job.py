@@ -12,11 +12,20 @@ from toolchain.files.workspace import digest_of
 from toolchain.pipeline.calibrate import Calibrated
 from toolchain.pipeline.job import Job
 from toolchain.pipeline.worker import INPUTS, WorkerJob, WorkFile
+from toolchain.transform.transformation import Transformation
+
+
+def plain_job(job: Job, folder: Path) -> WorkerJob:
+    """What workers must know of a job before it is calibrated."""
+    return _described(job, folder, None)
 
 
 def worker_job(calibrated: Calibrated, folder: Path) -> WorkerJob:
     """What workers must know of a job that is calibrated."""
-    job = calibrated.job
+    return _described(calibrated.job, folder, calibrated.job.transformations or ())
+
+
+def _described(job: Job, folder: Path, transformations: tuple[Transformation, ...] | None) -> WorkerJob:
     spec = job.spec.model_dump(mode="json", exclude_none=True)
     spec |= {name: str(Path(spec[name]).resolve()) for name in INPUTS if name in spec}
     spec |= {"workers": 1, "native": [], "runtime": []}
@@ -24,10 +33,11 @@ def worker_job(calibrated: Calibrated, folder: Path) -> WorkerJob:
     if memory := spec.pop("worker_memory", None):
         spec["max_build_memory"] = memory
     files = tuple(_files(job, spec, folder.resolve()))
-    key = digest_of({"spec": spec, "files": [f.sha256 for f in files], "inputs": job.inputs()})
+    plain = transformations is None
+    key = digest_of({"spec": spec, "files": [f.sha256 for f in files], "inputs": job.inputs(), "plain": plain})
     return WorkerJob(
         key=key, folder=str(folder.resolve()), spec=json.dumps(spec), model_sha256=job.model.sha256,
-        transformations=job.transformations or (), files=files,
+        transformations=transformations, files=files,
     )  # fmt: skip
 
 

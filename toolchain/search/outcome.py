@@ -77,7 +77,8 @@ class FamilyResult:
 class RoundResult:
     """One artifact on one board, as predicted and as measured: median milliseconds per token, and bytes of peak memory
     over the empty runtime. met: whether it holds the limits there. energy_uj: per token, of the processor's counter
-    where energy is 'measured', else from published constants."""
+    where energy is 'measured', else from published constants. visits: how often it was measured; spread: half of what
+    the medians of all repetitions differ by, as a share."""
 
     round: int
     board: str
@@ -89,6 +90,8 @@ class RoundResult:
     met: bool
     energy_uj: float
     energy: str
+    visits: int = 1
+    spread: float = 0.0
 
 
 def tried_candidates(result: SearchResult) -> tuple[TriedCandidate, ...]:

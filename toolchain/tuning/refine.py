@@ -8,7 +8,7 @@ by coordinate descent where the recipe says gptq. What is better on a text that 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -35,6 +35,19 @@ HELD_OUT = 0.125
 
 
 @dataclass(frozen=True)
+class Again:
+    """A layer that is to be compressed for other inputs, whose second moment is the hessian [cols, cols]."""
+
+    path: str
+    config: LayerConfig
+    hessian: Tensor
+
+
+Compress = Callable[[Sequence[Again]], Sequence[Encoded]]
+"""Compresses layers that do not depend on each other; the result is that of one after the other."""
+
+
+@dataclass(frozen=True)
 class Refined:
     """Every layer, refined if that is better. before, after: loss on the held-out pieces, nats per token."""
 
@@ -54,13 +67,14 @@ class Refined:
 
 def refined(
     model: LoadedModel, recipe: Recipe, encoded: Mapping[str, Encoded], ids: Tensor,
-    progress: StepProgress = lambda done, total: None,
+    progress: StepProgress = lambda done, total: None, compress_all: Compress | None = None,
 ) -> Refined | None:  # fmt: skip
     """Compress every block's layers again; None where blocks are no chain, or the text is too short.
 
     Args:
         encoded: every layer as the recipe stores it.
         ids: token ids int64 [n] of the calibration text.
+        compress_all: compresses the layers of a block, which do not depend on each other, side by side.
     """
     blocks = [block.path for block in model.tree.blocks if isinstance(_holder(model.module, block.path), nn.ModuleList)]
     piece = min(PIECE, model.forward.context or PIECE)
@@ -77,10 +91,15 @@ def refined(
     for done, block in enumerate(blocks):
         paths = [x.path for x in model.tree.layers if x.kind == "linear" and x.path.startswith(f"{block}.")]
         hessians = walk.hessians(block, paths)
-        for path in paths:
-            config = _better(recipe[path])
-            current[path] = _again(model, config, path, hessians[path], current[path])
-            quantized.exchange(path, recipe[path])
+        wanted = [
+            Again(path, config, hessians[path])
+            for path in paths
+            if (config := _better(recipe[path])).method in (Gptq.name, Descent.name)
+        ]
+        found = compress_all(wanted) if compress_all else [compressed_again(model, again) for again in wanted]
+        for again, stored in zip(wanted, found, strict=True):
+            current[again.path] = stored
+            quantized.exchange(again.path, recipe[again.path])
         walk.advance(block)
         progress(done + 1, len(blocks))
     after = _loss(quantized.apply(recipe), pieces[-held:])
@@ -94,13 +113,11 @@ def _better(config: LayerConfig) -> LayerConfig:
     return dataclasses.replace(config, method=Descent.name) if descends else config
 
 
-def _again(model: LoadedModel, config: LayerConfig, path: str, hessian: Tensor, now: Encoded) -> Encoded:
-    """The layer compressed for other inputs; as it is where its method does not look at them."""
-    fmt = format_named(config.format)
-    if config.method not in (Gptq.name, Descent.name):
-        return now
-    plain = dataclasses.replace(config, format=fmt.plain.name)
-    return fmt.from_plain(compress(model.weight(path), plain, hessian))
+def compressed_again(model: LoadedModel, again: Again) -> Encoded:
+    """The layer compressed for other inputs."""
+    fmt = format_named(again.config.format)
+    plain = dataclasses.replace(again.config, format=fmt.plain.name)
+    return fmt.from_plain(compress(model.weight(again.path), plain, again.hessian))
 
 
 def _holder(module: nn.Module, path: str) -> nn.Module | None:

@@ -68,6 +68,16 @@ def test_prediction_by_hand():
     assert found.weight_bytes == NEAR
 
 
+def test_a_part_of_a_core_stretches_what_one_thread_costs():
+    """A quarter of a core: four times the CPU time that the rows tell. Rows of several threads are wall time."""
+    work = Workload((GraphNode("QLinear", "int4-g64", 256, 256, 256 * 136),), 4, 1000)
+    free, quarter = predict(CPU, work), predict(dataclasses.replace(CPU, wait=4.0), work)
+    assert quarter.decode_ms == pytest.approx(4 * free.decode_ms)
+    assert quarter.matrices_ms + quarter.others_ms + quarter.call_ms == pytest.approx(quarter.decode_ms)
+    both = dataclasses.replace(CPU, wait=4.0, costs=tuple(dataclasses.replace(row, threads=2) for row in CPU.costs))
+    assert predict(both, work, 2).decode_ms == pytest.approx(free.decode_ms)
+
+
 def test_steps_behind_the_first_cost_no_node():
     """0.4 and 0.6 us of Add at 257 and 1025: an entry costs 0.2 / 768 us, a node without any 0.4 - 257 times that."""
     nodes = [GraphNode("Add", "", 1024, 1, 0, behind=behind) for behind in (False, True, True)]

@@ -12,7 +12,7 @@ import pytest
 from toolchain.pipeline import build
 from toolchain.search.plan import read_plan
 
-STAGES = ("calibrate", "_searched", "compressed_by", "tuned_and_delivered", "deliver", "search", "reference_for")
+STAGES = ("calibrate", "_searched", "compressed_by", "finished", "deliver", "search", "reference_for")
 QUICK = ("--effort", "quick", "--formats", "int4-g32", "--formats", "int8", "-q")
 
 
@@ -40,8 +40,8 @@ def test_an_export_is_a_build_from_a_plan(
     building = list(recorder)
     recorder.clear()
     assert slmc("export", tiny_model, "--plan", built / "plan.json", "-o", exported, "-q").exit_code == 0
-    assert building == ["calibrate", "_searched", "search", "compressed_by", "tuned_and_delivered", "deliver"]
-    assert recorder == ["calibrate", "reference_for", "compressed_by", "tuned_and_delivered", "deliver"]
+    assert building == ["calibrate", "_searched", "search", "compressed_by", "finished", "deliver"]
+    assert recorder == ["calibrate", "reference_for", "compressed_by", "finished", "deliver"]
     for file in ("model.onnx", "model.onnx.data", "plan.json"):
         assert (built / file).read_bytes() == (exported / file).read_bytes(), file
     sections = [json.loads((folder / "manifest.json").read_text()) for folder in (built, exported)]

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from exporters.artifact.errors import NotAvailable, SlmcError
+from toolchain.compress.catalog import compress
 from toolchain.files.workspace import workspace
-from toolchain.pipeline import cluster, worker
+from toolchain.pipeline import dask_client, worker
 from toolchain.pipeline.build import find
 from toolchain.pipeline.calibrate import Calibrated, Notifier, calibrate, evaluator_of
 from toolchain.pipeline.cluster import DaskWorkers
 from toolchain.pipeline.job import prepare
 from toolchain.pipeline.spec import resolve
-from toolchain.pipeline.worker import Answer, Lacking, WorkerJob, carry_out, receive
-from toolchain.pipeline.worker_job import worker_job
+from toolchain.pipeline.worker import Answer, Lacking, WorkerJob, adopt, carry_out, receive
+from toolchain.pipeline.worker_job import plain_job, worker_job
+from toolchain.search import evaluator
 
 SILENT = Notifier(progress=lambda stage, done, total: None, say=lambda text: None)
 
@@ -100,8 +103,52 @@ def test_a_worker_that_sees_no_files_is_sent_them_once(
     file = made.layers.file(path, options[0])
     assert answer.made.keys() == {file.name} and len(answer.made[file.name]) == file.stat().st_size
     recipe = {p: o[0] for p, o in made.job.problem.options.items()}
-    scored = carry_out(job, "score", [recipe])
+    asked = carry_out(job, "score", [recipe])
+    assert isinstance(asked, Lacking) and not asked.sha256 and file.name not in asked.layers
+    name = asked.layers[0]
+    (other,) = (p for p in recipe if made.layers.file(p, recipe[p]).name == name)
+    made.layers.encoded(other, recipe[other])
+    data = (made.layers.folder / name).read_bytes()
+    receive(hashlib.sha256(data).hexdigest(), 0, data)
+    adopt(job, {name: hashlib.sha256(data).hexdigest()}, asked.layers)
+    with monkeypatch.context() as patch:
+        compressed = []
+        whole = compress
+        patch.setattr(evaluator, "compress", lambda *a: compressed.append(a) or whole(*a))
+        scored = carry_out(job, "score", [recipe])
     assert isinstance(scored, Answer) and scored.values == (dataclasses.asdict(here.score(recipe)),)
+    assert len(compressed) == len(asked.layers) - 1, "what another compressed came as it was"
+
+
+def test_statistics_come_in_parts_from_elsewhere(
+    calibrated: tuple[Calibrated, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same bytes as those that this process gathered, which sees the folder, and from one that does not."""
+    made, folder = calibrated
+    whole = (folder / "statistics.safetensors").read_bytes()
+    (folder / "statistics.safetensors").unlink()
+    monkeypatch.setattr(worker, "_OPEN", {})
+    answers: list[Any] = []
+
+    def elsewhere_in(job: WorkerJob, parts: Sequence[str]) -> list[bytes]:
+        for part in parts:
+            found = carry_out(job, "statistics", [part])
+            if isinstance(found, Lacking):
+                send(job, found)
+                found = carry_out(job, "statistics", [part])
+            assert isinstance(found, Answer)
+            answers.append(found.values[0])
+        return [a if isinstance(a, bytes) else (folder / a).read_bytes() for a in answers[-len(parts) :]]
+
+    plain = plain_job(made.job, folder)
+    calibrate(made.job, folder, SILENT, lambda parts: elsewhere_in(plain, parts))
+    assert (folder / "statistics.safetensors").read_bytes() == whole and answers == [
+        "statistics.hessian", "statistics.fisher"
+    ]  # fmt: skip
+    (folder / "statistics.safetensors").unlink()
+    hidden = elsewhere(plain, monkeypatch, tmp_path / "private")
+    calibrate(made.job, folder, SILENT, lambda parts: elsewhere_in(hidden, parts))
+    assert (folder / "statistics.safetensors").read_bytes() == whole and isinstance(answers[-1], bytes)
 
 
 def test_a_file_that_arrives_altered_is_told(
@@ -145,11 +192,11 @@ def test_what_is_missing_is_said_in_one_line(
         def absent(module: str) -> Any:
             raise ModuleNotFoundError(module)
 
-        without.setattr(cluster, "_dask", absent)
+        without.setattr(dask_client, "dask_module", absent)
         fails((*command, "--workers", "2"), 5, "--workers 2: dask.distributed is not installed", "slmc[cluster]")
         fails((*command, "--cluster", "tcp://a:1"), 5, "--cluster tcp://a:1: dask.distributed is not installed")
     pytest.importorskip("distributed")
-    monkeypatch.setattr(cluster, "CONNECT_S", 1)
+    monkeypatch.setattr(dask_client, "CONNECT_S", 1)
     fails((*command, "--cluster", "tcp://127.0.0.1:9"), 5, "no scheduler answers there", "dask scheduler")
     assert json.loads((tmp_path / "plan.json.slmc-work" / "inputs.json").read_text()), "what was paid for is kept"
     shutil.rmtree(tmp_path / "plan.json.slmc-work")
@@ -157,7 +204,7 @@ def test_what_is_missing_is_said_in_one_line(
 
 def test_a_scheduler_that_ends_leaves_a_folder_to_go_on_from() -> None:
     distributed = pytest.importorskip("distributed")
-    with pytest.raises(NotAvailable, match=r"scheduler of the workers has ended.*--resume"), cluster._explained():
+    with pytest.raises(NotAvailable, match=r"scheduler of the workers has ended.*--resume"), dask_client.explained():
         raise distributed.comm.CommClosedError("in <TCP>: Stream is closed")
-    with pytest.raises(NotAvailable, match="may need more memory; give --worker-memory"), cluster._explained():
+    with pytest.raises(NotAvailable, match="may need more memory; give --worker-memory"), dask_client.explained():
         raise distributed.KilledWorker("task", None, 9)
