@@ -31,10 +31,10 @@ from toolchain.cli.execution import ExecutionOptions
 from toolchain.delivery.boards import provisional_manifest
 from toolchain.delivery.visits import spread, together
 from toolchain.model.catalog import LoadedModel, load_model
+from toolchain.model.family import ModelOptions
 
 NAMES = ("fp16", "int8", "int4-g64", "int2-g64", "int8+int4-g64", "fp16+int2-g64")
 TOKENIZER = Path(__file__).parents[1] / "samples" / "spikegpt-6m" / "tokenizer.json"
-VISITS = 3
 
 
 def spikegpt(work: Path) -> LoadedModel:
@@ -43,7 +43,7 @@ def spikegpt(work: Path) -> LoadedModel:
     if not checkpoint.exists():
         write_spikegpt([str(checkpoint), "--layers", "8", "--width", "512", "--vocabulary", "2048"],
                        standalone_mode=False)  # fmt: skip
-    return load_model(checkpoint, TOKENIZER)
+    return load_model(checkpoint, TOKENIZER, ModelOptions(family="spikegpt"))
 
 
 def llama(work: Path) -> LoadedModel:
@@ -59,25 +59,26 @@ def llama(work: Path) -> LoadedModel:
 MODELS = {"spikegpt": spikegpt, "llama": llama}
 
 
-def measured_ms(board: ConnectedBoard, folder: Path) -> tuple[float, float]:
+def measured_ms(board: ConnectedBoard, folder: Path, visits: int) -> tuple[float, float]:
     """Median wall time of a token, and the spread of the repetitions' medians, as a share."""
     io: Io = parse(Io, json.loads((folder / "io.json").read_text()), "io.json")
     request = MeasureRequest(generate_tokens=48, repetitions=4, bandwidth=False, budget_s=6.0)
     with provisional_manifest(folder, io) as manifest:
-        visits = [board.measure(folder, manifest, request) for _ in range(VISITS)]
-    found = together(visits, board.cpu.wait or 1.0)
-    return median(found.decode_wall_ms), spread(found)
+        found = [board.measure(folder, manifest, request) for _ in range(visits)]
+    whole = together(found, board.cpu.wait or 1.0)
+    return median(whole.decode_wall_ms), spread(whole)
 
 
 @click.command()
 @click.option("--target", type=click.Path(path_type=Path), required=True, help="A file of 'slmc targets probe'.")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Where the artifacts are kept.")
+@click.option("--visits", default=3, help="Of every artifact.")
 @click.option("--make-only", is_flag=True, help="Make the artifacts and measure nothing.")
 @click.option("--on")
 @click.option("--ssh")
 @click.option("--remote-python")
 @click.option("--remote-dir")
-def main(target: Path, work: Path, make_only: bool, **place: str | None) -> None:
+def main(target: Path, work: Path, visits: int, make_only: bool, **place: str | None) -> None:
     """Print the table, and how many are within 20 %."""
     torch.set_num_threads(1)
     work.mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ def main(target: Path, work: Path, make_only: bool, **place: str | None) -> None
         for name in NAMES:
             folder = work / f"{kind}-{name}"
             found = predict(cpu, read_workload(folder / "model.onnx"))
-            actual, sure = measured_ms(board, folder)
+            actual, sure = measured_ms(board, folder, visits)
             errors.append(found.decode_ms / actual - 1)
             print(
                 f"| {kind} {name} | {found.decode_ms:.2f} | {actual:.2f} | {sure:.0%} | {errors[-1]:+.0%} | "

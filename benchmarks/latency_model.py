@@ -35,6 +35,7 @@ from targets.measure.child import measure
 from toolchain.compress.recipe import LayerConfig
 from toolchain.delivery.deliver import stored_model
 from toolchain.model.catalog import LoadedModel, load_model
+from toolchain.model.family import ModelOptions
 
 ROOT = Path(__file__).parents[1]
 MIXES = {
@@ -65,7 +66,7 @@ def model_of(size: str, work: Path) -> LoadedModel:
         from random_spikegpt import main as write
 
         write([str(checkpoint), "--layers", "8", "--width", "512", "--vocabulary", "2048"], standalone_mode=False)
-    return load_model(checkpoint, sample / "tokenizer.json")
+    return load_model(checkpoint, sample / "tokenizer.json", ModelOptions(family="spikegpt"))
 
 
 def export(model: LoadedModel, name: str, folder: Path) -> None:

@@ -134,8 +134,9 @@ def write_microbenchmark(
         [helper.make_tensor_value_info(name, _ELEMENTS[state.type], state.shape) for name, state in side]
         for side in ([(s.input, s) for s in states], [(s.output, s) for s in states])
     )
+    tensors = block.tensors(benchmark.data.name)
     model = helper.make_model(
-        helper.make_graph(list(nodes), "benchmark", [*ends[:1], *into], [*ends[1:], *out], block.tensors(benchmark.data.name)),
+        helper.make_graph(list(nodes), "benchmark", [*ends[:1], *into], [*ends[1:], *out], tensors),
         opset_imports=imports, ir_version=IR_VERSION, functions=functions,
     )  # fmt: skip
     benchmark.path.write_bytes(model.SerializeToString())

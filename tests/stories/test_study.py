@@ -17,6 +17,7 @@ from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.text import read_text
 from toolchain.study import run as running
 from toolchain.study.cells import Cell, chosen
+from toolchain.study.opening import StudyOptions, cell_result, open_study
 from toolchain.study.results import Result
 from toolchain.study.run import Study, run_study
 
@@ -76,7 +77,7 @@ def test_tables_and_picture_stand_in_the_folder(studied: tuple[Path, Any]) -> No
 def test_a_second_time_costs_nothing(
     studied: tuple[Path, Any], tiny_model: Path, document: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "_Runner", None)
+    monkeypatch.setattr(running, "Runner", None)
     again = document("study", tiny_model, "-o", studied[0], *SMALL, *ROWS)
     assert again == studied[1]
 
@@ -146,3 +147,22 @@ def test_bad_input(
 def test_a_file_in_place_of_the_folder(tiny_model: Path, fails: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     fails(("study", tiny_model, "-o", tmp_path / "out"), 2, "not a folder; give a folder for a study")
+
+
+def test_rows_that_workers_work_out_are_the_same(tiny_model: Path, tmp_path: Path, loaded: LoadedModel) -> None:
+    """A worker opens the study once more by its options, and reads the statistics that lie in its folder."""
+    options = StudyOptions(
+        model=tiny_model, tokenizer=None, family=None, folder=tmp_path, calibration=None, eval=None, text_field=None,
+        layers="ffn", tokens=300, calibration_tokens=1000, tune=0, bins=100, alpha=1.0, threads=1,
+    )  # fmt: skip
+    cells = chosen(("int3-g64", "2:4/fp16"), ("nearest", "magnitude"), tuning=False)
+    study = open_study(options, loaded)
+    alone = run_study(dataclasses.replace(study, folder=tmp_path / "alone"), cells, lambda *_: None, lambda *_: None)
+    heard: list[Cell] = []
+    together = run_study(
+        study, cells, lambda *_: None, lambda cell, result: heard.append(cell),
+        lambda some: [(cell, cell_result(options, cell)) for cell in reversed(some)],
+    )  # fmt: skip
+    assert sorted(heard, key=cells.index) == list(cells)
+    for cell in cells:
+        assert dataclasses.replace(together[cell], seconds=0.0) == dataclasses.replace(alone[cell], seconds=0.0)

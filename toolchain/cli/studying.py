@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 import torch
 
-from exporters.artifact.errors import SlmcError
 from targets.device import quantities
 from toolchain.calibration.entropy import BINS
 from toolchain.cli.console import Console, strict
@@ -18,13 +18,13 @@ from toolchain.cli.opening import opened
 from toolchain.cli.options import PATH, THREADS, command, model_options, text_options
 from toolchain.compress.scores import ESparse
 from toolchain.files.outputs import claim_folder
-from toolchain.files.shipped import SHIPPED_TEXTS
 from toolchain.files.workspace import write_whole
-from toolchain.model.text import read_text
+from toolchain.pipeline.dask_client import DEATHS, connected_client, ended, explained, memory_bound
 from toolchain.study.cells import Cell, chosen
+from toolchain.study.opening import StudyOptions, cell_result, open_study
 from toolchain.study.picture import draw
 from toolchain.study.results import Result
-from toolchain.study.run import Study, run_study, tuning_piece
+from toolchain.study.run import SideBySide, run_study
 from toolchain.study.table import COLUMNS, SHORT, cells, goal_outcomes, render
 
 
@@ -54,12 +54,17 @@ from toolchain.study.table import COLUMNS, SHORT, cells, goal_outcomes, render
     "--alpha", type=click.FloatRange(min=0), default=ESparse.alpha, help="Weight of the norm in E-Sparse's score."
 )
 @click.option("--threads", type=THREADS, default=1)
+@click.option(
+    "--workers", type=click.IntRange(1, 256), default=1, help="Processes that work rows out, on this machine."
+)
+@click.option("--cluster", help="Dask scheduler whose workers do, who see the same paths: tcp://host:8786.")
+@click.option("--worker-memory", help="The most that one of --workers may hold: 4GB. Default: an equal share.")
 @command
 def study_command(
     console: Console, model: Path, tokenizer: Path | None, family: str | None, output: Path, calibration: Path | None,
     eval: Path | None, text_field: str | None,
     formats: tuple[str, ...], methods: tuple[str, ...], layers: str, tokens: int, calibration_tokens: int, tune: int,
-    bins: int, alpha: float, threads: int,
+    bins: int, alpha: float, threads: int, workers: int, cluster: str | None, worker_memory: str | None,
 ) -> int:  # fmt: skip
     """Compare pruning, quantization and decomposition methods on MODEL: quality, bytes, time, in one table.
 
@@ -68,23 +73,13 @@ def study_command(
     wanted = chosen(formats, methods, tuning=tune > 0)
     torch.set_num_threads(threads)
     loaded = opened(console, model, tokenizer, family)
-    if loaded.classes is not None:
-        raise SlmcError(f"{model}: a study judges perplexity, and this model classifies; give a language model")
-    context = loaded.forward.context
-    source = calibration or SHIPPED_TEXTS / "calibration.txt"
-    seen, read = (read_text(source, loaded.tokenizer, piece, text_field) for piece in (context, tuning_piece(loaded)))
-    judged = read_text(eval or SHIPPED_TEXTS / "evaluation.txt", loaded.tokenizer, context, text_field)
-    study = Study(
-        model=loaded,
-        calibration=seen.head(calibration_tokens),
-        tuning=read,
-        evaluation=judged.head(tokens),
-        layers=layers,
-        steps=tune,
-        folder=output,
-        bins=bins,
-        alpha=alpha,
-    )
+    options = StudyOptions(
+        model=model.resolve(), tokenizer=tokenizer and tokenizer.resolve(), family=family, folder=output.resolve(),
+        calibration=calibration and calibration.resolve(), eval=eval and eval.resolve(), text_field=text_field,
+        layers=layers, tokens=tokens, calibration_tokens=calibration_tokens, tune=tune, bins=bins, alpha=alpha,
+        threads=threads,
+    )  # fmt: skip
+    study = open_study(options, loaded)
     title = (
         f"{loaded.name}: {len(study.compressed)} layers compressed, judged on {len(study.evaluation.ids)} tokens of "
         f"{study.evaluation.name}"
@@ -100,8 +95,8 @@ def study_command(
         _write(output, title, [results[c] for c in wanted if c in results])
 
     try:
-        with console.working():
-            found = list(run_study(study, wanted, console.progress, done).values())
+        with console.working(), _team(options, workers, cluster, worker_memory, console) as side_by_side:
+            found = list(run_study(study, wanted, console.progress, done, side_by_side).values())
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{output} keeps what was paid for; repeat the command to go on") from None
     rows = [[cells(r)[i] for i in SHORT] for r in found]
@@ -110,6 +105,25 @@ def study_command(
                 "bars": [dataclasses.asdict(v) | {"met": v.met} for v in goal_outcomes(found)]}  # fmt: skip
     console.result(document, f"{output / 'study.md'}, study.json, study.svg")
     return 0
+
+
+@contextlib.contextmanager
+def _team(
+    options: StudyOptions, workers: int, cluster: str | None, memory: str | None, console: Console
+) -> Iterator[SideBySide | None]:
+    """How cells are worked out by workers, if there are any."""
+    if workers == 1 and cluster is None:
+        yield None
+        return
+    with connected_client(workers, cluster, memory_bound(memory, workers), console.note) as client:
+
+        def work(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Result]]:
+            with explained():
+                given = {client.submit(cell_result, options, c, pure=False, retries=DEATHS): c for c in cells}
+                for future in ended(given):
+                    yield given[future], future.result()
+
+        yield work
 
 
 def _check_output(output: Path) -> None:

@@ -191,7 +191,7 @@ def workers_for(job: Job, folder: Path, notifier: Notifier) -> Iterator[DaskWork
         yield None
         return
     bound = memory_bound(spec.worker_memory, spec.workers)
-    with connected_client(spec.workers, spec.cluster, bound, notifier) as client:
+    with connected_client(spec.workers, spec.cluster, bound, notifier.say) as client:
         workers = DaskWorkers(client, job, folder, notifier.progress)
         yield workers
         if workers.trace:

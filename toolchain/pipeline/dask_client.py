@@ -8,13 +8,12 @@ import contextlib
 import importlib.util
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from exporters.artifact.errors import NotAvailable, SlmcError
 from targets.device.memory import available_bytes
 from targets.device.quantities import parse_bytes
-from toolchain.pipeline.calibrate import Notifier
 
 EXTRA: Final = "pip install 'slmc[cluster]'"
 CONNECT_S: Final = 10
@@ -33,13 +32,18 @@ def workers_of(client: Any) -> dict[str, Any]:
     return found
 
 
+def ended(futures: Iterable[Any]) -> Iterator[Any]:
+    """Futures, in the order in which they end."""
+    yield from dask_module("distributed").as_completed(list(futures))
+
+
 def memory_bound(asked: str | None, workers: int) -> int:
     """Bytes of one worker: what was asked for, or an equal share of what is free."""
     return parse_bytes(asked, "--worker-memory") if asked else (available_bytes() or 1 << 32) // workers
 
 
 @contextlib.contextmanager
-def connected_client(workers: int, address: str | None, memory_bytes: int, notifier: Notifier) -> Iterator[Any]:
+def connected_client(workers: int, address: str | None, memory_bytes: int, say: Callable[[str], None]) -> Iterator[Any]:
     """A client of a scheduler: the one that is named, or one of our own with its workers."""
     option = f"--cluster {address}" if address else f"--workers {workers}"
     try:
@@ -55,7 +59,7 @@ def connected_client(workers: int, address: str | None, memory_bytes: int, notif
             client = stack.enter_context(_local(workers, memory_bytes, place, stack))
         else:
             client = stack.enter_context(_connected(address))
-        notifier.say(f"{option}: {len(workers_of(client))} at work{_seen_at(client)}")
+        say(f"{option}: {len(workers_of(client))} at work{_seen_at(client)}")
         yield client
 
 

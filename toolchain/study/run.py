@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +35,7 @@ from toolchain.model.text import Text
 from toolchain.model.tree import Layer
 from toolchain.quality.reference import Reference, bits_per_byte, stream_logits
 from toolchain.study.cells import DISTIL, DUAL, GOALS, PRUNED, Cell
+from toolchain.study.clock import CpuClock
 from toolchain.study.dual import dual_inputs
 from toolchain.study.formulas import ideal_bits, pattern_of, pruned_bits, throughput
 from toolchain.study.results import Result, read_results
@@ -50,6 +51,10 @@ SLOW = ("esparse-shuffle", "alps", "descent")
 
 TUNING_CHECKPOINTS = 25
 """Steps of tuning after which the seconds spent are written down, as tuning itself does with its state."""
+
+
+SideBySide = Callable[[Sequence[Cell]], Iterable[tuple[Cell, Result]]]
+"""Works cells out, and gives each with its result, in any order."""
 
 
 @dataclass(frozen=True)
@@ -106,22 +111,44 @@ class Study:
 
 
 def run_study(
-    study: Study, cells: tuple[Cell, ...], progress: Progress, done: Callable[[Cell, Result], None]
-) -> dict[Cell, Result]:
-    """Every cell's result, those that take seconds first, tuned ones last; `done` hears of each once it is known."""
+    study: Study, cells: tuple[Cell, ...], progress: Progress, done: Callable[[Cell, Result], None],
+    side_by_side: SideBySide | None = None,
+) -> dict[Cell, Result]:  # fmt: skip
+    """Every cell's result, those that take seconds first, tuned ones last; `done` hears of each once it is known.
+
+    side_by_side: works cells out elsewhere, once the statistics lie in the study's folder.
+    """
     study.folder.mkdir(parents=True, exist_ok=True)
     results = read_results(study.folder / "cells.jsonl")
     found: dict[Cell, Result] = {}
-    runner: _Runner | None = None
-    for number, cell in enumerate(sorted(cells, key=_when)):
-        result = results.get(study.key(cell))
-        if result is None:
-            runner = runner or _Runner(study, progress)
-            result = results.add(study.key(cell), runner.result(cell))
+
+    def known(cell: Cell, result: Result) -> None:
         found[cell] = result
         done(cell, result)
-        progress("cells", number + 1, len(cells))
+        progress("cells", len(found), len(cells))
+
+    open_cells = []
+    for cell in sorted(cells, key=_when):
+        result = results.get(study.key(cell))
+        if result is None:
+            open_cells.append(cell)
+        else:
+            known(cell, result)
+    if open_cells:
+        work = _one_by_one(study, progress) if side_by_side is None else side_by_side
+        layer_statistics(study, progress)
+        for cell, result in work(open_cells):
+            known(cell, results.add(study.key(cell), result))
     return {cell: found[cell] for cell in cells}
+
+
+def _one_by_one(study: Study, progress: Progress) -> SideBySide:
+    def work(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Result]]:
+        runner = Runner(study, progress)
+        for cell in cells:
+            yield cell, runner.result(cell)
+
+    return work
 
 
 def _when(cell: Cell) -> tuple[bool, bool, bool]:
@@ -133,12 +160,12 @@ def _when(cell: Cell) -> tuple[bool, bool, bool]:
     )
 
 
-class _Runner:
+class Runner:
     """What all cells share: statistics, and the fp32 model's predictions."""
 
     def __init__(self, study: Study, progress: Progress) -> None:
         self.study, self.progress = study, progress
-        self.statistics = _layer_statistics(study, progress)
+        self.statistics = layer_statistics(study, progress)
         self.reference = Reference(study.model.forward, study.evaluation.ids)
 
     def result(self, cell: Cell) -> Result:
@@ -188,7 +215,7 @@ class _Runner:
         """The model with its vectors as learned, the layers as learned, and the CPU seconds that it took."""
         study, model = self.study, self.study.model
         file = study.folder / f"tuning-{study.key(cell)}.pt"
-        clock = _Clock(file.with_suffix(".seconds"))
+        clock = CpuClock(file.with_suffix(".seconds"))
         rest = {x.path: FP32.encode(model.weight(x.path).numpy()) for x in model.tree.layers if x.path not in encoded}
         parametrizations = (
             _masked_weights(encoded) if _pruned(cell) else fake_quantized_layers(model, {**rest, **encoded})
@@ -223,20 +250,6 @@ def tuning_piece(model: LoadedModel) -> int | None:
     return min(LONGEST_PIECE, context) if context else None
 
 
-class _Clock:
-    """CPU seconds spent on a piece of work, over all processes that worked on it."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self._before = float(file.read_text()) if file.is_file() else 0.0
-        self._began = time.process_time()
-
-    def note(self) -> float:
-        seconds = self._before + time.process_time() - self._began
-        self.file.write_text(repr(seconds))
-        return seconds
-
-
 def _pruned(cell: Cell) -> bool:
     return cell.format.endswith(f"/{PRUNED}")
 
@@ -267,7 +280,7 @@ def _masked_weights(encoded: Mapping[str, Encoded]) -> dict[str, WeightParametri
     return {path: MaskedWeight(weight, weight != 0) for path, weight in weights.items()}
 
 
-def _layer_statistics(study: Study, progress: Progress) -> dict[str, LayerStatistics]:
+def layer_statistics(study: Study, progress: Progress) -> dict[str, LayerStatistics]:
     """The calibration statistics of every compressed layer. The study's folder keeps them."""
     file = study.folder / f"statistics-{digest_of(study.inputs())[:12]}.safetensors"
     try:
