@@ -85,14 +85,9 @@ def test_parity_and_sizes(built: tuple[Path, Path]) -> None:
     assert manifest.bytes.uncompressed == tree.bytes_fp32
 
 
-def test_it_writes_the_same_everywhere(built: tuple[Path, Path], said_everywhere: Callable[..., Any]) -> None:
-    said = said_everywhere(built[1], "-p", "The ship", "-n", 16, "--temperature", 0)
-    assert len(set(said.values())) == 1 and len(said["oldest plain"]) > len("The ship"), said
-
-
 def test_validate_and_eval(built: tuple[Path, Path], document: Callable[..., Any]) -> None:
     source, out = built
-    found = document("validate", out, "--reference", source)
+    found = document("validate", out, "--reference", source, "--tokens", "1024")
     assert found["token_by_token_top1"] == 1.0
     assert found["stock_runtime_top1"] > 0.995
     assert found["stock_runtime_perplexity_ratio"] == pytest.approx(1, abs=1e-3)
@@ -124,12 +119,14 @@ def test_gate(
     built: tuple[Path, Path], slmc: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A baseline is written and kept to; latency of so little work is not what is tried here."""
-    monkeypatch.setattr("toolchain.gate.observe.ROUNDS", 2)
-    monkeypatch.setattr("toolchain.gate.observe.PROCESSES", 2)
     source, out = built
-    gate = ("gate", out, "--baseline", tmp_path / "baseline.json")
+    (tmp_path / "text").write_text((SHIPPED_TEXTS / "evaluation.txt").read_text(encoding="utf-8")[:1000])
+    gate = ("gate", out, "--baseline", tmp_path / "baseline.json", "--data", tmp_path / "text")
+    monkeypatch.setattr("toolchain.gate.observe.ROUNDS", 1)
+    monkeypatch.setattr("toolchain.gate.observe.PROCESSES", 1)
     written = slmc(*gate, "--update-baseline", "--reference", source)
     assert written.exit_code == 0, written.stderr
+    monkeypatch.setattr("toolchain.gate.observe.PROCESSES", 2)  # three in all, the least that are compared
     kept = slmc(*gate, "--tolerance", "latency=1000%", "--tolerance", "memory=100%")
     assert kept.exit_code == 0, kept.stdout + kept.stderr
 
@@ -167,27 +164,22 @@ def test_tuning_keeps_formats_and_tied_matrices(built: tuple[Path, Path], tmp_pa
     assert np.mean(tuned.losses[-5:]) < np.mean(tuned.losses[:5])
 
 
-def test_a_story_goes_on_until_the_context_is_full(built: tuple[Path, Path], document: Callable[..., Any]) -> None:
-    """slmc, run.py with and without the compiled operators: the same text, and a clear word at the end of it."""
+@pytest.mark.parametrize("release", ["newest", "oldest"])
+def test_a_story_goes_on_until_the_context_is_full(
+    built: tuple[Path, Path], document: Callable[..., Any], release: str, request: pytest.FixtureRequest
+) -> None:
+    """slmc, run.py with and without the compiled operators on any release of the runtime: the same text, and a clear
+    word at the end of it."""
+    python = sys.executable if release == "newest" else request.getfixturevalue("oldest_python")
     out = built[1]
     context = read_manifest(out).io.context
     tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
-    asked = 60
-    story = document("generate", out, "-p", "The old bridge", "-n", asked, "--temp", "0")["text"]
-    prompt = len(tokenizer.encode("The old bridge").ids)
+    asked, words = 60, ("-p", "The old bridge")
+    story = document("generate", out, *words, "-n", asked, "--temp", "0")["text"]
+    prompt = len(tokenizer.encode(words[1]).ids)
     assert (context is None) == (load_model(built[0]).forward.context is None)
     for flags in ((), ("--no-native",)):
-        command = [
-            sys.executable,
-            out / "run.py",
-            "-p",
-            "The old bridge",
-            "-n",
-            str(asked),
-            "--temperature",
-            "0",
-            *flags,
-        ]
+        command = [python, out / "run.py", *words, "-n", str(asked), "--temperature", "0", *flags]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         assert done.stdout == story + "\n"
         full = context is not None
