@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from exporters.ops.outputs import outputs_like
-from exporters.ops.recurrences import SURROGATE_ALPHA, call_native, spike
+from exporters.ops.recurrences import SURROGATE_ALPHA, call_native
 
 LEVELS = {2: "binary, {0, 1}", 3: "ternary, {-1, 0, 1}"}
 """Values that one spike may have, by their number."""
@@ -72,19 +72,3 @@ def _gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 integrate_fire.register_autograd(_gradient, setup_context=_context)
-
-
-def integrate_fire_reference(
-    current: Tensor, threshold: Tensor, amplitude: Tensor, leak: float, ternary: float, soft: float
-) -> Tensor:
-    """The equation of `integrate_fire` as a plain torch loop over the steps."""
-    out, v = [], torch.zeros_like(current[0])
-    for x, theta, a in zip(current, threshold, amplitude, strict=True):
-        u = leak * v + x
-        code = spike(u - theta)
-        if ternary:
-            code = code - spike(-theta - u)
-        out.append(a * code)
-        fires = code.detach().abs()
-        v = u - theta * code.detach() if soft else u * (1 - fires)
-    return torch.stack(out)

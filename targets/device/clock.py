@@ -68,11 +68,6 @@ def low_decile(samples: Sequence[float]) -> float:
     return float(np.percentile(_some(samples), 10))
 
 
-def relative_spread(samples: Sequence[float]) -> float:
-    """(largest - smallest) / median: 0 on a machine that does nothing else and never throttles."""
-    return (max(samples) - min(samples)) / median(samples)
-
-
 def _some(samples: Sequence[float]) -> Sequence[float]:
     if not samples:
         raise SlmcError("no samples were taken, so there is nothing to say of them; measure one token or more")

@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from driven import Driver, program
+from equations import integrate_fire_reference, lif_reference, wkv_reference
 from fused import fed_array, fused_model, in_torch
 from onnx import helper, numpy_helper
 
@@ -26,7 +27,6 @@ import exporters.ops.spikes
 import exporters.ops.ternary
 from exporters.ops.body_table import body_of
 from exporters.ops.functions import OPSET
-from exporters.ops.recurrences import lif_reference, wkv_reference
 from exporters.ops.signatures import DOMAIN, FUSED, SIGNATURES, VERSION
 from exporters.ops.steps import STEPS
 
@@ -88,7 +88,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "GatedSpikeAdd": exporters.ops.fusions.gated_spike_add,
     "SquaredRelu": exporters.ops.fusions.squared_relu,
     "SparseLinear": exporters.ops.sparse_products.sparse_linear,
-    "IntegrateFire": exporters.ops.spikes.integrate_fire_reference,
+    "IntegrateFire": integrate_fire_reference,
     "Plif": exporters.ops.channels.plif_reference,
     "LinearRecurrence": exporters.ops.channels.linear_recurrence_reference,
     "AnchoredAttention": exporters.ops.anchored.anchored_attention,

@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from equations import lif_reference, wkv_reference
 from torch import Tensor
 
 from exporters.ops import fusions
-from exporters.ops.recurrences import lif_reference, wkv_reference
 
 LIF = {"tau": 2.0, "threshold": 1.0, "reset": 0.0}
 NORM = {"epsilon": 1e-5}

@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from equations import lif_reference, wkv_reference
 from torch import Tensor
 
 from exporters.artifact.errors import NotAvailable
 from exporters.artifact.native_library import library_path
-from exporters.ops.recurrences import SURROGATE_ALPHA, lif, lif_reference, spike, wkv, wkv_reference
+from exporters.ops.recurrences import SURROGATE_ALPHA, lif, spike, wkv
 
 try:
     library_path()
