@@ -1,7 +1,8 @@
 """Ours beside llama.cpp, ONNX Runtime GenAI and fp32 ONNX Runtime on one model: MODEL.gguf or a directory.
 
 All take turns in one run. Peers are optional: --gguf FILE for llama-cpp-python, --genai FOLDER as its builder wrote it,
-and --peers-python where they are installed. On one thread the clock is the process's CPU time, on more the wall's.
+and --peers-python where they are installed. On one thread the clock is the process's CPU time, on more the wall's. With
+--results FILE several short calls, of some depths and prompts each, end in one table.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from toolchain.model.catalog import load_model
 from toolchain.model.family import ModelOptions
 
 WINDOW = 512
-PROMPTS = (128, 512, 2048)
 PATH = click.Path(exists=True, path_type=Path)
 
 
@@ -68,6 +68,17 @@ class Engine:
     def note(self, test: str, ms: float) -> None:
         self.results.setdefault(test, []).append(ms)
 
+    def said(self) -> dict[str, Any]:
+        """What it said, for a file."""
+        names = ("name", "file_bytes", "built", "perplexity", "peak_bytes", "results")
+        return {name: getattr(self, name) for name in names}
+
+    def add(self, before: dict[str, Any]) -> None:
+        """Takes in what it said in an earlier call."""
+        self.perplexity = self.perplexity or before["perplexity"]
+        self.peak_bytes = max(self.peak_bytes, before["peak_bytes"])
+        self.results = {**before["results"], **self.results}
+
 
 def folder_bytes(path: Path) -> int:
     files = path.iterdir() if path.is_dir() else [path]
@@ -104,20 +115,18 @@ def ours(
     return found
 
 
-def one_round(engine: Engine, text: list[int], depths: tuple[int, ...], steps: int) -> None:
+def one_round(engine: Engine, text: list[int], prompts: tuple[int, ...], depths: tuple[int, ...], steps: int) -> None:
     """Prompts from an empty state, and generation behind texts of these lengths."""
     read = 0
-    for length in sorted({*PROMPTS, *depths}):
-        if length > max(depths, default=0):
-            break
-        new = length in PROMPTS or read == 0
+    for length in sorted({*prompts, *depths}):
+        new = length in prompts or read == 0
         ids = text[:length] if new else text[read + steps : length]
         answer = engine.ask(new=new, ids=ids, steps=steps if length in depths else 0)
-        if length in PROMPTS:
+        if length in prompts:
             engine.note(f"prompt {length}", answer["read_ms"])
         if length in depths:
             engine.note(f"depth {length}", answer["step_ms"])
-        read = length
+        read = length if length in depths else length - steps
         engine.peak_bytes = max(engine.peak_bytes, answer["peak_bytes"])
 
 
@@ -129,6 +138,28 @@ def perplexity(engine: Engine, text: list[int], windows: int) -> float | None:
     return math.exp(sum(losses) / (windows * (WINDOW - 1)))
 
 
+def merged(engines: list[Engine], results: Path | None, threads: int) -> list[Engine]:
+    """The engines with what the file holds of earlier calls with so many threads, and those of it alone; updates it."""
+    if results is None:
+        return engines
+    kept = json.loads(results.read_text()) if results.exists() else {}
+    before = {entry["name"]: entry for entry in kept.get(str(threads), [])}
+    for engine in engines:
+        if engine.name in before:
+            engine.add(before.pop(engine.name))
+    others = [Engine(kind="", path=results, python="", **entry) for entry in before.values()]
+    kept[str(threads)] = [engine.said() for engine in [*engines, *others]]
+    results.write_text(json.dumps(kept, indent=1))
+    return [*engines, *others]
+
+
+def show(engines: list[Engine], threads: int, picture: Path | None) -> None:
+    medians = {e.name: {test: statistics.median(ms) for test, ms in e.results.items()} for e in engines}
+    click.echo(table(engines, medians, threads))
+    if picture:
+        write_picture(picture, medians)
+
+
 @click.command(help=__doc__)
 @click.argument("model", type=PATH)
 @click.argument("text", type=PATH)
@@ -138,6 +169,11 @@ def perplexity(engine: Engine, text: list[int], windows: int) -> float | None:
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Our graphs are written there once.")
 @click.option("--format", "format_name", default="int4-g64")
 @click.option("--depths", default="16,512,2048,4096")
+@click.option("--prompts", default="128,512,2048")
+@click.option("--context", default=0, help="Of all engines; 0 for what the longest text needs.")
+@click.option(
+    "--results", type=click.Path(path_type=Path), help="Results of all calls with this file are shown together."
+)
 @click.option("--threads", default="1", help="Several with commas: a table each.")
 @click.option("--rounds", default=3)
 @click.option("--steps", default=16)
@@ -146,10 +182,11 @@ def perplexity(engine: Engine, text: list[int], windows: int) -> float | None:
 @click.option("--picture", type=click.Path(path_type=Path), help="An SVG of generation by depth.")
 def main(
     model: Path, text: Path, gguf: Path | None, genai: Path | None, peers_python: str, work: Path, format_name: str,
-    depths: str, threads: str, rounds: int, steps: int, windows: int, without: tuple[str, ...], picture: Path | None,
+    depths: str, prompts: str, context: int, results: Path | None, threads: str, rounds: int, steps: int, windows: int,
+    without: tuple[str, ...], picture: Path | None,
 ) -> None:  # fmt: skip
-    lengths = tuple(int(depth) for depth in depths.split(","))
-    context = max(*lengths, WINDOW) + 2 * steps
+    lengths, texts = (tuple(int(part) for part in option.split(",") if part) for option in (depths, prompts))
+    context = context or max(*lengths, *texts, WINDOW) + 2 * steps
     gguf = gguf or (model if model.suffix == ".gguf" else None)
     ids = tokenized(model, text, max(context, windows * WINDOW))
     graphs = ours(model, work, format_name, context, without)
@@ -168,15 +205,12 @@ def main(
         engines = [engine for engine in engines if engine.start(count, context)]
         for _ in range(rounds):
             for engine in engines:
-                one_round(engine, ids, lengths, steps)
+                one_round(engine, ids, texts, lengths, steps)
         for engine in engines:
             engine.perplexity = perplexity(engine, ids, windows if count == 1 else 0)
             engine.process.stdin.close()
             engine.process.wait()
-        medians = {e.name: {test: statistics.median(ms) for test, ms in e.results.items()} for e in engines}
-        click.echo(table(engines, medians, count))
-        if picture and count == 1:
-            write_picture(picture, medians, lengths)
+        show(merged(engines, results, count), count, picture if count == 1 else None)
 
 
 if __name__ == "__main__":

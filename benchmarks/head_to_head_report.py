@@ -31,22 +31,27 @@ def table(engines: Sequence[Any], medians: Medians, threads: int) -> str:
     lines.append("| engine | MB | perplexity | " + " | ".join(tests) + " | peak RSS, MB |")
     lines.append("|---" * (4 + len(tests)) + "|")
     for engine in engines:
-        speeds = [f"{tokens_per_second(test, medians[engine.name][test]):.1f}" for test in tests]
+        found = medians[engine.name]
+        speeds = [f"{tokens_per_second(test, found[test]):.1f}" if test in found else "" for test in tests]
         quality = "" if engine.perplexity is None else f"{engine.perplexity:.2f}"
         cells = [engine.name, f"{engine.file_bytes / 1e6:.1f}", quality, *speeds, f"{engine.peak_bytes / 1e6:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *(f"- {engine.name}: {engine.built}" for engine in engines)])
 
 
-def write_picture(path: Path, medians: Medians, depths: Sequence[int]) -> None:
+def by_depth(found: Mapping[str, float]) -> list[tuple[int, float]]:
+    """Tokens per second at every depth."""
+    tests = [test for test in found if test.startswith("depth ")]
+    return sorted((int(test.split()[1]), tokens_per_second(test, found[test])) for test in tests)
+
+
+def write_picture(path: Path, medians: Medians) -> None:
     """Tokens per second against depth, both logarithmic, a line per engine."""
     picture = svg.canvas(WIDTH, HEIGHT, "study", "Generation by depth")
     picture.set("xmlns", "http://www.w3.org/2000/svg")
     ET.SubElement(picture, "style").text = STYLE
-    lines = {
-        name: [(depth, tokens_per_second(f"depth {depth}", found[f"depth {depth}"])) for depth in depths]
-        for name, found in medians.items()
-    }
+    lines = {name: by_depth(found) for name, found in medians.items()}
+    depths = sorted({depth for line in lines.values() for depth, _ in line})
     speeds = [speed for line in lines.values() for _, speed in line]
     x = svg.log_scale(min(depths) * 0.8, max(depths) * 1.2, LEFT, RIGHT)
     y = svg.log_scale(min(speeds) * 0.85, max(speeds) * 1.15, BOTTOM, TOP)

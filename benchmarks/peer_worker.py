@@ -147,7 +147,7 @@ class GenAi:
 
 
 ENGINES = {"slmc": Ours, "fp32": Fp32, "llama.cpp": LlamaCpp, "genai": GenAi}
-CHUNK_TOKENS = 256
+CHUNK_TOKENS = 128
 """Tokens of a prompt that our session reads in one call."""
 
 

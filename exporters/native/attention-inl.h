@@ -82,8 +82,21 @@ SLMC_INLINE void attend_queries(const AttentionPart& part, const Cache& cache, i
   cache.template mix<queries>(query, scores, shrink);
 }
 
+// Rows of a block on their way into the cache of the processor: they come in runs too short for it to do so alone.
+template <typename V, typename Cache>
+SLMC_INLINE void fetch_block(const AttentionPart& part, int64_t slot) {
+  const int64_t row_bytes = part.width * Cache::kElementBytes, left = part.end - slot;
+  const int64_t from = slot * row_bytes, bytes = (left < kBlockSlots ? left : kBlockSlots) * row_bytes;
+  const auto *keys = static_cast<const uint8_t*>(part.keys) + from, *values = static_cast<const uint8_t*>(part.values) + from;
+  for (int64_t i = 0; i < bytes; i += 64) {
+    V::prefetch(keys + i);
+    V::prefetch(values + i);
+  }
+}
+
 template <typename V, typename Cache>
 void attend(const AttentionPart& part) {
+  fetch_block<V, Cache>(part, part.first);
   for (int64_t i = 0; i < part.queries; ++i) {
     part.most[i] = -INFINITY;
     part.total[i] = 0;
@@ -92,6 +105,7 @@ void attend(const AttentionPart& part) {
   Cache cache(part);
   for (int64_t slot = part.first; slot < part.end; slot += kBlockSlots) {
     const int64_t count = part.end - slot < kBlockSlots ? part.end - slot : kBlockSlots;
+    fetch_block<V, Cache>(part, slot + kBlockSlots);
     cache.take(slot, count);
     int64_t query = slot > part.own ? (slot - part.own) * part.shared : 0;
     const int64_t near = (slot + count - 1 - part.own + part.window) * part.shared;  // those behind see none of these

@@ -38,6 +38,8 @@ class FloatCache {
   using F = typename V::F;
 
  public:
+  static constexpr int64_t kElementBytes = sizeof(float);
+
   SLMC_INLINE explicit FloatCache(const AttentionPart& part)
       : part_(part), keys_(reinterpret_cast<int32_t*>(part.scratch)) {}
 
@@ -122,6 +124,8 @@ class FloatCache {
 template <typename V>
 class HalfCache : public FloatCache<V> {
  public:
+  static constexpr int64_t kElementBytes = sizeof(uint16_t);
+
   SLMC_INLINE explicit HalfCache(const AttentionPart& part)
       : FloatCache<V>(part), floats_(part.scratch + kBlockSlots * part.width) {}
 

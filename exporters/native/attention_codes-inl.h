@@ -32,6 +32,8 @@ class CodeCache {
   using I = typename V::I;
 
  public:
+  static constexpr int64_t kElementBytes = sizeof(int8_t);
+
   SLMC_INLINE explicit CodeCache(const AttentionPart& part) : part_(part) {
     const int64_t width = part.width;
     keys_ = reinterpret_cast<int32_t*>(part.scratch);

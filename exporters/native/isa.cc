@@ -1,6 +1,7 @@
 // The instruction set, detected once; the C functions tell and, for tests, lower it.
 //
-// A level is an instruction set or one with dot products: 0 portable, 1 vector, 2 vector and dot products, 3 wide.
+// A level is an instruction set or one with dot products: 0 portable, 1 vector, 2 vector and dot products, 3 wide, 4
+// matrices.
 #include "isa.h"
 
 #include "elementary.h"
@@ -9,6 +10,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -16,7 +21,7 @@
 namespace slmc {
 namespace {
 
-constexpr int kLevels = 4;
+constexpr int kLevels = 5;
 
 struct Processor {
   Isa levels[kLevels];
@@ -29,6 +34,25 @@ bool has_avx_vnni() {
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
 }
 
+// Asks for the registers of tiles, which are the process's only after that: arch/x86/xstate.rst of Linux.
+bool permitted_tiles() {
+#if defined(SLMC_AMX) && defined(__linux__)
+  constexpr long kGetSupported = 0x1021, kRequest = 0x1023;  // ARCH_GET_XCOMP_SUPP, ARCH_REQ_XCOMP_PERM
+  constexpr unsigned long kTileData = 18;
+  unsigned long supported = 0;
+  return syscall(SYS_arch_prctl, kGetSupported, &supported) == 0 && supported >> kTileData & 1 &&
+         syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+bool has_amx_int8() {
+  constexpr unsigned kTileAndInt8 = 3u << 24;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kTileAndInt8) == kTileAndInt8 && permitted_tiles();
+}
+
 Processor detected() {
   __builtin_cpu_init();
   const bool vector = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
@@ -37,7 +61,8 @@ Processor detected() {
   const bool wide = evex && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
                     __builtin_cpu_supports("gfni");
-  return {{kPortable, kAvx2, dot, kAvx512}, !vector ? 0 : wide ? 3 : dot != kAvx2 ? 2 : 1};
+  const int best = !vector ? 0 : wide ? has_amx_int8() ? 4 : 3 : dot != kAvx2 ? 2 : 1;
+  return {{kPortable, kAvx2, dot, kAvx512, kAvx512Amx}, best};
 }
 #elif defined(__aarch64__)
 Processor detected() {
@@ -47,7 +72,7 @@ Processor detected() {
 #else
   const bool dot = false;
 #endif
-  return {{kPortable, kNeon, kNeonDot, kNeonDot}, dot ? 2 : 1};
+  return {{kPortable, kNeon, kNeonDot, kNeonDot, kNeonDot}, dot ? 2 : 1};
 }
 #else
 Processor detected() { return {}; }
@@ -77,9 +102,9 @@ SLMC_EXPORT int slmc_isa_level(void) { return slmc::level(); }
 
 SLMC_EXPORT const char* slmc_isa_name(void) {
 #if defined(__aarch64__)
-  static const char* const names[] = {"portable", "neon", "neon-dotprod", "neon-dotprod"};
+  static const char* const names[] = {"portable", "neon", "neon-dotprod"};
 #else
-  static const char* const names[] = {"portable", "avx2", "avx2-vnni", "avx512"};
+  static const char* const names[] = {"portable", "avx2", "avx2-vnni", "avx512", "avx512-amx"};
 #endif
   return names[slmc::level()];
 }

@@ -5,9 +5,10 @@ namespace slmc {
 
 // In the order of their tables in kernels.cc. AVX2 comes with FMA and F16C; its VNNI (products of bytes summed in
 // fours) in one of two encodings. AVX-512 means BW, DQ, VL, VNNI, VBMI, VBMI2 and GFNI (Ice Lake, Zen 4 and later):
-// processors with less of it run the AVX2 kernels.
+// processors with less of it run the AVX2 kernels. AMX means its products of bytes (Sapphire Rapids and later), which the
+// system must permit.
 #if defined(__x86_64__)
-enum Isa : int { kPortable, kAvx2, kAvxVnni, kAvx512VlVnni, kAvx512 };
+enum Isa : int { kPortable, kAvx2, kAvxVnni, kAvx512VlVnni, kAvx512, kAvx512Amx };
 #elif defined(__aarch64__)
 enum Isa : int { kPortable, kNeon, kNeonDot };
 #else

@@ -13,6 +13,9 @@ const KernelTable& kernels() {
       {&avx_vnni::linear, &avx2::events, &avx_vnni::tiles, &avx2::units, &avx_vnni::attention},
       {&avx512vl_vnni::linear, &avx2::events, &avx512vl_vnni::tiles, &avx2::units, &avx512vl_vnni::attention},
       {&avx512::linear, &avx512::events, &avx512::tiles, &avx512::units, &avx512::attention},
+#if defined(SLMC_AMX)
+      {&avx512_amx::linear, &avx512::events, &avx512::tiles, &avx512::units, &avx512::attention},
+#endif
 #elif defined(__aarch64__)
       {&neon::linear, &neon::events, &neon::tiles, nullptr, &neon::attention},
       {&neon_dot::linear, &neon::events, &neon_dot::tiles, nullptr, &neon_dot::attention},

@@ -53,6 +53,10 @@ extern const EventKernels events;
 extern const SparseKernels tiles, units;
 }  // namespace avx512
 
+namespace avx512_amx {
+extern const LinearKernels linear;
+}  // namespace avx512_amx
+
 namespace neon {
 extern const LinearKernels linear;
 extern const AttentionKernels attention;

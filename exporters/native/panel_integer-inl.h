@@ -11,7 +11,8 @@ namespace {
 
 constexpr int kIntegerBlock = 1024; // codes of a panel: it stays in the first-level cache
 
-template <typename V, int bits>
+// `centred`: codes less the middle of their range, as signed bytes, so that sums need no start.
+template <typename V, int bits, bool centred = false>
 struct IntegerPanel {
   static constexpr int kRowVectors = V::kRowVectors8, kRows = kRowVectors * V::kLanes;
   alignas(64) uint8_t codes[kIntegerBlock * kRows];                   // [step][row vector][lane][byte]
@@ -32,7 +33,8 @@ struct IntegerPanel {
             if constexpr (L::low < 8) bytes = V::and_(V::template right<L::low * j.value>(word), mask);
             if constexpr (L::high > 0)
               bytes = V::template add_high_rows<L::low, L::high, j.value, bit.value>(bytes, more);
-            if constexpr (bits == 8 && V::kSignedCodes8) bytes = V::flip_signs(bytes);
+            if constexpr (centred) bytes = V::sub_bytes(bytes, 1 << (bits - 1));
+            else if constexpr (bits == 8 && V::kSignedCodes8) bytes = V::flip_signs(bytes);
             V::store(out + (code.value / 4 + j.value) * kRows * 4, bytes);
           });
         };
@@ -100,22 +102,30 @@ struct IntegerPanel {
   }
 };
 
-template <typename V, int bits>
-void product8(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
-  using Panel = IntegerPanel<V, bits>;
-  Panel panel;
+// body(n, s0, s1) for the panel's rows n and on, filled with the codes and scales of segments s0 .. s1 - 1.
+template <typename V, typename Panel, typename Body>
+SLMC_INLINE void over_panels(const QMatrix& m, const Prepared& p, int64_t first, int64_t last, Panel& panel,
+                             const Body& body) {
   for (int64_t n = first; n < last; n += Panel::kRows) {
     for (int64_t s0 = 0, s1; s0 < p.segment_count; s0 = s1) {
       const int64_t k0 = p.segments[s0].first;
       for (s1 = s0; s1 < p.segment_count && p.segments[s1].first + p.segments[s1].length - k0 <= kIntegerBlock; ++s1)
         scales_of<V>(m, n, Panel::kRows, p.segments[s1].group, panel.scales[s1 - s0],
-                  m.zeros ? panel.zero_shares[s1 - s0] : nullptr);
+                     m.zeros ? panel.zero_shares[s1 - s0] : nullptr);
       panel.fill(m, n, k0, p.segments[s1 - 1].first + p.segments[s1 - 1].length);
-      for (int64_t t = 0; t < p.tokens; t += V::kTokens8)
-        panel.template multiply_some<V::kTokens8>(p.tokens - t, p, m.padded(), t, s0, s1,
-                                                  {y + t * m.N + n, m.N, last - n, s0 == 0});
+      body(n, s0, s1);
     }
   }
+}
+
+template <typename V, int bits>
+void product8(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
+  IntegerPanel<V, bits> panel;
+  over_panels<V>(m, p, first, last, panel, [&](int64_t n, int64_t s0, int64_t s1) {
+    for (int64_t t = 0; t < p.tokens; t += V::kTokens8)
+      panel.template multiply_some<V::kTokens8>(p.tokens - t, p, m.padded(), t, s0, s1,
+                                                {y + t * m.N + n, m.N, last - n, s0 == 0});
+  });
 }
 
 }  // namespace

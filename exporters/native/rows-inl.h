@@ -67,7 +67,16 @@ SLMC_INLINE void over_words(const Rows<V>& low_rows, const Rows<V>& high_rows, i
 // scale_w, or scale_w * (zero - centre), of the tile's rows in group g.
 template <typename V>
 void scales_of(const QMatrix& m, int64_t n, int rows, int64_t g, float* scales, float* zero_shares) {
-  for (int i = 0; i < rows; ++i) {
+  int i = 0;
+  for (; i < rows && n + i < m.tiled; i += V::kLanes) {
+    const int64_t at = m.factor_at(n + i, g);
+    const typename V::F scale = V::load_halves(m.scales + at);
+    V::store(scales + i, scale);
+    if (!zero_shares) continue;
+    const typename V::F zero = V::load_bytes_first(m.zeros + at, V::kLanes);
+    V::store(zero_shares + i, V::mul(scale, V::sub(zero, V::set(static_cast<float>(m.centre())))));
+  }
+  for (; i < rows; ++i) {
     const int64_t at = m.factor_at(n + i < m.N ? n + i : m.N - 1, g);
     scales[i] = V::half(m.scales[at]);
     if (zero_shares) zero_shares[i] = scales[i] * static_cast<float>(m.zeros[at] - m.centre());

@@ -82,6 +82,7 @@ struct Vector {
   }
   static SLMC_INLINE I and_(I a, I b) { return _mm512_and_si512(a, b); }
   static SLMC_INLINE I or_(I a, I b) { return _mm512_or_si512(a, b); }
+  static SLMC_INLINE I sub_bytes(I a, int byte) { return _mm512_sub_epi8(a, _mm512_set1_epi8(static_cast<char>(byte))); }
   static SLMC_INLINE I sub(I a, I b) { return _mm512_sub_epi32(a, b); }
   template <int n>
   static SLMC_INLINE I right(I v) { return n ? _mm512_srli_epi32(v, n) : v; }

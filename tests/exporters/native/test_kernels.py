@@ -129,5 +129,5 @@ def test_the_instruction_set_is_told():
         names.append(library().slmc_isa_name())
     library().slmc_force_isa(-1)
     assert library().slmc_isa_level() == len(names) - 1
-    x86, arm = [b"portable", b"avx2", b"avx2-vnni", b"avx512"], [b"portable", b"neon", b"neon-dotprod"]
+    x86, arm = [b"portable", b"avx2", b"avx2-vnni", b"avx512", b"avx512-amx"], [b"portable", b"neon", b"neon-dotprod"]
     assert names in (x86[: len(names)], arm[: len(names)])
