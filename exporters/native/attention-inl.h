@@ -65,12 +65,41 @@ SLMC_INLINE float take_shares(float* scores, int64_t first, int64_t seen, int64_
   return shrink;
 }
 
+// Brings a block's rows into the cache of the processor, some at a time beside other work: their runs are too short for it
+// to do so alone, and it takes only a few orders at once.
+template <typename V>
+class Fetch {
+ public:
+  template <typename Cache>
+  SLMC_INLINE Fetch(const AttentionPart& part, const Cache&, int64_t slot) {
+    const int64_t row_bytes = part.width * Cache::kElementBytes, left = part.end - slot;
+    keys_ = static_cast<const uint8_t*>(part.keys) + slot * row_bytes;
+    values_ = static_cast<const uint8_t*>(part.values) + slot * row_bytes;
+    bytes_ = (left < kBlockSlots ? left : kBlockSlots) * row_bytes;
+  }
+
+  // The next lines of 64 bytes of keys and of values.
+  SLMC_INLINE void some(int64_t lines) {
+    const int64_t end = at_ + 64 * lines < bytes_ ? at_ + 64 * lines : bytes_;
+    for (; at_ < end; at_ += 64) {
+      V::prefetch(keys_ + at_);
+      V::prefetch(values_ + at_);
+    }
+  }
+
+ private:
+  const uint8_t *keys_, *values_;
+  int64_t bytes_, at_ = 0;
+};
+constexpr int64_t kLinesAtOnce = 10;
+
 template <typename V, int queries, typename Cache>
 SLMC_INLINE void attend_queries(const AttentionPart& part, const Cache& cache, int64_t query, int64_t slot,
-                                int64_t count) {
+                                int64_t count, Fetch<V>& next) {
   alignas(64) float scores[queries][kBlockSlots];
   float shrink[queries];
   cache.template score<queries>(query, scores);
+  next.some(kLinesAtOnce);
   constexpr int64_t kStep = kTogether * V::kLanes;
   const int64_t room = (count + kStep - 1) / kStep * kStep;
   for (int i = 0; i < queries; ++i) {
@@ -79,24 +108,13 @@ SLMC_INLINE void attend_queries(const AttentionPart& part, const Cache& cache, i
     shrink[i] = take_shares<V>(scores[i], seen - part.window, seen < count ? seen : count, room, part.most + query + i,
                                part.total + query + i);
   }
+  next.some(kLinesAtOnce);
   cache.template mix<queries>(query, scores, shrink);
-}
-
-// Rows of a block on their way into the cache of the processor: they come in runs too short for it to do so alone.
-template <typename V, typename Cache>
-SLMC_INLINE void fetch_block(const AttentionPart& part, int64_t slot) {
-  const int64_t row_bytes = part.width * Cache::kElementBytes, left = part.end - slot;
-  const int64_t from = slot * row_bytes, bytes = (left < kBlockSlots ? left : kBlockSlots) * row_bytes;
-  const auto *keys = static_cast<const uint8_t*>(part.keys) + from, *values = static_cast<const uint8_t*>(part.values) + from;
-  for (int64_t i = 0; i < bytes; i += 64) {
-    V::prefetch(keys + i);
-    V::prefetch(values + i);
-  }
+  next.some(kLinesAtOnce);
 }
 
 template <typename V, typename Cache>
 void attend(const AttentionPart& part) {
-  fetch_block<V, Cache>(part, part.first);
   for (int64_t i = 0; i < part.queries; ++i) {
     part.most[i] = -INFINITY;
     part.total[i] = 0;
@@ -105,14 +123,16 @@ void attend(const AttentionPart& part) {
   Cache cache(part);
   for (int64_t slot = part.first; slot < part.end; slot += kBlockSlots) {
     const int64_t count = part.end - slot < kBlockSlots ? part.end - slot : kBlockSlots;
-    fetch_block<V, Cache>(part, slot + kBlockSlots);
+    Fetch<V> next(part, cache, slot + kBlockSlots);
+    next.some(kLinesAtOnce);
     cache.take(slot, count);
+    next.some(kLinesAtOnce);
     int64_t query = slot > part.own ? (slot - part.own) * part.shared : 0;
     const int64_t near = (slot + count - 1 - part.own + part.window) * part.shared;  // those behind see none of these
     const int64_t queries = near < part.queries ? near : part.queries;
     for (; query + V::kQueries <= queries; query += V::kQueries)
-      attend_queries<V, V::kQueries>(part, cache, query, slot, count);
-    for (; query < queries; ++query) attend_queries<V, 1>(part, cache, query, slot, count);
+      attend_queries<V, V::kQueries>(part, cache, query, slot, count, next);
+    for (; query < queries; ++query) attend_queries<V, 1>(part, cache, query, slot, count, next);
   }
 }
 
