@@ -27,8 +27,9 @@ demo: $(INSTALLED)
 	$(BIN)/slmc report demo
 	$(BIN)/python demo/run.py -p "The ship left the harbour at dawn, and" -n 120
 
+# Two test files at a time: most of them use one thread. Tests of one file share what they built, so a file is not divided.
 test: $(INSTALLED) $(OLDEST) check docs
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
