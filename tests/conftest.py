@@ -26,6 +26,8 @@ LIMITS = ("--max-memory", "25%", "--max-drop", "5%", "--effort", "quick")
 
 Slmc = Callable[..., Result]
 
+torch.set_num_threads(1)  # two files are tested at a time, and sums are the same in whichever process a test runs
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -34,7 +36,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from toolchain.model.spikegpt import SpikeGpt, SpikeGptConfig
 
-    torch.set_num_threads(1)
     texts = [path.read_text(encoding="utf-8") for path in sorted(TEXTS.glob("*.txt"))]
     tokenizer = train_tokenizer(texts, VOCABULARY)
     model = SpikeGpt(SpikeGptConfig(LAYERS, WIDTH, 4 * WIDTH, VOCABULARY))

@@ -147,4 +147,4 @@ def test_gradients_reach_queries_keys_and_values(options):
         start = torch.zeros(1, 1, dtype=torch.int64)
         return cached_attention(*new, *caches, start, None, None, *how.values())[0]
 
-    torch.autograd.gradcheck(of, given, eps=1e-4, atol=1e-3)
+    torch.autograd.gradcheck(of, given, eps=1e-4, atol=1e-3, fast_mode=True)
