@@ -36,10 +36,8 @@ def check_room(
     whole, smallest, limit = problem.tree.bytes_fp32, problem.smallest_bytes, problem.constraints.max_bytes
     if limit is None or limit >= smallest:
         return
-    least = sum(
-        min(problem.layer_bytes(layer, config) for config in options)
-        for layer, options in ((x, every_option()[x.path]) for x in problem.tree.layers)
-    )
+    options = every_option()
+    least = sum(min(problem.layer_bytes(x, config) for config in options[x.path]) for x in problem.tree.layers)
     least += problem.tree.fixed_bytes
     advice = _cache_advice(asked, problem, model)
     if least <= limit:

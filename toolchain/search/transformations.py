@@ -105,13 +105,16 @@ def decide(
         model, statistics: before any transformation.
     """
     possible = possible_rotations(model, problem.seed)
+    if possible.stream is None and not possible.heads:
+        return ()
     streams = [None, possible.stream] if possible.stream else [None]
-    both = [Rotations(stream, heads) for stream in streams for heads in ((), possible.heads) if heads == () or heads]
+    some_heads = [(), possible.heads] if possible.heads else [()]
+    ways = [Rotations(stream, heads) for stream in streams for heads in some_heads]
     known: dict[_State, Cost] = {}
-    for i, rotations in enumerate(both if len(both) > 1 else ()):
+    for i, rotations in enumerate(ways):
         _judge(problem, model, statistics, rotations, known)
-        progress(i + 1, len(both))
-    return _decided(problem, model, possible, known) if known else ()
+        progress(i + 1, len(ways))
+    return _decided(problem, model, possible, known)
 
 
 @dataclass(frozen=True)

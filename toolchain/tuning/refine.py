@@ -8,7 +8,8 @@ by coordinate descent where the recipe says gptq. What is better on a text that 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -29,6 +30,10 @@ from toolchain.model.family import LanguageModel
 
 PIECE = 512
 """Tokens of a piece of the text, which is read from an empty state."""
+
+TOGETHER = 16
+"""Pieces that a model without a context reads at once: its states go token by token, which costs as much for one piece
+as for many."""
 
 HELD_OUT = 0.125
 """Share of the pieces, the last ones, that judge and are not calibrated on."""
@@ -78,15 +83,17 @@ def refined(
     """
     blocks = [block.path for block in model.tree.blocks if isinstance(_holder(model.module, block.path), nn.ModuleList)]
     piece = min(PIECE, model.forward.context or PIECE)
-    pieces = list(ids[: len(ids) // piece * piece].view(-1, piece))
+    pieces = ids[: len(ids) // piece * piece].view(-1, piece)
     held = max(1, round(HELD_OUT * len(pieces)))
     if not blocks or len(pieces) - held < 1:
         return None
+    rows = TOGETHER if model.forward.context is None else 1
+    train, judges = torch.split(pieces[:-held], rows), torch.split(pieces[-held:], rows)
     current = dict(encoded)
     quantized = QuantizedModel(model, lambda path, _: current[path])
-    before = _loss(quantized.apply(recipe), pieces[-held:])
-    walk = _Walk(cast(nn.Module, quantized.apply(recipe)), blocks, pieces[:-held])
-    if not walk.follows(blocks, pieces[0]):
+    before = _loss(quantized.apply(recipe), judges)
+    walk = _Walk(cast(nn.Module, quantized.apply(recipe)), blocks, list(train))
+    if not walk.follows(blocks[0]):
         return None
     for done, block in enumerate(blocks):
         paths = [x.path for x in model.tree.layers if x.kind == "linear" and x.path.startswith(f"{block}.")]
@@ -102,7 +109,7 @@ def refined(
             quantized.exchange(again.path, recipe[again.path])
         walk.advance(block)
         progress(done + 1, len(blocks))
-    after = _loss(quantized.apply(recipe), pieces[-held:])
+    after = _loss(quantized.apply(recipe), judges)
     return Refined(current if after < before else encoded, before, after)
 
 
@@ -126,44 +133,51 @@ def _holder(module: nn.Module, path: str) -> nn.Module | None:
 
 
 class _Reached(Exception):
-    """A block was reached, with these arguments."""
-
-    def __init__(self, arguments: tuple[Any, ...]) -> None:
-        self.arguments = arguments
+    """The last block was reached."""
 
 
 class _Walk:
-    """The pieces of a text on their way through the blocks of a module: what the next block reads of each.
+    """Batches of pieces of a text on their way through the blocks of a module: what the next block reads of each.
 
     The first argument of a block, and the first part of what it returns, is the stream. Other arguments are taken from
-    a reading of one piece: states are empty, and positions the same for all.
+    a reading of one batch of as many pieces: states are empty, and positions the same for all.
     """
 
-    def __init__(self, module: nn.Module, blocks: list[str], pieces: list[Tensor]) -> None:
+    def __init__(self, module: nn.Module, blocks: list[str], batches: list[Tensor]) -> None:
+        """batches: token ids int64 [pieces, tokens]; what does not follow is told by `follows`."""
         self.module = module
-        self.streams = [self._arguments(blocks[0], piece)[0] for piece in pieces]
-        self.others = {block: self._arguments(block, pieces[0])[1:] for block in blocks}
+        sizes = {len(batch): batch for batch in reversed(batches)}
+        read = {size: self._arguments(blocks, batch) for size, batch in sizes.items()}
+        self.others = {(size, block): found[block][1:] for size, found in read.items() for block in found}
+        self._second = None if len(blocks) == 1 else read[len(batches[0])][blocks[1]][0]
+        self.streams = [self._arguments(blocks[:1], batch)[blocks[0]][0] for batch in batches]
 
-    def _arguments(self, block: str, piece: Tensor) -> tuple[Any, ...]:
-        def stop(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
-            raise _Reached(arguments)
+    def _arguments(self, blocks: list[str], batch: Tensor) -> dict[str, tuple[Any, ...]]:
+        """What each of these blocks is called with in one reading, which ends at the last of them."""
+        found: dict[str, tuple[Any, ...]] = {}
+
+        def keeper(block: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+            def keep(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+                found[block] = arguments
+                if block == blocks[-1]:
+                    raise _Reached
+
+            return keep
 
         module = cast(LanguageModel, self.module)
-        with removed_at_end([self.module.get_submodule(block).register_forward_pre_hook(stop)]), torch.inference_mode():
-            try:
-                module(piece[None], module.initial_state(1))
-            except _Reached as reached:
-                return reached.arguments
-        raise AssertionError(f"{block} was not reached")
+        handles = [self.module.get_submodule(block).register_forward_pre_hook(keeper(block)) for block in blocks]
+        with removed_at_end(handles), torch.inference_mode(), suppress(_Reached):
+            module(batch, module.initial_state(len(batch)))
+        return found
 
-    def follows(self, blocks: list[str], piece: Tensor) -> bool:
-        """Whether what the first block returns is what the second one reads."""
-        if len(blocks) == 1:
+    def follows(self, block: str) -> bool:
+        """Whether what the first block, given here, returns is what the second one reads."""
+        if self._second is None:
             return True
         with torch.inference_mode():
-            given = self.module.get_submodule(blocks[0])(self.streams[0], *self.others[blocks[0]])
-        wanted = self._arguments(blocks[1], piece)[0]
-        return isinstance(given, tuple) and given[0].shape == wanted.shape and torch.allclose(given[0], wanted)
+            given = self.module.get_submodule(block)(self.streams[0], *self.others[len(self.streams[0]), block])
+        is_stream = isinstance(given, tuple) and given[0].shape == self._second.shape
+        return is_stream and torch.allclose(given[0], self._second)
 
     def hessians(self, block: str, paths: list[str]) -> dict[str, Tensor]:
         """Mean of x x^T over what each layer of a block reads, float32 [cols, cols], by path."""
@@ -179,7 +193,7 @@ class _Walk:
         handles = [self.module.get_submodule(path).register_forward_pre_hook(add(path)) for path in paths]
         with removed_at_end(handles):
             self._through(block)
-        tokens = sum(x.shape[1] for x in self.streams)
+        tokens = sum(x.shape[0] * x.shape[1] for x in self.streams)
         return {path: (total / tokens).clone() for path, total in sums.items()}
 
     def advance(self, block: str) -> None:
@@ -189,14 +203,15 @@ class _Walk:
     def _through(self, block: str) -> list[Tensor]:
         module = self.module.get_submodule(block)
         with torch.inference_mode():
-            return [module(x, *self.others[block])[0] for x in self.streams]
+            return [module(x, *self.others[len(x), block])[0] for x in self.streams]
 
 
-def _loss(model: LanguageModel, pieces: list[Tensor]) -> float:
-    """Mean loss over pieces, each from an empty state, nats per token."""
-    losses = []
-    for piece in pieces:
+def _loss(model: LanguageModel, batches: Iterable[Tensor]) -> float:
+    """Mean loss over pieces [pieces, tokens] of batches, each from an empty state, nats per token."""
+    losses: list[float] = []
+    for batch in batches:
         with torch.inference_mode():
-            logits, _ = model(piece[None, :-1], model.initial_state(1))
-            losses.append(float(torch.nn.functional.cross_entropy(logits[0], piece[1:])))
+            logits, _ = model(batch[:, :-1], model.initial_state(len(batch)))
+            found = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none")
+            losses += found.view(len(batch), -1).mean(1).tolist()
     return sum(losses) / len(losses)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 import torch
 
 from exporters.formats.catalog import formats_matching
 from tests.toolchain.transform.test_rotation import llama, loaded
 from tests.toolchain.transform.test_statistics import statistics_of
+from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.model.catalog import LoadedModel
+from toolchain.model.spikegpt import SpikeGpt, SpikeGptConfig, SpikeGptFamily
 from toolchain.search.problem import Constraints, Problem, effort_named, layer_options
 from toolchain.search.transformations import decide, transformed
 from toolchain.transform.transformation import STREAM, Transformation, possible_rotations, tree_after
@@ -64,6 +67,13 @@ def test_a_rotation_that_does_not_pay_is_not_taken() -> None:
     assert not stream.taken and stream.after >= 0.97 * stream.before
     kept = transformed(model, statistics, [dataclasses.replace(t, taken=False) for t in considered], 0)
     assert kept.model is model and kept.statistics is statistics
+
+
+def test_a_model_that_none_applies_to_costs_no_estimate() -> None:
+    """Without statistics every estimate would fail."""
+    module = SpikeGpt(SpikeGptConfig(2, 8, 20, 13))
+    model = loaded(module, SpikeGptFamily().tree(module))
+    assert decide(problem_of(model), model, cast(CalibrationStatistics, None)) == ()
 
 
 def test_decisions_are_carried_out_one_by_one() -> None:

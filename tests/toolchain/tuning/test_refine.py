@@ -34,7 +34,8 @@ def recipe_of(model: LoadedModel) -> Recipe:
     return {layer.path: inside if "layers" in layer.path else outside for layer in model.tree.layers}
 
 
-def test_hessians_are_of_the_compressed_prefix(model: LoadedModel) -> None:
+@pytest.mark.parametrize("rows", [1, 4])
+def test_hessians_are_of_the_compressed_prefix(model: LoadedModel, rows: int) -> None:
     """With block 0 compressed, a calibration of the whole model says the same of block 1."""
     recipe, hessians = recipe_of(model), input_hessians(model, IDS)
     encoded = {path: compress(model.weight(path), config, hessians.get(path)) for path, config in recipe.items()}
@@ -42,8 +43,8 @@ def test_hessians_are_of_the_compressed_prefix(model: LoadedModel) -> None:
     first = {path: config for path, config in recipe.items() if "layers.1" not in path}
     module = cast(nn.Module, quantized.apply(first))
     expected = input_hessians(dataclasses.replace(model, module=module), IDS)
-    walk = _Walk(module, BLOCKS, list(IDS.view(-1, 16)))
-    assert walk.follows(BLOCKS, IDS[:16])
+    walk = _Walk(module, BLOCKS, list(torch.split(IDS.view(-1, 16), rows)))
+    assert walk.follows("layers.0")
     walk.advance("layers.0")
     paths = [layer.path for layer in model.tree.layers if layer.path.startswith("layers.1.")]
     found = walk.hessians("layers.1", paths)
@@ -68,11 +69,12 @@ def test_what_is_better_on_held_out_text_is_kept(model: LoadedModel, monkeypatch
 
 
 def test_the_loss_by_hand(model: LoadedModel) -> None:
-    piece = IDS[:16]
-    logits = model.forward(piece[None, :-1], model.forward.initial_state(1))[0][0]
-    rows: Tensor = torch.log_softmax(logits.double(), -1)
-    expected = -sum(float(rows[t, piece[t + 1]]) for t in range(15)) / 15
-    assert _loss(model.forward, [piece]) == pytest.approx(expected, rel=1e-5)
+    pieces, expected = IDS[:48].view(3, 16), []
+    for piece in pieces:
+        logits = model.forward(piece[None, :-1], model.forward.initial_state(1))[0][0]
+        rows: Tensor = torch.log_softmax(logits.double(), -1)
+        expected.append(-sum(float(rows[t, piece[t + 1]]) for t in range(15)) / 15)
+    assert _loss(model.forward, torch.split(pieces, 2)) == pytest.approx(sum(expected) / 3, rel=1e-5)
 
 
 def test_texts_that_are_too_short_and_models_without_blocks(model: LoadedModel) -> None:
