@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from exporters.formats.base import bytes_for
-from exporters.formats.catalog import family_of, format_named
+from exporters.formats.catalog import format_named
 from targets.device import quantities
 from toolchain.compress.recipe import LayerConfig
 from toolchain.model.offloading import bytes_from_disk, bytes_in_memory, hessian_bytes
@@ -18,7 +18,8 @@ from toolchain.search.activations import BISECTIONS
 from toolchain.search.dense_screening import is_large
 from toolchain.search.problem import Problem
 from toolchain.search.screening import sparse_options
-from toolchain.search.search import NEAR_SHARES
+from toolchain.search.search import budgets, within_first
+from toolchain.search.tiers import global_tier
 from toolchain.tuning.distil import Schedule
 
 ROUNDING_EVALUATIONS = {"fp32": 0, "int8": 1, "search": 1 + BISECTIONS}
@@ -94,10 +95,7 @@ def forecast(
     flops = _flops_per_second()
     dense, sparse = _pairs(problem)
     rounding = ROUNDING_EVALUATIONS[problem.activations]
-    formats = len({c.format for _, c in dense}) + len({family_of(c.format) for _, c in sparse})
-    ladders = 3 if sparse else 2
-    steps = len(NEAR_SHARES) if is_large(problem) else effort.budgets + 1
-    evaluations = formats + ladders * steps + effort.bisections + rounding + len(problem.wider)
+    evaluations = _searched(problem, sparse=bool(sparse)) + rounding
     linear = sum(layer.params for layer in tree.layers if layer.kind == "linear")
     forward = 2 * linear / flops
     calibrating = 4 * forward * calibration_tokens
@@ -132,6 +130,14 @@ def forecast(
         smallest_bytes=problem.smallest_bytes,
         fp32_bytes=tree.bytes_fp32,
     )
+
+
+def _searched(problem: Problem, *, sparse: bool) -> int:
+    """Evaluations of the tiers before the last, if what they find keeps the limits; sparse: whether any option is."""
+    uniform, _ = within_first(problem, list(global_tier(problem)), lambda pair: problem.bytes(pair[0]))
+    ladder, _ = within_first(problem, budgets(problem), lambda budget: budget)
+    closing = problem.effort.bisections if problem.constraints.max_drop is not None else 0
+    return len(uniform) + (3 if sparse else 2) * len(ladder) + closing
 
 
 def _pairs(problem: Problem) -> tuple[list[tuple[Layer, LayerConfig]], list[tuple[Layer, LayerConfig]]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.files.progress import Progress
@@ -109,14 +110,7 @@ def search(
     trace = Trace(problem, evaluator, {(s.layer, s.config): s.loss for s in seen}, on_candidate)
     chosen: Recipe | None = None
     try:
-        everywhere = list(global_tier(problem))
-        recipes = [pair for pair in everywhere if may_win(problem, pair[0])] or everywhere[-1:]
-        evaluator.expect(recipes=[recipe for recipe, _ in recipes])
-        for i, (recipe, name) in enumerate(recipes):
-            trace.attempt(recipe, "global", name)
-            progress("global tier", i + 1, len(recipes))
-        if any(len(options) > 1 for options in problem.options.values()):
-            _local_tiers(trace, progress)
+        _tiers(trace, progress)
         _fall_back(trace)
         chosen = _rounded_activations(trace)
     except OutOfTime:
@@ -137,10 +131,39 @@ def search(
     )
 
 
-def may_win(problem: Problem, recipe: Recipe) -> bool:
-    """Whether a recipe of one format is worth an evaluation: always, but for those of large models over the limit."""
+def _tiers(trace: Trace, progress: Progress) -> None:
+    """All tiers but the last. What breaks the memory limit cannot win: it is tried if nothing within keeps the limits,
+    to tell what would, unless the model is large."""
+    problem = trace.problem
+    uniform, larger_uniform = within_first(problem, list(global_tier(problem)), lambda pair: problem.bytes(pair[0]))
+    ladder, larger = within_first(problem, budgets(problem), lambda budget: budget)
+    _global_tier(trace, uniform or larger_uniform[-1:], progress)
+    free = any(len(options) > 1 for options in problem.options.values())
+    if free:
+        _local_tiers(trace, ladder or larger[:1], progress)
+    if not is_large(problem) and not select(trace.estimated, problem.constraints)[1]:
+        _global_tier(trace, larger_uniform, progress)
+        if free:
+            _local_tiers(trace, larger, progress)
+    if free and problem.constraints.max_drop is not None:
+        _close_in(trace, problem.constraints.max_drop, budgets(problem), progress)
+
+
+T = TypeVar("T")
+
+
+def within_first(problem: Problem, tried: Sequence[T], size: Callable[[T], int]) -> tuple[list[T], list[T]]:
+    """What keeps the memory limit, and what does not; size: bytes."""
     most = problem.constraints.max_bytes
-    return not is_large(problem) or most is None or problem.bytes(recipe) <= most
+    over = [one for one in tried if most is not None and size(one) > most]
+    return [one for one in tried if one not in over], over
+
+
+def _global_tier(trace: Trace, recipes: Sequence[tuple[Recipe, str]], progress: Progress) -> None:
+    trace.evaluator.expect(recipes=[recipe for recipe, _ in recipes])
+    for i, (recipe, name) in enumerate(recipes):
+        trace.attempt(recipe, "global", name)
+        progress("global tier", i + 1, len(recipes))
 
 
 def _rounded_activations(trace: Trace) -> Recipe:
@@ -163,8 +186,7 @@ def _fall_back(trace: Trace) -> None:
             trace.attempt(recipe, "global", name)
 
 
-def _local_tiers(trace: Trace, progress: Progress) -> None:
-    ladder = budgets(trace.problem)
+def _local_tiers(trace: Trace, ladder: list[int], progress: Progress) -> None:
     _climb(trace, "block", block_tier, trace.problem, ladder, progress)
     _climb(trace, "module", module_tier, trace.problem, ladder, progress)
     if any(map(sparse_options, trace.problem.options.values())):
@@ -173,8 +195,6 @@ def _local_tiers(trace: Trace, progress: Progress) -> None:
         if factor > 1 + LEAST_CORRECTION:
             trace.factor = factor
             _climb(trace, "corrected", module_tier, trace.problem, ladder, progress)
-    if trace.problem.constraints.max_drop is not None:
-        _close_in(trace, trace.problem.constraints.max_drop, ladder, progress)
 
 
 def _climb(
