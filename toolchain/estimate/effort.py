@@ -137,7 +137,8 @@ def _searched(problem: Problem, *, sparse: bool) -> int:
     uniform, _ = within_first(problem, list(global_tier(problem)), lambda pair: problem.bytes(pair[0]))
     ladder, _ = within_first(problem, budgets(problem), lambda budget: budget)
     closing = problem.effort.bisections if problem.constraints.max_drop is not None else 0
-    return len(uniform) + (3 if sparse else 2) * len(ladder) + closing
+    tiers = 2 * sparse + (1 if is_large(problem) else 2)
+    return (min(len(uniform), 1) if is_large(problem) else len(uniform)) + tiers * len(ladder) + closing
 
 
 def _pairs(problem: Problem) -> tuple[list[tuple[Layer, LayerConfig]], list[tuple[Layer, LayerConfig]]]:

@@ -29,7 +29,8 @@ LEAST_CORRECTION = 0.1
 """The correction of sparse layers is skipped if it would be smaller than this share."""
 
 NEAR_SHARES = (0.9, 1.0)
-"""Of the memory limit of a large model: its budgets. Smaller recipes would lose more, larger ones break the limit."""
+"""Of the memory limit of a large model that also has a limit of loss: its budgets. Without one nothing below the limit
+can win."""
 
 LARGEST_BITS = 8
 """The largest byte budget gives every layer about this many bits."""
@@ -59,11 +60,15 @@ class Trace:
             self.losses[path, config] = self.evaluator.loss(path, config)
         return self.losses[path, config]
 
+    def predicted(self, recipe: Recipe) -> float:
+        """Loss that the layers of a recipe are expected to cost, nats per token."""
+        return sum(self.loss(path, config) for path, config in recipe.items())
+
     def attempt(self, recipe: Recipe, tier: str, why: str) -> None:
         key = recipe_key(recipe)
         if key not in self.candidates:
             score = self.evaluator.evaluate(recipe)
-            predicted = sum(self.loss(path, config) for path, config in recipe.items())
+            predicted = self.predicted(recipe)
             size, ms = self.problem.bytes(recipe), self.problem.predicted_ms(recipe)
             candidate = Candidate(
                 recipe=recipe, bytes=size, predicted=predicted, score=score, tier=tier, why=why, predicted_ms=ms
@@ -133,11 +138,14 @@ def search(
 
 def _tiers(trace: Trace, progress: Progress) -> None:
     """All tiers but the last. What breaks the memory limit cannot win: it is tried if nothing within keeps the limits,
-    to tell what would, unless the model is large."""
+    to tell what would, unless the model is large. Then only the best uniform recipe is tried, to compare with."""
     problem = trace.problem
     uniform, larger_uniform = within_first(problem, list(global_tier(problem)), lambda pair: problem.bytes(pair[0]))
     ladder, larger = within_first(problem, budgets(problem), lambda budget: budget)
-    _global_tier(trace, uniform or larger_uniform[-1:], progress)
+    uniform = uniform or larger_uniform[-1:]
+    if is_large(problem):
+        uniform = [min(uniform, key=lambda pair: trace.predicted(pair[0]))]
+    _global_tier(trace, uniform, progress)
     free = any(len(options) > 1 for options in problem.options.values())
     if free:
         _local_tiers(trace, ladder or larger[:1], progress)
@@ -187,7 +195,9 @@ def _fall_back(trace: Trace) -> None:
 
 
 def _local_tiers(trace: Trace, ladder: list[int], progress: Progress) -> None:
-    _climb(trace, "block", block_tier, trace.problem, ladder, progress)
+    """One format per block cannot beat one per module in as many bytes: of a large model it is not tried."""
+    if not is_large(trace.problem):
+        _climb(trace, "block", block_tier, trace.problem, ladder, progress)
     _climb(trace, "module", module_tier, trace.problem, ladder, progress)
     if any(map(sparse_options, trace.problem.options.values())):
         _climb(trace, "dense", module_tier, dense_alone(trace.problem), ladder, progress)
@@ -221,7 +231,8 @@ def budgets(problem: Problem) -> list[int]:
     low = problem.smallest_bytes
     if is_large(problem) and problem.constraints.max_bytes is not None:
         most = problem.constraints.max_bytes
-        return sorted({max(round(most * share), low) for share in NEAR_SHARES}) if most >= low else [low]
+        shares = NEAR_SHARES if problem.constraints.max_drop is not None else NEAR_SHARES[-1:]
+        return sorted({max(round(most * share), low) for share in shares}) if most >= low else [low]
     top = problem.tree.fixed_bytes
     for layer in problem.tree.layers:
         sizes = [problem.layer_bytes(layer, c) for c in problem.options[layer.path]]
