@@ -22,7 +22,7 @@ from toolchain.cli.options import PATH, command, model_options, pins, search_opt
 from toolchain.delivery.boards import Board
 from toolchain.delivery.deliver import Delivered
 from toolchain.delivery.operators import operator_libraries
-from toolchain.estimate.effort import forecast
+from toolchain.estimate.effort import forecast, reading_seconds
 from toolchain.estimate.latency import LatencyForecast, forecast_latency, old_costs
 from toolchain.files.outputs import PLAN, check_output, check_output_file
 from toolchain.model.offloading import staying_on_disk
@@ -83,9 +83,11 @@ def build_command(
     job = _job(console, spec)
     latency = _latency(job, boards)
     if dry_run:
+        loaded, on_disk = job.model, job.model.weight_storage == "disk"
+        timed = None if on_disk or loaded.classes else reading_seconds(loaded.forward, loaded.tree.vocabulary)
         plan = forecast(
-            job.problem, len(job.calibration.ids), len(job.evaluation.ids), job.spec.tune,
-            on_disk=job.model.weight_storage == "disk",
+            job.problem, len(job.calibration.ids), len(job.evaluation.ids), job.spec.tune, on_disk=on_disk,
+            token_s=timed,
         )  # fmt: skip
         document = dataclasses.asdict(plan) | {"latency": dataclasses.asdict(latency) if latency else None}
         console.result(document, "\n".join([plan.text(), *([latency.text()] if latency else [])]))

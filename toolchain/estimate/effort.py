@@ -11,9 +11,10 @@ from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from targets.device import quantities
 from toolchain.compress.recipe import LayerConfig
+from toolchain.model.family import LanguageModel
 from toolchain.model.offloading import bytes_from_disk, bytes_in_memory, hessian_bytes
 from toolchain.model.tree import Layer
-from toolchain.quality.reference import KEEP_BYTES
+from toolchain.quality.reference import CHUNK, KEEP_BYTES
 from toolchain.search.activations import BISECTIONS
 from toolchain.search.dense_screening import is_large
 from toolchain.search.problem import Problem
@@ -39,6 +40,12 @@ DESCENT_COST = 4
 
 ROUNDING_FLOPS = 6
 """Operations of GPTQ for each weight and each later column, range search included. A rough guess, not timed."""
+
+COLUMN_S = 8e-5
+"""Seconds that a pass takes for a column whatever its length: 0.1 s were seen for 576 columns of 1536 weights."""
+
+ESTIMATE_S = 3e-8
+"""Seconds to round a weight to nearest and read it back, for screening: a guess."""
 
 EXPORT_S = 20.0
 MEASURE_S = 30.0
@@ -83,12 +90,15 @@ class Forecast:
 
 
 def forecast(
-    problem: Problem, calibration_tokens: int, evaluation_tokens: int, tune: int, *, on_disk: bool
-) -> Forecast:
+    problem: Problem, calibration_tokens: int, evaluation_tokens: int, tune: int, *, on_disk: bool,
+    token_s: float | None = None,
+) -> Forecast:  # fmt: skip
     """Estimate a build from the model's size and the speed of one matrix product timed here.
 
     Args:
         tune: tuning steps. on_disk: whether the model's matrices stay on disk.
+        token_s: seconds of reading a token, as `reading_seconds` timed it; None: told from the matrix product, which
+            knows nothing of recurrences.
     """
     tree = problem.tree
     effort = problem.effort
@@ -97,15 +107,15 @@ def forecast(
     rounding = ROUNDING_EVALUATIONS[problem.activations]
     evaluations = _searched(problem, sparse=bool(sparse)) + rounding
     linear = sum(layer.params for layer in tree.layers if layer.kind == "linear")
-    forward = 2 * linear / flops
+    forward = token_s or 2 * linear / flops
     calibrating = 4 * forward * calibration_tokens
     judging = 1.3 * forward * evaluation_tokens * (evaluations + 1)
     left = DENSE_SHARE if is_large(problem) else 1.0
     weighted = [(layer, left) for layer, _ in dense] + [(layer, FREE_SHARE * JOINT_COST) for layer, _ in sparse]
-    compressing = sum(ROUNDING_FLOPS * layer.params * layer.cols / flops * cost for layer, cost in weighted)
+    compressing = sum(_pass_seconds(layer, flops) * cost for layer, cost in weighted)
+    compressing += sum(ESTIMATE_S * layer.params for layer, _ in ([*dense, *sparse] if is_large(problem) else sparse))
     if effort.refines:
-        passes = sum(ROUNDING_FLOPS * x.params * x.cols / flops for x in tree.layers if x.kind == "linear")
-        compressing += DESCENT_COST * passes
+        compressing += DESCENT_COST * sum(_pass_seconds(x, flops) for x in tree.layers if x.kind == "linear")
         calibrating += 2 * forward * calibration_tokens
     tuning = 4 * forward * Schedule(tune).tokens
     vocabulary = tree.vocabulary
@@ -150,6 +160,23 @@ def _pairs(problem: Problem) -> tuple[list[tuple[Layer, LayerConfig]], list[tupl
         for config in options:
             pairs[config in screened].append((layer, config))
     return pairs
+
+
+def _pass_seconds(layer: Layer, flops: float) -> float:
+    """Of GPTQ over a layer."""
+    return ROUNDING_FLOPS * layer.params * layer.cols / flops + COLUMN_S * layer.cols
+
+
+def reading_seconds(model: LanguageModel, vocabulary: int) -> float:
+    """Seconds per token of reading a chunk of text and scoring every token, measured here."""
+    tokens = torch.arange(min(CHUNK, model.context or CHUNK))[None] % vocabulary
+    best = float("inf")
+    for _ in range(2):
+        began = time.perf_counter()
+        with torch.inference_mode():
+            torch.log_softmax(model(tokens, model.initial_state(1))[0], -1)
+        best = min(best, time.perf_counter() - began)
+    return best / tokens.numel()
 
 
 def _flops_per_second() -> float:
