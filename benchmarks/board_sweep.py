@@ -62,7 +62,7 @@ MODELS = {"spikegpt": spikegpt, "llama": llama}
 def measured_ms(board: ConnectedBoard, folder: Path, visits: int) -> tuple[float, float, float]:
     """Median wall and CPU time of a token, and the spread of the repetitions' medians, as a share."""
     io: Io = parse(Io, json.loads((folder / "io.json").read_text()), "io.json")
-    request = MeasureRequest(generate_tokens=48, repetitions=4, bandwidth=False, budget_s=6.0)
+    request = MeasureRequest(prompt_tokens=128, generate_tokens=32, repetitions=3, bandwidth=False, budget_s=6.0)
     with provisional_manifest(folder, io) as manifest:
         found = [board.measure(folder, manifest, request) for _ in range(visits)]
     whole = together(found, board.cpu.wait or 1.0)
