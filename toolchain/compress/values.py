@@ -22,7 +22,8 @@ def round_values(weights: Tensor, scales: Tensor, values: Values) -> tuple[Tenso
     magnitude = torch.bucketize(steps.abs(), (magnitudes[1:] + magnitudes[:-1]) / 2)
     negative = (steps < 0) & (magnitude > 0)
     codes = (magnitude + len(magnitudes) * negative).to(weights.dtype)
-    return codes, torch.where(negative, -magnitudes[magnitude], magnitudes[magnitude]) * scales
+    nearest = magnitudes[magnitude]
+    return codes, torch.where(negative, -nearest, nearest) * scales
 
 
 def decoded_steps(codes: Tensor, values: Values) -> Tensor:
@@ -45,9 +46,11 @@ def fit_table(weights: Tensor, importance: Tensor, values: Values) -> Tensor:
         importance: float32 [n].
         values: four-bit floats.
     """
-    assert values.table is not None
-    reach = weights.abs().amax(1) / float(values.table.max())
+    magnitudes = magnitudes_of(values)
+    assert magnitudes is not None
+    wanted = weights.abs()  # a table is symmetric, and signs cost as much again
+    reach = wanted.amax(1) / magnitudes[-1]
     tried = storable(torch.linspace(1.0, values.least_share, TRIED)[:, None] * reach)  # [shares, rows]
-    rounded = round_values(weights, tried[:, :, None], values)[1]
-    errors = ((rounded - weights).square() * importance).sum(-1)
+    nearest = magnitudes[torch.bucketize(wanted / tried[:, :, None], (magnitudes[1:] + magnitudes[:-1]) / 2)]
+    errors = ((nearest * tried[:, :, None] - wanted).square() * importance).sum(-1)
     return tried.gather(0, errors.argmin(0)[None])[0]
