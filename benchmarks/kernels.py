@@ -23,6 +23,7 @@ from timing import PLACES, Contestant, Entry, Reads, Setting, Tensors, entered, 
 
 from exporters.artifact.native_library import library
 from exporters.formats.tiles import TILE_ROWS
+from exporters.formats.trits import TRITS
 from exporters.ops.signatures import DOMAIN
 
 CODE_BITS = {1: (1, 0), 2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
@@ -87,6 +88,13 @@ def half(rng: np.random.Generator, K: int, N: int) -> Tensors:
     return [("w", dense(rng, N, K)[0][1].astype(np.float16))]
 
 
+def trits(rng: np.random.Generator, K: int, N: int) -> Tensors:
+    """Random digits; a scale such that a product keeps the size of x."""
+    layout = TRITS.layout_for(N, K)
+    codes = np.frombuffer(rng.bytes(layout["codes"].nbytes), np.uint8).reshape(layout["codes"].shape)
+    return [("codes", codes), ("scale", np.array([math.sqrt(1.5 / K)], np.float32))]
+
+
 def nothing(K: int, N: int) -> dict[str, int]:
     return {}
 
@@ -97,6 +105,7 @@ CONTESTANTS = [
     *(ours(4, 128, activation, zeros=True) for activation in (8, 32)),
     *(ours(4, 128, activation, tile=0) for activation in (8, 32)),
     Contestant("half", "HalfLinear", DOMAIN, half, nothing),
+    Contestant("ternary x8", "TernaryLinear", DOMAIN, trits, lambda K, N: {"K": K, "N": N}),
     *(matmul_nbits(4, block, accuracy) for accuracy in (4, 0) for block in (32, 64, 128, 256)),
     *(matmul_nbits(2, block, 4) for block in (32, 64, 128)),
     *(matmul_nbits(8, block, 4) for block in (32, 64, 128, 256)),
@@ -118,7 +127,7 @@ def best_stock(entries: list[Entry], bits: int) -> float:
 
 def per_byte(entry: Entry, entries: list[Entry]) -> float:
     """Over int4-g128 with the same activations; not a number for other operators."""
-    twin = f"int4-g128 {entry.contestant.name.split()[1].rstrip(',')}"
+    twin = f"int4-g128 {entry.contestant.name.partition(' ')[2].partition(',')[0]}"
     bases = [e for e in entries if e.contestant.name == twin and entry.contestant.operator == "QLinear"]
     return bases[0].gbs / entry.gbs if bases else math.nan
 

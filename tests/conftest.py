@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import multiprocessing
 import shutil
@@ -27,6 +29,20 @@ LIMITS = ("--max-memory", "25%", "--max-drop", "5%", "--effort", "quick")
 Slmc = Callable[..., Result]
 
 torch.set_num_threads(1)  # two files are tested at a time, and sums are the same in whichever process a test runs
+
+
+def _read_once() -> None:
+    """For every export torch's exporter parses the source of all its five hundred functions again, half a second; in a
+    process that exports a hundred models once is enough."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from onnxscript._internal.values import TracedOnnxFunction as Traced
+
+        parsed = functools.cached_property(Traced.function_ir.fget)
+        parsed.__set_name__(Traced, "function_ir")
+        Traced.function_ir = parsed
+
+
+_read_once()
 
 
 @pytest.fixture(scope="session")

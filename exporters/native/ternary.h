@@ -24,4 +24,8 @@ struct TernaryPart {
 
 void ternary_sums(const TernaryPart& part);
 
+#if defined(__aarch64__)
+void ternary_sums_neon_dot(const TernaryPart& part);  // on processors with dot products of bytes alone
+#endif
+
 }  // namespace slmc

@@ -13,12 +13,18 @@ namespace {
 constexpr float kLeast = 1e-5f;          // SMALLEST_INPUT of exporters/ops/ternary.py
 constexpr float kMagic = 12582912.0f;    // 1.5 * 2^23: adding it rounds to the nearest integer, ties to even
 constexpr float kLargest = 3.4028235e38f;
+constexpr int64_t kLanes = 16;
 constexpr int64_t kTileWork = 1 << 20;  // weights times tokens of a task; waking a second core for less does not pay
 
 // x [K] to integers; returns what the sum of products is multiplied with, NaN where x is not finite.
 float rounded(const float* x, int64_t K, int64_t padded, int8_t* q, int32_t* sum) {
-  float most = kLeast, all = 0;
-  for (int64_t k = 0; k < K; ++k) most = larger(std::fabs(x[k]), most), all += 0.0f * x[k];
+  float mosts[kLanes] = {}, alls[kLanes] = {}, most = kLeast, all = 0;
+  const int64_t whole = K / kLanes * kLanes;
+  for (int64_t k = 0; k < whole; k += kLanes)
+    for (int64_t i = 0; i < kLanes; ++i)
+      mosts[i] = larger(std::fabs(x[k + i]), mosts[i]), alls[i] += 0.0f * x[k + i];
+  for (int64_t k = whole; k < K; ++k) mosts[0] = larger(std::fabs(x[k]), mosts[0]), alls[0] += 0.0f * x[k];
+  for (int64_t i = 0; i < kLanes; ++i) most = larger(mosts[i], most), all += alls[i];
   std::fill(q, q + padded, int8_t{0});
   *sum = 0;
   if (all != 0 || most > kLargest) return std::numeric_limits<float>::quiet_NaN();

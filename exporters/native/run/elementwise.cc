@@ -151,6 +151,8 @@ struct Exponential { static float of(float x) { return std::exp(x); } };
 struct Cosine { static float of(float x) { return std::cos(x); } };
 struct Sine { static float of(float x) { return std::sin(x); } };
 struct Logarithm { static float of(float x) { return std::log(x); } };
+struct Magnitude { static float of(float x) { return std::fabs(x); } };
+struct NearestWhole { static float of(float x) { return std::nearbyint(x); } };
 
 struct UnaryKind {
   const char* type;
@@ -161,7 +163,7 @@ constexpr UnaryKind kUnary[] = {
     {"Tanh", unary_loop<HyperbolicTangent>}, {"Relu", unary_loop<Positive>}, {"Gelu", unary_loop<Gauss>},
     {"Neg", unary_loop<Negative>}, {"Erf", unary_loop<ErrorFunction>}, {"Exp", unary_loop<Exponential>},
     {"Cos", unary_loop<Cosine>}, {"Sin", unary_loop<Sine>},
-    {"Log", unary_loop<Logarithm>},
+    {"Log", unary_loop<Logarithm>}, {"Abs", unary_loop<Magnitude>}, {"Round", unary_loop<NearestWhole>},
 };
 
 class Unary final : public Standard {

@@ -13,12 +13,14 @@ constexpr Row kStandard[] = {
     {"Greater", make_binary}, {"GreaterOrEqual", make_binary}, {"Less", make_binary}, {"LessOrEqual", make_binary},
     {"Equal", make_binary}, {"Reciprocal", make_unary}, {"Sqrt", make_unary}, {"Sigmoid", make_unary},
     {"Tanh", make_unary}, {"Relu", make_unary}, {"Gelu", make_unary}, {"Neg", make_unary}, {"Erf", make_unary},
-    {"Exp", make_unary}, {"Log", make_unary}, {"Cos", make_unary}, {"Sin", make_unary}, {"Where", make_where},
+    {"Exp", make_unary}, {"Log", make_unary}, {"Cos", make_unary}, {"Sin", make_unary},
+    {"Abs", make_unary}, {"Round", make_unary}, {"Where", make_where},
     {"Cast", make_cast}, {"Shape", make_shape}, {"Squeeze", make_reshaping}, {"Unsqueeze", make_reshaping},
     {"Reshape", make_reshaping}, {"Flatten", make_reshaping}, {"Identity", make_reshaping},
     {"Transpose", make_transpose}, {"Concat", make_concat},
     {"Expand", make_expand}, {"Slice", make_slice}, {"Gather", make_gather}, {"Range", make_range},
-    {"ReduceMean", make_reduction}, {"ReduceSum", make_reduction}, {"Softmax", make_softmax},
+    {"ReduceMean", make_reduction}, {"ReduceSum", make_reduction},
+    {"ReduceMax", make_reduction}, {"Softmax", make_softmax},
     {"LayerNormalization", make_layer_norm}, {"MatMul", make_matmul},
 };
 

@@ -1,5 +1,6 @@
 // Standard operators that add up: products, reductions, normalisations.
 #include <cmath>
+#include <limits>
 
 #include "fusions.h"
 #include "numeric.h"
@@ -97,7 +98,7 @@ class LayerNorm final : public Standard {
 class Reduction final : public Standard {
  public:
   Reduction(const std::string& type, const GraphNode& node)
-      : mean_(type == "ReduceMean"), keep_(node.integer_or("keepdims", 1) != 0),
+      : mean_(type == "ReduceMean"), largest_(type == "ReduceMax"), keep_(node.integer_or("keepdims", 1) != 0),
         nothing_for_none_(node.integer_or("noop_with_empty_axes", 0) != 0) {}
 
   void compute(const Step& step) override {
@@ -114,6 +115,7 @@ class Reduction final : public Standard {
       if (!summed[i] || keep_) out.dims[out.rank++] = kept.dims[i];
     }
     auto* y = static_cast<float*>(step.output(0, out, kFloat));
+    if (largest_) return take_largest(x, at_least_one_axis(x.shape), kept, y);
     add_up(x, at_least_one_axis(x.shape), kept, y);
     if (mean_)
       for (int64_t i = 0; i < out.count(); ++i) y[i] /= static_cast<float>(entries);
@@ -132,7 +134,20 @@ class Reduction final : public Standard {
     });
   }
 
-  bool mean_, keep_, nothing_for_none_;
+  static void take_largest(const Tensor& x, const Shape& rows, const Shape& kept, float* y) {
+    std::fill(y, y + kept.count(), -std::numeric_limits<float>::infinity());
+    const Strides to(kept, rows);
+    const int64_t length = rows.last(), step = to.of[rows.rank - 1];
+    for_each_row(rows, to, to, to, [&](int64_t at, int64_t, int64_t, int64_t from) {
+      const float* row = x.as<float>() + from;
+      for (int64_t i = 0; i < length; ++i) {
+        float& most = y[at + i * step];
+        if (row[i] > most || std::isnan(row[i])) most = row[i];
+      }
+    });
+  }
+
+  bool mean_, largest_, keep_, nothing_for_none_;
 };
 
 }  // namespace

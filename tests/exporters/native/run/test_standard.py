@@ -42,8 +42,9 @@ CASES: list[Case] = [
     ("Equal", [ints(1, 2), ints(1, 1)], {}),
     *(
         (name, [floats(3, 5) * 3], {})
-        for name in ("Tanh", "Relu", "Gelu", "Neg", "Erf", "Exp", "Cos", "Sin", "Sigmoid", "Identity")
+        for name in ("Tanh", "Relu", "Gelu", "Neg", "Erf", "Exp", "Cos", "Sin", "Sigmoid", "Identity", "Abs")
     ),
+    ("Round", [np.array([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 2.4999, -7.6], np.float32)], {}),
     ("Gelu", [floats(9)], {"approximate": "tanh"}),
     ("Reciprocal", [floats(3) + 3], {}),
     ("Sqrt", [np.abs(floats(3))], {}),
@@ -76,6 +77,8 @@ CASES: list[Case] = [
     ("ReduceMean", [floats(2, 3, 4), ints(0)], {}),
     ("ReduceSum", [floats(2, 3, 4), ints(1)], {"keepdims": 0}),
     ("ReduceSum", [floats(2, 3, 4)], {}),
+    ("ReduceMax", [floats(2, 3, 4), ints(-1)], {"keepdims": 1}),
+    ("ReduceMax", [floats(2, 3, 4) - 9, ints(0, 2)], {"keepdims": 0}),
     ("Softmax", [floats(2, 3, 40) * 30], {"axis": -1}),
     ("LayerNormalization", [floats(2, 3, 64), floats(64), floats(64)], {"epsilon": 1e-5}),
     ("LayerNormalization", [floats(2, 33), floats(33)], {}),
