@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from exporters.formats.catalog import family_of
+from exporters.formats.families import DENSE
 from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.files.progress import Progress
 from toolchain.search.activations import activation_tier
@@ -31,6 +33,9 @@ LEAST_CORRECTION = 0.1
 NEAR_SHARES = (0.9, 1.0)
 """Of the memory limit of a large model that also has a limit of loss: its budgets. Without one nothing below the limit
 can win."""
+
+HOPELESS = 1.5
+"""A division of bytes is not evaluated if it is expected to lose so many times what surely misses the loss limit."""
 
 LARGEST_BITS = 8
 """The largest byte budget gives every layer about this many bits."""
@@ -75,6 +80,17 @@ class Trace:
             )
             self.candidates[key] = candidate
             self.on_candidate(candidate)
+
+    def hopeless(self, recipe: Recipe) -> bool:
+        """Whether it would surely miss the loss limit: dense formats that are expected to lose clearly less did. What
+        sparse ones lose is expected less well, so that they prove nothing."""
+        most, losses = self.problem.constraints.max_drop, self.expected
+        if most is None:
+            return False
+        expected = sum(losses.get(pair, 0.0) for pair in recipe.items())
+        surely = (c for c in self.estimated if 2 * c.drop - c.upper > most)  # its lower bound
+        missed = (c.predicted for c in surely if all(family_of(x.format) == DENSE for x in c.recipe.values()))
+        return HOPELESS * min(missed, default=math.inf) < expected
 
     def estimated_for(self, recipe: Recipe) -> Candidate:
         """The posterior estimate of an evaluated recipe, given all candidates so far."""
@@ -211,11 +227,13 @@ def _climb(
     trace: Trace, tier: str, propose: Callable[[Problem, Losses, int], Recipe | None], problem: Problem,
     ladder: list[int], progress: Progress,
 ) -> None:  # fmt: skip
-    """Evaluate what a tier proposes for every budget."""
+    """Evaluate what a tier proposes for every budget, the largest first, so that hopeless ones are known."""
+    ladder = ladder[::-1]
     proposed = [propose(problem, trace.expected, budget) for budget in ladder]
-    trace.evaluator.expect(recipes=[recipe for recipe in proposed if recipe is not None])
+    wanted = [recipe for recipe in proposed if recipe is not None and not trace.hopeless(recipe)]
+    trace.evaluator.expect(recipes=wanted)
     for i, (budget, recipe) in enumerate(zip(ladder, proposed, strict=True)):
-        if recipe is not None:
+        if recipe is not None and not trace.hopeless(recipe):
             trace.attempt(recipe, tier, f"at most {budget} bytes")
         progress(f"{tier} tier", i + 1, len(ladder))
 

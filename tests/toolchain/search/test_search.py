@@ -107,14 +107,14 @@ def test_the_same_question_has_the_same_answer(problem: Any, evaluator: Any) -> 
     assert one == other
 
 
-@pytest.mark.parametrize("time", [1, 4, 9, 14])
+@pytest.mark.parametrize("time", [1, 4, 9])
 def test_an_interrupted_search_goes_on_and_repeats_nothing(
     problem: Any, evaluator: Any, tmp_path: Path, time: int
 ) -> None:
     made = problem(max_drop=0.05)
     whole_evaluator = evaluator(noise=0.002)
     whole = search(made, whole_evaluator)
-    assert len(whole_evaluator.calls) > 14
+    assert len(whole_evaluator.calls) > 9
     first = evaluator(Journal(tmp_path / "journal"), time=time, noise=0.002)
     partial = search(made, first)
     assert len(first.calls) == time == len(partial.trace)
@@ -132,9 +132,9 @@ def test_out_of_time_gives_the_best_so_far(problem: Any, evaluator: Any) -> None
     assert [c.why for c in result.trace] == ["int4-g64", "int3-g64"]  # what takes more cannot win
     assert result.feasible
     assert result.winner.score.relative_drop == min(c.score.relative_drop for c in result.trace)
-    late = search(problem(max_bytes=22_000, max_drop=1e-9), evaluator(time=2))
+    late = search(problem(max_bytes=22_000, max_drop=1e-9), evaluator(time=1))
     assert not late.feasible
-    assert late.winner.why == "int4-g64"  # the best that was tried
+    assert late.winner.why == "int4-g64"  # all that was tried
 
 
 def test_out_of_time_before_anything_was_tried(problem: Any, evaluator: Any) -> None:
@@ -162,7 +162,7 @@ def test_limits_that_cannot_be_kept_give_the_nearest(problem: Any, evaluator: An
     result = search(problem(**limits), evaluator())
     assert not result.feasible
     assert result.winner.bytes == nearest(result.trace)
-    assert len(result.trace) > 6
+    assert len(result.trace) > 6 or "max_drop" in limits
 
 
 def test_what_breaks_the_memory_limit_is_tried_only_where_nothing_within_keeps_the_loss(
@@ -173,6 +173,14 @@ def test_what_breaks_the_memory_limit_is_tried_only_where_nothing_within_keeps_t
     missed = search(problem(max_bytes=13_500, max_drop=0.01), evaluator())
     assert not missed.feasible
     assert min(c.bytes for c in missed.trace if c.drop <= 0.01) > 13_500
+
+
+def test_what_surely_misses_the_loss_ends_what_would_lose_more(problem: Any, evaluator: Any) -> None:
+    """fp16 loses something: no division of bytes that is expected to lose half as much again is evaluated."""
+    result = search(problem(max_drop=1e-9), evaluator())
+    assert {c.tier for c in result.trace} == {"global"} and not result.feasible
+    tried = {drop: search(problem(max_drop=drop), evaluator()).trace for drop in (0.01, None)}
+    assert len(tried[0.01]) < len(tried[None]) + problem().effort.bisections
 
 
 def test_limits_that_contradict_each_other(problem: Any, evaluator: Any) -> None:
