@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from exporters.artifact.errors import SlmcError
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
+from exporters.formats.nonuniform import NONUNIFORM_BITS
 from toolchain.calibration.statistics import gather_statistics
 from toolchain.compress.catalog import compress
 from toolchain.compress.recipe import LayerConfig
@@ -21,6 +23,9 @@ from toolchain.pipeline.spec import resolve
 
 BESIDE = ("int{}-g128", "int{}-g64", "int{}-g32", "diag+int{}-g64", "lr2+int{}-g64", "lr4+int{}-g64", "lr8+int{}-g64")
 """In the catalogue."""
+
+TABLES = ("nl{}-g128", "nl{}-g64", "nl{}-g32")
+"""Likewise, of 3 and 4 bits."""
 
 OUTLIERS = 0.005
 """Share of the weights that are kept as they are, in 32 bits each (value and place): SqueezeLLM's dense and sparse."""
@@ -59,7 +64,7 @@ def clustered(weight: Tensor, hessian: Tensor, bits: int) -> Tensor:
 def tried(weight: Tensor, hessian: Tensor, bits: int) -> Iterator[tuple[str, float, Tensor]]:
     """Name, bits per weight and the stored matrix of everything that this layer can have."""
     rows, cols = weight.shape
-    for form in BESIDE:
+    for form in BESIDE + (TABLES if bits in NONUNIFORM_BITS else ()):
         name = form.format(bits)
         fmt = format_named(name)
         if fmt.takes(rows, cols):
@@ -77,7 +82,8 @@ def tried(weight: Tensor, hessian: Tensor, bits: int) -> Iterator[tuple[str, flo
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--calibration", type=click.Path(path_type=Path), help="Text; prose of our own if not given.")
 @click.option("--bits", multiple=True, default=(2, 3), type=int)
-def main(model: Path, calibration: Path | None, bits: tuple[int, ...]) -> None:
+@click.option("--layer", "patterns", multiple=True, default=("*",), help="Globs of paths.")
+def main(model: Path, calibration: Path | None, bits: tuple[int, ...], patterns: tuple[str, ...]) -> None:
     """Measure every linear layer of MODEL but its head, and print a table in Markdown."""
     job = prepare(resolve({"model": model, "output": Path("unused"), "calibration": calibration}, None, ()))
     with tempfile.TemporaryDirectory() as folder:
@@ -92,6 +98,8 @@ def main(model: Path, calibration: Path | None, bits: tuple[int, ...]) -> None:
         layers = [x for x in job.model.tree.layers if x.kind == "linear" and not x.exact]
         found: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for layer in layers[:-1]:
+            if not any(fnmatch.fnmatchcase(layer.path, pattern) for pattern in patterns):
+                continue
             weight, hessian = job.model.weight(layer.path), statistics.hessians[layer.path]
             kind = ".".join(layer.path.split(".")[-2:])
             found.setdefault(("on the diagonal, of the weights' squares", kind), []).append((0.0, diagonal(weight)))

@@ -27,6 +27,7 @@ from exporters.formats.trits import TRITS
 from exporters.ops.signatures import DOMAIN
 
 CODE_BITS = {1: (1, 0), 2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
+OURS = ("QLinear", "TableLinear")
 QUICK = ("int", "4b b128 acc4", "4b b256 acc4", "2b b128", "8b b128", "fp32")
 
 
@@ -66,6 +67,27 @@ def ours(bits: int, group: int, activation_bits: int, zeros: bool = False, tile:
     )
 
 
+def of_table(bits: int, group: int, activation_bits: int) -> Contestant:
+    """Codes that stand for even steps of a table, which cost as much as any."""
+
+    def make(rng: np.random.Generator, K: int, N: int) -> Tensors:
+        step = 256 // 2**bits
+        (codes, scales, *high) = integer_tensors(bits, group)(rng, K, N)
+        steps = np.arange(-128, 128, step, dtype=np.int8)
+        smaller = ("scales", (scales[1] / np.float16(step)).astype(np.float16))
+        return [codes, smaller, *(high or [("", np.zeros(0, np.uint8))]), ("steps", steps)]
+
+    return Contestant(
+        f"nl{bits}-g{group} x{activation_bits}",
+        "TableLinear",
+        DOMAIN,
+        make,
+        lambda K, N: {
+            "K": K, "N": N, "bits": bits, "group": group, "activation_bits": activation_bits, "tile": TILE_ROWS,
+        },
+    )  # fmt: skip
+
+
 def matmul_nbits(bits: int, block: int, accuracy: int) -> Contestant:
     def weights(rng: np.random.Generator, K: int, N: int) -> Tensors:
         (_, codes), (_, scales) = integer_tensors(bits, block)(rng, K, N)
@@ -101,6 +123,7 @@ def nothing(K: int, N: int) -> dict[str, int]:
 
 CONTESTANTS = [
     *(ours(bits, 128, activation) for activation in (8, 32) for bits in (4, 1, 2, 3, 5, 6, 8)),
+    *(of_table(bits, 128, activation) for activation in (8, 32) for bits in (4, 3)),
     *(ours(4, 32, activation) for activation in (8, 32)),
     *(ours(4, 128, activation, zeros=True) for activation in (8, 32)),
     *(ours(4, 128, activation, tile=0) for activation in (8, 32)),
@@ -128,7 +151,7 @@ def best_stock(entries: list[Entry], bits: int) -> float:
 def per_byte(entry: Entry, entries: list[Entry]) -> float:
     """Over int4-g128 with the same activations; not a number for other operators."""
     twin = f"int4-g128 {entry.contestant.name.partition(' ')[2].partition(',')[0]}"
-    bases = [e for e in entries if e.contestant.name == twin and entry.contestant.operator == "QLinear"]
+    bases = [e for e in entries if e.contestant.name == twin and entry.contestant.operator in OURS]
     return bases[0].gbs / entry.gbs if bases else math.nan
 
 

@@ -27,7 +27,7 @@ _BITS: dict[int, int] = {
 }
 ATTENDS = "CachedAttention"
 """Operators whose names begin so read a cache, and cost by the width of what they give."""
-_EMBEDDINGS = ("Gather", "QEmbedding", "SignEmbedding")
+_EMBEDDINGS = ("Gather", "QEmbedding", "TableEmbedding", "SignEmbedding")
 """Operators that read one row of their first large initializer and not all of it."""
 
 

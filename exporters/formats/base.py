@@ -156,6 +156,13 @@ class Format(ABC):
         """The summands of a matrix, the most important weights in the first; none for floats and signs."""
         return ()
 
+    learned: tuple[int, ...] | None = None
+    """Steps that one matrix has for itself (exporters.formats.nonuniform); None where all have the same."""
+
+    def fitted(self, weight: Float32, importance: Float32 | None = None) -> Self:
+        """The same format with what a matrix [rows, cols] learns; importance: of its inputs, [cols]."""
+        return self
+
     @property
     def even(self) -> bool:
         """Whether it is one part of evenly spaced values that leaves nothing out."""

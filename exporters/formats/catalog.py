@@ -14,6 +14,7 @@ from exporters.formats.event import EventFormat
 from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
+from exporters.formats.nonuniform import NonUniformFormat
 from exporters.formats.ternary import TernaryFormat
 from exporters.formats.trits import TritFormat
 
@@ -21,6 +22,7 @@ KINDS: tuple[type[Format], ...] = (
     FloatFormat,
     SignFormat,
     IntegerFormat,
+    NonUniformFormat,
     EventFormat,
     CorrectedFormat,
     Float4Format,
@@ -53,6 +55,8 @@ SEARCHED: tuple[Format, ...] = (
     IntegerFormat(3, 256, True),
     IntegerFormat(2, 128, True),
     IntegerFormat(2, 256, True),
+    NonUniformFormat(4, 64),
+    NonUniformFormat(3, 64),
 )
 """The formats of any matrix that a search may choose from."""
 

@@ -148,11 +148,16 @@ class IntegerFormat(GridFormat):
             packed["zeros"] = grid.zeros.astype(np.uint8)
         return Encoded(self.name, (rows, cols), packed)
 
-    def values_of(self, encoded: Encoded) -> Float32:
+    def codes_of(self, encoded: Encoded) -> UInt8:
+        """The codes as stored, [rows, groups, group]."""
         low_bits, high_bits = CODE_BITS[self.bits]
         codes = unpack(encoded.packed["codes"].astype(np.uint8), low_bits)
         if high_bits:
             codes = codes | (unpack(encoded.packed["high"].astype(np.uint8), high_bits) << np.uint8(low_bits))
+        return codes
+
+    def values_of(self, encoded: Encoded) -> Float32:
+        codes = self.codes_of(encoded)
         scales = encoded.packed["scales"].astype(np.float32)[..., None]
         zeros: Float32 | np.float32 = np.float32(self.default_zero)
         if "zeros" in encoded.packed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,21 @@ UInt8 = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Grid:
-    """The storable values of every group: scales float32 [rows, groups] (exact in float16), zeros likewise or None."""
+    """The storable values of every group: scales float32 [rows, groups] (exact in float16), zeros likewise or None.
+
+    steps: those that the matrix has learned, integers from -128 to 127 as float32 [levels]; None where they are fixed.
+    """
 
     scales: Float32
     zeros: Float32 | None
+    steps: Float32 | None = None
 
 
 class Values(Protocol):
     """Numbers with a scale per group: w = scale * step, one of few steps.
 
-    Steps are code - default_zero (or a stored zero), code in 0 .. levels - 1; or, for code c, table[c].
+    Steps are code - default_zero (or a stored zero), code in 0 .. levels - 1; or, for code c, table[c], which may be
+    fixed or learned for every matrix.
     """
 
     @property
@@ -58,7 +63,16 @@ class Values(Protocol):
 
     @property
     def table(self) -> Float32 | None:
-        """The step of every code, those without a sign first, in order; None where steps are even."""
+        """The step of every code, those without a sign first, in order, or all in order; None where steps are even."""
+        ...
+
+    @property
+    def learned(self) -> tuple[int, ...] | None:
+        """The steps of one matrix; None where no matrix has any of its own, or it is not said which."""
+        ...
+
+    def fitted(self, weight: Float32, importance: Float32 | None = None) -> Self:
+        """The same values with what a matrix [rows, cols] learns; importance: of its inputs, [cols]."""
         ...
 
     @property

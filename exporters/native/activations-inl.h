@@ -13,7 +13,7 @@
 
 #include "elementary.h"
 #include "lanes.h"
-#include "matrix.h"
+#include "steps_table-inl.h"
 
 namespace slmc {
 namespace {
@@ -93,11 +93,12 @@ void prepare_product8(const QMatrix& m, Arena& arena, bool tiles, Prepared* p) {
   auto* buffer = arena.take<float>(length);
   auto* natural = arena.take<int8_t>(length);
   auto* ordered = arena.take<int8_t>(p->tokens * length);
-  auto* for_high = tiles && L::high ? arena.take<int8_t>(p->tokens * length) : nullptr;
+  auto* for_high = tiles && L::high && !m.steps ? arena.take<int8_t>(p->tokens * length) : nullptr;
   auto* start = arena.take<int32_t>(p->tokens * segments);
   auto* scales = arena.take<float>(p->tokens * segments);
   auto* sums = m.zeros ? arena.take<float>(p->tokens * segments) : nullptr;
-  const int32_t centre = V::kSignedCodes8 && bits == 8 ? 0 : m.centre();
+  const bool as_bytes = bits == 8 || m.steps;
+  const int32_t centre = as_bytes && V::kSignedCodes8 ? 0 : m.steps ? kStepCentre : m.centre();
   for (int64_t t = 0; t < p->tokens; ++t) {
     const float* x = padded_row(p->x + t * m.K, m.K, length, buffer);
     for (int64_t s = 0; s < segments; ++s) {

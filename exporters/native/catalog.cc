@@ -6,8 +6,10 @@ namespace slmc {
 const std::vector<Operator>& all_operators() {
   static const std::vector<Operator> all = {
       qlinear_operator(),
+      table_linear_operator(),
       half_linear_operator(),
       qembedding_operator(),
+      table_embedding_operator(),
       sign_embedding_operator(),
       lif_operator(),
       wkv_operator(),

@@ -1,6 +1,7 @@
-// QEmbedding and SignEmbedding: rows of a stored table picked by token.
+// QEmbedding, TableEmbedding and SignEmbedding: rows of a stored matrix picked by token.
 //
 //   QEmbedding:    y[..., k] = scales[token, g] * (code[token, k] - zero[token, g])
+//   TableEmbedding: y[..., k] = scales[token, g] * steps[code[token, k]]
 //   SignEmbedding: y[..., k] = +1 where bit k of row `token` is set, else -1;  codes uint8 [N, ceil(K / 8)]
 #include "qmatrix_ports.h"
 
@@ -28,7 +29,7 @@ Picked pick(const Call& call, int64_t rows, int64_t K) {
 
 class QEmbedding : public Kernel {
  public:
-  explicit QEmbedding(const Node& node) : ports_(node) {}
+  QEmbedding(const Node& node, bool table) : ports_(node, table) {}
 
   void compute(const Call& call) override {
     const QMatrix m = ports_.bind(call);
@@ -76,10 +77,15 @@ void infer(const Inference& inference) {
 
 }  // namespace
 
-Operator qembedding_operator() {
-  return {"QEmbedding", qmatrix_ports({"tokens", kInt64}), {{"y", kFloat}},
-          make_kernel<QEmbedding>, infer, true};
+template <bool table>
+static Operator rows_of(const char* name, const Port& last) {
+  return {name, qmatrix_ports({"tokens", kInt64}, last), {{"y", kFloat}},
+          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<QEmbedding>(node, table); }, infer, true};
 }
+
+Operator qembedding_operator() { return rows_of<false>("QEmbedding", kZeroPort); }
+
+Operator table_embedding_operator() { return rows_of<true>("TableEmbedding", kStepPort); }
 
 Operator sign_embedding_operator() {
   return {"SignEmbedding", {{"tokens", kInt64}, {"codes", kUint8}}, {{"y", kFloat}},

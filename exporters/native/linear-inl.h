@@ -22,7 +22,24 @@ void multiply_floats(const QMatrix& m, const Prepared& p, float* y, int64_t firs
   if (p.way == Prepared::kTiles32) return tiles_range<V, bits, false>(m, p, y, first, last);
   product32<V>(m.N, m.K, p.x, p.tokens, y, first, last,
                [&](FloatPanel<V>& panel, int64_t n, int64_t k0, int64_t k1) {
-                 panel.template fill<bits>(m, n, k0, k1);
+                 panel.template fill<bits, false>(m, nullptr, n, k0, k1);
+               });
+}
+
+template <typename V, int bits>
+void multiply_steps8(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
+  if (p.way == Prepared::kTiles8) return tiles_range<V, bits, true, true>(m, p, y, first, last);
+  const Steps steps(m, !V::kSignedCodes8);
+  product8<V, 8, bits>(m, p, y, first, last, &steps);
+}
+
+template <typename V, int bits>
+void multiply_steps32(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
+  if (p.way == Prepared::kTiles32) return tiles_range<V, bits, false, true>(m, p, y, first, last);
+  const Steps steps(m, false);
+  product32<V>(m.N, m.K, p.x, p.tokens, y, first, last,
+               [&](FloatPanel<V>& panel, int64_t n, int64_t k0, int64_t k1) {
+                 panel.template fill<bits, true>(m, &steps, n, k0, k1);
                });
 }
 
@@ -40,8 +57,18 @@ SLMC_INLINE auto with_bits(int bits, const Body& body) {
   }
 }
 
+// Of a matrix with a table of steps.
+template <typename V, const LinearKernels* floats>
+void multiply_steps(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
+  if (p.way == Prepared::kTiles8 || p.way == Prepared::kProduct8)
+    return m.bits == 3 ? multiply_steps8<V, 3>(m, p, y, first, last) : multiply_steps8<V, 4>(m, p, y, first, last);
+  if constexpr (floats != nullptr) return floats->multiply(m, p, y, first, last);
+  else return m.bits == 3 ? multiply_steps32<V, 3>(m, p, y, first, last) : multiply_steps32<V, 4>(m, p, y, first, last);
+}
+
 template <typename V, const LinearKernels* floats>
 void multiply(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
+  if (m.steps) return multiply_steps<V, floats>(m, p, y, first, last);
   if (p.way == Prepared::kTiles8 || p.way == Prepared::kProduct8)
     return with_bits(m.bits, [&](auto bits) { multiply_bits<V, bits.value>(m, p, y, first, last); });
   if constexpr (floats != nullptr)

@@ -133,7 +133,7 @@ void product(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64
 }
 
 void multiply(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
-  if (p.way != Prepared::kProduct8 || p.tokens < kTokens) return avx512::linear.multiply(m, p, y, first, last);
+  if (p.way != Prepared::kProduct8 || p.tokens < kTokens || m.steps) return avx512::linear.multiply(m, p, y, first, last);
   with_bits(m.bits, [&](auto bits) { product<bits.value>(m, p, y, first, last); });
 }
 

@@ -1,6 +1,7 @@
-// QLinear and HalfLinear: y[..., n] = sum_k x[..., k] w[n, k], with w quantised in groups or stored in float16.
+// QLinear, TableLinear and HalfLinear: y[..., n] = sum_k x[..., k] w[n, k], with w quantised in groups, to even steps or
+// to those of a table, or stored in float16.
 //
-// QLinear's optional attribute activation_bits: 32 (default) multiplies x as it is; 8 rounds x per token and per
+// QLinear's and TableLinear's optional attribute activation_bits: 32 (default) multiplies x as it is; 8 rounds x per token and per
 // min(group, 128) inputs to 127 steps either way of zero (scale = max |x| / 127), so that products are integer.
 #include "kernels.h"
 #include "products.h"
@@ -11,7 +12,7 @@ namespace {
 
 class QLinear : public Product {
  public:
-  explicit QLinear(const Node& node) : ports_(node), activation_bits_(node.integer_or("activation_bits", 32)) {
+  QLinear(const Node& node, bool table) : ports_(node, table), activation_bits_(node.integer_or("activation_bits", 32)) {
     if (activation_bits_ != 32 && activation_bits_ != 8)
       throw Refusal("attribute activation_bits = " + std::to_string(activation_bits_) + "; known are 8 and 32");
   }
@@ -33,7 +34,7 @@ class QLinear : public Product {
   Prepared prepare(const QMatrix& m, const LinearKernels& linear, const float* x, int64_t tokens, Arena& arena,
                    ReadyInputs& ready) const {
     const int bits = static_cast<int>(activation_bits_);
-    const InputKey key{x, &linear, tokens, m.K, m.group, m.bits, m.zeros != nullptr, bits};
+    const InputKey key{x, &linear, tokens, m.K, m.group, m.bits, m.steps ? 2 : m.zeros != nullptr, bits};
     if (const ReadyInputs::Entry* found = ready.find(key)) return found->dense;
     const Prepared prepared = linear.prepare(m, x, tokens, bits, arena);
     ready.keep({key, prepared, nullptr}, arena);
@@ -72,9 +73,16 @@ class HalfLinear : public Product {
 
 }  // namespace
 
-Operator qlinear_operator() {
-  return {"QLinear", qmatrix_ports({"x", kFloat}), floats({"y"}), make_kernel<QLinear>, infer_product, true};
+template <bool table>
+static Operator product_over(const char* name, const Port& last) {
+  return {name, qmatrix_ports({"x", kFloat}, last), floats({"y"}),
+          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<QLinear>(node, table); },
+          infer_product, true};
 }
+
+Operator qlinear_operator() { return product_over<false>("QLinear", kZeroPort); }
+
+Operator table_linear_operator() { return product_over<true>("TableLinear", kStepPort); }
 
 Operator half_linear_operator() {
   return {"HalfLinear",

@@ -70,7 +70,10 @@ void decode_row(const QMatrix& m, int64_t n, int64_t count, float* row) {
         copy_row(m, m.high, m.high_row_bytes(), n, k * high / 8, length * high / 8, packed);
         unpack(packed, high, length * high / 8, low, true, codes);
       }
-      for (int64_t i = 0; i < wanted; ++i) row[k + i] = (static_cast<float>(codes[i]) - zero) * scale;
+      if (m.steps)
+        for (int64_t i = 0; i < wanted; ++i) row[k + i] = static_cast<float>(m.steps[codes[i]]) * scale;
+      else
+        for (int64_t i = 0; i < wanted; ++i) row[k + i] = (static_cast<float>(codes[i]) - zero) * scale;
     }
   }
 }

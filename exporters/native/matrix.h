@@ -2,6 +2,8 @@
 //
 //   w[n, k] = scales[n, g] * (code[n, k] - zero[n, g]),   g = k / group,   zero = 2^(bits-1) where not given
 //
+// or, where the matrix has a table of steps, scales[n, g] * steps[code[n, k]].
+//
 // Codes lie along K, least significant bits first, in a low plane of 1, 2, 4 or 8 bits and, for 3, 5 and 6 bits, a high
 // plane of the rest. Every group has its full number of codes, so a row is one run of `groups * group` codes.
 //
@@ -30,6 +32,7 @@ struct QMatrix {
   const uint8_t* high = nullptr;     // [N, groups, group * high / 8], null where high = 0
   const uint16_t* scales = nullptr;  // float16 [N, groups]
   const uint8_t* zeros = nullptr;    // [N, groups], null where symmetric
+  const int8_t* steps = nullptr;     // [2^bits], null where a code is a number of steps itself; bits 3 or 4
   int64_t N = 0, K = 0, groups = 0, group = 0;
   int64_t tiled = 0;  // rows, a multiple of kTile; where there are any, a group has a multiple of 32 codes
   int bits = 0;

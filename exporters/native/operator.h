@@ -164,8 +164,10 @@ const std::vector<Operator>& all_operators();
 
 // The operators of each family; catalog.cc lists them.
 Operator qlinear_operator();
+Operator table_linear_operator();
 Operator half_linear_operator();
 Operator qembedding_operator();
+Operator table_embedding_operator();
 Operator sign_embedding_operator();
 Operator lif_operator();
 Operator wkv_operator();

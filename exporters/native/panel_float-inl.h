@@ -15,8 +15,8 @@ struct FloatPanel {
   static constexpr int kRowVectors = V::kRowVectors32, kRows = kRowVectors * V::kLanes;
   alignas(64) float w[(kFloatBlock + kUnit) * kRows];
 
-  template <int bits>
-  void fill(const QMatrix& m, int64_t n, int64_t k0, int64_t k1) {
+  template <int bits, bool table>
+  void fill(const QMatrix& m, const Steps* steps, int64_t n, int64_t k0, int64_t k1) {
     using L = Layout<V, bits>;
     const typename V::I mask = V::set((1 << L::low) - 1), more_mask = V::set((1 << L::high) - 1);
     for (int r = 0; r < kRowVectors; ++r) {
@@ -42,6 +42,14 @@ struct FloatPanel {
               }
               known = g;
             }
+          }
+          if constexpr (table) {
+            StepWords<V, bits> words;
+            words.take(word, V::template right<bit.value>(more), *steps);
+            unrolled<L::per_lane>([&](auto p) {
+              V::store(out + (code.value + p.value) * kRows, words.template multiply<p.value>(scale, V::zero()));
+            });
+            return;
           }
           unrolled<L::per_lane>([&](auto p) {
             typename V::I codes = V::and_(V::template right<L::low * p.value>(word), mask);

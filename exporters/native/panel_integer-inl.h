@@ -14,13 +14,15 @@ constexpr int kIntegerBlock = 1024; // codes of a panel: it stays in the first-l
 // `centred`: codes less the middle of their range, as signed bytes, so that sums need no start.
 template <typename V, int bits, bool centred = false>
 struct IntegerPanel {
-  static constexpr int kRowVectors = V::kRowVectors8, kRows = kRowVectors * V::kLanes;
+  static constexpr int kBits = bits, kRowVectors = V::kRowVectors8, kRows = kRowVectors * V::kLanes;
   alignas(64) uint8_t codes[kIntegerBlock * kRows];                   // [step][row vector][lane][byte]
   alignas(64) float scales[kIntegerBlock / 32][kRows];
   alignas(64) float zero_shares[kIntegerBlock / 32][kRows];
 
-  void fill(const QMatrix& m, int64_t n, int64_t k0, int64_t k1) {
-    using L = Layout<V, bits>;
+  // stored: bits of the matrix's codes; fewer than the panel's where they stand for steps of a table.
+  template <int stored>
+  void fill(const QMatrix& m, const Steps* steps, int64_t n, int64_t k0, int64_t k1) {
+    using L = Layout<V, stored>;
     const typename V::I mask = V::set(static_cast<int32_t>(((1u << L::low) - 1) % 255 * 0x01010101u));
     for (int r = 0; r < kRowVectors; ++r) {
       const Rows<V> low(m.codes, m.row_bytes(), n + r * V::kLanes, m.N, m.tiled);
@@ -30,15 +32,20 @@ struct IntegerPanel {
         const auto unpack = [&](auto word, auto more, auto bit, auto code) SLMC_LAMBDA {
           unrolled<L::parts>([&](auto j) {
             typename V::I bytes = word;
+            if constexpr (stored != bits) {
+              bytes = steps_of<V, stored, j.value, bit.value>(*steps, word, more);
+              V::store(out + (code.value / 4 + j.value) * kRows * 4, bytes);
+              return;
+            }
             if constexpr (L::low < 8) bytes = V::and_(V::template right<L::low * j.value>(word), mask);
             if constexpr (L::high > 0)
               bytes = V::template add_high_rows<L::low, L::high, j.value, bit.value>(bytes, more);
             if constexpr (centred) bytes = V::sub_bytes(bytes, 1 << (bits - 1));
-            else if constexpr (bits == 8 && V::kSignedCodes8) bytes = V::flip_signs(bytes);
+            else if constexpr (stored == 8 && V::kSignedCodes8) bytes = V::flip_signs(bytes);
             V::store(out + (code.value / 4 + j.value) * kRows * 4, bytes);
           });
         };
-        over_words<V, bits>(low, high, k, unpack);
+        over_words<V, stored>(low, high, k, unpack);
       }
     }
   }
@@ -102,30 +109,33 @@ struct IntegerPanel {
   }
 };
 
-// body(n, s0, s1) for the panel's rows n and on, filled with the codes and scales of segments s0 .. s1 - 1.
-template <typename V, typename Panel, typename Body>
+// body(n, s0, s1) for the panel's rows n and on, filled with the codes and scales of segments s0 .. s1 - 1; stored: as
+// of the panel's fill, 0 for its own bits.
+template <typename V, int stored = 0, typename Panel, typename Body>
 SLMC_INLINE void over_panels(const QMatrix& m, const Prepared& p, int64_t first, int64_t last, Panel& panel,
-                             const Body& body) {
+                             const Body& body, const Steps* steps = nullptr) {
   for (int64_t n = first; n < last; n += Panel::kRows) {
     for (int64_t s0 = 0, s1; s0 < p.segment_count; s0 = s1) {
       const int64_t k0 = p.segments[s0].first;
       for (s1 = s0; s1 < p.segment_count && p.segments[s1].first + p.segments[s1].length - k0 <= kIntegerBlock; ++s1)
         scales_of<V>(m, n, Panel::kRows, p.segments[s1].group, panel.scales[s1 - s0],
                      m.zeros ? panel.zero_shares[s1 - s0] : nullptr);
-      panel.fill(m, n, k0, p.segments[s1 - 1].first + p.segments[s1 - 1].length);
+      const Segment& behind = p.segments[s1 - 1];
+      panel.template fill<stored ? stored : Panel::kBits>(m, steps, n, k0, behind.first + behind.length);
       body(n, s0, s1);
     }
   }
 }
 
-template <typename V, int bits>
-void product8(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
+template <typename V, int bits, int stored = bits>
+void product8(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last, const Steps* steps = nullptr) {
   IntegerPanel<V, bits> panel;
-  over_panels<V>(m, p, first, last, panel, [&](int64_t n, int64_t s0, int64_t s1) {
+  const auto all_tokens = [&](int64_t n, int64_t s0, int64_t s1) {
     for (int64_t t = 0; t < p.tokens; t += V::kTokens8)
       panel.template multiply_some<V::kTokens8>(p.tokens - t, p, m.padded(), t, s0, s1,
                                                 {y + t * m.N + n, m.N, last - n, s0 == 0});
-  });
+  };
+  over_panels<V, stored>(m, p, first, last, panel, all_tokens, steps);
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 namespace slmc {
 namespace {
 
-constexpr const char* kNames[] = {"codes", "scales", "high", "zeros"};
+constexpr const char* kNames[] = {"codes", "scales", "high"};
 constexpr int64_t kLargest = int64_t{1} << 31;
 
 void expect(bool holds, const std::string& otherwise) {
@@ -13,7 +13,7 @@ void expect(bool holds, const std::string& otherwise) {
 
 }  // namespace
 
-QMatrixPorts::QMatrixPorts(const Node& node) {
+QMatrixPorts::QMatrixPorts(const Node& node, bool table) : table_(table) {
   QMatrix& m = matrix_;
   m.K = node.integer("K");
   m.N = node.integer("N");
@@ -21,6 +21,7 @@ QMatrixPorts::QMatrixPorts(const Node& node) {
   const int64_t bits = node.integer("bits");
   expect(m.K > 0 && m.K < kLargest, "attribute K = " + std::to_string(m.K) + " is not in 1 .. 2^31 - 1");
   expect(m.N > 0 && m.N < kLargest, "attribute N = " + std::to_string(m.N) + " is not in 1 .. 2^31 - 1");
+  expect(!table || bits == 3 || bits == 4, "attribute bits = " + std::to_string(bits) + "; a table is for 3 and 4");
   expect(bits >= 1 && bits <= 8 && bits != 7, "attribute bits = " + std::to_string(bits) + "; known are 1 .. 6 and 8");
   expect(m.group > 0 && m.group % 8 == 0 && m.group < kLargest,
          "attribute group = " + std::to_string(m.group) + " is not a positive multiple of 8");
@@ -31,7 +32,7 @@ QMatrixPorts::QMatrixPorts(const Node& node) {
   if (tile) m.tiled = m.N / kTile * kTile;
   m.bits = static_cast<int>(bits);
   m.groups = (m.K + m.group - 1) / m.group;
-  for (const Port port : {kCodes, kScales, kHigh, kZeros}) {
+  for (const Port port : {kCodes, kScales, kHigh, kLast}) {
     Tensor tensor;
     constant_[port] = node.constant(1 + port, &tensor);
     if (constant_[port]) set(&m, port, tensor);
@@ -42,6 +43,7 @@ Shape QMatrixPorts::expected(Port port) const {
   const QMatrix& m = matrix_;
   if (port == kCodes) return {m.N, m.groups, m.group * low_bits(m.bits) / 8};
   if (port == kHigh) return {m.N, m.groups, m.group * high_bits(m.bits) / 8};
+  if (port == kLast && table_) return {int64_t{1} << m.bits};
   return {m.N, m.groups};
 }
 
@@ -50,27 +52,28 @@ void QMatrixPorts::set(QMatrix* m, Port port, const Tensor& tensor) const {
     if (tensor.data) throw Refusal("input 'high' is for 3, 5 and 6 bits, not for " + std::to_string(m->bits));
     return;
   }
-  if (port == kZeros && !tensor.data) return;
-  expect_shape(tensor, expected(port), kNames[port]);
+  if (port == kLast && !table_ && !tensor.data) return;
+  expect_shape(tensor, expected(port), port == kLast ? table_ ? "steps" : "zeros" : kNames[port]);
   if (port == kCodes) m->codes = tensor.as<uint8_t>();
   if (port == kScales) m->scales = tensor.as<uint16_t>();
   if (port == kHigh) m->high = tensor.as<uint8_t>();
-  if (port == kZeros) m->zeros = tensor.as<uint8_t>();
+  if (port == kLast && table_) m->steps = tensor.as<int8_t>();
+  if (port == kLast && !table_) m->zeros = tensor.as<uint8_t>();
 }
 
 QMatrix QMatrixPorts::bind(const Call& call) const {
   QMatrix m = matrix_;
-  for (const Port port : {kCodes, kScales, kHigh, kZeros})
+  for (const Port port : {kCodes, kScales, kHigh, kLast})
     if (!constant_[port]) set(&m, port, call.input(1 + port));
   return m;
 }
 
-std::vector<Port> qmatrix_ports(Port first, const char* last) {
+std::vector<Port> qmatrix_ports(Port first, const Port& last) {
   return {first,
           {"codes", kUint8},
           {"scales", kFloat16},
           {"high", kUint8, kOptional},
-          {last, kUint8, kOptional}};
+          last};
 }
 
 }  // namespace slmc

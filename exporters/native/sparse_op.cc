@@ -196,7 +196,7 @@ class SparseLinear : public Product {
 }  // namespace
 
 Operator sparse_linear_operator() {
-  return {"SparseLinear", qmatrix_ports({"x", kFloat}, "patterns"), floats({"y"}), make_kernel<SparseLinear>,
+  return {"SparseLinear", qmatrix_ports({"x", kFloat}, {"patterns", kUint8, kOptional}), floats({"y"}), make_kernel<SparseLinear>,
           infer_product, true};
 }
 

@@ -10,33 +10,14 @@
 #pragma once
 #include <type_traits>
 
-#include "tile_tensors-inl.h"
+#include "tile_steps-inl.h"
 
 namespace slmc {
 namespace {
 
-template <typename V>
-constexpr int kTileVectors = kTile / V::kLanes;
-
 // For wide vectors two tiles, from two places of the matrix: enough sums to hide what a product takes.
 template <typename V>
 constexpr int kTilesAtOnce = V::kLanes == kTile ? 2 : 1;
-
-// body(Index<tile>, Index<vector of its rows>)
-template <typename V, int tiles, typename Body>
-SLMC_INLINE void over_vectors(const Body& body) {
-  unrolled<tiles>([&](auto t) SLMC_LAMBDA {
-    unrolled<kTileVectors<V>>([&](auto r) SLMC_LAMBDA { body(t, r); });
-  });
-}
-
-// Bytes of a tile that are fetched before they are used: of a plane of one or two bits, which is multiplied more slowly
-// than it is read, those of the next page, so that the page too is found in time. On x86 half a page on its way gains 9 to
-// 15 % beyond the second cache.
-template <typename V>
-constexpr int kTileAhead = V::kLanes == 4 ? 512 : 2048;
-constexpr int kSharedAhead = 1024, kThinAhead = 4096;
-constexpr int kScalesAhead = 256;
 
 // body(block) for a number of blocks, which is known where it is an Index.
 template <typename Count, typename Body>
@@ -132,7 +113,7 @@ struct NothingToMake {
 };
 
 // values[tile][vector] = scale_x * (sum code * q - centre * sum q) over segment s. `own`: `inputs` is one for each tile.
-template <typename V, int bits, int tiles, bool own>
+template <typename V, int bits, int tiles, bool own, bool table>
 SLMC_INLINE void multiply_segment8(const QMatrix& m, const Prepared* inputs, int64_t token, int64_t s,
                                    const TileTensors* at, typename V::F (*values)[kTileVectors<V>]) {
   using L = Layout<V, bits>;
@@ -157,7 +138,8 @@ SLMC_INLINE void multiply_segment8(const QMatrix& m, const Prepared* inputs, int
     add_plane<V, L::low, 0, tiles, own>(low, q, blocks, sum);
     if constexpr (L::high > 0) add_plane<V, L::high, L::low, tiles, own>(high, q_high, blocks, sum);
   };
-  if (segment.length == kActivationGroup) add_planes(Index<kActivationGroup / 32>{});
+  if constexpr (table) add_steps<V, bits, tiles>(*at->steps, low, high, q[0], segment.length / 32, sum);
+  else if (segment.length == kActivationGroup) add_planes(Index<kActivationGroup / 32>{});
   else if (own && segment.length == 64) add_planes(Index<2>{});
   else if (own && segment.length == 32) add_planes(Index<1>{});
   else add_planes(segment.length / 32);
@@ -167,8 +149,8 @@ SLMC_INLINE void multiply_segment8(const QMatrix& m, const Prepared* inputs, int
   });
 }
 
-// values[tile][vector] = sum (code - centre) * x over a segment.
-template <typename V, int bits, int tiles>
+// values[tile][vector] = sum (code - centre) * x over a segment, or sum step * x.
+template <typename V, int bits, int tiles, bool table>
 SLMC_INLINE void multiply_segment32(const QMatrix& m, const Prepared& p, int64_t token, const Segment& segment,
                                     const TileTensors* at, typename V::F (*values)[kTileVectors<V>]) {
   using L = Layout<V, bits>;
@@ -181,7 +163,7 @@ SLMC_INLINE void multiply_segment32(const QMatrix& m, const Prepared& p, int64_t
   for (int64_t k = 0; k < segment.length; k += 32)
     unrolled<L::low>([&](auto w) SLMC_LAMBDA {
       constexpr int bit = w.value * L::per_lane * L::high;  // of the block's high words
-      typename V::template Words<bits> words[tiles][vectors];
+      std::conditional_t<table, StepWords<V, bits>, typename V::template Words<bits>> words[tiles][vectors];
       over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
         const auto word = [&](const uint8_t* plane, int64_t from) SLMC_LAMBDA {
           if (r.value * V::kLanes * 4 % 64 == 0) V::prefetch(plane + from * kTile * 4 + kTileAhead<V>);
@@ -191,7 +173,8 @@ SLMC_INLINE void multiply_segment32(const QMatrix& m, const Prepared& p, int64_t
         const uint8_t* high = at[t.value].high + segment.first * L::high / 8 * kTile;
         typename V::I more = V::set(int32_t{0});
         if constexpr (L::high > 0) more = V::template right<bit % 32>(word(high, k / 32 * L::high + bit / 32));
-        words[t.value][r.value].take(word(low, k / 32 * L::low + w.value), more);
+        if constexpr (table) words[t.value][r.value].take(word(low, k / 32 * L::low + w.value), more, *at->steps);
+        else words[t.value][r.value].take(word(low, k / 32 * L::low + w.value), more);
       });
       unrolled<L::per_lane>([&](auto c) SLMC_LAMBDA {
         const typename V::F xs = V::set(x[k + w.value * L::per_lane + c.value]);
@@ -209,7 +192,8 @@ SLMC_INLINE void multiply_segment32(const QMatrix& m, const Prepared& p, int64_t
 
 // One token times `tiles` tiles. make(s), for s from 1 to the count of segments, comes a segment before what reads
 // segment s of the inputs: bytes just written are slow to be read.
-template <typename V, int bits, bool integer, int tiles, bool own = false, typename Make = NothingToMake>
+template <typename V, int bits, bool integer, int tiles, bool own = false, bool table = false,
+          typename Make = NothingToMake>
 void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, const TileTensors* at,
                     const Make& make = {}) {
   constexpr int vectors = kTileVectors<V>;
@@ -220,8 +204,8 @@ void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, con
   for (int64_t s = 0; s < p.segment_count; ++s) {
     make(s + 1);
     typename V::F values[tiles][vectors];
-    if constexpr (integer) multiply_segment8<V, bits, tiles, own>(m, inputs, token, s, at, values);
-    else multiply_segment32<V, bits, tiles>(m, p, token, p.segments[s], at, values);
+    if constexpr (integer) multiply_segment8<V, bits, tiles, own, table>(m, inputs, token, s, at, values);
+    else multiply_segment32<V, bits, tiles, table>(m, p, token, p.segments[s], at, values);
     const float sum_x = p.sums ? p.sums[token * p.segment_count + s] : 0.0f;
     add_segment<V, tiles>(at, p.segments[s].group, centre, sum_x, values, total);
   }
@@ -233,24 +217,33 @@ void multiply_tiles(const QMatrix& m, const Prepared* inputs, int64_t token, con
   });
 }
 
+struct NoSteps {
+  NoSteps(const QMatrix&, bool) {}
+};
+
 // Output features first .. last; `first` is a multiple of kRowTile.
-template <typename V, int bits, bool integer>
+template <typename V, int bits, bool integer, bool table = false>
 void tiles_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
   constexpr int at_once = kTilesAtOnce<V>;
   const int64_t end = last < m.tiled ? last : m.tiled, tiles = end > first ? (end - first) / kTile : 0;
   const int64_t apart = tiles / at_once;
+  std::conditional_t<table, Steps, NoSteps> steps(m, integer && !V::kSignedCodes8);
+  const auto with_steps = [&](TileTensors at) {
+    if constexpr (table) at.steps = &steps;
+    return at;
+  };
   for (int64_t i = 0; i < apart; ++i) {
     TileTensors at[at_once];
-    for (int t = 0; t < at_once; ++t) at[t] = tile_at(m, first + (i + t * apart) * kTile, y);
-    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, at_once>(m, &p, t, at);
+    for (int t = 0; t < at_once; ++t) at[t] = with_steps(tile_at(m, first + (i + t * apart) * kTile, y));
+    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, at_once, false, table>(m, &p, t, at);
   }
   for (int64_t i = at_once * apart; i < tiles; ++i) {
-    const TileTensors at = tile_at(m, first + i * kTile, y);
-    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, &p, t, &at);
+    const TileTensors at = with_steps(tile_at(m, first + i * kTile, y));
+    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1, false, table>(m, &p, t, &at);
   }
   for (int64_t n = first > m.tiled ? first : m.tiled; n < last; n += kTile) {
-    const TileTensors at = tile_of_rows<V>(m, n, y);
-    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1>(m, &p, t, &at);
+    const TileTensors at = with_steps(tile_of_rows<V>(m, n, y));
+    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1, false, table>(m, &p, t, &at);
   }
 }
 

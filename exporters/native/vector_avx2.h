@@ -126,6 +126,7 @@ struct Vector {
   }
 
   static constexpr auto list_inputs = slmc::list_inputs;
+  static constexpr bool kFloatTables = false;
   static constexpr bool kSignedDots = false;
 
   // For sparse matrices. a where mask has ones, else b.

@@ -264,25 +264,34 @@ struct Vector {
                             first + (13 & mask) * step, first + (14 & mask) * step, first + (15 & mask) * step);
     }
 
+    // Code p's place in a table of 16 that repeats.
+    template <int p>
+    SLMC_INLINE I index() const {
+      const I low_index = right<low * p>(words);
+      if constexpr (high == 0) return low_index;
+      else return _mm512_ternarylogic_epi32(_mm512_set1_epi32((1 << low) - 1), low_index, right<p>(more), 0xca);
+    }
+
     template <int p>
     SLMC_INLINE F multiply(F x, F sum) const {
       if constexpr (bits == 8) {
         return fma(to_float(_mm512_srai_epi32(_mm512_slli_epi32(words, 24 - 8 * p), 24)), x, sum);
       } else {
-        const I index = right<low * p>(words);
         if constexpr (high == 0) {
-          return fma(_mm512_permutexvar_ps(index, table<-centre, 1, (1 << bits) - 1>()), x, sum);
+          return fma(_mm512_permutexvar_ps(index<p>(), table<-centre, 1, (1 << bits) - 1>()), x, sum);
         } else if constexpr (bits == 6) {
           sum = fma(_mm512_permutexvar_ps(right<2 * p>(more), table<-centre, 16, 3>()), x, sum);
-          return fma(_mm512_permutexvar_ps(index, table<0, 1, 15>()), x, sum);
+          return fma(_mm512_permutexvar_ps(right<low * p>(words), table<0, 1, 15>()), x, sum);
         } else {  // low bits from one word, the high bit from the other
-          const I both = _mm512_ternarylogic_epi32(_mm512_set1_epi32((1 << low) - 1), index, right<p>(more), 0xca);
-          if constexpr (bits == 3) return fma(_mm512_permutexvar_ps(both, table<-centre, 1, 7>()), x, sum);
-          return fma(_mm512_permutex2var_ps(table<-centre, 1, 15>(), both, table<0, 1, 15>()), x, sum);
+          if constexpr (bits == 3) return fma(_mm512_permutexvar_ps(index<p>(), table<-centre, 1, 7>()), x, sum);
+          return fma(_mm512_permutex2var_ps(table<-centre, 1, 15>(), index<p>(), table<0, 1, 15>()), x, sum);
         }
       }
     }
   };
+  // table[index % 16] of every lane
+  static constexpr bool kFloatTables = true;
+  static SLMC_INLINE F look_up(F table, I index) { return _mm512_permutexvar_ps(index, table); }
 };
 
 }  // namespace

@@ -113,6 +113,7 @@ struct Vector {
   }
 
   static constexpr auto list_inputs = slmc::list_inputs;
+  static constexpr bool kFloatTables = false;
   static constexpr bool kSignedDots = true;
   static SLMC_INLINE I less(I codes, I centre) {
     return vreinterpretq_s32_s8(vsubq_s8(vreinterpretq_s8_s32(codes), vreinterpretq_s8_s32(centre)));

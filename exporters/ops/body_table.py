@@ -9,7 +9,14 @@ from typing import Any
 from onnx import FunctionProto
 
 from exporters.ops.event_functions import event_function
-from exporters.ops.functions import attention_function, plain_functions, qembedding_function, qlinear_function
+from exporters.ops.functions import (
+    attention_function,
+    plain_functions,
+    qembedding_function,
+    qlinear_function,
+    table_embedding_function,
+    table_linear_function,
+)
 from exporters.ops.signatures import (
     CACHED_ATTENTION,
     CACHED_ATTENTION_HALF,
@@ -19,6 +26,8 @@ from exporters.ops.signatures import (
     QLINEAR,
     SIGNATURES,
     SPARSE_LINEAR,
+    TABLE_EMBEDDING,
+    TABLE_LINEAR,
 )
 from exporters.ops.sparse_functions import sparse_linear_function
 
@@ -26,8 +35,10 @@ Attributes = Mapping[str, Any]
 
 _MADE: dict[str, Callable[[Attributes, bool, bool], FunctionProto]] = {
     QLINEAR.name: lambda a, zeros, _: qlinear_function(a["bits"], a["group"], zeros, a["activation_bits"], a["tile"]),
+    TABLE_LINEAR.name: lambda a, *_: table_linear_function(a["bits"], a["group"], a["activation_bits"], a["tile"]),
     EVENT_LINEAR.name: lambda a, zeros, _: event_function(a["bits"], a["group"], zeros, a["activation_bits"]),
     QEMBEDDING.name: lambda a, zeros, _: qembedding_function(a["bits"], a["group"], zeros, a["tile"]),
+    TABLE_EMBEDDING.name: lambda a, *_: table_embedding_function(a["bits"], a["tile"]),
     SPARSE_LINEAR.name: lambda a, *_: sparse_linear_function({name: a[name] for name in SPARSE_LINEAR.ints}),
     CACHED_ATTENTION.name: lambda a, _, tables: attention_function(CACHED_ATTENTION.name, a, tables),
     CACHED_ATTENTION_HALF.name: lambda a, _, tables: attention_function(CACHED_ATTENTION_HALF.name, a, tables),

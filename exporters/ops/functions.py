@@ -91,8 +91,11 @@ def _slice(source: str, target: str) -> str:
     {target} = Slice({source}, slice_start, slice_end, slice_axis)"""
 
 
-def _decoded(bits: int, zeros: bool, gather: bool, of: str = "") -> str:
-    """Text of nodes that decode tensors (names end in `of`) to `weight` [..., K]: all rows, or the rows of `tokens`."""
+def _decoded(bits: int, zeros: bool, gather: bool, of: str = "", table: bool = False) -> str:
+    """Text of nodes that decode tensors (names end in `of`) to `weight` [..., K]: all rows, or the rows of `tokens`.
+
+    table: codes stand for `steps`.
+    """
 
     def rows(name: str) -> str:
         return f"{name}_rows = " + (f"Gather <axis = 0> ({name}{of}, tokens)" if gather else f"Identity({name}{of})")
@@ -107,13 +110,19 @@ def _decoded(bits: int, zeros: bool, gather: bool, of: str = "") -> str:
     all_codes = BitwiseOr(low, upper_moved)"""
     else:
         text += "\n    all_codes = Identity(low)"
-    text += "\n    floats = Cast <to = 1> (all_codes)\n    last = Constant <value_ints: ints = [-1]> ()"
-    if zeros:
+    text += "\n    last = Constant <value_ints: ints = [-1]> ()"
+    if table:
+        text += """
+    steps32 = Cast <to = 1> (steps)
+    numbers = Cast <to = 7> (all_codes)
+    centred = Gather <axis = 0> (steps32, numbers)"""
+    elif zeros:
         text += f"\n    {rows('zeros')}\n    zeros32 = Cast <to = 1> (zeros_rows)\n    zero = Unsqueeze(zeros32, last)"
     else:
         text += f"\n    zero = Constant <value_float: float = {float(2 ** (bits - 1))}> ()"
+    if not table:
+        text += "\n    floats = Cast <to = 1> (all_codes)\n    centred = Sub(floats, zero)"
     text += f"""
-    centred = Sub(floats, zero)
     {rows("scales")}
     scales32 = Cast <to = 1> (scales_rows)
     scales_wide = Unsqueeze(scales32, last)
@@ -178,6 +187,31 @@ QLinear <K, N, bits, group, activation_bits, tile> (x, codes, scales, high, zero
     {_row_by_row(bits, zeros) if tile else ""}
     {rounding_text("x", "x_rounded", group) if eight else ""}
     {product.replace("{x}", "x_rounded" if eight else "x")}
+}}"""
+    return _function(body)
+
+
+def table_linear_function(bits: int, group: int, activation_bits: int, tile: int) -> FunctionProto:
+    """TableLinear for one width, decoded once, at load."""
+    eight = activation_bits == 8
+    body = f"""
+TableLinear <K, N, bits, group, activation_bits, tile> (x, codes, scales, high, steps) => (y) {{
+    {_row_by_row(bits, zeros=False) if tile else ""}
+    {rounding_text("x", "x_rounded", group) if eight else ""}
+    {_decoded(bits, zeros=False, gather=False, of="_ordered" if tile else "", table=True)}
+    weight_t = Transpose <perm = [1, 0]> (weight)
+    y = MatMul({"x_rounded" if eight else "x"}, weight_t)
+}}"""
+    return _function(body)
+
+
+def table_embedding_function(bits: int, tile: int) -> FunctionProto:
+    """TableEmbedding for one width."""
+    body = f"""
+TableEmbedding <K, N, bits, group, tile> (tokens, codes, scales, high, steps) => (y) {{
+    {_row_by_row(bits, zeros=False) if tile else ""}
+    {_decoded(bits, zeros=False, gather=True, of="_ordered" if tile else "", table=True)}
+    y = Identity(weight)
 }}"""
     return _function(body)
 

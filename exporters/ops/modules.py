@@ -16,6 +16,7 @@ from exporters.ops.events import event_linear
 from exporters.ops.products import half_linear, qembedding, qlinear, sign_embedding
 from exporters.ops.signatures import SIGNATURES
 from exporters.ops.sparse_products import sparse_linear
+from exporters.ops.tables import table_embedding, table_linear
 from exporters.ops.ternary import ternary_linear
 
 
@@ -30,11 +31,13 @@ def _columns(tokens: Tensor, weight: Tensor) -> Tensor:
 
 OPERATORS: dict[str, Callable[..., Tensor]] = {
     "QLinear": qlinear,
+    "TableLinear": table_linear,
     "EventLinear": event_linear,
     "SparseLinear": sparse_linear,
     "TernaryLinear": ternary_linear,
     "HalfLinear": half_linear,
     "QEmbedding": qembedding,
+    "TableEmbedding": table_embedding,
     "SignEmbedding": sign_embedding,
     "MatMul": lambda x, weight: x @ weight,
     "Mul": lambda x, factor: x * factor,

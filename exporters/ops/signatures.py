@@ -6,6 +6,7 @@ a packed tensor of b bits is uint8 [N, G, group * b / 8], which for b in 2, 4, 8
 Widths 3, 5 and 6 are two packed tensors: `codes` holds the low 2, 4, 4 bits, `high` the remaining 1, 1, 2 bits.
 
     w[n, k] = scales[n, g] * (code[n, k] - zero[n, g])     with g = k // group, zero = 2^(bits-1) where not given
+    w[n, k] = scales[n, g] * steps[code[n, k]]             where there is a table of steps
 """
 
 from __future__ import annotations
@@ -48,11 +49,19 @@ _PACKED = (
     Parameter("zeros", UINT8, optional=True),  # [N, G]
 )
 
+_TABLE = (*_PACKED[:3], Parameter("steps", INT8))  # [2^bits], for 3 and 4 bits
+
 QLINEAR = Signature(
     "QLinear",  # y[..., n] = sum_k x[..., k] w[n, k]
     (Parameter("x", FLOAT), *_PACKED),
     (Parameter("y", FLOAT),),
     # activation_bits: 32, or 8: x rounded as in ops/activations.py; tile: 16, or 0: see exporters.formats.tiles
+    ints=("K", "N", "bits", "group", "activation_bits", "tile"),
+)
+TABLE_LINEAR = Signature(
+    "TableLinear",  # the same with a table of steps
+    (Parameter("x", FLOAT), *_TABLE),
+    (Parameter("y", FLOAT),),
     ints=("K", "N", "bits", "group", "activation_bits", "tile"),
 )
 EVENT_LINEAR = Signature(
@@ -71,6 +80,12 @@ QEMBEDDING = Signature(
     (Parameter("tokens", INT64), *_PACKED),
     (Parameter("y", FLOAT),),
     # tile: 16 where a QLinear reads the same packed tensors, in tiles (exporters.formats.tiles), else 0
+    ints=("K", "N", "bits", "group", "tile"),
+)
+TABLE_EMBEDDING = Signature(
+    "TableEmbedding",  # the same with a table of steps; tile: 16 where a TableLinear reads the same packed tensors
+    (Parameter("tokens", INT64), *_TABLE),
+    (Parameter("y", FLOAT),),
     ints=("K", "N", "bits", "group", "tile"),
 )
 SIGN_EMBEDDING = Signature(
@@ -226,8 +241,10 @@ TERNARY_LINEAR = Signature(
 
 SIGNATURES = (
     QLINEAR,
+    TABLE_LINEAR,
     HALF_LINEAR,
     QEMBEDDING,
+    TABLE_EMBEDDING,
     SIGN_EMBEDDING,
     LIF,
     WKV,

@@ -50,8 +50,8 @@ STANDARD: Mapping[str, Standard] = {
 
 FUSIBLE = frozenset(
     {
-        "QLinear", "SparseLinear", "EventLinear", "HalfLinear", "RmsNorm", "ShiftMix2", "ShiftMix3", "GatedWkv",
-        "SpikeAdd", "GatedSpikeAdd", "SquaredRelu",
+        "QLinear", "TableLinear", "SparseLinear", "EventLinear", "HalfLinear", "RmsNorm", "ShiftMix2", "ShiftMix3",
+        "GatedWkv", "SpikeAdd", "GatedSpikeAdd", "SquaredRelu",
     }
 )  # fmt: skip
 """Operators of ours that may be steps."""

@@ -19,6 +19,7 @@ import exporters.ops.recurrences
 import exporters.ops.rows
 import exporters.ops.sparse_products
 import exporters.ops.spikes
+import exporters.ops.tables
 import exporters.ops.ternary  # noqa: F401  (they define the torch operators)
 from exporters.artifact.errors import SlmcError
 from exporters.ops.signatures import (
@@ -45,6 +46,8 @@ from exporters.ops.signatures import (
     SPARSE_LINEAR,
     SPIKE_ADD,
     SQUARED_RELU,
+    TABLE_EMBEDDING,
+    TABLE_LINEAR,
     TERNARY_LINEAR,
     VERSION,
     WKV,
@@ -110,9 +113,11 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     return {
         ops.rows_from.default: _rows_from,
         ops.qlinear.default: _translation(QLINEAR),
+        ops.table_linear.default: _translation(TABLE_LINEAR),
         ops.event_linear.default: _translation(EVENT_LINEAR),
         ops.half_linear.default: _translation(HALF_LINEAR),
         ops.qembedding.default: _translation(QEMBEDDING),
+        ops.table_embedding.default: _translation(TABLE_EMBEDDING),
         ops.sign_embedding.default: _translation(SIGN_EMBEDDING),
         ops.lif.default: _translation(LIF),
         ops.wkv.default: _translation(WKV),

@@ -30,7 +30,7 @@ from toolchain.tuning.corrected import parametrization_for
 
 EXAMPLES = ("fp32", "fp16", "sign", "ternary", "int8", "int4-g64", "int3-g64", "uint4-g64", "int5", "event/int4-g64",
             "event/uint3-g64", "diag+int4-g64", "lr4+int3-g64", "fp4-g16", "2:4/int4-g64", "4:8x16/int4-g64",
-            "6:8/fp4-g16", "1:8/int8+6:8/fp4-g16", "ternary-g64")  # fmt: skip
+            "6:8/fp4-g16", "1:8/int8+6:8/fp4-g16", "ternary-g64", "nl4-g64", "nl3-g64")  # fmt: skip
 """Of every kind one at least."""
 
 SIZE = 64

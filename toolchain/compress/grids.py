@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 
 import torch
 from torch import Tensor
 
 from exporters.artifact.native_library import library
+from exporters.formats.learned_steps import LARGEST_STEP
 from exporters.formats.parts import Grid, Values
 from exporters.formats.scales import stored_scales
 
@@ -34,6 +36,10 @@ def _candidates(grouped: Tensor, fmt: Values) -> tuple[Tensor, Tensor | None]:
     A symmetric grid may have a negative scale, which puts its longer side on the positive weights. The covering grid
     is the first candidate. It wins if all importances, and so all errors, are 0.
     """
+    if fmt.learned is not None:
+        shares = torch.linspace(1.0, fmt.least_share, STEPS)
+        reach = grouped.abs().amax(-1) / LARGEST_STEP
+        return storable(torch.cat([shares, -shares])[:, None] * reach), None
     if fmt.symmetric:
         below, above = fmt.default_zero, fmt.levels - 1 - fmt.default_zero
         shares = torch.cat([torch.ones(1), torch.linspace(fmt.least_share, below / above, STEPS)])
@@ -47,6 +53,8 @@ def _candidates(grouped: Tensor, fmt: Values) -> tuple[Tensor, Tensor | None]:
 
 def search_grid(grouped: Tensor, fmt: Values, importance: Tensor) -> tuple[Tensor, Tensor | None]:
     """The scales and zeros that minimise sum_k importance_k (w_k - scale (code_k - zero))^2 over a list of ranges.
+
+    For learned steps, sum_k importance_k (w_k - scale step_k)^2.
 
     Args:
         grouped: weights, float32 [rows, groups, group].
@@ -73,13 +81,31 @@ def _best(weights: Tensor, importance: Tensor, scales: Tensor, zeros: Tensor | N
     groups, size = weights.shape
     best = torch.empty(groups, dtype=torch.int32)
     scales = scales.contiguous()
-    pointers = [weights, importance, scales, None if zeros is None else zeros.contiguous(), best]
+    nearest = None if fmt.learned is None else steps_by_halves(fmt.learned)
+    pointers = [weights, importance, scales, None if zeros is None else zeros.contiguous(), nearest, best]
     sizes = (groups, size, len(importance), len(scales))
     library().slmc_best_grid_f32(
         *(ctypes.c_void_p(None if p is None else p.data_ptr()) for p in pointers),
         *map(ctypes.c_int64, sizes), ctypes.c_float(fmt.default_zero), ctypes.c_float(fmt.levels),
     )  # fmt: skip
     return best.long()[None]
+
+
+@functools.lru_cache(maxsize=16)
+def codes_by_halves(steps: tuple[int, ...]) -> Tensor:
+    """The code of the nearest of rising integer steps, int64 [512], for the intervals of 1/2 from -128 on.
+
+    Half-way between two integers is a multiple of 1/2, so every interval has one code; half-way itself is the larger.
+    """
+    table = torch.tensor(steps, dtype=torch.float64)
+    middles = torch.arange(-2 * LARGEST_STEP, 2 * LARGEST_STEP) / 2 + 0.25
+    return torch.bucketize(middles, (table[1:] + table[:-1]) / 2)
+
+
+@functools.lru_cache(maxsize=16)
+def steps_by_halves(steps: tuple[int, ...]) -> Tensor:
+    """The steps themselves, float32 [512]."""
+    return torch.tensor(steps, dtype=torch.float32)[codes_by_halves(steps)]
 
 
 def grouped(x: Tensor, fmt: Values) -> Tensor:

@@ -8,6 +8,7 @@ are chosen in the same pass, so that later columns compensate their error too.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +64,13 @@ def layout_of(fmt: Format) -> Layout:
     return Layout(kept, values, parts[0].period, parts[0].pattern_rows)
 
 
+def fitted_to(layout: Layout, weight: Tensor, hessian: Tensor) -> Layout:
+    """The layout whose values have learned from a matrix what they learn of one."""
+    importance = hessian.diagonal().numpy()
+    values = tuple(v and v.fitted(weight.numpy(), importance) for v in layout.values)
+    return dataclasses.replace(layout, values=values)
+
+
 def prune(weight: Tensor, layout: Layout, hessian: Tensor, kinds: Tensor | None = None) -> Tensor:
     """SparseGPT without rounding: the matrix [rows, cols] with zeros where the layout's only part keeps nothing."""
     run = JointPass(weight, layout, hessian, kinds)
@@ -94,8 +102,11 @@ class JointPass:
 
     def __init__(self, weight: Tensor, layout: Layout, hessian: Tensor, kinds: Tensor | None) -> None:
         rows, cols = weight.shape
-        self.weight, self.layout, self.factor = weight.clone(), layout, inverse_factor(hessian, Gptq.damping)
+        self.weight, self.layout = weight.clone(), fitted_to(layout, weight, hessian)
+        self.factor = inverse_factor(hessian, Gptq.damping)
         self.importance = self.factor.diagonal().square().reciprocal()
+        if kinds is None and layout.kept == (layout.period,):  # nothing to choose
+            kinds = torch.ones(rows, cols, dtype=torch.int8)
         self.given = kinds is not None
         self.kinds = torch.zeros(rows, cols, dtype=torch.int8) if kinds is None else kinds
         self.codes, self.values = torch.zeros(rows, cols), torch.zeros(rows, cols)
@@ -150,7 +161,7 @@ class JointPass:
         values = self.layout.values[number]
         if values is None:
             return
-        if values.table is None:
+        if values.table is None or values.learned is not None:
             scales = search_grid(grouped(own, values), values, grouped(importance[None], values))[0][:, 0]
         else:
             scales = fit_table(own, importance, values)
@@ -176,5 +187,10 @@ class JointPass:
 
     def stored(self, fmt: Format) -> Encoded:
         """The matrix in its format."""
-        codes, grids = self.codes.to(torch.uint8).numpy(), [Grid(s.numpy(), None) for s in self.scales]
+        codes, grids = self.codes.to(torch.uint8).numpy(), [self._grid(number) for number in range(len(self.scales))]
         return fmt.join([((self.kinds == i + 1).numpy(), codes, grid) for i, grid in enumerate(grids)])
+
+    def _grid(self, number: int) -> Grid:
+        values = self.layout.values[number]
+        steps = None if values is None or values.learned is None else values.table
+        return Grid(self.scales[number].numpy(), None, steps)

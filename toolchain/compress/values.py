@@ -1,12 +1,13 @@
-"""Rounding in torch for formats without zero points: symmetric integers and four-bit floats."""
+"""Rounding in torch for formats without zero points: symmetric integers, four-bit floats and tables of steps."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from exporters.formats.learned_steps import LARGEST_STEP
 from exporters.formats.parts import Values
-from toolchain.compress.grids import round_to_grid, storable
+from toolchain.compress.grids import codes_by_halves, round_to_grid, storable
 
 TRIED = 17
 """Ranges tried for a group of four-bit floats."""
@@ -14,6 +15,9 @@ TRIED = 17
 
 def round_values(weights: Tensor, scales: Tensor, values: Values) -> tuple[Tensor, Tensor]:
     """The nearest codes and their values, both shaped like weights. scales broadcast against weights."""
+    if values.learned is not None:
+        found = codes_of_steps(weights / scales, values.learned)
+        return found.to(weights.dtype), torch.tensor(values.learned, dtype=weights.dtype)[found] * scales
     magnitudes = magnitudes_of(values)
     if magnitudes is None:
         codes = round_to_grid(weights, scales, float(values.default_zero), values.levels)
@@ -24,6 +28,12 @@ def round_values(weights: Tensor, scales: Tensor, values: Values) -> tuple[Tenso
     codes = (magnitude + len(magnitudes) * negative).to(weights.dtype)
     nearest = magnitudes[magnitude]
     return codes, torch.where(negative, -nearest, nearest) * scales
+
+
+def codes_of_steps(weights: Tensor, steps: tuple[int, ...]) -> Tensor:
+    """The codes of weights in units of their scale, int64, for rising integer steps; half-way the larger one."""
+    at = (2 * weights).floor() + 2 * LARGEST_STEP
+    return codes_by_halves(steps)[at.clamp(0, 4 * LARGEST_STEP - 1).long()]
 
 
 def decoded_steps(codes: Tensor, values: Values) -> Tensor:

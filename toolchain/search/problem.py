@@ -64,7 +64,7 @@ EFFORTS = (
     ),
     Effort(
         name="default", calibration_tokens=16384, evaluation_tokens=16384, budgets=12, bisections=5, method="gptq",
-        formats=("fp32", "fp16", "int*", "uint*", *SPARSE_HANDFUL),
+        formats=("fp32", "fp16", "int*", "uint*", "nl*", *SPARSE_HANDFUL),
     ),
     Effort(
         name="thorough", calibration_tokens=65536, evaluation_tokens=65536, budgets=20, bisections=10, method="gptq",

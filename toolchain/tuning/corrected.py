@@ -12,6 +12,7 @@ from exporters.formats.parts import Correction
 from exporters.formats.scales import exponent_of
 from toolchain.tuning.fake_quantized import FakeQuantizedWeight, shift_of
 from toolchain.tuning.parametrization import WeightParametrization
+from toolchain.tuning.table_weight import TableWeight
 
 
 class CorrectedWeight(WeightParametrization):
@@ -51,5 +52,8 @@ class CorrectedWeight(WeightParametrization):
 
 def parametrization_for(encoded: Encoded, weight: Tensor) -> WeightParametrization:
     """The parametrization of a matrix in a trainable format; weight: the original, float32 [rows, cols]."""
-    correction = format_named(encoded.format).correction
-    return CorrectedWeight(correction, encoded, weight) if correction else FakeQuantizedWeight(encoded, weight)
+    fmt = format_named(encoded.format)
+    if fmt.correction:
+        return CorrectedWeight(fmt.correction, encoded, weight)
+    learned = any(part.values.learned is not None for part in fmt.split(encoded))
+    return TableWeight(encoded, weight) if learned else FakeQuantizedWeight(encoded, weight)

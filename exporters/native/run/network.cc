@@ -21,7 +21,7 @@ const Operator* our_operator(const std::string& name) {
 }
 
 bool row_wise(const std::string& name) {
-  return name == "QLinear" || name == "HalfLinear" || name == "SparseLinear" || name == "EventLinear";
+  return name == "QLinear" || name == "TableLinear" || name == "HalfLinear" || name == "SparseLinear" || name == "EventLinear";
 }
 
 template <typename T>
