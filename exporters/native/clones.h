@@ -38,7 +38,7 @@ __attribute__((target("avx2,fma,bmi,bmi2,f16c"))) auto on_avx2(Arguments... argu
 template <auto body, typename... Arguments>
 auto dispatched(Arguments... arguments) {
 #if defined(__x86_64__)
-  if (isa() == kAvx512) return on_avx512<body>(arguments...);
+  if (isa() >= kAvx512) return on_avx512<body>(arguments...);
   if (isa() != kPortable) return on_avx2<body>(arguments...);
 #endif
   return body(arguments...);

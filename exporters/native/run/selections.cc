@@ -72,6 +72,40 @@ class Gather final : public Standard {
   int64_t axis_;
 };
 
+// Along an axis: pieces of the sizes that the second input names, or equal ones, of which the last may be shorter.
+class Split final : public Standard {
+ public:
+  explicit Split(const GraphNode& node) : axis_(node.integer_or("axis", 0)), pieces_(node.outputs()) {}
+
+  void compute(const Step& step) override {
+    const Tensor x = step.input(0);
+    if (!x.data) throw Refusal("input 0 is missing");
+    const size_t axis = positive_axis(axis_, x.shape.rank);
+    const int64_t rows = x.shape.dims[axis], count = static_cast<int64_t>(pieces_);
+    std::vector<int64_t> sizes;
+    if (step.input(1).data) sizes = integers(step, 1);
+    else
+      for (int64_t each = (rows + count - 1) / count, i = 0; i < count; ++i)
+        sizes.push_back(std::clamp<int64_t>(rows - i * each, 0, each));
+    int64_t left = rows;
+    for (const int64_t size : sizes) left = size < 0 || size > left ? -1 : left - size;
+    if (sizes.size() != pieces_ || left != 0) throw Refusal("its pieces are not those of " + x.shape.text());
+    const Strides strides(x.shape, x.shape);
+    const int type = step.type(0);
+    const size_t element = element_size(type);
+    Shape out = x.shape;
+    for (size_t i = 0, first = 0; i < pieces_; first += static_cast<size_t>(sizes[i++])) {
+      out.dims[axis] = sizes[i];
+      const char* begin = x.as<char>() + first * static_cast<size_t>(strides.of[axis]) * element;
+      gather_strided(begin, out, strides.of, element, static_cast<char*>(step.output(i, out, type)));
+    }
+  }
+
+ private:
+  int64_t axis_;
+  size_t pieces_;
+};
+
 class Range final : public Standard {
  public:
   void compute(const Step& step) override {
@@ -97,6 +131,7 @@ std::unique_ptr<Standard> make_slice(const std::string&, const GraphNode&) { ret
 std::unique_ptr<Standard> make_gather(const std::string&, const GraphNode& node) {
   return std::make_unique<Gather>(node);
 }
+std::unique_ptr<Standard> make_split(const std::string&, const GraphNode& node) { return std::make_unique<Split>(node); }
 std::unique_ptr<Standard> make_range(const std::string&, const GraphNode&) { return std::make_unique<Range>(); }
 
 }  // namespace slmc::run

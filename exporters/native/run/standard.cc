@@ -18,8 +18,8 @@ constexpr Row kStandard[] = {
     {"Cast", make_cast}, {"Shape", make_shape}, {"Squeeze", make_reshaping}, {"Unsqueeze", make_reshaping},
     {"Reshape", make_reshaping}, {"Flatten", make_reshaping}, {"Identity", make_reshaping},
     {"Transpose", make_transpose}, {"Concat", make_concat},
-    {"Expand", make_expand}, {"Slice", make_slice}, {"Gather", make_gather}, {"Range", make_range},
-    {"ReduceMean", make_reduction}, {"ReduceSum", make_reduction},
+    {"Expand", make_expand}, {"Slice", make_slice}, {"Gather", make_gather}, {"Split", make_split},
+    {"Range", make_range}, {"ReduceMean", make_reduction}, {"ReduceSum", make_reduction},
     {"ReduceMax", make_reduction}, {"Softmax", make_softmax},
     {"LayerNormalization", make_layer_norm}, {"MatMul", make_matmul},
 };

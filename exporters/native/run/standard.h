@@ -22,6 +22,7 @@ std::unique_ptr<Standard> make_concat(const std::string& type, const GraphNode& 
 std::unique_ptr<Standard> make_expand(const std::string& type, const GraphNode& node);
 std::unique_ptr<Standard> make_slice(const std::string& type, const GraphNode& node);
 std::unique_ptr<Standard> make_gather(const std::string& type, const GraphNode& node);
+std::unique_ptr<Standard> make_split(const std::string& type, const GraphNode& node);
 std::unique_ptr<Standard> make_range(const std::string& type, const GraphNode& node);
 std::unique_ptr<Standard> make_reduction(const std::string& type, const GraphNode& node);
 std::unique_ptr<Standard> make_softmax(const std::string& type, const GraphNode& node);

@@ -19,6 +19,7 @@ class GraphNode final : public Node {
 
   bool constant(size_t index, Tensor* out) const override;
   size_t inputs() const { return inputs_.size(); }
+  size_t outputs() const { return record_.outputs.size(); }
   std::string text_or(const char* attribute, const char* otherwise) const;
   std::vector<int64_t> integers_or(const char* attribute, std::vector<int64_t> otherwise) const;
 

@@ -90,12 +90,14 @@ CASES: list[Case] = [
 ]
 
 
-def model_of(operator: str, inputs: list[np.ndarray], attributes: dict[str, Any]) -> onnx.ModelProto:
+def model_of(
+    operator: str, inputs: list[np.ndarray], attributes: dict[str, Any], outputs: tuple[str, ...] = ("out",)
+) -> onnx.ModelProto:
     names = [f"in_{i}" for i in range(len(inputs))]
     kinds = [helper.np_dtype_to_tensor_dtype(array.dtype) for array in inputs]
     fed = [helper.make_tensor_value_info(n, k, a.shape) for n, k, a in zip(names, kinds, inputs, strict=True)]
-    node = helper.make_node(operator, names, ["out"], **attributes)
-    graph = helper.make_graph([node], "one", fed, [helper.make_empty_tensor_value_info("out")])
+    node = helper.make_node(operator, names, outputs, **attributes)
+    graph = helper.make_graph([node], "one", fed, [helper.make_empty_tensor_value_info(name) for name in outputs])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
@@ -110,6 +112,31 @@ def test_like_onnx_runtime(driver: Driver, case: Case) -> None:
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
     size = np.abs(expected).max(initial=1) if expected.dtype == np.float32 else 0
     assert np.abs(found.astype(np.float64) - expected).max(initial=0) <= 4e-6 * size
+
+
+THREE = ("a", "b", "c")
+
+
+def pieces(driver: Driver, inputs: list[np.ndarray], attributes: dict[str, Any]) -> list[np.ndarray]:
+    """The first input split in three."""
+    model = model_of("Split", inputs, attributes, THREE)
+    return driver.run(model.SerializeToString(), {f"in_{i}": array for i, array in enumerate(inputs)}, THREE)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "attributes", "cuts"),
+    [((ints(1, 3, 1),), {"axis": 1}, [1, 4]), ((), {"axis": -1, "num_outputs": 3}, [2, 4])],
+    ids=["sizes", "equal, the last shorter"],
+)
+def test_split(driver: Driver, sizes: tuple[np.ndarray, ...], attributes: dict[str, int], cuts: list[int]) -> None:
+    x = floats(2, 5)
+    for piece, expected in zip(pieces(driver, [x, *sizes], attributes), np.split(x, cuts, 1), strict=True):
+        np.testing.assert_array_equal(piece, expected)
+
+
+def test_pieces_that_are_not_there(driver: Driver) -> None:
+    with pytest.raises(Refused, match="its pieces are not those of"):
+        pieces(driver, [floats(5), ints(1, 3, 2)], {})
 
 
 REFUSED: list[tuple[Case, str]] = [
