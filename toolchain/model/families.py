@@ -16,7 +16,6 @@ from toolchain.model.rwkv4 import Rwkv4Family
 from toolchain.model.rwkv7 import Rwkv7Family
 from toolchain.model.spikegpt import SpikeGptFamily
 from toolchain.model.spiking_bert import SpikingBertFamily
-from toolchain.model.spikingbrain import SpikingBrainFamily
 from toolchain.model.symboliclight import SymbolicLightFamily
 
 FAMILIES: tuple[Family, ...] = (
@@ -27,7 +26,6 @@ FAMILIES: tuple[Family, ...] = (
     Rwkv4Family(),
     Rwkv7Family(),
     SpikingBertFamily(),
-    SpikingBrainFamily(),
     SymbolicLightFamily(),
 )
 
