@@ -26,7 +26,11 @@ def export_uniform(
     last = model.tree.layers[-1].path
     recipe = {
         layer.path: LayerConfig(
-            "sign" if layer.exact and format_name != "fp32" else head if head and layer.path == last else format_name,
+            layer.exact
+            if layer.exact and format_name != "fp32"
+            else head
+            if head and layer.path == last
+            else format_name,
             "nearest",
             activations if format_name != "fp32" else "fp32",
         )
