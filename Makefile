@@ -46,7 +46,7 @@ native-aarch64: $(AARCH64)
 
 # The operators' tests under emulation; needs Debian's qemu-user, and the network once (build/aarch64 keeps what it got).
 test-aarch64: $(AARCH64) $(SYSROOT)
-	$(BIN)/python -m pytest -q tests/exporters/native/test_aarch64.py tests/targets/test_emulation.py
+	$(BIN)/python -m pytest -q tests/exporters/native/test_aarch64.py tests/targets/remote/test_emulation.py
 
 # The operators' tests with AddressSanitizer and UndefinedBehaviorSanitizer in the kernels; the build takes a while.
 sanitize: $(SANITIZED)
@@ -70,22 +70,23 @@ CROSS := aarch64:aarch64-linux-gnu armv7l:arm-linux-gnueabihf riscv64:riscv64-li
 runtime-cross: | $(INSTALLED)
 	for pair in $(CROSS); do folder=$(NATIVE)/linux-$${pair%%:*}; \
 		$(CMAKE) -S exporters/native -B $$folder -G Ninja --toolchain $${pair##*:}.cmake && \
-		$(CMAKE) --build $$folder --target slmc-run || exit 1; done
+		$(CMAKE) --build $$folder --target slmc-run slmc-run-driver || exit 1; done
 
-# Those under emulation, each over one artifact: the text that this machine's own slmc-run writes. Needs qemu-user.
+# Those under emulation: all cases of operators, and a tiny artifact of every family. Needs qemu-user.
+EMULATORS := "qemu-aarch64 -cpu cortex-a53" "qemu-aarch64 -cpu cortex-a76" "qemu-arm -cpu cortex-a15" qemu-riscv64
+test-runtime-cross: runtime-cross
+	for emulator in $(EMULATORS); do \
+		$(BIN)/python -m pytest -q --emulator "$$emulator" tests/exporters/ops -k runtime && \
+		$(BIN)/python -m pytest -q --emulator "$$emulator" tests/exporters/native/run/test_standard.py \
+			tests/exporters/native/run/test_artifacts.py || exit 1; done
+
+# Altered artifacts (ARTIFACT) under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer, MUTANTS per SEED.
 ARTIFACT := demo
-test-runtime-cross: runtime runtime-cross
-	build/run/slmc-run $(ARTIFACT) -p "The ship" -n 8 --temp 0 > build/run/expected.txt
-	for pair in aarch64:aarch64 armv7l:arm riscv64:riscv64; do \
-		qemu-$${pair##*:} $(NATIVE)/linux-$${pair%%:*}/slmc-run $(ARTIFACT) -p "The ship" -n 8 --temp 0 \
-		| cmp - build/run/expected.txt && echo "$$pair: the same text" || exit 1; done
-
-# Altered artifacts (ARTIFACT) under AddressSanitizer and UndefinedBehaviorSanitizer, MUTANTS per SEED.
 SEED := 1
 fuzz-runtime: | $(INSTALLED)
 	$(CMAKE) -S exporters/native -B $(NATIVE)/sanitized-run -G Ninja -DSLMC_RUN_SANITIZED=ON
 	$(CMAKE) --build $(NATIVE)/sanitized-run --target slmc-run-fuzz
-	ASAN_OPTIONS=detect_container_overflow=0 $(NATIVE)/sanitized-run/slmc-run-fuzz $(ARTIFACT) $(MUTANTS) $(SEED)
+	ASAN_OPTIONS=detect_container_overflow=0:detect_leaks=1 $(NATIVE)/sanitized-run/slmc-run-fuzz $(ARTIFACT) $(MUTANTS) $(SEED)
 
 $(SANITIZED): $(SOURCES) | $(INSTALLED)
 	$(CMAKE) -S exporters/native -B $(@D) -G Ninja -DCMAKE_BUILD_TYPE=Sanitized -DCMAKE_CXX_FLAGS_SANITIZED="$(SANITIZERS)"

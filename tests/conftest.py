@@ -45,6 +45,19 @@ def _read_once() -> None:
 _read_once()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--emulator", help="slmc-run and its driver as 'make runtime-cross' compiled them, under this qemu"
+    )
+
+
+@pytest.fixture(scope="session")
+def emulator(request: pytest.FixtureRequest) -> str | None:
+    """The emulator that slmc-run is to be tested under; None on this machine itself."""
+    chosen: str | None = request.config.getoption("--emulator")
+    return chosen
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SpikeGPT of 2 layers and width 32 with a tokenizer of 300 entries, trained for seconds on the shipped prose."""

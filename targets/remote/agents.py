@@ -133,8 +133,10 @@ class RuntimeAgent:
         where = shlex.quote(place) if place else '"${TMPDIR:-/tmp}"'
         script = (
             f"f={where}/slmc-{uuid.uuid4().hex}; umask 077; "
+            # A folder that was there before is not ours to remove; until one is made, no signal may come in between.
+            f'trap "" HUP INT TERM; mkdir "$f" || exit {_NO_ROOM}; '
             'gone() { rm -rf "$f"; }; trap gone EXIT; trap "exit 129" HUP INT TERM; '
-            f'mkdir "$f" || exit {_NO_ROOM}; uname -s -m; read -r n || exit {_NO_ROOM}; '
+            f"uname -s -m; read -r n || exit {_NO_ROOM}; "
             f'said=$(dd bs={_BLOCK_BYTES} count="$n" iflag=fullblock of="$f/{SLMC_RUN}" 2>&1) || '
             f'{{ echo "$said" >&2; exit {_NO_ROOM}; }}; '
             f'chmod 700 "$f/{SLMC_RUN}" && {self._start(transport)}"$f/{SLMC_RUN}" --agent "$f"'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import struct
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+
+from targets.remote.transport import EMULATORS
 
 ROOT = Path(__file__).parents[2]
 _LENGTH = struct.Struct("<q")
@@ -26,6 +30,21 @@ def program(name: str) -> Path:
     if found is None:
         pytest.skip(f"{name} is not there; 'pip install --editable .' compiles it")
     return found
+
+
+def command(name: str, emulator: str | None = None) -> list[str]:
+    """What starts the program: this machine's, or the one that 'make runtime-cross' compiled, under an emulator.
+
+    emulator: qemu-aarch64, qemu-arm or qemu-riscv64, with its options behind; the test that asks is skipped where it or
+    the program is missing.
+    """
+    if emulator is None:
+        return [str(program(name))]
+    words = shlex.split(emulator)
+    found = ROOT / "build" / "native" / EMULATORS[words[0]] / name
+    if not found.is_file() or shutil.which(words[0]) is None:
+        pytest.skip(f"no {found} ('make runtime-cross') or no {words[0]} (Debian: qemu-user)")
+    return [*words, str(found)]
 
 
 class Refused(Exception):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from decoders import family, llama_config, opt_config
+from family_cases import matmulfree, neuronspark, rwkv7, symboliclight
 from torch import nn
 
 from exporters.artifact.manifest import ClassScores
@@ -22,6 +23,7 @@ from exporters.ops.layers import Biased
 from exporters.ops.modules import stored_module
 from toolchain.model.classifier import Classes
 from toolchain.model.decoder import Decoder
+from toolchain.model.families import FAMILIES
 from toolchain.model.rwkv4 import Rwkv4, Rwkv4Family
 from toolchain.model.spikegpt import SpikeGpt, SpikeGptClassifier, SpikeGptConfig, SpikeGptFamily
 from toolchain.model.spiking import Spiking
@@ -76,12 +78,27 @@ def encoder(steps: int, pooler: bool) -> Callable[[], Made]:
     return make
 
 
+def other(case: Callable[[], tuple[nn.Module, dict[str, Any]]]) -> Callable[[], Made]:
+    """The small model of a family's tests; its layers in the formats of the first."""
+
+    def make() -> Made:
+        model, _ = case()
+        (family,) = (f for f in FAMILIES if f.name == case.__name__)
+        return model, family, ("int8", "int4-g32", *FORMATS)
+
+    return make
+
+
 MODELS: dict[str, Callable[[], Made]] = {
     "spikegpt": spikegpt,
     "rescaled": rescaled,
     "rwkv": rwkv,
     "llama": llama,
     "opt": opt,
+    "matmulfree": other(matmulfree),
+    "neuronspark": other(neuronspark),
+    "rwkv7": other(rwkv7),
+    "symboliclight": other(symboliclight),
     "classes-mean": pooled("mean"),
     "classes-last": pooled("last"),
     "classes-first": pooled("first"),

@@ -24,6 +24,14 @@ bool row_wise(const std::string& name) {
   return name == "QLinear" || name == "TableLinear" || name == "HalfLinear" || name == "SparseLinear" || name == "EventLinear";
 }
 
+// Whether a graph says another shape of an input than the manifest; before memory is taken for it.
+bool contradicts(const Shape& graph, const Shape& manifest) {
+  if (graph.rank == 0) return false;
+  for (size_t i = 0; i < graph.rank && graph.rank == manifest.rank; ++i)
+    if (graph.dims[i] >= 0 && graph.dims[i] != manifest.dims[i]) return true;
+  return graph.rank != manifest.rank;
+}
+
 template <typename T>
 void fill(uint8_t* memory, size_t bytes, double value) {
   auto* first = reinterpret_cast<T*>(memory);
@@ -36,7 +44,7 @@ Network::Network(const ModelRecord& model, const IoRecord& io, int threads) : po
   add_constants(model);
   for (const PortRecord& port : model.inputs)
     if (!names_.count(port.name)) values_[define(port.name, kFed)].type = port.type;
-  add_states(io);
+  add_states(model, io);
   add_steps(model);
   for (const PortRecord& port : model.outputs) {
     Value& value = values_[value_named(port.name)];
@@ -81,7 +89,7 @@ void Network::add_constants(const ModelRecord& model) {
   }
 }
 
-void Network::add_states(const IoRecord& io) {
+void Network::add_states(const ModelRecord& model, const IoRecord& io) {
   for (const StateRecord& record : io.states) {
     State state{record};
     state.input = value_named(record.input);
@@ -89,6 +97,10 @@ void Network::add_states(const IoRecord& io) {
       throw Refusal("model.onnx: state '" + record.input + "' is no input of the graph");
     if (values_[state.input].type != record.type)
       throw Refusal("model.onnx: state '" + record.input + "' has another type than manifest.json says");
+    for (const PortRecord& port : model.inputs)
+      if (port.name == record.input && contradicts(port.shape, record.shape))
+        throw Refusal("model.onnx: state '" + record.input + "' is " + port.shape.text() + ", manifest.json says " +
+                      record.shape.text());
     state.bytes = bytes_of(record.shape, record.type);
     values_[state.input].role = kStateIn;
     values_[state.input].state = static_cast<int>(states_.size());

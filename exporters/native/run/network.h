@@ -81,7 +81,7 @@ class Network {
   int value_named(const std::string& name);
   int define(const std::string& name, Role role);
   void add_constants(const ModelRecord& model);
-  void add_states(const IoRecord& io);
+  void add_states(const ModelRecord& model, const IoRecord& io);
   void add_steps(const ModelRecord& model);
   void compile(const NodeRecord& record, Compiled* step);
   void check_ports(const Operator& op, const Compiled& step) const;

@@ -99,12 +99,12 @@ class Reduction final : public Standard {
  public:
   Reduction(const std::string& type, const GraphNode& node)
       : mean_(type == "ReduceMean"), largest_(type == "ReduceMax"), keep_(node.integer_or("keepdims", 1) != 0),
-        nothing_for_none_(node.integer_or("noop_with_empty_axes", 0) != 0) {}
+        nothing_for_none_(node.integer_or("noop_with_empty_axes", 0) != 0), axes_(node.integers_or("axes", {})) {}
 
   void compute(const Step& step) override {
     const Tensor x = expect_input(step, 0, kFloat);
     bool summed[kMaxRank] = {};
-    const std::vector<int64_t> axes = step.input(1).data ? integers(step, 1) : std::vector<int64_t>();
+    const std::vector<int64_t> axes = step.input(1).data ? integers(step, 1) : axes_;
     for (const int64_t axis : axes) summed[positive_axis(axis, x.shape.rank)] = true;
     if (axes.empty() && !nothing_for_none_)
       for (size_t i = 0; i < x.shape.rank; ++i) summed[i] = true;
@@ -148,6 +148,7 @@ class Reduction final : public Standard {
   }
 
   bool mean_, largest_, keep_, nothing_for_none_;
+  std::vector<int64_t> axes_;  // an attribute in opsets before 18 (ReduceSum: 13), an input since
 };
 
 }  // namespace

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from driven import Driver, program
+from driven import Driver, command
 from equations import integrate_fire_reference, lif_reference, wkv_reference
 from fused import fed_array, fused_model, in_torch
 from onnx import helper, numpy_helper
@@ -145,9 +145,9 @@ def torch_reading(operator: str, inputs: Arrays, attributes: Mapping[str, float]
 
 
 @pytest.fixture(scope="session")
-def driver() -> Iterator[Driver]:
+def driver(emulator: str | None) -> Iterator[Driver]:
     """Our own runtime in a child process; the test is skipped where it was not compiled."""
-    driver = Driver([str(program("slmc-run-driver"))])
+    driver = Driver(command("slmc-run-driver", emulator))
     yield driver
     driver.close()
 
@@ -159,6 +159,11 @@ def driver_reading(driver: Driver) -> Reading:
         return driver.run(model.SerializeToString(), fed, [o.name for o in model.graph.output])
 
     return read
+
+
+@pytest.fixture
+def driver_reading_of() -> Callable[[Driver], Reading]:
+    return driver_reading
 
 
 @pytest.fixture(params=["torch", "function", "kernel", "runtime"])

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,7 @@ from exporters.artifact.manifest import read_manifest
 from targets.device.evaluation import EvaluationRequest, evaluate
 from targets.device.measurement import MeasureRequest
 from targets.device.native import platform_name
+from targets.remote import agents
 from targets.remote.agents import RuntimeAgent
 from targets.remote.device import Device, DeviceLimits
 from targets.remote.transport import EMULATORS, Emulated, Local
@@ -172,6 +174,15 @@ def test_refused(agent, bare, tmp_path):
     ):
         pytest.fail("it was let in")
     assert left(tmp_path / "there") == []
+
+
+def test_a_folder_that_is_there_already_stays(agent, bare, place, monkeypatch):
+    monkeypatch.setattr(agents.uuid, "uuid4", lambda: SimpleNamespace(hex="taken"))
+    (place / "slmc-taken").mkdir()
+    (place / "slmc-taken" / "text").write_text("somebody's")
+    with pytest.raises(NotAvailable, match=r"local: mkdir: .*slmc-taken"), Device(bare, place=str(place), agent=agent):
+        pytest.fail("it was let in")
+    assert (place / "slmc-taken" / "text").read_text() == "somebody's"
 
 
 def test_a_disk_that_fills_up(agent, bare, place):

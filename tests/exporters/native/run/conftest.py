@@ -7,27 +7,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from driven import Driver, program
+from driven import Driver, command
 from tiny import write
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def driver() -> Iterator[Driver]:
-    driver = Driver([str(program("slmc-run-driver"))])
+def driver(emulator: str | None) -> Iterator[Driver]:
+    driver = Driver(command("slmc-run-driver", emulator))
     yield driver
     driver.close()
 
 
 @pytest.fixture(scope="session")
-def slmc_run() -> Run:
+def slmc_run(emulator: str | None) -> Run:
     """slmc-run with these arguments: exit code, stdout, stderr."""
-    path = program("slmc-run")
+    program = command("slmc-run", emulator)
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [str(path), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False)
+        words = [*program, *map(str, arguments)]
+        return subprocess.run(words, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False)
 
     return call
 

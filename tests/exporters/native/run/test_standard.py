@@ -139,6 +139,15 @@ def test_pieces_that_are_not_there(driver: Driver) -> None:
         pieces(driver, [floats(5), ints(1, 3, 2)], {})
 
 
+def test_reductions_of_older_opsets_have_their_axes_as_an_attribute(driver: Driver) -> None:
+    x = floats(2, 3, 4)
+    for operator, opset, numpy_says in (("ReduceMean", 17, x.mean((0, 2))), ("ReduceSum", 12, x.sum((0, 2)))):
+        model = model_of(operator, [x], {"axes": [0, -1], "keepdims": 0})
+        model.opset_import[0].version = opset
+        (found,) = driver.run(model.SerializeToString(), {"in_0": x}, ["out"])
+        np.testing.assert_allclose(found, numpy_says, rtol=1e-5, atol=1e-6)
+
+
 REFUSED: list[tuple[Case, str]] = [
     (("Conv", [floats(1, 1, 3), floats(1, 1, 1)], {}), "no operator Conv 'out'"),
     (("Add", [floats(2), floats(3)], {}), "[2] and [3] do not broadcast"),
