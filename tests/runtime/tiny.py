@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from decoders import family, llama_config, opt_config
-from family_cases import matmulfree, neuronspark, rwkv7, symboliclight
+from family_cases import matmulfree, rwkv7, symboliclight
 from torch import nn
 
 from exporters.artifact.manifest import ClassScores
@@ -79,13 +79,10 @@ def encoder(steps: int, pooler: bool) -> Callable[[], Made]:
 
 
 def other(case: Callable[[], tuple[nn.Module, dict[str, Any]]]) -> Callable[[], Made]:
-    """The small model of a family's tests, its head no longer its embedding, in formats for matrices of any shape."""
+    """The small model of a family's tests, in formats for matrices of any shape."""
 
     def make() -> Made:
         model, _ = case()
-        head = model.get_submodule("lm_head")
-        if "weight" in dict(head.named_parameters()):
-            head.weight = nn.Parameter(head.weight.detach().clone())  # type: ignore[union-attr, operator]
         (family,) = (f for f in FAMILIES if f.name == case.__name__)
         return model, family, ("int8", "int4-g32", "int8", "fp16", "uint4-g64", "fp32", "int6-g64")
 
@@ -99,7 +96,6 @@ MODELS: dict[str, Callable[[], Made]] = {
     "llama": llama,
     "opt": opt,
     "matmulfree": other(matmulfree),
-    "neuronspark": other(neuronspark),
     "rwkv7": other(rwkv7),
     "symboliclight": other(symboliclight),
     "classes-mean": pooled("mean"),
