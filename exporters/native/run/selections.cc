@@ -40,48 +40,6 @@ class Slice final : public Standard {
   }
 };
 
-// Pieces along an axis: of the sizes of its second input, or as equal as their number allows, the last one smaller.
-class Split final : public Standard {
- public:
-  explicit Split(const GraphNode& node) : axis_(node.integer_or("axis", 0)), pieces_(node.outputs()) {}
-
-  void compute(const Step& step) override {
-    const Tensor x = step.input(0);
-    if (!x.data) throw Refusal("input 0 is missing");
-    const size_t axis = positive_axis(axis_, x.shape.rank);
-    const int64_t size = x.shape.dims[axis];
-    const std::vector<int64_t> sizes = step.input(1).data ? integers(step, 1) : equal(size);
-    if (sizes.size() != pieces_) throw Refusal("its sizes are not as many as its outputs");
-    const int type = step.type(0);
-    const Strides strides(x.shape, x.shape);
-    int64_t begin = 0;
-    for (size_t i = 0; i < pieces_; ++i) {
-      if (sizes[i] < 0 || sizes[i] > size - begin) throw Refusal("its sizes are more than there is along the axis");
-      Shape out = x.shape;
-      out.dims[axis] = sizes[i];
-      const size_t element = element_size(type);
-      auto* made = static_cast<char*>(step.output(i, out, type));
-      const int64_t from = sizes[i] ? begin * strides.of[axis] * static_cast<int64_t>(element) : 0;
-      gather_strided(x.as<char>() + from, out, strides.of, element, made);
-      begin += sizes[i];
-    }
-    if (begin != size) throw Refusal("its sizes are less than there is along the axis");
-  }
-
- private:
-  std::vector<int64_t> equal(int64_t size) const {
-    const auto pieces = static_cast<int64_t>(pieces_);
-    const int64_t most = pieces ? (size + pieces - 1) / pieces : 0;
-    std::vector<int64_t> sizes;
-    for (int64_t begin = 0; sizes.size() < pieces_; begin += sizes.back())
-      sizes.push_back(std::min(most, size - begin));
-    return sizes;
-  }
-
-  int64_t axis_;
-  size_t pieces_;
-};
-
 class Gather final : public Standard {
  public:
   explicit Gather(const GraphNode& node) : axis_(node.integer_or("axis", 0)) {}
@@ -170,7 +128,6 @@ class Range final : public Standard {
 }  // namespace
 
 std::unique_ptr<Standard> make_slice(const std::string&, const GraphNode&) { return std::make_unique<Slice>(); }
-std::unique_ptr<Standard> make_split(const std::string&, const GraphNode& node) { return std::make_unique<Split>(node); }
 std::unique_ptr<Standard> make_gather(const std::string&, const GraphNode& node) {
   return std::make_unique<Gather>(node);
 }

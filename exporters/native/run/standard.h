@@ -21,7 +21,6 @@ std::unique_ptr<Standard> make_transpose(const std::string& type, const GraphNod
 std::unique_ptr<Standard> make_concat(const std::string& type, const GraphNode& node);
 std::unique_ptr<Standard> make_expand(const std::string& type, const GraphNode& node);
 std::unique_ptr<Standard> make_slice(const std::string& type, const GraphNode& node);
-std::unique_ptr<Standard> make_split(const std::string& type, const GraphNode& node);
 std::unique_ptr<Standard> make_gather(const std::string& type, const GraphNode& node);
 std::unique_ptr<Standard> make_split(const std::string& type, const GraphNode& node);
 std::unique_ptr<Standard> make_range(const std::string& type, const GraphNode& node);
