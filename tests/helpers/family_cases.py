@@ -13,7 +13,9 @@ from toolchain.model.matmulfree import MatMulFree, MatMulFreeConfig
 from toolchain.model.neuronspark import NeuronSpark, NeuronSparkConfig
 from toolchain.model.rwkv4 import Rwkv4
 from toolchain.model.rwkv7 import Rwkv7, Rwkv7Config
+from toolchain.model.spike_counts import GroupedLinear
 from toolchain.model.spikegpt import SpikeGptConfig
+from toolchain.model.spikingbrain import SpikingBrain, SpikingBrainConfig
 from toolchain.model.symboliclight import SymbolicLight, SymbolicLightConfig
 
 VOCABULARY, CONTEXT = 300, 48
@@ -94,6 +96,19 @@ def rwkv7() -> tuple[nn.Module, dict[str, Any]]:
     return Rwkv7(config), {"model_type": "rwkv7"}
 
 
+def spikingbrain(*, spiking: bool = False) -> tuple[nn.Module, dict[str, Any]]:
+    """A window of 20 tokens in contexts that are longer; spiking: spikes and rounded weights, as W8ASpike has them."""
+    config = SpikingBrainConfig(
+        layers=2, hidden_size=32, intermediate_size=48, vocabulary=VOCABULARY, heads=4, groups=2, attention=(1,),
+        context=64, gate_rank=None if spiking else 8, window=20, weight_group=16 if spiking else None,
+    )  # fmt: skip
+    model = SpikingBrain(config)
+    for module in model.modules():
+        if isinstance(module, GroupedLinear):
+            module.scales.fill_(0.01)
+    return model, {"model_type": "gla_swa", "sliding_window": 20, "max_position_embeddings": 64}
+
+
 CASES = {
     "llama": (llama, ("--context", CONTEXT, "--kv-cache", "int8", "--layer", "lm_head=int4-g32")),
     "scaled": (scaled, ("--context", CONTEXT)),
@@ -103,4 +118,5 @@ CASES = {
     "matmulfree": (matmulfree, ()),
     "neuronspark": (neuronspark, ()),
     "rwkv7": (rwkv7, ()),
+    "spikingbrain": (spikingbrain, ("--context", CONTEXT)),
 }

@@ -236,8 +236,10 @@ def _stream(module: nn.Module, tree: ModelTree, checkpoint: Checkpoint) -> None:
     for path in (path for layer in tree.layers for path in (layer.path, layer.table) if path):
         bias = checkpoint.tensors.get(f"{path}.bias")
         read = checkpoint.reader(f"{path}.weight")
-        wide = None if bias is None else bias.to(torch.float32)
-        module.set_submodule(path, offloaded(module.get_submodule(path), read, wide))
+        wide, layer = None if bias is None else bias.to(torch.float32), module.get_submodule(path)
+        for name, _ in layer.named_buffers():
+            layer.register_buffer(name, checkpoint.tensors[f"{path}.{name}"].to(torch.float32))
+        module.set_submodule(path, offloaded(layer, read, wide))
 
 
 def _with_tied(tree: ModelTree, checkpoint: Checkpoint) -> Checkpoint:

@@ -16,6 +16,7 @@ from toolchain.model.rwkv4 import Rwkv4Family
 from toolchain.model.rwkv7 import Rwkv7Family
 from toolchain.model.spikegpt import SpikeGptFamily
 from toolchain.model.spiking_bert import SpikingBertFamily
+from toolchain.model.spikingbrain_family import SpikingBrainFamily
 from toolchain.model.symboliclight import SymbolicLightFamily
 
 FAMILIES: tuple[Family, ...] = (
@@ -26,6 +27,7 @@ FAMILIES: tuple[Family, ...] = (
     Rwkv4Family(),
     Rwkv7Family(),
     SpikingBertFamily(),
+    SpikingBrainFamily(),
     SymbolicLightFamily(),
 )
 
