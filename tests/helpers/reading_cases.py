@@ -37,6 +37,16 @@ THREE_BITS = {
     "codes": hexed("09", 1, 1, 4), "high": hexed("01", 1, 1, 2), "zeros": hexed("03", 1, 1),
     "scales": np.array([[2]], np.float16),
 }  # fmt: skip
+# the steps of codes 1 and 15 are -7 and 127; times scale 0.5, w = [-3.5, 63.5]
+TABLE_OF_16 = {
+    "codes": hexed("f1", 1, 1, 8), "scales": np.array([[0.5]], np.float16),
+    "steps": np.array([-128, -7, *range(13), 127], np.int8),
+}  # fmt: skip
+# the steps of codes 5 and 2 are 7 and -3; times scale 2, w = [14, -6]
+TABLE_OF_8 = {
+    "codes": hexed("09", 1, 1, 4), "high": hexed("01", 1, 1, 2), "scales": np.array([[2]], np.float16),
+    "steps": np.array([-40, -20, -3, 0, 1, 7, 20, 40], np.int8),
+}  # fmt: skip
 # two rows, scales 1 and -1; codes 130 and 0 less 128: w = [[2, -128], [-2, 128]]
 EIGHT_BITS = {
     "codes": np.stack([hexed("82 00", 1, 32), hexed("82 00", 1, 32)]),
@@ -124,6 +134,17 @@ BY_HAND = [
     Case("a tile and a row", "QLinear", {"x": floats([2, 1000] + [0] * 30), **A_TILE},
          [floats([2 * (n - 8) * (n + 1) for n in range(16)] + [2 * 7 * 17])],
          {"K": 32, "N": 17, "bits": 4, "group": 32, "activation_bits": 32, "tile": 16}),
+    # -7 + 6350
+    Case("sixteen steps", "TableLinear", {"x": floats([2, 100]), **TABLE_OF_16}, [floats([6343])],
+         {"K": 2, "N": 1, "bits": 4, "group": 16, "activation_bits": 32, "tile": 0}),
+    # [127, 2.4] is [127, 2]: -444.5 + 127
+    Case("inputs of eight bits", "TableLinear", {"x": floats([127, 2.4]), **TABLE_OF_16}, [floats([-317.5])],
+         {"K": 2, "N": 1, "bits": 4, "group": 16, "activation_bits": 8, "tile": 0}),
+    # 14 - 60
+    Case("eight steps", "TableLinear", {"x": floats([1, 10]), **TABLE_OF_8}, [floats([-46])],
+         {"K": 2, "N": 1, "bits": 3, "group": 16, "activation_bits": 32, "tile": 0}),
+    Case("eight steps", "TableEmbedding", {"tokens": np.array([[0]]), **TABLE_OF_8}, [floats([[14, -6]])],
+         {"K": 2, "N": 1, "bits": 3, "group": 16, "tile": 0}),
     # 3 + 8; 1.5 - 4
     Case("half", "HalfLinear", {"x": floats([3, 4]), "w": np.array([[1, 2], [0.5, -1]], np.float16)},
          [floats([11, -2.5])]),

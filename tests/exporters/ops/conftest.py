@@ -24,6 +24,7 @@ import exporters.ops.fusions
 import exporters.ops.products
 import exporters.ops.sparse_products
 import exporters.ops.spikes
+import exporters.ops.tables
 import exporters.ops.ternary
 from exporters.ops.body_table import body_of
 from exporters.ops.functions import OPSET
@@ -60,6 +61,8 @@ FED = {
     "DeltaRule": 7,
     "AnchoredAttention": 8,
     "TernaryLinear": 1,
+    "TableLinear": 1,
+    "TableEmbedding": 1,
 }
 """How many of the first inputs change from call to call; the others are weights inside the model."""
 
@@ -94,6 +97,8 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "AnchoredAttention": exporters.ops.anchored.anchored_attention,
     "TernaryLinear": exporters.ops.ternary.ternary_linear,
     "DeltaRule": exporters.ops.channels.delta_rule_reference,
+    "TableLinear": exporters.ops.tables.table_linear,
+    "TableEmbedding": exporters.ops.tables.table_embedding,
 }
 
 
