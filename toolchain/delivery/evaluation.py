@@ -133,7 +133,10 @@ def found_by(text: Text, readings: Readings, reference: tuple[Tensor, Tensor] | 
         runtime: _beside(judge, reading)
         for runtime, reading in {**readings.others, own.runtime: own}.items() if runtime != ONNXRUNTIME
     }  # fmt: skip
-    return dataclasses.replace(found, ways=ways, missing=readings.missing, single=own.token_by_token_top1)
+    singles = min(SINGLE_TOKENS, len(text.ids), own.context or SINGLE_TOKENS)
+    return dataclasses.replace(
+        found, ways=ways, missing=readings.missing, single=own.token_by_token_top1, single_tokens=singles
+    )
 
 
 def _beside(judge: Evaluation, other: Evaluation) -> Beside:

@@ -76,6 +76,12 @@ def test_plain_runtime_that_computes_something_else():
     assert better["perplexity on plain runtime"] == BROKEN  # other is wrong, even where it is better
 
 
+def test_tokens_that_differ_one_by_one_come_in_runs():
+    """32 runs of 8 beside 256 without one: 4 sqrt(2 * 3 / 256 * (1 / 32 + 1 / 256)) + 1 % = 12.5 %."""
+    found = {s: status(Found(single=s, single_tokens=256))["parity token by token"] for s in (1.0, 0.88, 0.87)}
+    assert found == {1.0: KEPT, 0.88: KEPT, 0.87: BROKEN}
+
+
 def test_every_runtime_is_held_to_the_same():
     """The others read what they should; slmc-run reads something else, or could not be had."""
     ways = {"stock": Beside(LOSSES, LOSSES, 1.0), "slmc-run": Beside(LOSSES + 5, LOSSES, 0.003)}
