@@ -52,8 +52,8 @@ def changed(artifact: Path, tmp_path: Path) -> Path:
 
 
 def lenient(artifact: Path, baseline: Path) -> tuple[object, ...]:
-    """The clock of a machine that runs tests says little: only a model twice as slow would be."""
-    return ("gate", artifact, "--baseline", baseline, "--tolerance", "latency=100%")
+    """The clock of a machine that runs other tests beside this one says little."""
+    return ("gate", artifact, "--baseline", baseline, "--tolerance", "latency=1000%")
 
 
 def sign(folder: Path) -> None:
