@@ -26,8 +26,8 @@ DEVIATIONS: Final = 4.0
 """Standard errors: chance alone goes further once in 30,000 measurements."""
 BLOCK: Final = 32
 """Neighbouring tokens are averaged before their spread is taken: they are not independent."""
-RUN: Final = 8
-"""Tokens that differ once a spike flipped, which stays in the state (of the sample, 7 of the 74 behind one flip)."""
+RUN_TOKENS: Final = 8
+"""Tokens that differ behind one flipped spike, which stays in the state; of 256 in the demo's artifact, 7 do."""
 SAME_TEXT, OTHER_TEXT = 0.005, 0.10
 """Shares by which figures of equal artifacts may differ: reading the same tokens, and tokens of another text."""
 MEMORY_SHARE, MEMORY_BYTES = 0.10, 4 * 2**20
@@ -181,7 +181,7 @@ def single(manifest: Manifest, found: Found) -> Promise:
     name, promised = "parity token by token", manifest.parity
     if promised is None or found.single is None:
         return _open(name, "the manifest has no figure" if promised is None else "only one way to run it was tried")
-    runs, promised_runs = max(found.single_tokens // RUN, 1), max(promised.tokens // RUN, 1)
+    runs, promised_runs = max(found.single_tokens // RUN_TOKENS, 1), max(promised.tokens // RUN_TOKENS, 1)
     room = 2 * SAME_TEXT + _share_error(promised.top1_agreement, runs, promised_runs)
     return _bounded(name, promised.top1_agreement, found.single, room, _percent, more_is_better=True)
 
