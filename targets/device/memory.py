@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporters.artifact.errors import NotAvailable
+from targets.device.control_groups import room_in_groups
 
 _KIB = 1024
 _PROC = Path("/proc")
@@ -73,9 +74,15 @@ def kib_lines(text: str) -> dict[str, int]:
     return amounts
 
 
-def available_bytes(meminfo: Path = _PROC / "meminfo") -> int | None:
-    """Memory that a new program can have without swapping; None where the kernel does not say."""
+def available_bytes(meminfo: Path = _PROC / "meminfo", process: Path = _PROC / "self") -> int | None:
+    """Memory that this program can have without swapping, within its control groups; None where nothing says so.
+
+    Args:
+        meminfo: the machine's account.
+        process: the folder of this process in /proc.
+    """
     try:
-        return kib_lines(meminfo.read_text(encoding="ascii", errors="replace")).get("MemAvailable")
+        machine = kib_lines(meminfo.read_text(encoding="ascii", errors="replace")).get("MemAvailable")
     except OSError:
-        return None
+        machine = None
+    return min((room for room in (machine, room_in_groups(process)) if room is not None), default=None)

@@ -49,12 +49,12 @@ def test_a_kernel_that_says_less(rollup, status, name):
 def test_no_proc(tmp_path):
     with pytest.raises(NotAvailable, match="cannot weigh this process"):
         weigh(tmp_path)
-    assert available_bytes(tmp_path / "meminfo") is None
+    assert available_bytes(tmp_path / "meminfo", tmp_path) is None
 
 
 def test_available(tmp_path):
     (tmp_path / "meminfo").write_text("MemTotal: 8 kB\nMemAvailable:       3 kB\n")
-    assert available_bytes(tmp_path / "meminfo") == 3072
+    assert available_bytes(tmp_path / "meminfo", tmp_path) == 3072
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux only")
