@@ -25,8 +25,8 @@ from toolchain.pipeline.calibrate import Notifier, calibrate, evaluator_of
 from toolchain.pipeline.job import Job, prepare, read_calibration
 from toolchain.pipeline.spec import resolve
 from toolchain.quality.reference import Reference, standard_error
+from toolchain.search.budgets import dense_alone
 from toolchain.search.screening import screened
-from toolchain.search.search import dense_alone
 from toolchain.search.sensitivity import sensitivities
 from toolchain.search.store import recipe_key
 from toolchain.search.tiers import global_tier, module_tier

@@ -16,10 +16,11 @@ from toolchain.model.offloading import bytes_from_disk, bytes_in_memory, hessian
 from toolchain.model.tree import Layer
 from toolchain.quality.reference import CHUNK, KEEP_BYTES
 from toolchain.search.activations import BISECTIONS
+from toolchain.search.budgets import budgets
 from toolchain.search.dense_screening import is_large
 from toolchain.search.problem import Problem
 from toolchain.search.screening import sparse_options
-from toolchain.search.search import budgets, within_first
+from toolchain.search.search import within_first
 from toolchain.search.tiers import global_tier
 from toolchain.tuning.distil import Schedule
 

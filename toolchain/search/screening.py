@@ -25,7 +25,8 @@ Costs = Mapping[LayerConfig, tuple[int, float]]
 class Screening:
     """Pairs of a layer and a format: how many there were, and how many were never compressed; sparse ones, dense ones.
 
-    least_kurtosis, largest_kurtosis: of the layers' weights; 3 is that of a normal distribution.
+    least_kurtosis, largest_kurtosis: of the layers' weights; 3 is that of a normal distribution. left, compressed:
+    pairs of a large model after screening, and those that a division of its memory limit led to.
     """
 
     considered: int
@@ -34,6 +35,17 @@ class Screening:
     largest_kurtosis: float
     dense_considered: int = 0
     dense_skipped: int = 0
+    left: int = 0
+    compressed: int = 0
+
+    def after(self, before: Problem, narrowed: Problem) -> Screening:
+        """The same with what narrowing left of its options; `self` where it left all."""
+        if narrowed is before:
+            return self
+        left, compressed = (
+            sum(len(own) for own in some.options.values() if len(own) > 1) for some in (before, narrowed)
+        )
+        return dataclasses.replace(self, left=left, compressed=compressed)
 
     def text(self) -> str:
         parts = [self._sparse()] if self.considered else []
@@ -41,6 +53,11 @@ class Screening:
             parts.append(
                 f"{self.dense_skipped} of {self.dense_considered} pairs of a layer and a dense format were not "
                 "compressed: by their estimated loss no division of the memory limit would choose them"
+            )
+        if self.left:
+            parts.append(
+                f"{self.compressed} of the {self.left} that were left were compressed: a sample of every format, and "
+                "what divisions of the memory limit chose"
             )
         return "; ".join(parts)
 

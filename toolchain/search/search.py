@@ -13,9 +13,11 @@ from exporters.formats.families import DENSE
 from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.files.progress import Progress
 from toolchain.search.activations import activation_tier
+from toolchain.search.budgets import budgets, dense_alone
 from toolchain.search.correction import corrected, sparse_factor
 from toolchain.search.dense_screening import is_large
 from toolchain.search.frontier import frontier, meets, select
+from toolchain.search.narrowing import narrowed
 from toolchain.search.posterior import with_estimates
 from toolchain.search.problem import Evaluator, Problem
 from toolchain.search.screening import screened, sparse_options
@@ -30,15 +32,8 @@ LEAST_STEP = 0.004
 LEAST_CORRECTION = 0.1
 """The correction of sparse layers is skipped if it would be smaller than this share."""
 
-NEAR_SHARES = (0.9, 1.0)
-"""Of the memory limit of a large model that also has a limit of loss: its budgets. Without one nothing below the limit
-can win."""
-
 HOPELESS = 1.5
 """A division of bytes is not evaluated if it is expected to lose so many times what surely misses the loss limit."""
-
-LARGEST_BITS = 8
-"""The largest byte budget gives every layer about this many bits."""
 
 
 class OutOfTime(Exception):
@@ -127,6 +122,8 @@ def search(
         OutOfTime: before anything was evaluated.
     """
     problem, screening = screened(problem, evaluator, lambda done, total: progress("screening", done, total))
+    left = narrowed(problem, evaluator, lambda done, total: progress("narrowing", done, total))
+    problem, screening = left, screening and screening.after(problem, left)
     seen = sensitivities(problem, evaluator, lambda done, total: progress("sensitivity", done, total))
     trace = Trace(problem, evaluator, {(s.layer, s.config): s.loss for s in seen}, on_candidate)
     chosen: Recipe | None = None
@@ -236,30 +233,6 @@ def _climb(
         if recipe is not None and not trace.hopeless(recipe):
             trace.attempt(recipe, tier, f"at most {budget} bytes")
         progress(f"{tier} tier", i + 1, len(ladder))
-
-
-def dense_alone(problem: Problem) -> Problem:
-    """The problem without sparse options where a layer has others: the baseline that sparse formats have to beat."""
-    left = {path: tuple(c for c in o if c not in sparse_options(o)) for path, o in problem.options.items()}
-    return dataclasses.replace(problem, options={path: left[path] or o for path, o in problem.options.items()})
-
-
-def budgets(problem: Problem) -> list[int]:
-    """Byte budgets from the smallest possible to about LARGEST_BITS everywhere, in equal ratios, and the user's own."""
-    low = problem.smallest_bytes
-    if is_large(problem) and problem.constraints.max_bytes is not None:
-        most = problem.constraints.max_bytes
-        shares = NEAR_SHARES if problem.constraints.max_drop is not None else NEAR_SHARES[-1:]
-        return sorted({max(round(most * share), low) for share in shares}) if most >= low else [low]
-    top = problem.tree.fixed_bytes
-    for layer in problem.tree.layers:
-        sizes = [problem.layer_bytes(layer, c) for c in problem.options[layer.path]]
-        top += max((s for s in sizes if s <= layer.params * (LARGEST_BITS + 1) / 8), default=min(sizes))
-    count = problem.effort.budgets
-    steps = {round(low * (top / low) ** (i / (count - 1))) for i in range(count)} if top > low else {low}
-    if problem.constraints.max_bytes is not None and problem.constraints.max_bytes >= low:
-        steps.add(problem.constraints.max_bytes)
-    return sorted(steps)
 
 
 def _close_in(trace: Trace, max_drop: float, ladder: list[int], progress: Progress) -> None:

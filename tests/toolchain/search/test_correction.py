@@ -11,8 +11,9 @@ from exporters.formats.catalog import family_of
 from exporters.formats.families import DENSE
 from toolchain.compress.recipe import LayerConfig
 from toolchain.quality.reference import Score
+from toolchain.search.budgets import dense_alone
 from toolchain.search.correction import MOST, corrected, sparse_factor
-from toolchain.search.search import dense_alone, search
+from toolchain.search.search import search
 from toolchain.search.values import Candidate
 
 A, B = LayerConfig("int2-g64", "gptq"), LayerConfig("2:4/int4-g64", "gptq")

@@ -8,9 +8,10 @@ import pytest
 
 from toolchain.compress.recipe import LayerConfig
 from toolchain.search import dense_screening
+from toolchain.search.budgets import budgets
 from toolchain.search.dense_screening import is_large, price, worth_compressing
 from toolchain.search.screening import screened
-from toolchain.search.search import budgets, search
+from toolchain.search.search import search
 
 
 class Told:

@@ -10,8 +10,9 @@ import pytest
 from exporters.formats.catalog import SEARCHED_SPARSE, family_of
 from exporters.formats.families import DENSE, SPARSE
 from toolchain.compress.recipe import LayerConfig
+from toolchain.search.budgets import dense_alone
 from toolchain.search.screening import MARGIN, hull_at, screened
-from toolchain.search.search import dense_alone, search
+from toolchain.search.search import search
 
 DENSE_NAMES = ("int8", "int4-g64", "int2-g64")
 SPARSE_NAMES = ("2:4/int4-g64", "6:8/int4-g64", "4:8x16/int4-g64", "1:4/int2-g64", "fp4-g16")

@@ -9,8 +9,8 @@ import pytest
 
 from exporters.formats.catalog import format_named
 from toolchain.compress.recipe import LayerConfig, Recipe
+from toolchain.search.budgets import budgets
 from toolchain.search.problem import Problem
-from toolchain.search.search import budgets
 from toolchain.search.tiers import Losses, block_tier, global_tier, module_tier, uniform
 
 
