@@ -10,8 +10,8 @@ from exporters.formats.catalog import format_named
 from exporters.formats.corrected import half
 from exporters.formats.parts import Correction
 from exporters.formats.scales import exponent_of
-from toolchain.tuning.fake_quantized import FakeQuantizedWeight, shift_of
-from toolchain.tuning.parametrization import WeightParametrization
+from toolchain.tuning.fake_quantized import FakeQuantizedWeight
+from toolchain.tuning.parametrization import WeightParametrization, shift_of
 from toolchain.tuning.table_weight import TableWeight
 
 

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from exporters.formats.base import Encoded
-from exporters.formats.catalog import format_named
 from exporters.formats.parts import Grid, Piece, StoredPart, Values
-from exporters.formats.scales import exponent_of
 from toolchain.compress.grids import storable
 from toolchain.compress.values import round_values
-from toolchain.tuning.parametrization import WeightParametrization
-
-HALF_STEP = 0.49
-"""A latent weight starts at most this many steps from its code, so that the first codes are the stored ones."""
-
-USUAL = 2.0**-10, 2.0**6
-"""Learning rates are meant for matrices whose largest weight lies between these."""
-
-BELOW_TOP = 14
-"""Other matrices are scaled for training until their largest weight is in [2^-3, 2^-1)."""
+from toolchain.tuning.parametrization import HALF_STEP, LatentWeight
 
 
 class _Part:
@@ -33,15 +21,7 @@ class _Part:
         self.zeros = None if part.zeros is None else torch.from_numpy(part.zeros)
 
 
-def shift_of(encoded: Encoded) -> int:
-    """The binary exponent that is factored out in training: 0 for a matrix of usual size, otherwise even."""
-    weight = format_named(encoded.format).decode(encoded)
-    least, most = USUAL
-    usual = least <= float(np.abs(weight).max(initial=0)) <= most or not weight.any()
-    return 0 if usual else exponent_of(weight) + BELOW_TOP
-
-
-class FakeQuantizedWeight(WeightParametrization):
+class FakeQuantizedWeight(LatentWeight):
     """w = scale (clamp(round(latent / scale) + zero) - zero) in each part.
 
     The gradient passes the rounding unchanged (straight-through, Bengio et al., arXiv 1308.3432) and is zero where a
@@ -52,19 +32,14 @@ class FakeQuantizedWeight(WeightParametrization):
 
     def __init__(self, encoded: Encoded, weight: Tensor) -> None:
         """encoded: in a format that can be trained; weight: the original matrix, float32 [rows, cols]."""
-        super().__init__()
-        self.fmt = format_named(encoded.format)
-        self.cols = encoded.shape[1]
-        self.shift = shift_of(encoded)
-        moved = float(2.0 ** (encoded.exponent - self.shift))
+        super().__init__(encoded)
+        moved = self.moved
         self.parts = [_Part(part) for part in self.fmt.split(encoded)]
         self.scales = nn.ParameterList([nn.Parameter(part.scales * moved) for part in self.parts])
-        stored = torch.from_numpy(self.fmt.values_of(encoded)) * moved
-        weight = weight * 2.0**-self.shift
-        reach = torch.zeros_like(stored)
+        reach = torch.zeros(encoded.shape)
         for part, scales in zip(self.parts, self.scales, strict=True):
             reach += part.mask * HALF_STEP * self._spread(scales.detach(), part.values).abs()
-        self.latent = nn.Parameter(stored + torch.maximum(torch.minimum(weight - stored, reach), -reach))
+        self.latent = self._started(encoded, weight, reach)
 
     def _spread(self, groups: Tensor, values: Values) -> Tensor:
         """Repeat [rows, groups] to [rows, cols]."""
@@ -94,14 +69,7 @@ class FakeQuantizedWeight(WeightParametrization):
         return clamped + (rounded - clamped).detach()
 
     @torch.no_grad()
-    def stored(self) -> Encoded:
-        """The current matrix in its format, with float16 scales."""
-        exponent = self.shift + exponent_of(self.latent.numpy())
-        return self.fmt.settled(self.normalised(exponent), exponent)
-
-    @torch.no_grad()
     def normalised(self, exponent: int) -> Encoded:
-        """The matrix divided by 2^exponent, in its format."""
         moved = float(2.0 ** (self.shift - exponent))
         pieces = [self._codes(part, scales, moved) for part, scales in zip(self.parts, self.scales, strict=True)]
         return self.fmt.join(pieces)

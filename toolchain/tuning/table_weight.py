@@ -6,17 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from exporters.formats.base import Encoded
-from exporters.formats.catalog import format_named
 from exporters.formats.learned_steps import LARGEST_STEP, rising
 from exporters.formats.parts import Grid
-from exporters.formats.scales import exponent_of
 from toolchain.compress.grids import storable
 from toolchain.compress.values import codes_of_steps
-from toolchain.tuning.fake_quantized import HALF_STEP, shift_of
-from toolchain.tuning.parametrization import WeightParametrization
+from toolchain.tuning.parametrization import HALF_STEP, LatentWeight
 
 
-class TableWeight(WeightParametrization):
+class TableWeight(LatentWeight):
     """w = scale steps[nearest(latent / scale)], the codes chosen anew at every step.
 
     The gradient passes the rounding unchanged to latent weights and scales, as in FakeQuantizedWeight; a step gets the
@@ -26,22 +23,17 @@ class TableWeight(WeightParametrization):
 
     def __init__(self, encoded: Encoded, weight: Tensor) -> None:
         """encoded: in a format of learned steps; weight: the original matrix, float32 [rows, cols]."""
-        super().__init__()
-        self.fmt, self.cols, self.shift = format_named(encoded.format), encoded.shape[1], shift_of(encoded)
-        moved = float(2.0 ** (encoded.exponent - self.shift))
+        super().__init__(encoded)
         (part,) = self.fmt.split(encoded)
         self.values, steps = part.values, torch.tensor(part.values.learned, dtype=torch.float32)
         self.unit = 2.0 * LARGEST_STEP / self.values.levels  # steps from one integer to the next
-        scales = torch.from_numpy(part.scales) * moved * self.unit
+        scales = torch.from_numpy(part.scales) * self.moved * self.unit
         self.typical = float(scales.abs().median().clamp_min(torch.finfo(torch.float32).tiny))
         self.scales = nn.ParameterList([nn.Parameter(scales), nn.Parameter(steps / self.unit * self.typical)])
-        stored = torch.from_numpy(self.fmt.values_of(encoded)) * moved
         gaps = torch.nn.functional.pad(steps.diff(), (1, 1), value=float("inf"))
-        near = torch.minimum(gaps[1:], gaps[:-1])[self._codes(stored, steps)]
+        near = torch.minimum(gaps[1:], gaps[:-1])[self._codes(self._exactly(encoded), steps)]
         reach = HALF_STEP * near * self._spread().detach().abs()
-        self.latent = nn.Parameter(
-            stored + torch.maximum(torch.minimum(weight * 2.0**-self.shift - stored, reach), -reach)
-        )
+        self.latent = self._started(encoded, weight, reach)
 
     def _spread(self) -> Tensor:
         """What a step of 1 is worth, [rows, cols]."""
@@ -68,14 +60,7 @@ class TableWeight(WeightParametrization):
         return weight * 2.0**self.shift if self.shift else weight
 
     @torch.no_grad()
-    def stored(self) -> Encoded:
-        """The current matrix in its format, with float16 scales."""
-        exponent = self.shift + exponent_of(self.latent.numpy())
-        return self.fmt.settled(self.normalised(exponent), exponent)
-
-    @torch.no_grad()
     def normalised(self, exponent: int) -> Encoded:
-        """The matrix divided by 2^exponent, in its format."""
         moved = float(2.0 ** (self.shift - exponent))
         grid = Grid(storable(self.scales[0] / self.unit * moved).numpy(), None, rising(self._steps().numpy()))
         codes = self.values.codes((self.latent * moved).numpy(), grid)
