@@ -11,13 +11,13 @@ from bigram import Bigram
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from exporters.formats.catalog import format_named
+from exporters.formats.catalog import SEARCHED, SEARCHED_SPARSE, format_named
 from toolchain.calibration.statistics import CalibrationStatistics
 from toolchain.compress.recipe import LayerConfig, Recipe
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.tree import Block, Layer, ModelTree
 from toolchain.quality.reference import Reference, stream_logits
-from toolchain.search.evaluator import ModelEvaluator, layer_maker
+from toolchain.search.evaluator import SHARED_ROWS, ModelEvaluator, estimated_rows, layer_maker
 from toolchain.search.search import OutOfTime
 from toolchain.search.store import Journal, LayerStore
 
@@ -110,3 +110,37 @@ def test_the_reference_is_made_once_and_only_when_needed(
     for name in ("int8", "int2-g32"):
         made.evaluate(RECIPE | {"head": LayerConfig(name, "gptq")})
     assert calls == [512, 188] * 3
+
+
+def test_rows_that_an_estimate_reads() -> None:
+    """512 rows: 16 blocks of 16, every other one. 511 rows are read whole."""
+    rows = estimated_rows(512)
+    assert rows.tolist() == [32 * block + row for block in range(16) for row in range(16)]
+    assert estimated_rows(511).tolist() == list(range(511))
+    last = estimated_rows(1537)
+    assert (len(last), len(last.unique()), int(last.max())) == (256, 256, 1440 + 15)
+    assert (
+        max(getattr(part, "pattern_rows", 1) for fmt in (*SEARCHED, *SEARCHED_SPARSE) for part in fmt.parts)
+        <= SHARED_ROWS
+    )
+
+
+def test_an_estimate_from_some_rows_is_near_that_from_all(tmp_path: Path) -> None:
+    """A head of 1,200 rows whose Fisher information falls from row to row."""
+    module = Bigram(1200, WIDTH)
+    for parameter in module.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+    module.eval().requires_grad_(False)
+    layers = Layer("emb", "embedding", 1200, WIDTH), Layer("head", "linear", 1200, WIDTH)
+    tree = ModelTree("bigram", tuple(Block(layer.path, (layer,)) for layer in layers), 0, 0)
+    model = LoadedModel(module, tree, cast(Tokenizer, None), b"", Path("m"), "tiny", "0" * 64)
+    fisher = {"emb": torch.ones(WIDTH), "head": torch.linspace(3, 0.1, 1200)}
+    statistics = CalibrationStatistics({"head": torch.eye(WIDTH)}, fisher, torch.full((1200,), 1 / 1200))
+    store = LayerStore(tmp_path / "layers", layer_maker(model, statistics))
+    made = ModelEvaluator(model, statistics, TEXT, store, Journal(tmp_path / "journal"))
+    config, fmt = LayerConfig("int4-g32", "range"), format_named("int4-g32")
+    weight = model.weight("head")
+    error = torch.from_numpy(fmt.decode(fmt.encode(weight.numpy()))) - weight
+    # H = I: with the damping d = 0.1, 1 / U_jj^2 = 1.1
+    expected = 0.5 * 1.1 * float((error.square().sum(1) * fisher["head"]).sum())
+    assert made.estimate("head", config) == pytest.approx(expected, rel=0.08)
