@@ -31,6 +31,7 @@ const std::vector<Operator>& all_operators() {
       linear_recurrence_operator(),
       delta_rule_operator(),
       anchored_attention_operator(),
+      anchored_attention_int8_operator(),
       ternary_linear_operator(),
   };
   return all;

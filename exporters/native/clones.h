@@ -8,9 +8,9 @@ namespace {
 
 constexpr int64_t kDotLanes = 16;
 
-// Sixteen partial sums, the same on every instruction set, added up in pairs.
-template <typename T>
-SLMC_INLINE T lane_dot(const T* a, const T* b, int64_t n) {
+// Sixteen partial sums, the same on every instruction set, added up in pairs; b may be of a narrower type.
+template <typename T, typename Other>
+SLMC_INLINE T lane_dot(const T* a, const Other* b, int64_t n) {
   T part[kDotLanes] = {};
   int64_t i = 0;
   for (; i + kDotLanes <= n; i += kDotLanes)

@@ -189,6 +189,7 @@ Operator plif_operator();
 Operator linear_recurrence_operator();
 Operator delta_rule_operator();
 Operator anchored_attention_operator();
+Operator anchored_attention_int8_operator();
 Operator ternary_linear_operator();
 
 }  // namespace slmc

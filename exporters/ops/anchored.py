@@ -1,4 +1,4 @@
-"""Attention over the last tokens and the first ones, through a cache of constant size, as a torch operator."""
+"""Attention over the last tokens and the first ones, through a cache of constant size, as torch operators."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from exporters.ops.attention import quantized_rows
 from exporters.ops.fusions import differentiate
 from exporters.ops.outputs import outputs_like
 
@@ -30,28 +31,48 @@ def _held(read: Tensor, length: int, anchors: int) -> Tensor:
     return torch.where(slots < anchors, torch.where(slots < read, slots, -1), in_ring)
 
 
+def _turned_heads(q: Tensor, k: Tensor, v: Tensor, places: Tensor, width: int, theta: float) -> list[Tensor]:
+    """q, k, v [B, T, H d] as heads [B, H, T, d], the first two turned."""
+    split = [x.view(*x.shape[:2], -1, width) for x in (q, k, v)]
+    return [x.transpose(1, 2) for x in (*(_turned(x, places, theta) for x in split[:2]), split[2])]
+
+
+def _mixed(
+    query: Tensor, keys: Tensor, values: Tensor, seen: Tensor, present: Tensor, position: Tensor, anchors: int
+) -> Tensor:
+    """y [B, T, H d] of queries [B, H, T, d] over the cache's rows and the new ones behind them, [B, H, C + T, d]."""
+    time = query.shape[2]
+    length, places = keys.shape[2] - time, position + torch.arange(time)
+    holders = torch.cat([_held(position, length, anchors), places], 1)[:, None]
+    own = places[..., None]
+    near = (own - holders < length - anchors) | (holders < anchors)
+    allowed = (seen[:, None] != 0) & (holders >= 0) & (holders <= own) & near
+    there = present[..., None] != 0
+    mask = allowed | ~there  # a query that gets 0 anyway must not divide by nothing
+    y = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask[:, None])
+    return torch.where(there, y.transpose(1, 2).flatten(2), 0.0)
+
+
+def _kept(rows: Tensor, position: Tensor, time: int, anchors: int) -> Tensor:
+    """The cache after `time` tokens, of the one before and the new rows behind it, [B, C + T] or [B, H, C + T, ...]."""
+    length = rows.shape[min(rows.ndim - 1, 2)] - time
+    new = _held(position + time, length, anchors)
+    source = torch.where(new >= position, length + new - position, torch.arange(length))
+    if rows.ndim == 2:
+        return rows.gather(1, source)
+    source = source[:, None].expand(-1, rows.shape[1], -1)
+    return rows.gather(2, source if rows.ndim == 3 else source[..., None].expand(-1, -1, -1, rows.shape[3]))
+
+
 def _equation(
     q: Tensor, k: Tensor, v: Tensor, present: Tensor, keys: Tensor, values: Tensor, seen: Tensor, position: Tensor,
     heads: int, anchors: int, theta: float,
 ) -> Outputs:  # fmt: skip
-    length, width, time = keys.shape[2], keys.shape[3], q.shape[1]
-    places = position + torch.arange(time)
-    split = [x.view(*x.shape[:2], heads, width) for x in (q, k, v)]
-    query, key = (_turned(x, places, theta).transpose(1, 2) for x in split[:2])
-    all_keys, all_values = torch.cat([keys, key], 2), torch.cat([values, split[2].transpose(1, 2)], 2)
-    all_seen = torch.cat([seen, present], 1)
-    holders = torch.cat([_held(position, length, anchors), places], 1)[:, None]
-    own = places[..., None]
-    near = (own - holders < length - anchors) | (holders < anchors)
-    allowed = (all_seen[:, None] != 0) & (holders >= 0) & (holders <= own) & near
-    there = present[..., None] != 0
-    mask = allowed | ~there  # a query that gets 0 anyway must not divide by nothing
-    y = functional.scaled_dot_product_attention(query, all_keys, all_values, attn_mask=mask[:, None])
-    y = torch.where(there, y.transpose(1, 2).flatten(2), 0.0)
-    new = _held(position + time, length, anchors)
-    source = torch.where(new >= position, length + new - position, torch.arange(length))
-    rows = source[:, None, :, None].expand(-1, heads, -1, width)
-    return y, all_keys.gather(2, rows), all_values.gather(2, rows), all_seen.gather(1, source)
+    time = q.shape[1]
+    query, key, value = _turned_heads(q, k, v, position + torch.arange(time), keys.shape[3], theta)
+    both = torch.cat([keys, key], 2), torch.cat([values, value], 2), torch.cat([seen, present], 1)
+    y = _mixed(query, *both, present, position, anchors)
+    return y, *(_kept(rows, position, time, anchors) for rows in both)  # type: ignore[return-value]
 
 
 @torch.library.custom_op("slmc::anchored_attention", mutates_args=())
@@ -83,3 +104,29 @@ def anchored_attention(
 
 outputs_like(anchored_attention, "q", "keys", "values", "seen")
 differentiate(anchored_attention, _equation)
+
+
+@torch.library.custom_op("slmc::anchored_attention_int8", mutates_args=())
+def anchored_attention_int8(
+    q: Tensor, k: Tensor, v: Tensor, present: Tensor, keys: Tensor, values: Tensor, seen: Tensor, key_scales: Tensor,
+    value_scales: Tensor, position: Tensor, heads: int, anchors: int, theta: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """`anchored_attention` whose caches are int8 with one scale per token and head, float32 [B, heads, C].
+
+    New tokens are rounded before they are attended to, so that a text read in one call and in pieces agrees.
+    """
+    time = q.shape[1]
+    query, *new = _turned_heads(q, k, v, position + torch.arange(time), keys.shape[3], theta)
+    codes, scales, decoded = [], [], []
+    for cache, steps, rows in ((keys, key_scales, new[0]), (values, value_scales, new[1])):
+        fresh, fresh_steps = quantized_rows(rows)
+        codes.append(torch.cat([cache, fresh], 2))
+        scales.append(torch.cat([steps, fresh_steps], 2))
+        decoded.append(codes[-1].float() * scales[-1][..., None])
+    both_seen = torch.cat([seen, present], 1)
+    y = _mixed(query, decoded[0], decoded[1], both_seen, present, position, anchors)
+    after = [_kept(rows, position, time, anchors) for rows in (*codes, both_seen, *scales)]
+    return y.contiguous(), after[0], after[1], after[2], after[3], after[4]
+
+
+outputs_like(anchored_attention_int8, "q", "keys", "values", "seen", "key_scales", "value_scales")

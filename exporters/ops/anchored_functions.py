@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporters.ops.attention_functions import turned_halves
+from exporters.ops.attention_functions import ROUNDING, rounded_rows, turned_halves
 
 
 def _turned(x: str) -> str:
@@ -25,9 +25,7 @@ def _held(name: str, read: str) -> str:
     {name} = Where(is_anchor, {name}_anchor, {name}_in_ring)"""
 
 
-ANCHORED_ATTENTION = f"""
-AnchoredAttention <heads, anchors, theta> (q, k, v, present, keys, values, seen, position)
-        => (y, keys_out, values_out, seen_out) {{
+_SIZES_AND_TURNS = f"""
     last = Constant <value_ints: ints = [-1]> ()
     zero = Constant <value_int: int = 0> ()
     one = Constant <value_int: int = 1> ()
@@ -67,9 +65,9 @@ AnchoredAttention <heads, anchors, theta> (q, k, v, present, keys, values, seen,
     sin = Sin(angles){_turned("q")}{_turned("k")}
     v_turned = Transpose <perm = [0, 2, 1, 3]> (v_heads)
     slots = Range(zero, length, one)
-    is_anchor = Less(slots, anchors_c){_held("before", "start")}
-    both_keys = Concat <axis = 2> (keys, k_turned)
-    both_values = Concat <axis = 2> (values, v_turned)
+    is_anchor = Less(slots, anchors_c){_held("before", "start")}"""
+
+_MIX = f"""
     both_seen = Concat <axis = 1> (seen, present)
     holders = Concat <axis = 0> (before, places)
     own = Unsqueeze(places, last)
@@ -104,7 +102,36 @@ AnchoredAttention <heads, anchors, theta> (q, k, v, present, keys, values, seen,
     is_new = GreaterOrEqual(since, zero)
     among_new = Add(since, length)
     source = Where(is_new, among_new, slots)
+    seen_out = Gather <axis = 1> (both_seen, source)"""
+
+
+def _decoded(new: str, cache: str) -> str:
+    """Text of nodes that put rounded rows behind their cache, and decode both."""
+    return f"""{rounded_rows(new)}
+    {cache}_codes = Concat <axis = 2> ({cache}s, {new}_codes)
+    {cache}_steps = Concat <axis = 2> ({cache}_scales, {new}_scales)
+    {cache}_codes_f = Cast <to = 1> ({cache}_codes)
+    {cache}_steps_wide = Unsqueeze({cache}_steps, last)
+    both_{cache}s = Mul({cache}_codes_f, {cache}_steps_wide)"""
+
+
+ANCHORED_ATTENTION = f"""
+AnchoredAttention <heads, anchors, theta> (q, k, v, present, keys, values, seen, position)
+        => (y, keys_out, values_out, seen_out) {{{_SIZES_AND_TURNS}
+    both_keys = Concat <axis = 2> (keys, k_turned)
+    both_values = Concat <axis = 2> (values, v_turned){_MIX}
     keys_out = Gather <axis = 2> (both_keys, source)
     values_out = Gather <axis = 2> (both_values, source)
-    seen_out = Gather <axis = 1> (both_seen, source)
+}}"""
+
+ANCHORED_ATTENTION_INT8 = f"""
+AnchoredAttentionInt8 <heads, anchors, theta>
+        (q, k, v, present, keys, values, seen, key_scales, value_scales, position)
+        => (y, keys_out, values_out, seen_out, key_scales_out, value_scales_out) {{{_SIZES_AND_TURNS}{ROUNDING}{
+    _decoded("k", "key")
+}{_decoded("v", "value")}{_MIX}
+    keys_out = Gather <axis = 2> (key_codes, source)
+    values_out = Gather <axis = 2> (value_codes, source)
+    key_scales_out = Gather <axis = 2> (key_steps, source)
+    value_scales_out = Gather <axis = 2> (value_steps, source)
 }}"""

@@ -177,7 +177,7 @@ def cached_attention_half(
 outputs_like(cached_attention_half, "q", "keys", "values")
 
 
-def _quantized(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantized_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Codes int8 [B, G, T, d] and scales float32 [B, G, T]: x = scale * code, the largest |code| being 127."""
     scales = x.abs().amax(-1).clamp_min(SMALLEST_SCALE) / 127
     return torch.round(x / scales[..., None]).to(torch.int8), scales
@@ -199,7 +199,7 @@ def cached_attention_int8(
     after, decoded = [], []
     used = int(positions.max()) + 1
     for cache, scales, new in ((keys, key_scales, k_new), (values, value_scales, v_new)):
-        codes, fresh = _quantized(new)
+        codes, fresh = quantized_rows(new)
         codes, fresh = _written(cache, codes, positions), _written(scales, fresh, positions)
         after.append((codes, fresh))
         decoded.append(codes[:, :, :used].float() * fresh[:, :, :used, None])

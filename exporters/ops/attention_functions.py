@@ -144,9 +144,14 @@ _MIX = """
     y = Reshape(by_time, flat_shape)"""
 
 
-def _rounded(new: str, cache: str) -> str:
-    """Text of nodes that round new keys or values and put them into their cache, and decode the whole of it."""
-    singular = cache.removesuffix("s")
+ROUNDING = f"""
+    smallest = Constant <value_float: float = {SMALLEST_SCALE}> ()
+    largest_code = Constant <value_float: float = 127.0> ()"""
+"""Nodes with what `rounded_rows` asks for beside `last`."""
+
+
+def rounded_rows(new: str) -> str:
+    """Text of nodes that round the rows {new}_turned to {new}_codes of 8 bits, with {new}_scales."""
     return f"""
     {new}_abs = Abs({new}_turned)
     {new}_most = ReduceMax <keepdims = 0> ({new}_abs, last)
@@ -155,7 +160,13 @@ def _rounded(new: str, cache: str) -> str:
     {new}_scales_wide = Unsqueeze({new}_scales, last)
     {new}_ratio = Div({new}_turned, {new}_scales_wide)
     {new}_round = Round({new}_ratio)
-    {new}_codes = Cast <to = 3> ({new}_round)
+    {new}_codes = Cast <to = 3> ({new}_round)"""
+
+
+def _rounded(new: str, cache: str) -> str:
+    """Text of nodes that round new keys or values and put them into their cache, and decode the whole of it."""
+    singular = cache.removesuffix("s")
+    return f"""{rounded_rows(new)}
     both_{cache} = Concat <axis = 2> ({cache}, {new}_codes)
     {cache}_out = Gather <axis = 2> (both_{cache}, source)
     both_{singular}_scales = Concat <axis = 2> ({singular}_scales, {new}_scales)
@@ -191,9 +202,7 @@ _STORED = {
     "CachedAttentionInt8": (
         """(q, k, v, keys, values, key_scales, value_scales, position, cos, sin)
         => (y, keys_out, values_out, key_scales_out, value_scales_out)""",
-        f"""
-    smallest = Constant <value_float: float = {SMALLEST_SCALE}> ()
-    largest_code = Constant <value_float: float = 127.0> (){_rounded("k", "keys")}{_rounded("v", "values")}""",
+        f"{ROUNDING}{_rounded('k', 'keys')}{_rounded('v', 'values')}",
     ),
 }
 """By operator: its inputs and outputs, and nodes that store new rows and give `all_keys` and `all_values`."""

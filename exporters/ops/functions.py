@@ -9,7 +9,7 @@ from onnx import FunctionProto, parser
 from exporters.formats.integer import CODE_BITS, GROUPS
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES
 from exporters.ops.activation_functions import ACTIVATION_GROUP, rounding_text
-from exporters.ops.anchored_functions import ANCHORED_ATTENTION
+from exporters.ops.anchored_functions import ANCHORED_ATTENTION, ANCHORED_ATTENTION_INT8
 from exporters.ops.attention_functions import attention_text
 from exporters.ops.channel_functions import CHANNEL_BODIES
 from exporters.ops.fusion_functions import FUSION_BODIES, LIF_STEPS, WKV_STEPS
@@ -241,6 +241,7 @@ def plain_functions() -> dict[str, FunctionProto]:
         "HalfLinear": _function(_HALF_LINEAR),
         "SignEmbedding": _function(sign),
         "AnchoredAttention": _function(ANCHORED_ATTENTION),
+        "AnchoredAttentionInt8": _function(ANCHORED_ATTENTION_INT8),
         "TernaryLinear": _function(TERNARY_LINEAR),
         "IntegrateFire": _function(INTEGRATE_FIRE),
         **{name: _function(text) for name, text in (FUSION_BODIES | CHANNEL_BODIES).items()},

@@ -232,6 +232,22 @@ ANCHORED_ATTENTION = Signature(
     ints=("heads", "anchors"),
     floats=("theta",),
 )
+ANCHORED_ATTENTION_INT8 = Signature(
+    "AnchoredAttentionInt8",  # the same with key[s] = key_scales[s] * keys[s]; scales [1, H, C]
+    (
+        *_floats("q", "k", "v", "present"),
+        *(Parameter(n, INT8) for n in ("keys", "values")),
+        *_floats("seen", "key_scales", "value_scales"),
+        Parameter("position", INT64),
+    ),
+    (
+        Parameter("y", FLOAT),
+        *(Parameter(n, INT8) for n in ("keys_out", "values_out")),
+        *_floats("seen_out", "key_scales_out", "value_scales_out"),
+    ),
+    ints=("heads", "anchors"),
+    floats=("theta",),
+)
 TERNARY_LINEAR = Signature(
     "TernaryLinear",  # x [..., K] rounded to 8 bits, one step a token; codes, scale as exporters.formats.trits says
     (Parameter("x", FLOAT), Parameter("codes", UINT8), Parameter("scale", FLOAT)),
@@ -265,5 +281,6 @@ SIGNATURES = (
     LINEAR_RECURRENCE,
     DELTA_RULE,
     ANCHORED_ATTENTION,
+    ANCHORED_ATTENTION_INT8,
     TERNARY_LINEAR,
 )

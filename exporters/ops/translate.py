@@ -24,6 +24,7 @@ import exporters.ops.ternary  # noqa: F401  (they define the torch operators)
 from exporters.artifact.errors import SlmcError
 from exporters.ops.signatures import (
     ANCHORED_ATTENTION,
+    ANCHORED_ATTENTION_INT8,
     CACHED_ATTENTION,
     CACHED_ATTENTION_HALF,
     CACHED_ATTENTION_INT8,
@@ -126,6 +127,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         ops.cached_attention_int8.default: _translation(CACHED_ATTENTION_INT8),
         torch.ops.aten.rms_norm.default: _rms_norm,
         ops.anchored_attention.default: _translation(ANCHORED_ATTENTION),
+        ops.anchored_attention_int8.default: _translation(ANCHORED_ATTENTION_INT8),
         ops.shift_mix2.default: _translation(SHIFT_MIX2),
         ops.shift_mix3.default: _translation(SHIFT_MIX3),
         ops.gated_wkv.default: _translation(GATED_WKV),

@@ -114,7 +114,7 @@ CASES = {
     "scaled": (scaled, ("--context", CONTEXT)),
     "opt": (opt, ("--context", CONTEXT)),
     "rwkv": (rwkv, ()),
-    "symboliclight": (symboliclight, ()),
+    "symboliclight": (symboliclight, ("--kv-cache", "int8")),
     "matmulfree": (matmulfree, ()),
     "neuronspark": (neuronspark, ()),
     "rwkv7": (rwkv7, ()),

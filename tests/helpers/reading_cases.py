@@ -275,22 +275,6 @@ BY_HAND = [
           "value": floats([[1, -1]]), "removed": floats([[0, 1]]), "rate": floats([[1, 0]]),
           "state": floats([[[1, 2], [3, 4]]])},
          [floats([[10, 12, 14, 10]]), floats([[[3, 7], [7, 5]]])]),
-    # one anchor, a ring of two: token 3 goes to slot 1 + (3 - 1) % 2 = 1, over token 1; query and key are turned by 3
-    # radians alike, their score is ln 2; key 0 has 0, token 2 was not present: shares 1 : 2
-    Case("over the ring", "AnchoredAttention",
-         {"q": floats([[math.log(2) * ROOT2, 0]]), "k": floats([[1, 0]]), "v": floats([[6, 3]]),
-          "present": floats([1]), "keys": floats([[[0, 0], [9, 9], [5, 5]]]),
-          "values": floats([[[3, 0], [9, 9], [5, 5]]]), "seen": floats([1, 1, 0]), "position": np.array([[3]])},
-         [floats([[5, 2]]), floats([[[0, 0], [math.cos(3), math.sin(3)], [5, 5]]]),
-          floats([[[3, 0], [6, 3], [5, 5]]]), floats([1, 1, 0])],
-         {"heads": 1, "anchors": 1, "theta": 100.0}),
-    # a token that is not there gets nothing, and nobody's key is changed but its own
-    Case("not there", "AnchoredAttention",
-         {"q": floats([[1, 0]]), "k": floats([[1, 2]]), "v": floats([[6, 3]]), "present": floats([0]),
-          "keys": floats([[[0, 0], [9, 9]]]), "values": floats([[[0, 0], [9, 9]]]), "seen": floats([0, 0]),
-          "position": np.array([[0]])},
-         [floats([[0, 0]]), floats([[[1, 2], [9, 9]]]), floats([[[6, 3], [9, 9]]]), floats([0, 0])],
-         {"heads": 1, "anchors": 1, "theta": 100.0}),
     # steps of 1 and 2 for all inputs of a token: [127, 2.4] is [127, 2], [254, 3] is [254, 4]; w = 0.5 [1, -1]: digits
     # 21111 and 01111 to base 3 are 202 and 40, of 256 parts 213 and 43, and 11111 is 128
     Case("one step a token", "TernaryLinear",

@@ -13,7 +13,7 @@ from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.ops.activations import rounded_activations
 from toolchain.compress.recipe import LayerConfig, Recipe
-from toolchain.model.cache import CachedModel
+from toolchain.model.cache import KeyValueModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.family import LanguageModel
 from toolchain.model.offloaded import Offloaded, Read
@@ -29,7 +29,7 @@ class QuantizedModel:
     def __init__(self, model: LoadedModel, encoded: Callable[[str, LayerConfig], Encoded]) -> None:
         """encoded: compresses the layer of a path."""
         self.module = sharing_copy(model.module)
-        if isinstance(self.module, CachedModel):
+        if isinstance(self.module, KeyValueModel):
             self.module.kv_cache = model.kv_cache
         self._inputs = {layer.path: layer.cols for layer in model.tree.layers}
         self._tables = {layer.path: layer.table for layer in model.tree.layers if layer.table}

@@ -34,7 +34,7 @@ from toolchain.delivery.reports.catalog import REPORTS
 from toolchain.delivery.reports.data import Predicted, Report
 from toolchain.delivery.validate import artifact_session, measured, parity, quality
 from toolchain.files.progress import Progress
-from toolchain.model.cache import CachedModel
+from toolchain.model.cache import KeyValueModel
 from toolchain.model.catalog import LoadedModel
 from toolchain.model.classifier import Classifier
 from toolchain.model.family import LanguageModel
@@ -197,7 +197,7 @@ def stored_model(model: LoadedModel, encoded: Mapping[str, Encoded], recipe: Rec
         module.set_submodule(layer.path, stored if bias is None else Biased(stored, bias))
         if layer.table:
             module.set_submodule(layer.table, shared_look_up(stored, encoded[layer.path]))
-    if isinstance(module, CachedModel):
+    if isinstance(module, KeyValueModel):
         module.kv_cache = model.kv_cache
     return module.eval()
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from exporters.artifact.errors import SlmcError
 from exporters.ops.attention import cached_attention, cached_attention_half, cached_attention_int8
 from exporters.states import StateSpec
-from toolchain.model.family import ModelOptions
+from toolchain.model.family import CACHE_FORMATS, ModelOptions
 
 LARGEST_DEFAULT = 2048
 """Without --context a cache has room for what the model was trained on, but for no more tokens than this."""
@@ -37,6 +37,10 @@ class Rotation:
     width: int = 0
 
 
+Turn = tuple[Tensor, Tensor]
+"""Cosines and sines of the new tokens' angles, [batch, time, channels / 2], or with an axis for heads in between."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """What becomes of query times key: times `scale` (0: 1 / sqrt(d)), bent to cap tanh(score / cap) (0: not), and
@@ -47,13 +51,19 @@ class Scores:
     window: int = 0
 
 
-class CachedModel(nn.Module):
+class KeyValueModel(nn.Module):
+    """A language model that keeps keys and values; kv_cache: how, one of cache_formats."""
+
+    cache_formats: tuple[str, ...] = CACHE_FORMATS
+    kv_cache = "fp32"
+
+
+class CachedModel(KeyValueModel):
     """A language model whose states are the number of tokens read and the keys and values of every layer."""
 
     def __init__(self, cache: CacheShape) -> None:
         super().__init__()
         self.cache = cache
-        self.kv_cache = "fp32"
 
     @property
     def context(self) -> int | None:
@@ -99,7 +109,7 @@ _OPERATORS: dict[torch.dtype, Callable[..., tuple[Tensor, ...]]] = {
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, caches: list[Tensor], position: Tensor, heads: int, rotation: Rotation,
-    scores: Scores = Scores(), turn: tuple[Tensor, Tensor] | None = None,
+    scores: Scores = Scores(), turn: Turn | None = None,
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     """Attention of new tokens over all so far, through caches of either kind; see exporters.ops.attention.
 

@@ -20,7 +20,7 @@ from exporters.artifact.text_rules import TextRules
 from exporters.states import StateSpec
 from targets.device.memory import available_bytes
 from toolchain.files.shipped import SHIPPED_TEXTS
-from toolchain.model.cache import CachedModel
+from toolchain.model.cache import CachedModel, KeyValueModel
 from toolchain.model.checkpoint import Checkpoint
 from toolchain.model.classifier import WEIGHT, Classes, Classifier
 from toolchain.model.family import Family, LanguageModel, ModelOptions
@@ -105,8 +105,7 @@ def _opened(
         source = dataclasses.replace(source, config=checkpoint.config)
     try:
         module = family.build(shapes_of(checkpoint), source.config, options)
-        if not isinstance(module, CachedModel):
-            _refuse_cache_options(family, cast(LanguageModel, module).context, options)
+        _refuse_cache_options(family, module, options)
         if WEIGHT in checkpoint.tensors and not isinstance(module, Classifier):
             raise SlmcError(f"it has {WEIGHT}, and classifiers of family {family.name} are not supported")
     except SlmcError as error:
@@ -179,12 +178,17 @@ def _perplexity(model: LoadedModel) -> float:
     return math.exp(min(float(loss), 700.0)) if math.isfinite(loss) else math.inf
 
 
+def stored_twin(module: nn.Module, kv_cache: str) -> LanguageModel:
+    """The module, over the same tensors, with keys and values as the compressed model keeps them."""
+    twin = copy.copy(module)
+    if isinstance(twin, KeyValueModel):
+        twin.kv_cache = kv_cache
+    return cast(LanguageModel, twin)
+
+
 def stored_states(module: nn.Module, options: ModelOptions) -> list[StateSpec]:
     """The states as the compressed model carries them."""
-    twin = copy.copy(module)
-    if isinstance(twin, CachedModel):
-        twin.kv_cache = options.kv_cache
-    return cast(LanguageModel, twin).state_specs()
+    return stored_twin(module, options.kv_cache).state_specs()
 
 
 def _without(checkpoint: Checkpoint, name: str) -> Checkpoint:
@@ -192,11 +196,19 @@ def _without(checkpoint: Checkpoint, name: str) -> Checkpoint:
     return dataclasses.replace(checkpoint, tensors=tensors)
 
 
-def _refuse_cache_options(family: Family, context: int | None, options: ModelOptions) -> None:
-    if options.context is not None and context is None:
+def _refuse_cache_options(family: Family, module: nn.Module, options: ModelOptions) -> None:
+    bounded = isinstance(module, CachedModel) or cast(LanguageModel, module).context is not None
+    if options.context is not None and not bounded:
         raise SlmcError(f"--context: a model of family {family.name} carries a state of fixed size; leave it out")
-    if options.kv_cache != "fp32":
+    if options.kv_cache == "fp32":
+        return
+    if not isinstance(module, KeyValueModel):
         raise SlmcError(f"--kv-cache: a model of family {family.name} has no key-value cache; leave it out")
+    if options.kv_cache not in module.cache_formats:
+        raise SlmcError(
+            f"--kv-cache {options.kv_cache}: a model of family {family.name} keeps keys and values as "
+            f"{' or '.join(module.cache_formats)}"
+        )
 
 
 def _fill(module: nn.Module, tree: ModelTree, checkpoint: Checkpoint, where: WeightStorage) -> None:

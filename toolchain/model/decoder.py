@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from toolchain.model.cache import CachedModel, CacheShape, Rotation, Scores, attend
+from toolchain.model.cache import CachedModel, CacheShape, Rotation, Scores, Turn, attend
 from toolchain.model.classifier import Classes, Classifier
 from toolchain.model.decoder_parts import ACTIVATIONS, HeadNorm, NormKind, norm_of
 from toolchain.model.rotary import Rotary
@@ -77,10 +77,6 @@ class DecoderConfig:
     logit_cap: float = 0.0
     attention_cap: float = 0.0
     tied: bool = False
-
-
-Turn = tuple[Tensor, Tensor]
-"""Cosines and sines [batch, time, channels / 2]."""
 
 
 class Attention(nn.Module):

@@ -12,7 +12,6 @@ from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.options import Config, Option, OptionTable, one_of
 from toolchain.model.spikegpt import MixBlock, Recurrent, SpikeGptConfig
 from toolchain.model.table_family import TableFamily
-from toolchain.model.tree import ModelTree, grown_tree
 
 STATES_PER_BLOCK = ("att_shift", "wkv_numerator", "wkv_denominator", "wkv_exponent", "ffn_shift")
 """What one block carries from token to token, each [batch, hidden_size]."""
@@ -68,6 +67,7 @@ class Rwkv4Family(TableFamily):
     model_types = ("rwkv", "rwkv4")
     options = TABLE
     tensors = frozenset({"emb.weight", "blocks.0.att.time_decay", "blocks.0.ffn.key.weight"})
+    blocks, head = "blocks", "head"
 
     def rename(self, name: str) -> str | None:
         name = without_wrappers(name)
@@ -83,7 +83,3 @@ class Rwkv4Family(TableFamily):
         TABLE.values(config, sizes | {"vocab_size": vocabulary, "intermediate_size": intermediate_size})
         with torch.device("meta"):
             return Rwkv4(SpikeGptConfig(layers, hidden_size, intermediate_size, vocabulary))
-
-    def tree(self, model: nn.Module) -> ModelTree:
-        assert isinstance(model, Rwkv4)
-        return grown_tree(self.name, model, model.state_specs(), blocks="blocks", head="head")

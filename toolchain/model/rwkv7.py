@@ -18,7 +18,6 @@ from toolchain.model.decoder_tensors import Heads, Part, apart, transposed
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.options import Config, Option, OptionTable, one_of
 from toolchain.model.table_family import TableFamily
-from toolchain.model.tree import ModelTree, grown_tree
 
 STATES_PER_BLOCK = ("att_shift", "att_state", "ffn_shift")
 """What one block carries from token to token."""
@@ -221,6 +220,7 @@ class Rwkv7Family(TableFamily):
     model_types = ("rwkv7",)
     options = TABLE
     tensors = frozenset({"emb.weight", "blocks.0.att.r_k", "blocks.0.att.w1.weight", "blocks.0.ffn.x_k"})
+    blocks, head = "blocks", "head"
 
     def rename(self, name: str) -> str | None:
         name = without_wrappers(name)
@@ -242,7 +242,3 @@ class Rwkv7Family(TableFamily):
         )
         with torch.device("meta"):
             return Rwkv7(found)
-
-    def tree(self, model: nn.Module) -> ModelTree:
-        assert isinstance(model, Rwkv7)
-        return grown_tree(self.name, model, model.state_specs(), blocks="blocks", head="head")

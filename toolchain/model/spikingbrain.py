@@ -16,12 +16,9 @@ from torch.nn import functional
 
 from exporters.ops.channels import delta_rule
 from exporters.states import StateSpec
-from toolchain.model.cache import CachedModel, CacheShape, Rotation, Scores, attend
+from toolchain.model.cache import CachedModel, CacheShape, Rotation, Scores, Turn, attend
 from toolchain.model.decoder_parts import HeadNorm
 from toolchain.model.spike_counts import GroupedLinear, codes_of_8_bits, spikes
-
-Turns = tuple[Tensor, Tensor]
-"""Cosines and sines of rotary positions, each [batch, time, 1, head_size / 2]."""
 
 GATE_NORMALIZER = 16.0
 """Gates are the 16th roots of sigmoids (gate_logit_normalizer)."""
@@ -92,7 +89,7 @@ class LinearAttention(Mixer):
         self.g_norm = HeadNorm("rms", config.head_size, config.epsilon, None)
 
     def forward(
-        self, x: Tensor, state: list[Tensor], position: Tensor, turns: Turns | None
+        self, x: Tensor, state: list[Tensor], position: Tensor, turn: Turn | None
     ) -> tuple[Tensor, list[Tensor]]:
         x = self.coded(x)
         query = torch.relu(self.q_proj(x)) * self.config.head_size**-0.5
@@ -108,14 +105,14 @@ class WindowAttention(Mixer):
     """Attention over the tokens of a window; in the spiking form queries are spikes, keys and values of 8 bits."""
 
     def forward(
-        self, x: Tensor, state: list[Tensor], position: Tensor, turns: Turns | None
+        self, x: Tensor, state: list[Tensor], position: Tensor, turn: Turn | None
     ) -> tuple[Tensor, list[Tensor]]:
         c, x = self.config, self.coded(x)
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         rotation = Rotation(c.theta)
-        if turns is not None:
+        if turn is not None:
             rotation = Rotation()
-            q, k = (self.turned(y, turns) for y in (q, k))
+            q, k = (self.turned(y, turn) for y in (q, k))
             q, k, v = spikes(q).flatten(2), codes_of_8_bits(k).flatten(2), codes_of_8_bits(self.by_head(v)).flatten(2)
         scores = Scores(window=c.window + 1 if c.window + 1 < c.context else 0)
         y, after = attend(q, k, v, state, position, c.heads, rotation, scores)
@@ -125,9 +122,9 @@ class WindowAttention(Mixer):
         """[batch, time, heads * size] -> [batch, time, heads, size]."""
         return x.view(*x.shape[:2], -1, self.config.head_size)
 
-    def turned(self, x: Tensor, turns: Turns) -> Tensor:
+    def turned(self, x: Tensor, turn: Turn) -> Tensor:
         """Heads of x with pairs (x[i], x[i + size / 2]) turned."""
-        cos, sin = turns
+        cos, sin = turn
         half = self.config.head_size // 2
         heads = self.by_head(x)
         first, second = heads[..., :half], heads[..., half:]
@@ -161,9 +158,9 @@ class Block(nn.Module):
         self.mlp = Mlp(config)
 
     def forward(
-        self, x: Tensor, state: list[Tensor], position: Tensor, turns: Turns | None
+        self, x: Tensor, state: list[Tensor], position: Tensor, turn: Turn | None
     ) -> tuple[Tensor, list[Tensor]]:
-        y, after = self.attn(self.attn_norm(x), state, position, turns)
+        y, after = self.attn(self.attn_norm(x), state, position, turn)
         x = x + y
         return x + self.mlp(self.mlp_norm(x)), after
 
@@ -183,7 +180,7 @@ class SpikingBrain(CachedModel):
             frequencies = 1.0 / config.theta ** (channels / config.head_size)
             self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def turns(self, position: Tensor, time: int) -> Turns | None:
+    def turn(self, position: Tensor, time: int) -> Turn | None:
         """What turns queries and keys before they are coded; None: they are not, and attention itself turns them."""
         if self.config.weight_group is None:
             return None
@@ -208,11 +205,11 @@ class SpikingBrain(CachedModel):
         c, x, position = self.config, self.embeddings(tokens), state[0]
         first = len(state) - (c.layers - len(c.attention))
         caches, linear = iter(self.per_layer(state[:first])), iter(state[first:])
-        turns = self.turns(position, tokens.shape[1])
+        turn = self.turn(position, tokens.shape[1])
         new_caches: list[Tensor] = []
         new_linear: list[Tensor] = []
         for i, block in enumerate(self.layers):
             attends = i in c.attention
-            x, after = block(x, next(caches) if attends else [next(linear)], position, turns)
+            x, after = block(x, next(caches) if attends else [next(linear)], position, turn)
             (new_caches if attends else new_linear).extend(after)
         return self.lm_head(self.norm(x)), [position + tokens.shape[1], *new_caches, *new_linear]

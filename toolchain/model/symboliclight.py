@@ -15,18 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from exporters.artifact.errors import SlmcError
-from exporters.ops.anchored import anchored_attention
+from exporters.ops.anchored import anchored_attention, anchored_attention_int8
 from exporters.ops.channels import linear_recurrence, plif
 from exporters.ops.recurrences import spike
 from exporters.states import StateSpec
+from toolchain.model.cache import KeyValueModel
 from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.options import Config, Option, OptionTable, between, positive, whole
 from toolchain.model.table_family import TableFamily
-from toolchain.model.tree import ModelTree, grown_tree
+from toolchain.model.tree import ModelTree
 
-STATES_PER_BLOCK = ("decay", "keys", "values", "seen")
-"""What one block carries from token to token: of the decay path, and the attention's cache."""
+STATES_PER_BLOCK = {
+    "fp32": ("decay", "keys", "values", "seen"),
+    "int8": ("decay", "keys", "values", "seen", "key_scales", "value_scales"),
+}
+"""What one block carries from token to token, by how keys and values are kept: of the decay path, and the cache."""
 
 CLIP = 3.0
 """The encoder's membranes stay within so much of zero."""
@@ -119,13 +123,14 @@ class Tcam(nn.Module):
         self.sparse_attn = SparseAttention(config)
 
     def forward(self, spikes: Tensor, x: Tensor, state: list[Tensor], position: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """spikes, x [batch, time, width]; the state in the order of STATES_PER_BLOCK."""
+        """spikes, x [batch, time, width]; the state in an order of STATES_PER_BLOCK."""
         decay = torch.sigmoid(self.decay_raw).repeat_interleave(self.config.hidden_size // self.config.heads)
         averaged, after = linear_recurrence(decay, (1 - decay) * self.tcam_proj(spikes), state[0])
         present = (spikes.sum(-1) > 0).to(x.dtype)
         of = self.sparse_attn
         how = (self.config.heads, self.config.anchors, self.config.theta)
-        y, *cache = anchored_attention(of.q_proj(x), of.k_proj(x), of.v_proj(x), present, *state[1:], position, *how)
+        attention = anchored_attention_int8 if state[1].dtype == torch.int8 else anchored_attention
+        y, *cache = attention(of.q_proj(x), of.k_proj(x), of.v_proj(x), present, *state[1:], position, *how)
         gate = torch.sigmoid(self.attn_gate)
         return self.norm(x + self.out_proj(gate * y + (1 - gate) * averaged)), [after, *cache]
 
@@ -183,10 +188,11 @@ class Head(nn.Module):
         return y
 
 
-class SymbolicLight(nn.Module):
+class SymbolicLight(KeyValueModel):
     """Tokens and state in, logits and state out; parameters named as in the released checkpoints."""
 
     context: int | None = None
+    cache_formats = tuple(STATES_PER_BLOCK)
 
     def __init__(self, config: SymbolicLightConfig) -> None:
         super().__init__()
@@ -199,13 +205,18 @@ class SymbolicLight(nn.Module):
         """How many tokens were read, the encoder's membranes, and of every block STATES_PER_BLOCK."""
         c = self.config
         slots = c.anchors + c.window + 1
-        cache = (c.heads, slots, c.hidden_size // c.heads)
-        shapes = {"decay": (c.hidden_size,), "keys": cache, "values": cache, "seen": (slots,)}
+        kind = "int8" if self.kv_cache == "int8" else "float32"
+        cache = ((c.heads, slots, c.hidden_size // c.heads), kind, True)
+        scales = ((c.heads, slots), "float32", True)
+        kept = {
+            "decay": ((c.hidden_size,), "float32", False), "seen": ((slots,), "float32", False),
+            "keys": cache, "values": cache, "key_scales": scales, "value_scales": scales,
+        }  # fmt: skip
         first = [StateSpec("position", (1,), 0.0, "int64"), StateSpec("spike_encoder.membrane", (c.hidden_size,))]
         blocks = (
-            StateSpec(f"blocks.{i}.{name}", shapes[name], in_place=name in ("keys", "values"))
+            StateSpec(f"blocks.{i}.{name}", kept[name][0], 0.0, kept[name][1], in_place=kept[name][2])
             for i in range(c.layers)
-            for name in STATES_PER_BLOCK
+            for name in STATES_PER_BLOCK[self.kv_cache]
         )
         return [*first, *blocks]
 
@@ -215,7 +226,7 @@ class SymbolicLight(nn.Module):
 
     def forward(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """tokens [batch, time] -> logits [batch, time, vocabulary] and the state after the last token."""
-        position, count = state[0], len(STATES_PER_BLOCK)
+        position, count = state[0], (len(state) - 2) // self.config.layers
         spikes, x, membrane = self.spike_encoder(tokens, state[1])
         after = [position + tokens.shape[1], membrane]
         for i, block in enumerate(self.blocks):
@@ -237,6 +248,8 @@ class SymbolicLightFamily(TableFamily):
     model_types = ("symboliclight",)
     options = TABLE
     tensors = _TELLTALE
+    blocks, head = "blocks", "output_head.output_proj"
+    spikes = True
 
     def rename(self, name: str) -> str | None:
         name = without_wrappers(name).replace("_orig_mod.", "")
@@ -271,8 +284,8 @@ class SymbolicLightFamily(TableFamily):
 
     def tree(self, model: nn.Module) -> ModelTree:
         assert isinstance(model, SymbolicLight)
-        tree = grown_tree(self.name, model, model.state_specs(), blocks="blocks", head="output_head.output_proj")
+        tree = super().tree(model)
         # A graph holds decays per channel and what they leave, and of a gate both sides.
         c = model.config
         constants = c.layers * (2 * c.hidden_size - c.heads + 1)
-        return dataclasses.replace(tree, vector_params=tree.vector_params + constants, spikes=True, head="output_head")
+        return dataclasses.replace(tree, vector_params=tree.vector_params + constants, head="output_head")

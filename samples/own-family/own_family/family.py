@@ -9,14 +9,12 @@ from own_family.trained import KEPT, neuron
 from toolchain.plugin import (
     Config,
     ModelOptions,
-    ModelTree,
     OptionTable,
     Shapes,
     StateSpec,
     TableFamily,
     count_layers,
     delta_rule,
-    grown_tree,
     matrix,
     neurons_of,
 )
@@ -93,6 +91,8 @@ class OwnFamily(TableFamily):
     model_types = ("own-spiking-transformer",)
     options = TABLE
     tensors = frozenset({"embed.weight", "blocks.0.query.weight", "blocks.0.up.weight", "head.weight"})
+    blocks, head = "blocks", "head"
+    spikes = True
 
     def rename(self, name: str) -> str | None:
         """Constants of neurons are in `trained.py`; snnTorch stores them too."""
@@ -111,7 +111,3 @@ class OwnFamily(TableFamily):
         TABLE.values(config, sizes)
         with torch.device("meta"):
             return OwnModel(vocabulary, size, hidden, layers)
-
-    def tree(self, model: nn.Module) -> ModelTree:
-        assert isinstance(model, OwnModel)
-        return grown_tree(self.name, model, model.state_specs(), blocks="blocks", head="head")

@@ -6,17 +6,20 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from anchored_cases import ANCHORED
 from reading_cases import BY_HAND
 
 from exporters.ops.functions import is_nbits
 from exporters.ops.signatures import DOMAIN, SIGNATURES
 
+CASES = BY_HAND + ANCHORED
+
 
 def test_every_operator_has_a_case_by_hand():
-    assert {case.operator for case in BY_HAND} == {signature.name for signature in SIGNATURES}
+    assert {case.operator for case in CASES} == {signature.name for signature in SIGNATURES}
 
 
-@pytest.mark.parametrize("case", BY_HAND, ids=lambda c: f"{c.operator}: {c.name}")
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.operator}: {c.name}")
 def test_by_hand(reading, case):
     outputs = reading(case.operator, case.inputs, case.attributes)
     assert len(outputs) == len(case.expected)
@@ -25,7 +28,7 @@ def test_by_hand(reading, case):
         np.testing.assert_allclose(output, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", BY_HAND, ids=lambda c: f"{c.operator}: {c.name}")
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.operator}: {c.name}")
 def test_the_kernel_wins_where_it_is_registered(one_node_model, native_path, tmp_path, case):
     """One file serves both: a stock runtime inlines the function, one with our library keeps the node."""
     model = one_node_model(case.operator, case.inputs, case.attributes).SerializeToString()

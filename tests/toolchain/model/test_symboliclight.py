@@ -14,6 +14,7 @@ from seeded import seeded_tensors
 from exporters.artifact.errors import SlmcError
 from toolchain.calibration.activity import input_activity
 from toolchain.model.catalog import load_model
+from toolchain.model.family import ModelOptions
 from toolchain.model.symboliclight import SymbolicLight, SymbolicLightConfig, SymbolicLightFamily
 
 RECORDED = np.load(Path(__file__).with_name("released") / "symboliclight.npz")
@@ -79,16 +80,22 @@ def test_logits_are_those_of_the_released_code(name: str) -> None:
     np.testing.assert_allclose(torch.cat(steps, 1)[0], RECORDED[f"{name}.logits"], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_released_checkpoint_is_known_by_its_tensors(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    """Its file alone, with the config inside; rates of spikes are those that were recorded."""
+def checkpoint_of(name: str, tiny_model: Path, folder: Path) -> SymbolicLight:
+    """Writes a case's checkpoint, with a tokenizer beside it."""
     model = model_of(name)
-    torch.save(as_released(model), tmp_path / "latest-inference.pt")
+    torch.save(as_released(model), folder / "latest-inference.pt")
     tokenizer = json.loads((tiny_model / "tokenizer.json").read_bytes())
     keep = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].__getitem__)[:31]
     tokenizer["model"] |= {"vocab": {token: i for i, token in enumerate(keep)}, "merges": []}
     tokenizer |= {"added_tokens": [], "post_processor": None}
-    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return model
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_released_checkpoint_is_known_by_its_tensors(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Its file alone, with the config inside; rates of spikes are those that were recorded."""
+    model = checkpoint_of(name, tiny_model, tmp_path)
     for where in (tmp_path, tmp_path / "latest-inference.pt"):
         loaded = load_model(where)
         assert loaded.tree.family == "symboliclight" and not loaded.notes
@@ -97,6 +104,36 @@ def test_a_released_checkpoint_is_known_by_its_tensors(name: str, tiny_model: Pa
     spiking = {path: activity.nonzero for path, activity in found.items() if activity.spikes}
     rates = {k.removeprefix(f"{name}.rate."): float(RECORDED[k]) for k in RECORDED if k.startswith(f"{name}.rate.")}
     assert spiking == pytest.approx(rates) and len(rates) == 2 * model.config.layers
+
+
+@pytest.mark.parametrize("name", ["194m", "silent"])
+def test_keys_and_values_in_8_bits(name: str) -> None:
+    """Whole and token by token, in states of a byte an entry and a scale a row; a few spikes flip, the rest moves by little."""
+    model = model_of(name)
+    exact = sum(spec.nbytes for spec in model.state_specs())
+    model.kv_cache = "int8"
+    c, slots = model.config, model.config.anchors + model.config.window + 1
+    assert exact - sum(s.nbytes for s in model.state_specs()) == c.layers * 2 * slots * (
+        3 * c.hidden_size - 4 * c.heads
+    )
+    tokens = torch.from_numpy(RECORDED[f"{name}.tokens"])[None, :12]
+    whole, _ = model(tokens, model.initial_state())
+    state, steps = model.initial_state(), []
+    for token in tokens[0]:
+        logits, state = model(token.view(1, 1), state)
+        steps.append(logits)
+    torch.testing.assert_close(torch.cat(steps, 1), whole, atol=1e-5, rtol=0)
+    error = whole[0].numpy() - RECORDED[f"{name}.logits"][:12]
+    assert 1e-5 < np.abs(error).mean() < 0.1 * np.abs(RECORDED[f"{name}.logits"]).mean()
+
+
+def test_other_caches_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    checkpoint_of("194m", tiny_model, tmp_path)
+    assert load_model(tmp_path, options=ModelOptions(kv_cache="int8")).kv_cache == "int8"
+    with pytest.raises(SlmcError, match="--kv-cache fp16: a model of family symboliclight keeps keys and values as"):
+        load_model(tmp_path, options=ModelOptions(kv_cache="fp16"))
+    with pytest.raises(SlmcError, match="--context: a model of family symboliclight carries a state of fixed size"):
+        load_model(tmp_path, options=ModelOptions(context=9))
 
 
 def test_sizes_of_the_releases() -> None:

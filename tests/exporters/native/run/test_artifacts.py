@@ -16,7 +16,8 @@ from tiny import MODELS, VOCABULARY
 
 IDS = np.random.default_rng(3).integers(0, VOCABULARY, 80)
 LANGUAGE = [(n, "fp32", 32) for n in MODELS if not n.startswith(("classes", "encoder"))]
-CASES = [*LANGUAGE, ("llama", "int8", 32), ("llama", "fp16", 32), ("opt", "int8", 32), ("spikegpt", "fp32", 8)]
+CASES = [*LANGUAGE, ("llama", "int8", 32), ("llama", "fp16", 32), ("opt", "int8", 32), ("symboliclight", "int8", 32),
+         ("spikegpt", "fp32", 8)]  # fmt: skip
 CLASSIFIERS = [n for n in MODELS if n.startswith(("classes", "encoder"))]
 
 
