@@ -25,8 +25,8 @@ _BITS: dict[int, int] = {
     TensorProto.INT8: 8,
     TensorProto.INT64: 64,
 }
-ATTENDS = "CachedAttention"
-"""Operators whose names begin so read a cache, and cost by the width of what they give."""
+ATTENDS = ("CachedAttention", "AnchoredAttention")
+"""Operators whose names begin with one of these read a cache, and cost by the width of what they give."""
 _EMBEDDINGS = ("Gather", "QEmbedding", "TableEmbedding", "SignEmbedding")
 """Operators that read one row of their first large initializer and not all of it."""
 

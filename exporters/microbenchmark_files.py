@@ -68,7 +68,8 @@ class BenchmarkBlock:
     Args:
         constants: by name.
         different: how many of each there are, NAME_0 to NAME_{different - 1}, all of one distribution: each has its
-            rows in another order, or its columns where moved_axis is 1. 0: one of each, by its own name.
+            rows in another order, or its columns where moved_axis is 1; vectors stay as they are, for one may be a
+            table. 0: one of each, by its own name.
     """
 
     def __init__(self, constants: dict[str, Array], different: int, *, moved_axis: int) -> None:
@@ -98,7 +99,7 @@ class BenchmarkBlock:
                 if name in self._offsets:
                     tensors.append(_external(own, array, data, number * self.nbytes + self._offsets[name]))
                 else:
-                    moved = np.roll(array, number, self._axis) if number else array
+                    moved = np.roll(array, number, self._axis) if number and array.ndim > 1 else array
                     tensors.append(numpy_helper.from_array(moved, own))
         return tensors
 

@@ -9,7 +9,8 @@ from typing import Final
 
 from exporters.formats.catalog import formats_matching
 from exporters.microbenchmark_files import Microbenchmark
-from exporters.microbenchmarks import PLAIN_NODES, activation_widths, write_matrix_benchmark, write_plain_benchmark
+from exporters.microbenchmark_nodes import PLAIN_NODES, write_plain_benchmark
+from exporters.microbenchmarks import activation_widths, write_matrix_benchmark
 from targets.cpus.plan import STATE_WIDTH, STATES, ProbePlan
 from targets.device.probing import Task
 

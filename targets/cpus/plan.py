@@ -27,8 +27,9 @@ class ProbePlan:
 
 
 FORMATS = ("fp32", "fp16", "int8", "int6-g64", "int5-g64", "int4-g32", "int4-g64", "int4-g128", "int3-g64", "int2-g64",
-           "uint4-g64", "2:4/int4-g64", "4:8/int4-g64", "6:8/int4-g64", "4:8x16/int4-g64", "fp4-g16")  # fmt: skip
-QUICK_FORMATS = ("fp32", "fp16", "int8", "int4-g64", "int2-g64")
+           "uint4-g64", "2:4/int4-g64", "4:8/int4-g64", "6:8/int4-g64", "4:8x16/int4-g64", "fp4-g16",
+           "nl4-g64", "ternary")  # fmt: skip
+QUICK_FORMATS = ("fp32", "fp16", "int8", "int4-g64", "int2-g64", "ternary")
 
 
 def plan_for(cores: int, *, quick: bool) -> ProbePlan:

@@ -22,8 +22,7 @@ from targets.cpus.cost import Prediction, predict
 from targets.cpus.spec import Cpu
 from targets.device.native import installed_library
 from toolchain.compress.recipe import ACTIVATION_BITS, LayerConfig
-from toolchain.model.catalog import LoadedModel, stored_states
-from toolchain.model.family import ModelOptions
+from toolchain.model.catalog import LoadedModel, stored_twin
 from toolchain.search.problem import Problem
 from toolchain.search.times import Key, Times
 
@@ -37,7 +36,8 @@ _OPERATORS = {
     "unsqueeze": "Unsqueeze", "lif": "Lif", "wkv": "Wkv", "shift_mix2": "ShiftMix2", "shift_mix3": "ShiftMix3",
     "gated_wkv": "GatedWkv", "spike_add": "SpikeAdd", "gated_spike_add": "GatedSpikeAdd", "squared_relu": "SquaredRelu",
     "integrate_fire": "IntegrateFire", "plif": "Plif", "linear_recurrence": "LinearRecurrence",
-    "delta_rule": "DeltaRule", "anchored_attention": "AnchoredAttention", "silu": "Sigmoid",
+    "delta_rule": "DeltaRule", "anchored_attention": "AnchoredAttention",
+    "anchored_attention_int8": "AnchoredAttentionInt8", "silu": "Sigmoid",
     "cached_attention": "CachedAttention", "cached_attention_half": "CachedAttentionHalf",
     "cached_attention_int8": "CachedAttentionInt8",
 }  # fmt: skip
@@ -88,10 +88,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def model_workload(model: LoadedModel, formats: Mapping[str, str]) -> Workload:
     """What one token of a model asks for, with every layer in the named format: one forward pass, and the tree."""
-    module = model.module
+    module, twin = model.module, stored_twin(model.module, model.kv_cache)
     recorder = _Recorder([*module.parameters(), *module.buffers()])
     with torch.inference_mode(), recorder:
-        model.forward(torch.zeros(1, 1, dtype=torch.int64), model.forward.initial_state(1))
+        twin(torch.zeros(1, 1, dtype=torch.int64), twin.initial_state(1))
     nodes = list(recorder.nodes)
     for layer in model.tree.layers:
         name = formats[layer.path]
@@ -100,7 +100,7 @@ def model_workload(model: LoadedModel, formats: Mapping[str, str]) -> Workload:
             nodes.append(GraphNode(operator="Gather", format="", rows=layer.cols, cols=1, nbytes=size // layer.rows))
         else:
             nodes += _matrices(name, layer.rows, layer.cols, layer.path)
-    specs = stored_states(module, ModelOptions(kv_cache=model.kv_cache))
+    specs = twin.state_specs()
     return Workload(tuple(nodes), len(specs), sum(s.nbytes for s in specs))
 
 

@@ -15,12 +15,11 @@ from exporters.artifact.parsing import parse
 from exporters.formats.base import bytes_for
 from exporters.formats.catalog import format_named
 from exporters.graph_nodes import read_workload
+from exporters.microbenchmark_nodes import PLAIN_NODES, write_plain_benchmark
 from exporters.microbenchmarks import (
-    PLAIN_NODES,
     activation_widths,
     matrix_operator,
     write_matrix_benchmark,
-    write_plain_benchmark,
 )
 from targets.cpus import probe
 from targets.cpus.cost import predict
