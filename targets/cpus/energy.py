@@ -47,10 +47,11 @@ class EnergyEstimate:
 @dataclass(frozen=True)
 class Activity:
     """Of one layer's inputs on the calibration text: the share that is not zero, and whether those of a product are
-    spikes: all of one size, of either sign."""
+    spikes: all of one size, of either sign. counts: they are whole numbers of spikes, that is, their sizes differ."""
 
     nonzero: float
     spikes: bool
+    counts: bool = False
 
 
 def estimate_energy(work: Workload, cache_bytes: int, activity: Mapping[str, Activity] | None = None) -> EnergyEstimate:

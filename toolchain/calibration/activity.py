@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
@@ -40,4 +42,5 @@ def input_activity(model: LoadedModel, ids: Reading) -> dict[str, Activity]:
     """
     counters = {layer.path: _ActivityCounter() for layer in linear_layers(model)}
     observe_inputs(model, ids, counters)
-    return {path: counter.activity() for path, counter in counters.items()}
+    counted = {layer.path for layer in model.tree.layers if layer.counts}
+    return {path: dataclasses.replace(counter.activity(), counts=path in counted) for path, counter in counters.items()}

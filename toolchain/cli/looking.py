@@ -145,14 +145,13 @@ def _activity(model: LoadedModel) -> dict[str, Activity]:
 
 
 def _inputs_text(found: Activity | None) -> str:
-    """Spikes and their rate, or the share of zeros; nothing of a layer that is looked up."""
+    """Spikes and their rate, numbers of spikes, or the share of zeros; nothing of a layer that is looked up."""
     if found is None:
         return ""
-    return (
-        f"spikes, {quantities.percent(found.nonzero)}"
-        if found.spikes
-        else f"{quantities.percent(1 - found.nonzero)} zeros"
-    )
+    if found.spikes:
+        return f"spikes, {quantities.percent(found.nonzero)}"
+    zeros = f"{quantities.percent(1 - found.nonzero)} zeros"
+    return f"numbers of spikes, {zeros}" if found.counts else zeros
 
 
 @click.command("sensitivity")

@@ -124,6 +124,7 @@ def report_of(model: LoadedModel, plan: Plan, manifest: Manifest, findings: Find
             activations=plan.recipe[layer.path].activations,
             nonzero=seen.nonzero if (seen := findings.activity.get(layer.path)) else None,
             spikes=seen.spikes if seen else False,
+            counts=layer.counts,
         )
         for block in model.tree.blocks
         for layer in block.layers

@@ -14,9 +14,10 @@ from toolchain.model.cache import context_for
 from toolchain.model.config import count_layers, matrix, without_wrappers
 from toolchain.model.family import ModelOptions, Shapes
 from toolchain.model.options import Config, Option, OptionTable, positive, whole
+from toolchain.model.spike_counts import GroupedLinear
 from toolchain.model.spikingbrain import SpikingBrain, SpikingBrainConfig
 from toolchain.model.table_family import TableFamily
-from toolchain.model.tree import ModelTree, grown_tree
+from toolchain.model.tree import Block, ModelTree
 
 
 def layer_numbers(key: str, value: Any) -> tuple[int, ...]:
@@ -100,6 +101,12 @@ class SpikingBrainFamily(TableFamily):
 
     def tree(self, model: nn.Module) -> ModelTree:
         assert isinstance(model, SpikingBrain)
-        tree, spiking = grown_tree(self.name, model, model.state_specs()), model.config.weight_group is not None
+        tree, spiking = super().tree(model), model.config.weight_group is not None
         constants = model.get_buffer("frequencies").numel() if spiking else 0
-        return dataclasses.replace(tree, vector_params=tree.vector_params + constants, spikes=spiking)
+        counted = {path for path, module in model.named_modules() if isinstance(module, GroupedLinear)}
+        blocks = (
+            Block(b.path, tuple(dataclasses.replace(x, counts=x.path in counted) for x in b.layers))
+            for b in tree.blocks
+        )
+        vectors = tree.vector_params + constants
+        return dataclasses.replace(tree, blocks=tuple(blocks), vector_params=vectors, spikes=spiking)

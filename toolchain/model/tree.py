@@ -18,6 +18,7 @@ class Layer:
     exact: name of the format that keeps all that the model looks at (its signs alone, say); no other is allowed.
     table: path of the embedding that shares the matrix of a linear layer, which is then stored once.
     added: whether a transformation put it there, so that the original model does not have it.
+    counts: whether its inputs are whole numbers of spikes, each times a threshold.
     """
 
     path: str
@@ -27,6 +28,7 @@ class Layer:
     exact: str | None = None
     table: str | None = None
     added: bool = False
+    counts: bool = False
 
     @property
     def params(self) -> int:

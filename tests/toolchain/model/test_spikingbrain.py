@@ -15,6 +15,7 @@ from seeded import seeded_tensors
 from torch import Tensor
 
 from exporters.artifact.errors import SlmcError
+from toolchain.calibration.activity import input_activity
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.spike_counts import codes_of_8_bits, spikes
 
@@ -111,6 +112,18 @@ def test_spikes_by_hand() -> None:
     x = torch.tensor([[0.5, -1.5, 2.5, 7.5], [0.0, 0.0, 0.0, 0.0], [600.0, 0.0, 0.0, 0.0]])
     assert spikes(x).tolist() == [[0, -2, 2, 8], [0, 0, 0, 0], [600, 0, 0, 0]]
     assert codes_of_8_bits(torch.tensor([[127.0, 0.5, -1.5, 126.4]])).tolist() == [[127, 0, -2, 126]]
+
+
+@pytest.mark.parametrize("name", ["plain", "spiking"])
+def test_which_products_take_numbers_of_spikes(opened: Any, name: str) -> None:
+    """Of the spiking form all but what ends an MLP, and the head; of the plain form none."""
+    loaded = opened(name)
+    found = input_activity(loaded, torch.from_numpy(RECORDED[f"{name}.tokens"]))
+    counted = {path for path, seen in found.items() if seen.counts}
+    spiking = {path for path in found if not path.endswith(("down_proj", "lm_head"))}
+    assert counted == (spiking if name == "spiking" else set())
+    assert not any(seen.spikes for seen in found.values())
+    assert all(0.7 < found[path].nonzero < 1 for path in counted)
 
 
 def test_gradients_pass_rounding() -> None:

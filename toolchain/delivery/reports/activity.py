@@ -10,12 +10,12 @@ HEAD = ("layer", "inputs", "not zero", "its product")
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:
-    """A row under HEAD for every layer whose inputs are spikes, or whose product skips zeros."""
+    """A row under HEAD for every layer whose inputs are spikes or numbers of them, or whose product skips zeros."""
     return [
-        (layer.path, "spikes" if layer.spikes else "real values", quantities.percent(layer.nonzero),
+        (layer.path, _inputs(layer), quantities.percent(layer.nonzero),
          "skips zeros" if _skips(layer) else "is dense")
         for layer in report.layers
-        if layer.nonzero is not None and (layer.spikes or _skips(layer))
+        if layer.nonzero is not None and (layer.spikes or layer.counts or _skips(layer))
     ]  # fmt: skip
 
 
@@ -25,13 +25,17 @@ def text(report: Report) -> str:
     work = sum(products for _, products in known)
     if not work:
         return ""
-    spikes = sum(products for layer, products in known if layer.spikes)
+    spikes = sum(products for layer, products in known if layer.spikes or layer.counts)
     skipped = sum(products * (1 - (layer.nonzero or 0)) for layer, products in known if _skips(layer))
     return (
         f"Spikes feed {quantities.percent(spikes / work)} of the products of a token, and "
         f"{quantities.percent(skipped / work)} of all are skipped because "
         "their input is zero (counted on the calibration text with the fp32 model)."
     )
+
+
+def _inputs(layer: LayerRow) -> str:
+    return "spikes" if layer.spikes else "numbers of spikes" if layer.counts else "real values"
 
 
 def _skips(layer: LayerRow) -> bool:

@@ -17,7 +17,8 @@ from toolchain.transform.transformation import Transformation
 class LayerRow:
     """One layer as it was and as it is; block is 'emb', 'blocks.3', 'head'.
 
-    nonzero: the share of its inputs that is not zero, None where nobody counted; spikes: whether those are spikes.
+    nonzero: the share of its inputs that is not zero, None where nobody counted; spikes: whether those are spikes;
+    counts: whether they are whole numbers of spikes.
     """
 
     path: str
@@ -31,6 +32,7 @@ class LayerRow:
     activations: str = "fp32"
     nonzero: float | None = None
     spikes: bool = False
+    counts: bool = False
 
 
 @dataclass(frozen=True)
