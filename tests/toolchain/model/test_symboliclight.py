@@ -108,7 +108,7 @@ def test_a_released_checkpoint_is_known_by_its_tensors(name: str, tiny_model: Pa
 
 @pytest.mark.parametrize("name", ["194m", "silent"])
 def test_keys_and_values_in_8_bits(name: str) -> None:
-    """Whole and token by token, in states of a byte an entry and a scale a row; a few spikes flip, the rest moves by little."""
+    """Whole and token by token, in states of a byte an entry and a scale a row; few spikes flip."""
     model = model_of(name)
     exact = sum(spec.nbytes for spec in model.state_specs())
     model.kv_cache = "int8"
