@@ -3,6 +3,7 @@
     python benchmarks/limited_board.py slmc targets probe -o board.toml
     python benchmarks/limited_board.py python benchmarks/board_sweep.py --target board.toml --work DIR
 
+Costs of slmc-run (targets probe --runtime slmc-run) are compared with what it takes there.
 Weights are random or rounded to nearest, because time does not depend on their quality. Measured is what a user waits:
 the median wall time of a token, of three visits.
 """
@@ -20,6 +21,7 @@ from random_spikegpt import main as write_spikegpt
 
 from exporters.artifact.manifest import Io
 from exporters.artifact.parsing import parse
+from exporters.artifact.runtimes import SLMC_RUN
 from exporters.graph_nodes import read_workload
 from targets.cpus.cost import predict
 from targets.cpus.spec import read_cpu
@@ -27,8 +29,9 @@ from targets.device.clock import median
 from targets.device.measurement import MeasureRequest
 from toolchain.cli.boards import ConnectedBoard
 from toolchain.cli.console import Console
-from toolchain.cli.execution import ExecutionOptions
+from toolchain.cli.execution import ExecutionOptions, agent_of
 from toolchain.delivery.boards import provisional_manifest
+from toolchain.delivery.operators import runtime_programs
 from toolchain.delivery.visits import spread, together
 from toolchain.model.catalog import LoadedModel, load_model
 from toolchain.model.family import ModelOptions
@@ -92,7 +95,9 @@ def main(target: Path, work: Path, visits: int, make_only: bool, **place: str | 
         return
     cpu = read_cpu(target)
     console = Console(quiet=True)
-    board = ConnectedBoard(ExecutionOptions(**place, limit_memory=None, limit_cores=None), cpu, True, console)
+    agent = agent_of(runtime_programs([Path(SLMC_RUN)]) if cpu.of_slmc_run else {})
+    where = ExecutionOptions(**place, limit_memory=None, limit_cores=None)
+    board = ConnectedBoard(where, cpu, not cpu.of_slmc_run, console, agent)
     print(f"{cpu.model}, wait {cpu.wait}\n")
     print("| artifact | predicted ms | measured ms | of it CPU | spread | error | without a matrix | assumed |")
     print("|---" * 8 + "|")

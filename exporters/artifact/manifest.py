@@ -12,6 +12,7 @@ from exporters.artifact.errors import SlmcError
 from exporters.artifact.opening import MIB, read_json
 from exporters.artifact.parsing import parse
 from exporters.artifact.ranges import check_ranges
+from exporters.artifact.runtimes import ONNXRUNTIME, SLMC_RUN
 from exporters.artifact.text_rules import TextRules
 
 SCHEMA_VERSION = 1
@@ -184,6 +185,11 @@ class Measured:
     read_bandwidth_gbs: float
     bandwidth_fraction: float
 
+    @property
+    def runtime(self) -> str:
+        """What ran: slmc-run, or ONNX Runtime with compiled operators or (native is False) without them."""
+        return ONNXRUNTIME if self.ort_version else SLMC_RUN
+
 
 @dataclass(frozen=True)
 class OwnRuntime:
@@ -241,6 +247,12 @@ class Manifest:
     text: TextRules | None = None
     operators: dict[str, str] | None = None
     slmc_run: OwnRuntime | None = None
+
+    @property
+    def measurements(self) -> tuple[Measured, ...]:
+        """What was measured for it: on the build's target, and with slmc-run here, where that goes along."""
+        found = (self.measured, self.slmc_run.measured if self.slmc_run else None)
+        return tuple(measured for measured in found if measured is not None)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

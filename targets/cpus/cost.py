@@ -22,6 +22,8 @@ from targets.cpus.spec import CostRow, Cpu
 
 PLAIN: Final = "Add"
 """The operator whose price any unlisted operator without a matrix gets."""
+SESSION: Final = "Session"
+"""What one call costs besides its nodes, by the number of states."""
 DENSE: Final = "QLinear"
 """The operator whose price any unlisted operator with a matrix gets, at the same bits per weight."""
 
@@ -162,9 +164,9 @@ class _Prices:
         return self._plain(node, working_set_bytes)
 
     def session_us(self, states: int, working_set_bytes: int) -> float:
-        law = self._laws.get(("Session", "", 0))
+        law = self._laws.get((SESSION, "", 0))
         if law is None:
-            self.assumed.append("Session as nothing")
+            self.assumed.append(f"{SESSION} as nothing")
             return 0.0
         return law.us(states, 1, working_set_bytes)
 

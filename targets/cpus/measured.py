@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from exporters.microbenchmark_files import Microbenchmark
+from targets.cpus.cost import SESSION
 from targets.cpus.items import REFERENCES, Item
 from targets.cpus.plan import STATE_WIDTH, ProbePlan
 from targets.cpus.spec import Bandwidth, CostRow, Cpu
@@ -83,7 +84,7 @@ def _session_rows(items: Sequence[Item], relu_us: float, results: Results) -> It
     for item in items:
         # Many small nodes side by side cost less than in a benchmark, so that the rest may seem to shrink: it does not.
         least = max(results.least(item.key) - item.task.states * relu_us, least)
-        yield CostRow("Session", "", item.task.states, 1, item.task.threads, 0, 0, round(least, 4),
+        yield CostRow(SESSION, "", item.task.states, 1, item.task.threads, 0, 0, round(least, 4),
                       results.spread(item.key))  # fmt: skip
 
 
@@ -98,11 +99,9 @@ def described(cpu: Cpu, before: ProbeFacts, after: ProbeFacts, results: Results,
         "temperature_c": after.conditions.temperature_c,
         "wait": max(1.0, min(waits, default=1.0)),
         "kernels": before.kernels or "stock",
-        "runtime": f"ONNX Runtime {before.ort_version}",
+        "runtime": before.runtime,
     }
     known: dict[str, Any] = {key: value for key, value in found.items() if value is not None}
     sources = dict.fromkeys((*known, "bandwidths", "empty_runtime_bytes"), source)
-    sources["costs"] = (
-        f"{source}, ONNX Runtime {before.ort_version}, kernels {before.isa if before.kernels else 'stock'}"
-    )
+    sources["costs"] = f"{source}, {before.runtime}, kernels {before.isa if before.kernels else 'stock'}"
     return dataclasses.replace(cpu, **known, sources=sources)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from exporters.artifact.errors import SlmcError
 from exporters.artifact.opening import bounded, read_text
 from exporters.artifact.parsing import parse
+from exporters.artifact.runtimes import SLMC_RUN
 
 _REQUIRED = {"name", "architecture", "model", "isa"}
 _TABLES = {"bandwidths", "costs"}
@@ -28,7 +29,7 @@ _PLAUSIBLE: Final[dict[str, tuple[float, float, str]]] = {
     "bandwidth_gbs": (0.01, 10_000, "GB/s, so 3.6 for 3600 MB/s"),
     "peak_bandwidth_gbs": (0.01, 10_000, "GB/s, so 3.6 for 3600 MB/s"),
     "reference_us": (1, 1e6, "microseconds"),
-    "empty_runtime_bytes": (1 << 20, 1 << 34, "bytes, so 52428800 for 50 MiB"),
+    "empty_runtime_bytes": (1 << 16, 1 << 34, "bytes, so 52428800 for 50 MiB"),
     "temperature_c": (0.1, 150, "degrees Celsius"),
     "wait": (0.5, 1000, "wall time over CPU time"),
 }
@@ -101,11 +102,20 @@ class Cpu:
     costs: tuple[CostRow, ...] = ()
     sources: dict[str, str] = field(default_factory=dict)
 
-    def outdated(self, model: str, kernels: str | None) -> str | None:
-        """Why measured costs say little of a machine with this CPU and these kernels (see the fields of these names);
-        None where they fit, or where nothing was measured."""
+    @property
+    def of_slmc_run(self) -> bool:
+        """Whether costs were measured on slmc-run, not on ONNX Runtime."""
+        return is_slmc_run(self.runtime)
+
+    def outdated(self, model: str, kernels: str | None, runtime: str | None) -> str | None:
+        """Why measured costs say little of a machine with this CPU, these kernels and this runtime (see the fields of
+        these names); None where they fit, or where nothing was measured. Versions of ONNX Runtime count as one."""
         if not self.costs:
             return None
+        if self.runtime != runtime and (self.of_slmc_run or is_slmc_run(runtime)):
+            return (
+                f"its costs were measured on {self.runtime or 'ONNX Runtime'}, and this is {runtime or 'ONNX Runtime'}"
+            )
         if self.model != model:
             return f"its costs were measured on {self.model}, and this is {model}"
         if self.kernels is not None and self.kernels != (kernels or "stock"):
@@ -118,6 +128,11 @@ class Cpu:
     def last_cache_bytes(self) -> int:
         """The largest cache that is known; 0 if none is."""
         return max(self.l1d_bytes or 0, self.l2_bytes or 0, self.l3_bytes or 0)
+
+
+def is_slmc_run(runtime: str | None) -> bool:
+    """Whether a `Cpu.runtime` is slmc-run, on a machine or on one that is emulated."""
+    return runtime is not None and runtime.startswith(SLMC_RUN)
 
 
 FIGURES: Final = tuple(f.name for f in fields(Cpu) if f.name not in {"name", "model", "sources", *_TABLES})

@@ -174,11 +174,10 @@ def forecast_bytes(manifest: Manifest, runtime: str = ONNXRUNTIME) -> tuple[int,
     The model needs its file and its states at least, and what it had in memory when it was measured.
     """
     model = manifest.bytes.file + manifest.bytes.states
-    measured, empty = manifest.measured, 0
-    if runtime == SLMC_RUN:
-        measured, empty = manifest.slmc_run.measured if manifest.slmc_run else None, OWN_RUNTIME_BYTES
+    own = runtime == SLMC_RUN
+    measured = next((m for m in manifest.measurements if (m.runtime == SLMC_RUN) == own), None)
     if measured is None:
-        return empty, model
+        return OWN_RUNTIME_BYTES if own else 0, model
     return measured.rss_baseline_bytes, max(model, measured.rss_peak_bytes - measured.rss_baseline_bytes)
 
 

@@ -89,11 +89,12 @@ class Sampled:
 
 @dataclass(frozen=True)
 class ProbeFacts:
-    """What the machine says of itself. kernels: the id of the sources of its operators; None with stock ones alone."""
+    """What the machine says of itself. runtime: what runs the graphs, with its version; kernels: the id of the sources
+    of its operators, None with stock ones alone."""
 
     cpu: HostCpu
     isa: str
-    ort_version: str
+    runtime: str
     kernels: str | None
     free_bytes: int | None
     conditions: Conditions
@@ -113,7 +114,7 @@ def probe_facts() -> ProbeFacts:
     return ProbeFacts(
         cpu=host_cpu(),
         isa=isa_name(library),
-        ort_version=ort.__version__,
+        runtime=f"ONNX Runtime {ort.__version__}",
         kernels=build_id(library) if library else None,
         free_bytes=available_bytes(),
         conditions=conditions(),

@@ -12,9 +12,10 @@ from typing import Final, Protocol
 from exporters.artifact.errors import NotAvailable
 from exporters.artifact.manifest import Manifest
 from exporters.artifact.runtimes import SLMC_RUN
-from targets.device.native import machine_platform
+from targets.device.native import LIBRARY_NAME, machine_platform
 from targets.remote.connection import Connection, Starting
-from targets.remote.shipment import Parcel, model_parcels, shipment
+from targets.remote.shipment import PACKAGES as OUR_PACKAGES
+from targets.remote.shipment import Parcel, model_parcels, packages, parcel, shipment
 from targets.remote.transport import Transport, last_line
 from targets.runtime.program import worker_words
 
@@ -63,6 +64,9 @@ class Agent(Protocol):
     def parcels(self, artifact: Path, manifest: Manifest, platform: str, *, native: bool) -> tuple[Parcel, ...]:
         """The files that are sent."""
 
+    def tools(self, library: Path | None) -> tuple[Parcel, ...]:
+        """The files that are sent to a machine that is probed, beside its graphs; library: compiled operators."""
+
     def words(self, transport: Transport, place: str, module: str, wanted: str) -> list[str]:
         """The command line there that answers a job as this module of ours does, with a document of what is wanted."""
 
@@ -108,6 +112,10 @@ class PythonAgent:
 
     def parcels(self, artifact: Path, manifest: Manifest, platform: str, *, native: bool) -> tuple[Parcel, ...]:
         return shipment(artifact, manifest, platform, native=native)
+
+    def tools(self, library: Path | None) -> tuple[Parcel, ...]:
+        own = () if library is None else (parcel(library, f"{OUR_PACKAGES}/slmc_native/{LIBRARY_NAME}"),)
+        return (*packages(), *own)
 
     def words(self, transport: Transport, place: str, module: str, wanted: str) -> list[str]:
         return [*transport.python, "-m", module]
@@ -156,6 +164,9 @@ class RuntimeAgent:
 
     def parcels(self, artifact: Path, manifest: Manifest, platform: str, *, native: bool) -> tuple[Parcel, ...]:
         return model_parcels(artifact, manifest)
+
+    def tools(self, library: Path | None) -> tuple[Parcel, ...]:
+        return ()
 
     def words(self, transport: Transport, place: str, module: str, wanted: str) -> list[str]:
         return [*transport.emulator, *worker_words(f"{place}/{SLMC_RUN}", wanted)]

@@ -164,6 +164,14 @@ class Device:
             return request
         return dataclasses.replace(request, artifact_native=True)
 
+    def push_tools(self, library: Path | None) -> str:
+        """Send what a probe needs beside its graphs; library: compiled operators, for an agent that takes some.
+
+        Raises:
+            as `send`.
+        """
+        return self.push(self._agent.tools(library))
+
     def push(self, parcels: Sequence[Parcel]) -> str:
         """Send files into this visit's folder, whose name there is returned.
 

@@ -1,27 +1,27 @@
-"""A machine that is being probed over a connection: our packages and operators sent once, files as they are needed."""
+"""A machine that is being probed over a connection: what runs there sent once, graphs as they are needed."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from exporters.artifact.parsing import parse
-from targets.device.native import LIBRARY_NAME
+from targets.device.host import known_core
 from targets.device.probing import Probed, ProbeJob, Task
 from targets.remote.device import NO_LIMITS, Device, DeviceLimits
-from targets.remote.shipment import PACKAGES, packages, parcel
+from targets.remote.shipment import parcel
+from targets.runtime.program import PROBED
 
 FILES: Final = "probe"
 TIMEOUT_S: Final = 600.0
 
 
 class ProbeVisit:
-    """Implements `targets.cpus.probe.ProbedMachine`."""
+    """Implements `targets.cpus.probe.ProbedMachine`, on the runtime of the visit's agent."""
 
-    def __init__(
-        self, device: Device, libraries: Mapping[str, Path], limits: DeviceLimits = NO_LIMITS, *, native: bool = True
-    ) -> None:
+    def __init__(self, device: Device, libraries: Mapping[str, Path], limits: DeviceLimits = NO_LIMITS) -> None:
         """Send what every task needs.
 
         Args:
@@ -31,9 +31,8 @@ class ProbeVisit:
             NotAvailable: no room there, or the connection was cut.
         """
         self._device, self._limits = device, limits
-        self.library = libraries.get(device.platform) if native else None
-        own = [parcel(self.library, f"{PACKAGES}/slmc_native/{LIBRARY_NAME}")] if self.library else []
-        self._folder = device.push([*packages(), *own])
+        self.library = libraries.get(device.platform)
+        self._folder = device.push_tools(self.library)
         self._there: set[str] = set()
 
     def put(self, files: Sequence[Path]) -> None:
@@ -44,6 +43,9 @@ class ProbeVisit:
 
     def run(self, tasks: Sequence[Task]) -> Probed:
         job = ProbeJob(f"{self._folder}/{FILES}", tuple(tasks))
-        document, _ = self._device.document("targets.device.probing", job, "probed", TIMEOUT_S, self._limits)
-        found: Probed = parse(Probed, document, f"{self._device.transport.name}: probe")
-        return found
+        document, _ = self._device.document("targets.device.probing", job, PROBED, TIMEOUT_S, self._limits)
+        transport = self._device.transport
+        found: Probed = parse(Probed, document, f"{transport.name}: probe")
+        cpu = dataclasses.replace(found.facts.cpu, model=known_core(found.facts.cpu.model))
+        runtime = found.facts.runtime if transport.speed_counts else f"{found.facts.runtime} under {transport.name}"
+        return dataclasses.replace(found, facts=dataclasses.replace(found.facts, cpu=cpu, runtime=runtime))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,8 @@ from targets.device.native import platform_name
 
 MEASUREMENT: Final = "measurement"
 EVALUATION: Final = "evaluation"
-"""Jobs that it answers as targets.device.worker and targets.device.evaluation do."""
+PROBED: Final = "probed"
+"""Jobs that it answers as targets.device.worker, .evaluation and .probing do."""
 
 
 def installed_program() -> Path:
@@ -57,8 +58,22 @@ def serving_program(artifact: Path, manifest: Manifest, platform: str, *, own: b
     )
 
 
+def given_program(programs: Mapping[str, Path], platform: str) -> Path:
+    """The program for a platform among those that were given by platform.
+
+    Raises:
+        NotAvailable: none is.
+    """
+    if platform not in programs:
+        raise NotAvailable(
+            f"no {SLMC_RUN} for {platform}, which that machine is (given for {', '.join(sorted(programs))}); "
+            "compile it with 'make runtime-cross' and give it with --runtime FILE"
+        )
+    return programs[platform]
+
+
 def worker_words(program: Path | str, kind: str) -> tuple[str, ...]:
-    """The command line that answers one job, MEASUREMENT or EVALUATION."""
+    """The command line that answers one job: MEASUREMENT, EVALUATION or PROBED."""
     return (str(program), "--worker", kind)
 
 

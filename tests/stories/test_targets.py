@@ -98,5 +98,39 @@ def test_a_board_is_probed_and_prices_an_artifact(
     )
 
 
+def test_a_board_without_python_is_probed(
+    tiny_probe: None, slmc: Slmc, bare_server: Server, tmp_path: Path, artifact: Path, fails: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """By slmc-run alone; the connection breaks once; its costs are known as those of slmc-run."""
+    board, run, jobs = tmp_path / "board.toml", ProbeVisit.run, []
+
+    def cut_in_the_third(visit: ProbeVisit, tasks: Sequence[Task]) -> Probed:
+        jobs.append(len(tasks))
+        if len(jobs) == 3:
+            visit._device._connection._kill()
+        return run(visit, tasks)
+
+    monkeypatch.setattr(ProbeVisit, "run", cut_in_the_third)
+    command = ("targets", "probe", "-o", board, "--runtime", "slmc-run", *bare_server.options())
+    fails((*command, "-q"), 5, f"127.0.0.1:{bare_server.port}: ")
+    assert bare_server.left() == []
+    done = slmc(*command, "--resume")
+    assert done.exit_code == 0, done.stderr
+    assert "runtime: slmc-run" in done.stdout and "a call with 4 states takes" in done.stdout
+    cpu = read_cpu(board)
+    assert (cpu.runtime, cpu.kernels and len(cpu.kernels)) == ("slmc-run", 64) and bare_server.left() == []
+    assert cpu.empty_runtime_bytes is not None and cpu.empty_runtime_bytes < 8e6
+    assert {row.format for row in cpu.costs} == {"", "int4-g64", "fp32"}
+    assert "measured costs of slmc-run" in slmc("inspect", artifact, "--target", board).stdout
+
+
+def test_whose_operators_are_probed(tmp_path: Path, fails: Callable[..., None]) -> None:
+    command = ("targets", "probe", "-o", tmp_path / "board.toml", "--runtime", "slmc-run")
+    fails((*command, "--no-native"), 2, "--runtime measures slmc-run", "leave --native and --no-native away")
+    (tmp_path / "text").write_text("no program")
+    fails((*command[:-1], tmp_path / "text"), 2, "no program for", "make runtime-cross")
+
+
 def test_a_probe_needs_a_file(fails: Callable[..., None]) -> None:
     fails(("targets", "probe", "--on", "local"), 2, "-o is missing", "-o board.toml")

@@ -19,10 +19,11 @@ from targets.cpus.catalog import HOST, named_cpu
 from targets.cpus.spec import Cpu, read_cpu
 from targets.device.measurement import Measurement, MeasureRequest
 from targets.device.quantities import bytes_text
+from targets.remote.agents import PYTHON_AGENT, Agent
 from targets.remote.device import NO_LIMITS
 from targets.remote.transport import ALLOWED, LOCAL
 from toolchain.cli.console import Console
-from toolchain.cli.execution import ExecutionOptions, how_options, visited
+from toolchain.cli.execution import ExecutionOptions, agent_of, how_options, visited
 from toolchain.cli.options import stack
 from toolchain.cli.probing import Visit, probed, visit
 from toolchain.delivery.boards import Board
@@ -50,20 +51,21 @@ board_options = stack(
 class ConnectedBoard:
     """A board as the command line names it; every visit is a connection of its own, so that none is held for hours.
 
-    native: whether there are compiled operators for it.
+    native: whether there are compiled operators for it; agent: what runs there.
     """
 
     place: ExecutionOptions
     cpu: Cpu
     native: bool
     console: Console
+    agent: Agent = PYTHON_AGENT
 
     @property
     def name(self) -> str:
         return self.place.on or LOCAL
 
     def measure(self, artifact: Path, manifest: Manifest, request: MeasureRequest) -> Measurement:
-        with visited(self.place, self.console, speed=True) as device:
+        with visited(self.place, self.console, speed=True, agent=self.agent) as device:
             self.console.progress(f"{self.name}: measurement", 0, 1)
             device.send(artifact, manifest, native=self.native)
             request = dataclasses.replace(request, native=self.native)
@@ -74,13 +76,15 @@ class ConnectedBoard:
 
 def boards_of(
     on: Sequence[str], place: Mapping[str, Any], console: Console, *, target: str, libraries: Mapping[str, Path],
-    probe: str,
+    programs: Mapping[str, Path], probe: str,
 ) -> tuple[Board, ...]:  # fmt: skip
     """The boards that the options name; none where they name no other machine than this one as it is.
 
     Args:
         place: the other options of `board_options`, which are for all boards.
         target: a target whose costs count; 'host' for those that are measured on each board.
+        libraries: compiled operators by platform.
+        programs: slmc-run by platform, which is then what runs on the boards.
 
     Raises:
         SlmcError, NotAvailable: one cannot be reached or used.
@@ -88,7 +92,9 @@ def boards_of(
     if not on and ExecutionOptions(**place).limits == NO_LIMITS:
         return ()
     places = [ExecutionOptions(on=name, **place) for name in dict.fromkeys(on or (LOCAL,))]
-    return tuple(_board(place, console, target=target, libraries=libraries, probe=probe) for place in places)
+    agent = agent_of(programs)
+    brought = libraries if agent.needs_python else {}
+    return tuple(_board(place, console, agent, target=target, libraries=brought, probe=probe) for place in places)
 
 
 def say_rounds(console: Console, rounds: Sequence[RoundResult]) -> None:
@@ -110,14 +116,14 @@ def _ms(value: float | None) -> str:
 
 
 def _board(
-    place: ExecutionOptions, console: Console, *, target: str, libraries: Mapping[str, Path], probe: str
+    place: ExecutionOptions, console: Console, agent: Agent, *, target: str, libraries: Mapping[str, Path], probe: str
 ) -> ConnectedBoard:
-    with visited(place, console, speed=True) as device:
+    with visited(place, console, speed=True, agent=agent) as device:
         found = visit(device, console, libraries, place.limits)
         cpu = _costs(found, console, quick=probe == "quick") if target == HOST else named_cpu(target)
-    if reason := cpu.outdated(found.facts.cpu.model, found.facts.kernels):
+    if reason := cpu.outdated(found.facts.cpu.model, found.facts.kernels, found.facts.runtime):
         console.note(f"note: {target}: {reason}; leave --target away, and it is measured")
-    return ConnectedBoard(place, cpu, found.machine.library is not None, console)
+    return ConnectedBoard(place, cpu, found.machine.library is not None, console, agent)
 
 
 def _costs(found: Visit, console: Console, *, quick: bool) -> Cpu:
@@ -135,7 +141,7 @@ def cached_costs(found: Visit, *, quick: bool) -> Path:
     """The file of a board's costs: another CPU, other operators, another runtime or limit is another file."""
     facts = found.facts
     identity = {
-        "cpu": dataclasses.asdict(facts.cpu), "kernels": facts.kernels, "runtime": facts.ort_version,
+        "cpu": dataclasses.asdict(facts.cpu), "kernels": facts.kernels, "runtime": facts.runtime,
         "limits": dataclasses.asdict(found.limits), "quick": quick, "slmc": version("slmc"),
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]

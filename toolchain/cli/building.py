@@ -13,6 +13,7 @@ import click
 from exporters.artifact.errors import ConstraintsNotMet, SlmcError
 from exporters.artifact.manifest import ACCURACY, Manifest, Quality
 from exporters.artifact.native_library import library_path
+from exporters.artifact.runtimes import ONNXRUNTIME, SLMC_RUN
 from targets.cpus.catalog import named_cpu
 from targets.device import quantities
 from toolchain.cli.boards import PLACE, board_options, boards_of, say_rounds
@@ -21,7 +22,7 @@ from toolchain.cli.opening import tell
 from toolchain.cli.options import PATH, command, model_options, pins, search_options, text_options
 from toolchain.delivery.boards import Board
 from toolchain.delivery.deliver import Delivered
-from toolchain.delivery.operators import operator_libraries
+from toolchain.delivery.operators import operator_libraries, runtime_programs
 from toolchain.estimate.effort import forecast, reading_seconds
 from toolchain.estimate.latency import LatencyForecast, forecast_latency, old_costs
 from toolchain.files.outputs import PLAN, check_output, check_output_file
@@ -48,8 +49,11 @@ def _spec(output: Path, model: Path, config: Path | None, settings: tuple[str, .
 def _job(console: Console, spec: Spec) -> Job:
     job = prepare(spec)
     tell(console, job.model)
-    if old := old_costs(named_cpu(job.spec.target)):
+    cpu = named_cpu(job.spec.target)
+    if old := old_costs(cpu):
         console.note(f"note: {old}")
+    if cpu.costs and cpu.of_slmc_run and not spec.runtime:
+        console.note(f"note: {cpu.name}: its costs are those of slmc-run; with --runtime slmc-run it goes along")
     return job
 
 
@@ -71,7 +75,8 @@ def build_command(
     """Compress MODEL under constraints, prove it on ONNX Runtime, and write a deployable artifact.
 
     With --on, boards decide: what operators cost there is measured once, the artifact is measured there, and where it
-    misses a limit that the forecast met, the search goes on with what was learned, three rounds at most.
+    misses a limit that the forecast met, the search goes on with what was learned, three rounds at most. With --runtime
+    it is slmc-run that is measured there, and the boards need nothing.
     """
     check_output(output, force=force or dry_run)
     library_path()  # an artifact brings it: better missed now than after the search
@@ -79,7 +84,10 @@ def build_command(
     spec = _spec(output, model, config, settings, flags)
     libraries = operator_libraries(spec.native)
     with console.working():
-        boards = boards_of(on, place, console, target=spec.target, libraries=libraries, probe=probe)
+        boards = boards_of(
+            on, place, console, target=spec.target, libraries=libraries, programs=runtime_programs(spec.runtime),
+            probe=probe,
+        )  # fmt: skip
     job = _job(console, spec)
     latency = _latency(job, boards)
     if dry_run:
@@ -207,7 +215,7 @@ def _announce(console: Console, delivered: Delivered, problem: Problem) -> int:
         *_own_runtime_rows(manifest),
     ]  # fmt: skip
     rows.append(_inputs_row(manifest))
-    console.table(f"{delivered.folder}", ("measured on ONNX Runtime", "fp32", "artifact", ""), rows)
+    console.table(f"{delivered.folder}", (f"measured on {_RUNTIMES[speed.runtime]}", "fp32", "artifact", ""), rows)
     say_rounds(console, delivered.rounds)
     for doubt in delivered.doubts:
         console.note(f"doubtful measurement: {doubt}")
@@ -228,6 +236,9 @@ def _announce(console: Console, delivered: Delivered, problem: Problem) -> int:
         near = nearest_limits(problem, delivered.report.points)
         _warn("not every constraint could be met; this is the closest artifact" + (near and f"; {near}"))
     return ConstraintsNotMet.exit_code if missed else 0
+
+
+_RUNTIMES = {ONNXRUNTIME: "ONNX Runtime", SLMC_RUN: SLMC_RUN}
 
 
 def _inputs_row(manifest: Manifest) -> tuple[str, str, str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ from targets.remote.agents import PYTHON_AGENT, Agent, RuntimeAgent
 from targets.remote.device import Device, DeviceLimits
 from targets.remote.emulation import emulated_python
 from targets.remote.transport import ALLOWED, LOCAL, parse_transport
-from targets.runtime.program import serving_program
+from targets.runtime.program import given_program, serving_program
 from toolchain.cli.console import Console
 from toolchain.cli.options import stack
 from toolchain.delivery.execution import ExecutionTarget, LocalTarget, RemoteTarget
@@ -144,6 +145,11 @@ def visited(place: ExecutionOptions, console: Console, *, speed: bool, agent: Ag
     with Device(transport, place=place.remote_dir, agent=agent) as device:
         console.detail(f"{transport.name}: {device.platform}, Python {device.facts.python}, {device.facts.packages}")
         yield device
+
+
+def agent_of(programs: Mapping[str, Path]) -> Agent:
+    """What is started on a board: slmc-run, where programs are given by platform, else our Python."""
+    return RuntimeAgent(partial(given_program, programs)) if programs else PYTHON_AGENT
 
 
 def say_whose_operators(console: Console, artifact: Path, *, native: bool, trusted: bool) -> None:

@@ -116,8 +116,9 @@ def _forecast(work: Workload, target: str, activity: dict[str, Activity]) -> tup
     """Time and energy per token on a target: as a document and as text. Neither is measured."""
     cpu = named_cpu(target)
     latency, energy = predict(cpu, work), estimate_energy(work, cpu.last_cache_bytes, activity)
+    of = f" of {cpu.runtime}" if cpu.costs and cpu.runtime else ""
     text = (
-        f"\n{cpu.name}: {latency.decode_ms:.3g} ms per token on one thread, predicted ({latency.basis}), "
+        f"\n{cpu.name}: {latency.decode_ms:.3g} ms per token on one thread, predicted ({latency.basis}{of}), "
         f"{latency.weight_bytes} bytes read; about {energy.total_uj:.3g} uJ, estimated from published constants"
     )
     if activity:

@@ -28,16 +28,17 @@ class Visit:
     limits: DeviceLimits
 
 
-def visit(
-    device: Device, console: Console, libraries: Mapping[str, Path], limits: DeviceLimits, *, native: bool = True
-) -> Visit:
+def visit(device: Device, console: Console, libraries: Mapping[str, Path], limits: DeviceLimits) -> Visit:
     """Send what a probe needs, and ask the machine what it is.
+
+    Args:
+        libraries: compiled operators by platform; none where stock ones, or slmc-run, are to be measured.
 
     Raises:
         SlmcError, NotAvailable: it cannot run our packages, or the connection was cut.
     """
-    machine = ProbeVisit(device, libraries, limits, native=native)
-    if native and machine.library is None:
+    machine = ProbeVisit(device, libraries, limits)
+    if libraries and machine.library is None:
         console.note(
             f"note: no compiled operators for {device.platform}, so that plain ONNX Runtime is measured there; "
             "give them with --native FILE ('make native-aarch64' builds those of 64-bit Arm)"
@@ -54,7 +55,7 @@ def probed(found: Visit, console: Console, output: Path, *, quick: bool, resume:
     """
     inputs = {
         "cpu": found.facts.cpu.model, "kernels": found.facts.kernels, "quick": quick,
-        "runtime": found.facts.ort_version, "limits": dataclasses.asdict(found.limits), "slmc": version("slmc"),
+        "runtime": found.facts.runtime, "limits": dataclasses.asdict(found.limits), "slmc": version("slmc"),
     }  # fmt: skip
     with workspace(output, inputs, resume=resume) as folder:
         kept = KeyedLines(folder / "probe.jsonl", "sampled", lambda raw: Sampled(**raw), dataclasses.asdict)

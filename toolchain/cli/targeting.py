@@ -11,13 +11,14 @@ import click
 
 from exporters.artifact.errors import SlmcError
 from targets.cpus.catalog import HOST, cpu_names, named_cpu
+from targets.cpus.cost import SESSION
 from targets.cpus.spec import Cpu
 from targets.device.bandwidth import read_bandwidth_gbs
 from toolchain.cli.console import Console
-from toolchain.cli.execution import ExecutionOptions, place_options, visited
+from toolchain.cli.execution import ExecutionOptions, agent_of, place_options, visited
 from toolchain.cli.options import PATH, command
 from toolchain.cli.probing import probed, visit
-from toolchain.delivery.operators import operator_libraries
+from toolchain.delivery.operators import operator_libraries, runtime_programs
 from toolchain.files.outputs import TARGET, check_output_file
 
 _TABLES = {"bandwidths", "costs", "sources"}
@@ -51,29 +52,43 @@ def targets_show(console: Console, name: str) -> int:
 @click.option("--quick", is_flag=True, help="Fewer formats and shapes, one thread: under three minutes.")
 @click.option("--native", multiple=True, type=PATH, help="libslmc_ops.so of the board's platform. Repeatable.")
 @click.option("--no-native", is_flag=True, help="Plain ONNX Runtime, without compiled operators.")
+@click.option(
+    "--runtime",
+    multiple=True,
+    type=PATH,
+    help="Measure slmc-run, which needs nothing there; or a file: slmc-run of the board's platform. Repeatable.",
+)
 @click.option("--resume", is_flag=True, help="Go on where an interrupted probe stopped.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @place_options
 @command
 def targets_probe(
-    console: Console, output: Path | None, quick: bool, native: tuple[Path, ...], no_native: bool, resume: bool,
-    force: bool, **place: Any,
+    console: Console, output: Path | None, quick: bool, native: tuple[Path, ...], no_native: bool,
+    runtime: tuple[Path, ...], resume: bool, force: bool, **place: Any,
 ) -> int:  # fmt: skip
     """Measure a machine, this one or another --on: bandwidth by working set and, with -o, what every operator costs.
 
-    It takes minutes of all cores there. Interrupted, also by a broken connection, it goes on with --resume.
+    It takes minutes of all cores there. Interrupted, also by a broken connection, it goes on with --resume. What runs
+    the operators is ONNX Runtime, or slmc-run with --runtime; costs of the one say little of the other.
     """
     where = ExecutionOptions(**place)
     if output is None:
-        if where != ExecutionOptions() or quick:
+        if where != ExecutionOptions() or quick or runtime:
             raise SlmcError("-o is missing: give the target file to write, as -o board.toml")
         cpu = named_cpu(HOST)
         _show(console, dataclasses.replace(cpu, bandwidth_gbs=round(read_bandwidth_gbs(cpu.last_cache_bytes), 2)))
         return 0
     check_output_file(output, TARGET, force=force or resume)
-    libraries = {} if no_native else operator_libraries(native)
-    with console.working(), visited(where, console, speed=True) as device:
-        found = visit(device, console, libraries, where.limits, native=not no_native)
+    if runtime and (native or no_native):
+        raise SlmcError(
+            "--runtime measures slmc-run, which has its operators in it; leave --native and --no-native away"
+        )
+    agent = agent_of(runtime_programs(runtime))
+    libraries = {} if no_native or runtime else operator_libraries(native)
+    with console.working(), visited(where, console, speed=agent.needs_python, agent=agent) as device:
+        if not device.transport.speed_counts:
+            console.note(f"note: {device.transport.name} is no board: its figures only show that a probe runs there")
+        found = visit(device, console, libraries, where.limits)
         cpu = probed(found, console, output, quick=quick, resume=resume)
     console.note(f"{output}: {len(cpu.costs)} measured costs; use it with --target {output}")
     _show(console, cpu)
@@ -96,5 +111,7 @@ def _lines(cpu: Cpu) -> Iterator[str]:
     if cpu.costs:
         operators = dict.fromkeys(row.operator for row in cpu.costs)
         yield f"{len(cpu.costs)} measured costs of {', '.join(operators)}    ({cpu.sources.get('costs', 'no source')})"
+        calls = [row for row in cpu.costs if row.operator == SESSION and row.threads == 1]
+        yield from (f"a call with {row.rows} states takes {row.us:g} us beside its nodes" for row in calls)
         spreads = sorted(row.spread for row in cpu.costs)
         yield f"between turns they differed by {spreads[len(spreads) // 2]:.0%}, at most {spreads[-1]:.0%}"

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporters.artifact.manifest import ACCURACY, Manifest
-from exporters.artifact.runtimes import ONNXRUNTIME, SLMC_RUN, STOCK
+from exporters.artifact.runtimes import SLMC_RUN, STOCK
 from targets.device import quantities
 from targets.device.measurement import Measurement
 
@@ -202,14 +202,13 @@ def _untried(runtime: str, found: Found) -> str:
 
 def memory(manifest: Manifest, found: Found) -> Promise:
     """Peak memory less that of the empty runtime, on the machine and in the way that it was promised of."""
-    promised, now, runtime = manifest.measured, found.memory, ONNXRUNTIME
-    if now is not None and now.runtime == SLMC_RUN and manifest.slmc_run is not None and manifest.slmc_run.measured:
-        promised, runtime = manifest.slmc_run.measured, SLMC_RUN
-    if promised is None or now is None:
-        return _open("memory", "the manifest has no figure" if promised is None else "no memory was measured")
+    figures, now = manifest.measurements, found.memory
+    if not figures or now is None:
+        return _open("memory", "the manifest has no figure" if not figures else "no memory was measured")
+    promised = max(figures, key=lambda figure: (figure.runtime == now.runtime, figure.cpu == now.cpu))
     facts = (
         ("cpu", promised.cpu, now.cpu), ("isa", promised.isa, now.isa), ("threads", promised.threads, now.threads),
-        ("runtime", runtime, now.runtime), ("onnxruntime", promised.ort_version, now.ort_version),
+        ("runtime", promised.runtime, now.runtime), ("onnxruntime", promised.ort_version, now.ort_version),
         ("operators", promised.native, now.native_library is not None),
     )  # fmt: skip
     for name, before, today in facts:

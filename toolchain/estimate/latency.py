@@ -127,7 +127,7 @@ def old_costs(cpu: Cpu) -> str | None:
     """Why a target's measured costs are not those of the operators that are installed here; None if they are, or if
     nothing was measured."""
     library = installed_library()
-    reason = cpu.outdated(cpu.model, build_id(library) if library else None)
+    reason = cpu.outdated(cpu.model, build_id(library) if library else None, cpu.runtime)
     return reason and f"{cpu.name}: {reason}; measure again with 'slmc targets probe'"
 
 

@@ -1,7 +1,5 @@
 #include "commands.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -9,15 +7,10 @@
 #include <numeric>
 
 #include "generation.h"
+#include "machine.h"
 
 namespace slmc::run {
 namespace {
-
-double cpu_seconds() {
-  timespec time = {};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
 
 // Tokens that every model knows; what they are does not matter to speed.
 std::vector<int32_t> some_tokens(size_t count) {
@@ -36,11 +29,12 @@ Rounds timed(Artifact* artifact, size_t count, size_t most, size_t rounds) {
   Rounds found;
   for (size_t round = 0; round <= rounds; ++round) {  // the first one warms up
     artifact->reset();
-    const double began = now_seconds(), cpu = cpu_seconds();
+    const Timed began = now_ms();
     for (size_t at = 0; at < count; at += most) artifact->feed(ids.data() + at, std::min(most, count - at));
     if (round == 0) continue;
-    found.seconds.push_back(now_seconds() - began);
-    found.cpu.push_back(cpu_seconds() - cpu);
+    const Timed took = since_ms(began);
+    found.seconds.push_back(took.wall / 1e3);
+    found.cpu.push_back(took.cpu / 1e3);
   }
   return found;
 }

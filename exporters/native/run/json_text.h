@@ -18,6 +18,12 @@ class JsonText {
     first_ = false;
     return *this;
   }
+  JsonText& open_list(const char* name) { return begin(name, '['); }
+  JsonText& close_list() {
+    text_ += ']';
+    first_ = false;
+    return *this;
+  }
   JsonText& null(const char* name) { return raw(name, "null"); }
   JsonText& boolean(const char* name, bool value) { return raw(name, value ? "true" : "false"); }
   JsonText& integer(const char* name, int64_t value) { return raw(name, shown(value)); }
@@ -25,6 +31,8 @@ class JsonText {
   JsonText& number(const char* name, double value) { return raw(name, shown(value)); }
   // Negative numbers stand for what the machine does not say.
   JsonText& known(const char* name, double value) { return value < 0 ? null(name) : number(name, value); }
+  // Likewise 0 and less.
+  JsonText& counted(const char* name, int64_t value) { return value > 0 ? integer(name, value) : null(name); }
   JsonText& string(const char* name, std::string_view value) { return raw(name, quoted(value)); }
   template <typename T>
   JsonText& list(const char* name, const std::vector<T>& values) {

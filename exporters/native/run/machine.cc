@@ -139,16 +139,20 @@ std::string cpu_name() {
   return board.empty() ? core : core + " (" + board.substr(0, board.find_first_of("\n\0", 0, 2)) + ")";
 }
 
-size_t last_cache_bytes() {
+size_t cache_bytes(int level) {
   size_t largest = 0;
   for (int i = 0; i < 8; ++i) {
-    const std::string size = file_text(std::string(kCpus) + "cpu0/cache/index" + std::to_string(i) + "/size");
+    const std::string folder = std::string(kCpus) + "cpu0/cache/index" + std::to_string(i);
+    const std::string size = file_text(folder + "/size");
     if (size.empty()) break;
+    if (std::atoi(file_text(folder + "/level").c_str()) != level || file_text(folder + "/type")[0] == 'I') continue;
     const size_t unit = size.find('M') != std::string::npos ? 1 << 20 : 1 << 10;
     largest = std::max(largest, static_cast<size_t>(std::atoll(size.c_str())) * unit);
   }
   return largest;
 }
+
+size_t last_cache_bytes() { return std::max({cache_bytes(1), cache_bytes(2), cache_bytes(3), cache_bytes(4)}); }
 
 // As targets/device/bandwidth.py: eight times the last cache, within limits, a quarter of the free memory at most.
 double read_bandwidth_gbs() {
@@ -171,16 +175,25 @@ double read_bandwidth_gbs() {
 
 Timed now_ms() { return {clock_ms(CLOCK_MONOTONIC), clock_ms(CLOCK_PROCESS_CPUTIME_ID)}; }
 
+Timed since_ms(const Timed& began) {
+  const double cpu = clock_ms(CLOCK_PROCESS_CPUTIME_ID) - began.cpu;
+  return {clock_ms(CLOCK_MONOTONIC) - began.wall, cpu};
+}
+
+Timed reference_piece() {
+  static std::vector<float> real(kReferenceWidth, 1);
+  static std::vector<int32_t> whole(kReferenceWidth, 3);
+  const Timed began = now_ms();
+  reference_work(real.data(), whole.data());
+  return since_ms(began);
+}
+
 Timed timed_reference() {
-  std::vector<float> real(kReferenceWidth, 1);
-  std::vector<int32_t> whole(kReferenceWidth, 3);
   std::vector<double> walls, cpus;
   for (int piece = 0; piece < 5; ++piece) {
-    const Timed began = now_ms();
-    reference_work(real.data(), whole.data());
-    const Timed ended = now_ms();
-    walls.push_back(ended.wall - began.wall);
-    cpus.push_back(ended.cpu - began.cpu);
+    const Timed took = reference_piece();
+    walls.push_back(took.wall);
+    cpus.push_back(took.cpu);
   }
   return {median(walls), median(cpus)};
 }

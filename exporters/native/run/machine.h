@@ -25,7 +25,8 @@ void write_facts(JsonText* json, const char* name, const Conditions& conditions)
 
 // The CPU's name; of an Arm core its implementer and part, which the other side knows by name.
 std::string cpu_name();
-// Bytes of the largest cache; 0 where the machine does not say.
+// Bytes of a data cache as one core sees it, and of the largest; 0 where the machine does not say.
+size_t cache_bytes(int level);
 size_t last_cache_bytes();
 // Gigabytes (1e9) per second that one thread reads from memory; negative where there is too little to tell.
 double read_bandwidth_gbs();
@@ -35,7 +36,12 @@ struct Timed {
   double wall = 0, cpu = 0;
 };
 Timed now_ms();
-// The median piece of five of a fixed piece of work, some 1 ms of one core within the first cache.
+// What has passed. Wall time is taken around CPU time, as targets/device/clock.py says: a process that has used up its
+// share of a core is stopped where it enters the kernel.
+Timed since_ms(const Timed& began);
+// A fixed piece of work, some 1 ms of one core within the first cache.
+Timed reference_piece();
+// The median of five.
 Timed timed_reference();
 
 // The text of a file in /proc or /sys, empty where there is none.

@@ -73,7 +73,10 @@ add_executable(slmc-run
   run/evaluation.cc
   run/machine.cc
   run/main.cc
+  run/microbenchmark.cc
   run/options.cc
+  run/probing.cc
+  run/samples.cc
   run/serving.cc
   run/worker.cc)
 slmc_run_options(slmc-run)

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <new>
 
 #include "machine.h"
+#include "probing.h"
 
 extern "C" const char* slmc_isa_name(void);
 
@@ -63,9 +65,9 @@ class Text {
 struct Samples {
   std::vector<double> wall, cpu;
   void add(const Timed& began) {
-    const Timed ended = now_ms();
-    wall.push_back(ended.wall - began.wall);
-    cpu.push_back(ended.cpu - began.cpu);
+    const Timed took = since_ms(began);
+    wall.push_back(took.wall);
+    cpu.push_back(took.cpu);
   }
 };
 
@@ -128,6 +130,27 @@ void write_request(JsonText* json, const Request& request, size_t rounds) {
   json->boolean("random_tokens", request.text.empty());
 }
 
+void write_runtime(JsonText* json) {
+  json->string("isa", slmc_isa_name()).string("runtime", "slmc-run").string("ort_version", "").null("native_library");
+}
+
+struct JobKind {
+  const char* name;  // of the answer in the document
+  void (*answer)(const JsonValue& job, JsonText* json);
+};
+
+constexpr JobKind kJobs[] = {
+    {"measurement", [](const JsonValue& job, JsonText* json) {
+       measure(job["artifact"].text(), job["request"], json);
+       write_runtime(json);
+     }},
+    {"evaluation", [](const JsonValue& job, JsonText* json) {
+       evaluate(job["artifact"].text(), job["request"], json);
+       write_runtime(json);
+     }},
+    {"probed", probe},
+};
+
 }  // namespace
 
 std::vector<int32_t> token_list(const JsonValue& list) {
@@ -178,8 +201,8 @@ void measure(const std::string& folder, const JsonValue& json_request, JsonText*
 }
 
 void answer(const std::string& kind) {
-  const bool measures = kind == "measurement";
-  if (!measures && kind != "evaluation") throw Refusal("--worker: 'measurement' or 'evaluation'");
+  const auto wanted = std::find_if(std::begin(kJobs), std::end(kJobs), [&](const JobKind& job) { return kind == job.name; });
+  if (wanted == std::end(kJobs)) throw Refusal("--worker: 'measurement', 'evaluation' or 'probed'");
   JsonText json;
   json.open();
   const auto failed = [&](const char* error, const char* text) {
@@ -189,10 +212,9 @@ void answer(const std::string& kind) {
   try {
     const std::string text = all_of_stdin();
     const Json job(text, "job");
-    json.open(kind.c_str());
-    (measures ? measure : evaluate)(job.root()["artifact"].text(), job.root()["request"], &json);
-    json.string("isa", slmc_isa_name()).string("runtime", "slmc-run");
-    json.string("ort_version", "").null("native_library").close();
+    json.open(wanted->name);
+    wanted->answer(job.root(), &json);
+    json.close();
   } catch (const std::bad_alloc&) {
     failed("NotAvailable", "there is not enough memory");
   } catch (const std::exception& error) {

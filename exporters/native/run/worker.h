@@ -14,7 +14,7 @@ void measure(const std::string& folder, const JsonValue& request, JsonText* json
 // Losses and best tokens as `Evaluation` in targets/device/evaluation.py.
 void evaluate(const std::string& folder, const JsonValue& request, JsonText* json);
 
-// Answers a job named 'measurement' or 'evaluation'; errors are part of the document.
+// Answers a job named 'measurement', 'evaluation' or 'probed'; errors are part of the document.
 void answer(const std::string& kind);
 
 // Answers calls until stdin ends, of one opened artifact: int32 words, the number of tokens and the tokens themselves, 0

@@ -166,18 +166,34 @@ def test_a_task_that_fails_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "kernels", "why"),
+    ("model", "kernels", "runtime", "why"),
     [
-        ("A72", "k" * 64, None),
-        ("A53", "k" * 64, "its costs were measured on A72, and this is A53"),
-        ("A72", "n" * 64, "its costs were measured with operators kkkkkkkkkkkk, and these are nnnnnnnnnnnn"),
-        ("A72", None, "its costs were measured with operators kkkkkkkkkkkk, and these are stock"),
+        ("A72", "k" * 64, "ONNX Runtime 1.25", None),
+        ("A53", "k" * 64, "ONNX Runtime 1.24", "its costs were measured on A72, and this is A53"),
+        ("A72", "n" * 64, None, "its costs were measured with operators kkkkkkkkkkkk, and these are nnnnnnnnnnnn"),
+        ("A72", None, None, "its costs were measured with operators kkkkkkkkkkkk, and these are stock"),
+        ("A72", "k" * 64, "slmc-run", "its costs were measured on ONNX Runtime 1.24, and this is slmc-run"),
     ],
 )
-def test_an_old_file_is_noticed(model, kernels, why):
+def test_an_old_file_is_noticed(model, kernels, runtime, why):
     rows = (CostRow("Add", "", 1, 1, 1, 0, 0, 1.0),)
-    assert Cpu("b", "aarch64", "A72", "neon", kernels="k" * 64, costs=rows).outdated(model, kernels) == why
-    assert Cpu("b", "aarch64", "A72", "neon").outdated(model, kernels) is None, "nothing was measured"
+    board = Cpu("b", "aarch64", "A72", "neon", kernels="k" * 64, runtime="ONNX Runtime 1.24")
+    assert dataclasses.replace(board, costs=rows).outdated(model, kernels, runtime) == why
+    assert board.outdated(model, kernels, runtime) is None, "nothing was measured"
+
+
+@pytest.mark.parametrize(
+    ("measured", "runs", "why"),
+    [
+        ("slmc-run", "slmc-run", None),
+        ("slmc-run", "ONNX Runtime 1.24", "measured on slmc-run, and this is ONNX Runtime 1.24"),
+        ("slmc-run under qemu-aarch64", "slmc-run", "measured on slmc-run under qemu-aarch64, and this is slmc-run"),
+        (None, "slmc-run", "measured on ONNX Runtime, and this is slmc-run"),
+    ],
+)
+def test_costs_of_one_runtime_are_not_those_of_another(measured, runs, why):
+    board = Cpu("b", "a", "m", "i", runtime=measured, costs=(CostRow("Add", "", 1, 1, 1, 0, 0, 1.0),))
+    assert board.outdated("m", None, runs) == (why and f"its costs were {why}")
 
 
 def test_no_graph(tmp_path: Path):

@@ -146,7 +146,7 @@ def provenance(report: Report) -> tuple[tuple[str, str], ...]:
             ("CPU", measured.cpu),
             ("instruction set", measured.isa),
             ("threads", str(measured.threads)),
-            ("ONNX Runtime", measured.ort_version),
+            ("runtime", f"ONNX Runtime {measured.ort_version}" if measured.ort_version else measured.runtime),
             ("kernels", "native library" if measured.native else "function bodies on stock ONNX Runtime"),
         )
     )
