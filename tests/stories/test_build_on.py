@@ -59,7 +59,7 @@ def test_a_board_without_python_decides(
     assert measured["target"] == known.stem and read_cpu(known).of_slmc_run
     found = document("validate", out, "--reference", tiny_model, *run, *bare_server.options())
     memory = next(promise for promise in found["promises"] if promise["name"] == "memory")
-    assert found["runtime"] == "slmc-run" and memory["status"] == "holds" and bare_server.left() == []
+    assert found["runtime"] == "slmc-run" and memory["status"] == "kept" and bare_server.left() == []
 
 
 def test_boards_that_cannot_be_reached(fails: Callable[..., None], tiny_model: Path, tmp_path: Path) -> None:
