@@ -27,7 +27,7 @@ from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import Io, State
 from exporters.artifact.native_library import build_id
 from exporters.artifact.parsing import parse
-from targets.device.clock import SystemClock, Timed, low_decile, median, timed
+from targets.device.clock import SystemClock, Timed, low_decile, timed
 from targets.device.conditions import Conditions, conditions
 from targets.device.host import HostCpu, host_cpu
 from targets.device.memory import available_bytes
@@ -40,7 +40,7 @@ _BANDWIDTH_TURNS: Final = 5
 _MOST_SAMPLES: Final = 1000
 _LEAST_SAMPLES: Final = 5
 _DTYPES: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
-_HELD_UP: Final = 2.0
+HELD_UP: Final = 2.0
 """Wall over CPU time of a process that gets less than half of a core."""
 _REFERENCE_PIECES: Final = 50
 _REFERENCE_S: Final = 0.3
@@ -218,8 +218,8 @@ def opened_benchmark(graph: Path, width: int, threads: int) -> Callable[[], obje
 
 
 def _sampled(run: Callable[[], object], threads: int, seconds: float) -> Sampled:
-    """The low decile of many calls, in microseconds; their median where the process is held up all the time, so that
-    no call finds the caches as the last one left them, and neither will an artifact's."""
+    """The low decile of many calls, in microseconds; their mean where the process is held up all the time: some calls
+    find their caches and others do not, and a token, which is longer than the pauses are apart, is a sum of both."""
     clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
     run()
     run()
@@ -233,7 +233,7 @@ def _sampled(run: Callable[[], object], threads: int, seconds: float) -> Sampled
         samples.append((clock() - start) / 1e3)
     wall = (time.perf_counter_ns() - begin) / 1e3
     wait = round(wall / max(sum(samples), 1e-3), 3) if threads == 1 else 0.0
-    return Sampled(median(samples) if wait > _HELD_UP else low_decile(samples), wait)
+    return Sampled(sum(samples) / len(samples) if wait > HELD_UP else low_decile(samples), wait)
 
 
 def answer(job_json: str) -> dict[str, Any]:

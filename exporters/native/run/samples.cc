@@ -55,7 +55,7 @@ Sampled sampled(const std::function<void()>& call, int threads, double seconds) 
     sum += samples.back();
   }
   const double wait = threads == 1 ? 1e3 * (now_ms().wall - began) / std::max(sum, 1e-3) : 0;
-  return {percentile(samples, wait > kHeldUp ? 0.5 : 0.1), wait};
+  return {wait > kHeldUp ? sum / static_cast<double>(samples.size()) : percentile(samples, 0.1), wait};
 }
 
 double read_gbs_of(int threads, size_t bytes, int turns) {

@@ -10,11 +10,11 @@ struct Sampled {
   double value = 0, wait = 0;
 };
 
-// Between neighbours, as numpy's: share 0.1 is the low decile, 0.5 the median.
+// Between neighbours, as numpy's: share 0.1 is the low decile.
 double percentile(std::vector<double> samples, double share);
 
-// Microseconds of one call among many: CPU time on one thread, wall time on several. The low decile; the median where
-// the process is held up all the time, so that no call finds the caches as the last one left them.
+// Microseconds of one call among many: CPU time on one thread, wall time on several. The low decile; the mean where
+// the process is held up all the time: some calls find their caches and others do not, and a token is a sum of both.
 Sampled sampled(const std::function<void()>& call, int threads, double seconds);
 
 // Gigabytes (1e9) per second of so many threads together, each reading a buffer of its own; the best of several turns.
