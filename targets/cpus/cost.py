@@ -41,7 +41,8 @@ NODE_CYCLES: Final = 1000
 class Prediction:
     """Milliseconds of one generated token. basis says how it was come by; assumed lists what had no row of its own.
 
-    matrices + others + call = decode for 'measured costs'; for 'estimate' call is 0.
+    matrices + others + call is the mean, for 'measured costs'; for 'estimate' call is 0. decode is the median, which is
+    the mean except where pauses hold a process up (`Cpu.median_ms`).
     """
 
     decode_ms: float
@@ -205,9 +206,15 @@ def _from_costs(cpu: Cpu, work: Workload, threads: int) -> Prediction:
     assumed = tuple(dict.fromkeys(prices.assumed))
     if prices.threads == 1:
         matrices, others, call = ((cpu.wait or 1.0) * us for us in (matrices, others, call))
-    total = matrices + others + call
+    total = (matrices + others + call) / 1e3
     return Prediction(
-        total / 1e3, "measured costs", matrices / 1e3, others / 1e3, call / 1e3, work.weight_bytes, assumed
+        cpu.median_ms(total) if prices.threads == 1 else total,
+        "measured costs",
+        matrices / 1e3,
+        others / 1e3,
+        call / 1e3,
+        work.weight_bytes,
+        assumed,
     )
 
 

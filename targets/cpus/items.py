@@ -27,9 +27,13 @@ class Item:
 REFERENCES: Final = ("reference", "reference again")
 """How fast the machine is, and how much of a core it gives, at the beginning and at the end of a turn."""
 
+PAUSES: Final = "pauses"
+"""How long a process that has used up its share of a core is stopped."""
+
 
 def probe_items(plan: ProbePlan, sets: Sequence[tuple[str, int]], cores: int) -> Iterator[Item]:
     yield Item(REFERENCES[0], Task("reference"))
+    yield Item(PAUSES, Task(PAUSES))
     for threads in sorted({1, cores}):
         for level, size in sets:
             yield Item(

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 from exporters.microbenchmark_files import Microbenchmark
 from targets.cpus.cost import SESSION
-from targets.cpus.items import REFERENCES, Item
+from targets.cpus.items import PAUSES, REFERENCES, Item
 from targets.cpus.plan import STATE_WIDTH, ProbePlan
 from targets.cpus.spec import Bandwidth, CostRow, Cpu
 from targets.device.clock import median
-from targets.device.probing import HELD_UP, ProbeFacts, Sampled
+from targets.device.conditions import HELD_UP
+from targets.device.probing import ProbeFacts, Sampled
 
 
 class Kept(Protocol):
@@ -96,12 +97,15 @@ def described(cpu: Cpu, before: ProbeFacts, after: ProbeFacts, results: Results,
     """The target with what the machine was like meanwhile, and where each figure is from."""
     memory = next((row.gbs for row in cpu.bandwidths if row.level == "memory" and row.threads == 1), None)
     waits = [sampled.wait for key in REFERENCES for sampled in results.all(key) if sampled.wait > 0]
+    wait = max(1.0, min(waits, default=1.0))
+    pauses = [sampled.value / 1e3 for sampled in results.all(PAUSES) if sampled.value]
     found = {
         "bandwidth_gbs": memory,
         "reference_us": round(results.least("reference"), 2),
         "governor": before.conditions.governor,
         "temperature_c": after.conditions.temperature_c,
-        "wait": max(1.0, min(waits, default=1.0)),
+        "wait": wait,
+        "pause_ms": round(median(pauses), 3) if pauses and wait > HELD_UP else None,
         "kernels": before.kernels or "stock",
         "runtime": before.runtime,
     }

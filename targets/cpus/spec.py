@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 import typing
 from dataclasses import dataclass, field, fields
@@ -31,6 +32,7 @@ _PLAUSIBLE: Final[dict[str, tuple[float, float, str]]] = {
     "reference_us": (1, 1e6, "microseconds"),
     "empty_runtime_bytes": (1 << 16, 1 << 34, "bytes, so 52428800 for 50 MiB"),
     "temperature_c": (0.1, 150, "degrees Celsius"),
+    "pause_ms": (0.05, 1e5, "milliseconds"),
     "wait": (0.5, 1000, "wall time over CPU time"),
 }
 
@@ -68,6 +70,15 @@ class CostRow:
 
 
 @dataclass(frozen=True)
+class Pauses:
+    """A process that has share_ms of CPU time, and is then stopped for each_ms. wait: wall over CPU time."""
+
+    wait: float
+    each_ms: float
+    share_ms: float
+
+
+@dataclass(frozen=True)
 class Cpu:
     """Facts of one CPU; None for what nobody knows. l1d and l2 as one core sees them, l3 as a whole, in bytes.
 
@@ -76,7 +87,8 @@ class Cpu:
     empty_runtime_bytes: what the runtime holds without a model. kernels: the id of the sources of the operators that
     were measured, or 'stock'; runtime: what ran them. governor, temperature_c: the machine's, meanwhile. wait: the
     least wall over CPU time of the reference work: 1 on a core of one's own, 4 where a process gets a quarter of one;
-    predicted times are multiplied with it. sources says of every figure where it is from.
+    predicted times are multiplied with it. pause_ms: how long a process that has used up its share is stopped at a
+    time; None where it is not. sources says of every figure where it is from.
     """
 
     name: str
@@ -98,6 +110,7 @@ class Cpu:
     governor: str | None = None
     temperature_c: float | None = None
     wait: float | None = None
+    pause_ms: float | None = None
     bandwidths: tuple[Bandwidth, ...] = ()
     costs: tuple[CostRow, ...] = ()
     sources: dict[str, str] = field(default_factory=dict)
@@ -123,6 +136,31 @@ class Cpu:
                 f"its costs were measured with operators {self.kernels[:12]}, and these are {(kernels or 'stock')[:12]}"
             )
         return None
+
+    def median_ms(self, mean_ms: float) -> float:
+        """The median wall time of pieces of work, one after the other, that take mean_ms on average on one thread.
+
+        CPU time c, begun anywhere, meets floor(c / share) pauses or one more; the more likely of the two is the median.
+        """
+        if self.pauses is None:
+            return mean_ms
+        cpu_ms = mean_ms / self.pauses.wait
+        return cpu_ms + math.floor(cpu_ms / self.pauses.share_ms + 0.5) * self.pauses.each_ms
+
+    def mean_ms_within(self, limit_ms: float) -> float:
+        """The longest mean time whose median is within a limit."""
+        if self.pauses is None:
+            return limit_ms
+        share, each = self.pauses.share_ms, self.pauses.each_ms
+        number = math.floor((limit_ms + share / 2) / (share + each))
+        return self.pauses.wait * min(limit_ms - number * each, (number + 0.5) * share)
+
+    @property
+    def pauses(self) -> Pauses | None:
+        """How a process is held up; None on a core of one's own."""
+        if self.pause_ms is None or self.wait is None or self.wait <= 1:
+            return None
+        return Pauses(self.wait, self.pause_ms, self.pause_ms / (self.wait - 1))
 
     @property
     def last_cache_bytes(self) -> int:

@@ -14,6 +14,8 @@ SLOWED: Final = 1.1
 """The reference work's last third over its first third in CPU time, from which the machine counts as slowed down."""
 BUSY: Final = 1.2
 """Wall over CPU time of the reference work from which other programs count as in the way."""
+HELD_UP: Final = 2.0
+"""Wall over CPU time from which a process counts as held up all the time: it gets less than half of a core."""
 HOT_C: Final = 80.0
 """Raspberry Pi documentation, Frequency management and thermal control: the Arm cores are slowed from 80 degrees on."""
 

@@ -9,7 +9,7 @@ from exporters.artifact.errors import NotAvailable, SlmcError
 from exporters.artifact.manifest import Io, Measured, Percentiles
 from exporters.artifact.runtimes import ONNXRUNTIME
 from targets.device.clock import median, percentiles
-from targets.device.conditions import Conditions, doubts
+from targets.device.conditions import HELD_UP, Conditions, doubts
 from targets.device.memory import Memory
 
 _MS_PER_S = 1e3
@@ -180,8 +180,15 @@ class Measurement:
         return self.doubts_beside(1.0)
 
     def doubts_beside(self, usual_wait: float) -> tuple[str, ...]:
-        """The same on a machine that always makes a process wait so long: wall over CPU time."""
-        return doubts(self.reference_cpu_ms, self.reference_wait, self.before, self.after, usual_wait)
+        """The same on a machine that always makes a process wait so long: wall over CPU time.
+
+        Pauses of a process that is held up are longer than the reference work, which meets one or two by chance; all
+        tokens together say what it had to wait.
+        """
+        wait = self.reference_wait
+        if usual_wait > HELD_UP and self.threads == 1 and self.decode_cpu_ms:
+            wait = sum(self.decode_wall_ms) / sum(self.decode_cpu_ms)
+        return doubts(self.reference_cpu_ms, wait, self.before, self.after, usual_wait)
 
     @property
     def uj_per_token(self) -> float | None:

@@ -27,8 +27,8 @@ from exporters.artifact.errors import SlmcError
 from exporters.artifact.manifest import Io, State
 from exporters.artifact.native_library import build_id
 from exporters.artifact.parsing import parse
-from targets.device.clock import SystemClock, Timed, low_decile, timed
-from targets.device.conditions import Conditions, conditions
+from targets.device.clock import SystemClock, Timed, low_decile, median, timed
+from targets.device.conditions import HELD_UP, Conditions, conditions
 from targets.device.host import HostCpu, host_cpu
 from targets.device.memory import available_bytes
 from targets.device.native import installed_library, isa_name
@@ -40,10 +40,12 @@ _BANDWIDTH_TURNS: Final = 5
 _MOST_SAMPLES: Final = 1000
 _LEAST_SAMPLES: Final = 5
 _DTYPES: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
-HELD_UP: Final = 2.0
-"""Wall over CPU time of a process that gets less than half of a core."""
 _REFERENCE_PIECES: Final = 50
 _REFERENCE_S: Final = 0.3
+_PAUSES_NS: Final = 500_000_000
+_LEAST_STOP_NS: Final = 500_000
+"""Shorter ones are interrupts."""
+_LEAST_STOPS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,22 @@ def measure_reference(task: Task, folder: Path) -> Sampled:
     return Sampled(1e3 * low_decile([p.cpu_ms for p in pieces]), round(wait, 3))
 
 
+def measure_pauses(task: Task, folder: Path) -> Sampled:
+    """How long a process that goes on computing is stopped at a time, in microseconds, the middle one of all stops; 0
+    where it is stopped too seldom to tell."""
+    stops, now, clock = list[float](), time.perf_counter_ns, SystemClock()
+    wall, cpu = clock.wall_ns(), clock.cpu_ns()
+    last = now()
+    end = last + _PAUSES_NS
+    while last < end:
+        this = now()
+        if this - last > _LEAST_STOP_NS:
+            stops.append((this - last) / 1e3)
+        last = this
+    cpu, wall = clock.cpu_ns() - cpu, clock.wall_ns() - wall
+    return Sampled(median(stops) if len(stops) >= _LEAST_STOPS else 0.0, round(wall / max(cpu, 1), 3))
+
+
 def measure_bandwidth(task: Task, folder: Path) -> Sampled:
     """GB/s of so many threads, each reading a buffer of its own; numpy reads without the GIL.
 
@@ -188,6 +206,7 @@ def measure_calls(task: Task, folder: Path) -> Sampled:
 MEASURED: Final[dict[str, Callable[[Task, Path], Sampled]]] = {
     "empty": measure_empty,
     "reference": measure_reference,
+    "pauses": measure_pauses,
     "bandwidth": measure_bandwidth,
     "benchmark": measure_benchmark,
     "calls": measure_calls,

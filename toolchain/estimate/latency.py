@@ -147,7 +147,7 @@ def forecast_latency(
             formats = frozenset(c.format for c in options[layer.path])
             key = (layer.rows, layer.cols, formats)
             if layer.kind == "linear" and key not in fastest:
-                times = {f: predict(cpu, _alone(base, f, *key[:2]), threads).decode_ms for f in formats}
+                times = {f: predict(cpu, _alone(base, f, *key[:2]), threads).matrices_ms for f in formats}
                 fastest[key] = min(sorted(times), key=times.__getitem__)
             if layer.kind == "linear":
                 smallest[layer.path] = fastest[key]
@@ -165,7 +165,8 @@ def priced(problem: Problem, model: LoadedModel, cpu: Cpu, threads: int, limit_m
     times = times_on(cpu, problem, model, threads)
     if times is None:
         return problem
-    constraints = dataclasses.replace(problem.constraints, max_ms=limit_ms)
+    most_ms = cpu.mean_ms_within(limit_ms) if limit_ms is not None and threads == 1 else limit_ms
+    constraints = dataclasses.replace(problem.constraints, max_ms=most_ms)
     return dataclasses.replace(problem, times=times, constraints=constraints)
 
 

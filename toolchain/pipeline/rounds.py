@@ -15,6 +15,8 @@ from typing import Final
 
 from exporters.graph_nodes import Workload, read_workload
 from targets.cpus.energy import estimate_energy
+from targets.cpus.spec import Cpu
+from targets.device.measurement import Measurement
 from targets.remote.device import MODEL
 from toolchain.compress.recipe import Recipe
 from toolchain.delivery.boards import Board, MeasuredOnBoards, OnCpu
@@ -72,9 +74,13 @@ class Round:
 
 @dataclass
 class _Law:
-    """What is known of one board: predicted times of layers, and what measurements taught."""
+    """What is known of one board: predicted times of layers, which are means, and what measurements taught.
+
+    cpu: of the board, whose pauses make medians of means; None where several threads run, whose medians are means.
+    """
 
     times: Times | None
+    cpu: Cpu | None = None
     seen: list[TimeSeen] = field(default_factory=list)
     memory: list[tuple[int, int]] = field(default_factory=list)
 
@@ -83,15 +89,31 @@ class _Law:
         found = factors(self.seen)
         return self.times and self.times.scaled(found.fixed, found.layers)
 
+    def within(self, limit_ms: float | None) -> Times | None:
+        """Times so stretched that a mean at the limit is one whose median is at the limit."""
+        times = self.corrected
+        if times is None or self.cpu is None or limit_ms is None:
+            return times
+        stretch = limit_ms / self.cpu.mean_ms_within(limit_ms)
+        return times.scaled(stretch, stretch)
+
+    def median_ms(self, recipe: Recipe) -> float | None:
+        """What the median time of a token is expected to be."""
+        times = self.corrected
+        if times is None or self.cpu is None:
+            return None if times is None else times.of(recipe)
+        return self.cpu.median_ms(times.of(recipe))
+
     @property
     def overhead_bytes(self) -> int:
         return overhead_bytes(self.memory)
 
-    def learn(self, recipe: Recipe, stored_bytes: int, result: RoundResult) -> None:
+    def learn(self, recipe: Recipe, stored_bytes: int, result: RoundResult, found: Measurement) -> None:
         if self.times is not None:
-            self.seen.append(
-                TimeSeen(self.times.fixed_ms, self.times.layers(recipe), result.measured_ms, result.spread)
-            )
+            mean = result.measured_ms
+            if self.cpu is not None and self.cpu.pauses is not None:
+                mean = self.cpu.pauses.wait * sum(found.decode_cpu_ms) / len(found.decode_cpu_ms)
+            self.seen.append(TimeSeen(self.times.fixed_ms, self.times.layers(recipe), mean, result.spread))
         self.memory.append((stored_bytes, result.measured_rss_bytes))
 
 
@@ -127,7 +149,10 @@ class _Loop:
         self._calibrated, self._notifier, self._force = calibrated, notifier, force
         self._measurer = MeasuredOnBoards(boards, folder / "measured.jsonl", job.requirements.max_latency_ms)
         threads = job.spec.threads
-        self._laws = [_Law(times_on(board.cpu, job.problem, calibrated.model, threads)) for board in boards]
+        self._laws = [
+            _Law(times_on(board.cpu, job.problem, calibrated.model, threads), board.cpu if threads == 1 else None)
+            for board in boards
+        ]
         self._rounds: list[Round] = []
 
     def search(self, began: float, workers: DaskWorkers | None) -> tuple[Compressed, Staged, Destination]:
@@ -156,13 +181,13 @@ class _Loop:
         """The job's with the boards' times as they are known by now, the slowest board first, and their limits."""
         problem, asked = self._job.problem, self._job.requirements
         constraints = problem.constraints
-        known = [law.corrected for law in self._laws]
+        limit = asked.max_latency_ms and asked.max_latency_ms / (1 + self._margin)
+        known = [law.within(limit) for law in self._laws]
         times = [found for found in known if found is not None]
         if times and len(times) == len(self._laws):
             usual = {path: options[len(options) // 2] for path, options in problem.options.items()}
             first, *others = sorted(times, key=lambda found: found.of(usual), reverse=True)
             problem = dataclasses.replace(problem, times=dataclasses.replace(first, others=tuple(others)))
-            limit = asked.max_latency_ms and asked.max_latency_ms / (1 + self._margin)
             constraints = dataclasses.replace(constraints, max_ms=limit)
         if asked.max_rss_bytes is not None:
             room = asked.max_rss_bytes - max(law.overhead_bytes for law in self._laws)
@@ -186,10 +211,10 @@ class _Loop:
         results = []
         for board, law, on in zip(self._boards, self._laws, measured, strict=True):
             found = on.measurement
-            times, rss = law.corrected, found.ended.peak_bytes - found.baseline.rss_bytes
+            rss = found.ended.peak_bytes - found.baseline.rss_bytes
             result = RoundResult(
                 round=number, board=board.name, bytes=stored,
-                predicted_ms=times.of(recipe) if times else None, measured_ms=found.decode_ms.p50,
+                predicted_ms=law.median_ms(recipe), measured_ms=found.decode_ms.p50,
                 predicted_rss_bytes=stored + law.overhead_bytes, measured_rss_bytes=rss,
                 met=(asked.max_latency_ms is None or found.decode_ms.p50 <= asked.max_latency_ms)
                 and (asked.max_rss_bytes is None or rss <= asked.max_rss_bytes),
@@ -200,8 +225,8 @@ class _Loop:
             )  # fmt: skip
             results.append(result)
             self._notifier.say(_line(result))
-        for law, result in zip(self._laws, results, strict=True):
-            law.learn(recipe, stored, result)
+        for law, result, on in zip(self._laws, results, measured, strict=True):
+            law.learn(recipe, stored, result, on.measurement)
         self._rounds.append(Round(plan=plan, results=tuple(results), expected=self._expected(problem, recipe)))
 
     def deliver(self, compressed: Compressed, staged: Staged, destination: Destination) -> Delivered:

@@ -20,7 +20,7 @@ namespace {
 
 constexpr int kBandwidthTurns = 5, kMostThreads = 256;
 constexpr size_t kReferencePieces = 50;
-constexpr double kReferenceMs = 300;
+constexpr double kReferenceMs = 300, kPausesSeconds = 0.5;
 constexpr int64_t kMostBytes = int64_t{1} << 40;
 
 Sampled probe_empty(const JsonValue&, const std::string&) { return {static_cast<double>(weigh().rss), 0}; }
@@ -37,6 +37,8 @@ Sampled probe_reference(const JsonValue&, const std::string&) {
   }
   return {1e3 * percentile(cpu, 0.1), wall_sum / std::max(cpu_sum, 1e-9)};
 }
+
+Sampled probe_pauses(const JsonValue&, const std::string&) { return pauses(kPausesSeconds); }
 
 Sampled probe_bandwidth(const JsonValue& task, const std::string&) {
   const auto threads = static_cast<int>(task["threads"].integer(1, kMostThreads));
@@ -72,7 +74,8 @@ struct Kind {
 };
 
 constexpr Kind kKinds[] = {
-    {"empty", probe_empty}, {"reference", probe_reference}, {"bandwidth", probe_bandwidth},
+    {"empty", probe_empty}, {"reference", probe_reference}, {"pauses", probe_pauses},
+    {"bandwidth", probe_bandwidth},
     {"benchmark", probe_benchmark}, {"calls", probe_calls},
 };
 

@@ -13,6 +13,8 @@ namespace {
 
 constexpr size_t kLeastSamples = 5, kMostSamples = 1000;
 constexpr double kHeldUp = 2;  // wall over CPU time of a process that gets less than half of a core
+constexpr double kLeastStopMs = 0.5;  // shorter ones are interrupts
+constexpr size_t kLeastStops = 3;
 constexpr size_t kLeastReadBytes = size_t{1} << 24, kLeastBuffer = 4096;
 
 int32_t bits_of(const std::vector<int32_t>& buffer) {
@@ -56,6 +58,18 @@ Sampled sampled(const std::function<void()>& call, int threads, double seconds) 
   }
   const double wait = threads == 1 ? 1e3 * (now_ms().wall - began) / std::max(sum, 1e-3) : 0;
   return {wait > kHeldUp ? sum / static_cast<double>(samples.size()) : percentile(samples, 0.1), wait};
+}
+
+Sampled pauses(double seconds) {
+  std::vector<double> stops;
+  const Timed began = now_ms();
+  for (double last = began.wall, end = last + seconds * 1e3; last < end;) {
+    const double now = now_ms().wall;
+    if (now - last > kLeastStopMs) stops.push_back(1e3 * (now - last));
+    last = now;
+  }
+  const Timed took = since_ms(began);
+  return {stops.size() < kLeastStops ? 0 : percentile(stops, 0.5), took.wall / std::max(took.cpu, 1e-6)};
 }
 
 double read_gbs_of(int threads, size_t bytes, int turns) {

@@ -168,3 +168,33 @@ def test_event_layouts_are_read_as_such():
     assert (read.operator, read.format, read.rows, read.cols, read.layer) == (
         "EventLinear", "event/int4-g32", 32, 64, "a",
     )  # fmt: skip
+
+
+QUARTER = Cpu("q", "a", "m", "i", wait=4.0, pause_ms=3.0)
+"""1 ms of every 4."""
+DOCKER = Cpu("d", "a", "m", "i", wait=4.0, pause_ms=75.0)
+"""25 ms of every 100, as containers get it."""
+
+
+@pytest.mark.parametrize(
+    ("board", "mean_ms", "median_ms"),
+    [
+        (QUARTER, 1.6, 0.4),  # 0.4 ms of CPU time mostly meet no pause
+        (QUARTER, 2.4, 3.6),  # 0.6 ms mostly meet one
+        (QUARTER, 13.2, 12.3),  # 3.3 ms: three pauses of 3 ms, seven times of ten
+        (QUARTER, 14.8, 15.7),  # 3.7 ms: four
+        (DOCKER, 13.2, 3.3),
+        (Cpu("o", "a", "m", "i", wait=1.1), 13.2, 13.2),
+    ],
+)
+def test_the_median_of_a_process_that_is_held_up(board, mean_ms, median_ms):
+    assert board.median_ms(mean_ms) == pytest.approx(median_ms)
+
+
+@pytest.mark.parametrize(
+    ("limit_ms", "mean_ms"),
+    [(0.4, 1.6), (3.0, 2.0), (12.3, 13.2), (15.0, 14.0), (16.0, 16.0)],  # 15.0: 3.5 ms of CPU time, then a pause more
+)
+def test_what_is_within_a_limit(limit_ms, mean_ms):
+    assert QUARTER.mean_ms_within(limit_ms) == pytest.approx(mean_ms)
+    assert QUARTER.median_ms(mean_ms - 0.01) <= limit_ms < QUARTER.median_ms(mean_ms + 0.01)

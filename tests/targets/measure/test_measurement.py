@@ -53,6 +53,17 @@ def test_figures_by_hand():
     assert measurement.reference_wait == 1.25
 
 
+def test_doubts_where_a_process_is_always_held_up():
+    """Reference work of 1.5 ms meets one pause of 3 ms or two; tokens say that a quarter of the core was there."""
+    held = dataclasses.replace(
+        example(), threads=1, reference_wall_ms=(4.5, 7.5, 7.5), reference_cpu_ms=(1.5, 1.5, 1.5),
+        decode_wall_ms=(12.0, 16.0, 12.0, 16.0), decode_cpu_ms=(3.5, 3.5, 3.5, 3.5),
+    )  # fmt: skip
+    assert held.reference_wait == 5.0 and held.doubts_beside(4.0) == ()
+    (doubt,) = dataclasses.replace(held, decode_wall_ms=(20.0, 20.0, 20.0, 20.0)).doubts_beside(4.0)
+    assert doubt.startswith("other programs took 30% of the core")
+
+
 def test_manifest_section():
     measured = to_measured(example(), "raspberry-pi-4", weight_bytes_per_token=5_000_000)
     # 5 MB x 200 per second = 1 GB/s of 10 GB/s

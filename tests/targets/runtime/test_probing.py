@@ -67,10 +67,11 @@ def test_every_chain_runs(program: Path, tmp_path: Path) -> None:
 
 def test_what_is_no_graph_of_nodes(program: Path, tmp_path: Path) -> None:
     (tmp_path / "states").write_bytes(states_model(5, 16))
-    empty, reference, calls, read = probed(
+    empty, reference, calls, read, stops = probed(
         program, tmp_path, Task("empty"), Task("reference"), Task("calls", graph="states", states=5, width=16),
-        Task("bandwidth", threads=2, working_set_bytes=1 << 16),
+        Task("bandwidth", threads=2, working_set_bytes=1 << 16), Task("pauses"),
     ).results  # fmt: skip
+    assert (stops.value == 0 or stops.value >= 500) and stops.wait > 0.5, "microseconds, of half a millisecond and more"
     assert 3e5 < empty.value < 8e6, "bytes of a runtime without a model"
     assert 10 < reference.value < 1e6 and reference.wait > 0.5 and 0 < calls.value < 1e5 and 0.01 < read.value < 1e4
 
