@@ -248,12 +248,6 @@ class Manifest:
     operators: dict[str, str] | None = None
     slmc_run: OwnRuntime | None = None
 
-    @property
-    def measurements(self) -> tuple[Measured, ...]:
-        """What was measured for it: on the build's target, and with slmc-run here, where that goes along."""
-        found = (self.measured, self.slmc_run.measured if self.slmc_run else None)
-        return tuple(measured for measured in found if measured is not None)
-
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from exporters.artifact.errors import ConstraintsNotMet
-from exporters.artifact.manifest import Manifest
+from exporters.artifact.manifest import Manifest, Measured
 from exporters.artifact.runtimes import ONNXRUNTIME, SLMC_RUN
 from targets.device.memory import kib_lines
 from targets.device.quantities import bytes_text
@@ -168,6 +168,12 @@ def make_cgroup(memory_bytes: int, root: Path) -> Path | None:
     return folder
 
 
+def measurements(manifest: Manifest) -> tuple[Measured, ...]:
+    """What was measured for an artifact: on the build's target, and with slmc-run here, where it goes along."""
+    found = (manifest.measured, manifest.slmc_run.measured if manifest.slmc_run else None)
+    return tuple(measured for measured in found if measured is not None)
+
+
 def forecast_bytes(manifest: Manifest, runtime: str = ONNXRUNTIME) -> tuple[int, int]:
     """(an empty runtime, the model beside it), in bytes, as far as the manifest knows; the runtime 0 if it does not.
 
@@ -175,7 +181,7 @@ def forecast_bytes(manifest: Manifest, runtime: str = ONNXRUNTIME) -> tuple[int,
     """
     model = manifest.bytes.file + manifest.bytes.states
     own = runtime == SLMC_RUN
-    measured = next((m for m in manifest.measurements if (m.runtime == SLMC_RUN) == own), None)
+    measured = next((m for m in measurements(manifest) if (m.runtime == SLMC_RUN) == own), None)
     if measured is None:
         return OWN_RUNTIME_BYTES if own else 0, model
     return measured.rss_baseline_bytes, max(model, measured.rss_peak_bytes - measured.rss_baseline_bytes)

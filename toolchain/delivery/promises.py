@@ -18,6 +18,7 @@ import numpy.typing as npt
 from exporters.artifact.manifest import ACCURACY, Manifest
 from exporters.artifact.runtimes import SLMC_RUN, STOCK
 from targets.device import quantities
+from targets.device.limits import measurements
 from targets.device.measurement import Measurement
 
 KEPT, BROKEN, NOT_COMPARED = "kept", "broken", "not compared"
@@ -202,7 +203,7 @@ def _untried(runtime: str, found: Found) -> str:
 
 def memory(manifest: Manifest, found: Found) -> Promise:
     """Peak memory less that of the empty runtime, on the machine and in the way that it was promised of."""
-    figures, now = manifest.measurements, found.memory
+    figures, now = measurements(manifest), found.memory
     if not figures or now is None:
         return _open("memory", "the manifest has no figure" if not figures else "no memory was measured")
     promised = max(figures, key=lambda figure: (figure.runtime == now.runtime, figure.cpu == now.cpu))
