@@ -55,7 +55,7 @@ def test_every_format_has_a_chain_that_runs(name, tmp_path):
 
 @pytest.mark.parametrize("name", PLAIN_NODES)
 def test_every_plain_node_has_a_chain_that_runs(name, tmp_path):
-    benchmark = write_plain_benchmark(tmp_path / "benchmark.onnx", name, 64, count=3)
+    benchmark = write_plain_benchmark(tmp_path / "benchmark.onnx", name, 64, count=20)
     expand(benchmark.block, benchmark.tensors, benchmark.repeats, benchmark.data)
     onnx.checker.check_model(str(benchmark.path))
     run(benchmark)

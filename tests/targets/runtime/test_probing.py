@@ -17,7 +17,8 @@ from exporters.artifact.errors import NotAvailable
 from exporters.artifact.native_library import library_path
 from exporters.artifact.parsing import parse
 from exporters.microbenchmark_files import Microbenchmark, states_model
-from exporters.microbenchmarks import PLAIN_NODES, activation_widths, write_matrix_benchmark, write_plain_benchmark
+from exporters.microbenchmark_nodes import PLAIN_NODES, write_plain_benchmark
+from exporters.microbenchmarks import activation_widths, write_matrix_benchmark
 from targets.cpus.plan import FORMATS
 from targets.device.host import known_core
 from targets.device.native import isa_name
@@ -58,7 +59,7 @@ def test_every_chain_runs(program: Path, tmp_path: Path) -> None:
         write_matrix_benchmark(tmp_path / f"m{i}.onnx", name, 128, 192, 1 << 17, bits)
         for i, (name, bits) in enumerate((name, bits) for name in FORMATS for bits in activation_widths(name))
     ]
-    plain = [write_plain_benchmark(tmp_path / f"p{i}.onnx", name, 64, 3) for i, name in enumerate(PLAIN_NODES)]
+    plain = [write_plain_benchmark(tmp_path / f"p{i}.onnx", name, 64, 20) for i, name in enumerate(PLAIN_NODES)]
     found = probed(program, tmp_path, *(task_of(benchmark) for benchmark in (*matrices, *plain)), task_of(plain[0], 2))
     assert all(0 < result.value < 1e6 for result in found.results)
     assert found.results[-1].wait == 0 < min(result.wait for result in found.results[:-1]), "of one thread alone"
