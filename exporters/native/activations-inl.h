@@ -85,19 +85,29 @@ SLMC_INLINE void order_words(const int8_t* natural, int64_t length, int8_t* out)
       for (int byte = 0; byte < 4; ++byte) out[k + j * 4 + byte] = natural[k + byte * parts + j];
 }
 
-template <typename V, int bits>
+template <typename V>
+void order_plane(int bits, const int8_t* natural, int64_t length, int8_t* out) {
+  switch (bits) {
+    case 1: return order_words<V, 1>(natural, length, out);
+    case 2: return order_words<V, 2>(natural, length, out);
+    case 4: return order_words<V, 4>(natural, length, out);
+    default: return order_words<V, 8>(natural, length, out);
+  }
+}
+
+template <typename V>
 void prepare_product8(const QMatrix& m, Arena& arena, bool tiles, Prepared* p) {
-  using L = Layout<V, bits>;
+  const int low = low_bits(m.bits), high = high_bits(m.bits);
   const int64_t length = m.padded(), segments = count_segments(m);
   const Segment* segment = list_segments(m, arena);
   auto* buffer = arena.take<float>(length);
   auto* natural = arena.take<int8_t>(length);
   auto* ordered = arena.take<int8_t>(p->tokens * length);
-  auto* for_high = tiles && L::high && !m.steps ? arena.take<int8_t>(p->tokens * length) : nullptr;
+  auto* for_high = tiles && high && !m.steps ? arena.take<int8_t>(p->tokens * length) : nullptr;
   auto* start = arena.take<int32_t>(p->tokens * segments);
   auto* scales = arena.take<float>(p->tokens * segments);
   auto* sums = m.zeros ? arena.take<float>(p->tokens * segments) : nullptr;
-  const bool as_bytes = bits == 8 || m.steps;
+  const bool as_bytes = m.bits == 8 || m.steps;
   const int32_t centre = as_bytes && V::kSignedCodes8 ? 0 : m.steps ? kStepCentre : m.centre();
   for (int64_t t = 0; t < p->tokens; ++t) {
     const float* x = padded_row(p->x + t * m.K, m.K, length, buffer);
@@ -108,9 +118,8 @@ void prepare_product8(const QMatrix& m, Arena& arena, bool tiles, Prepared* p) {
       start[i] = -centre * sum;
       if (sums) sums[i] = scales[i] * static_cast<float>(sum);
     }
-    order_words<V, L::low>(natural, length, ordered + t * length);
-    if constexpr (L::high > 0)
-      if (for_high) order_words<V, L::high>(natural, length, for_high + t * length);
+    order_plane<V>(low, natural, length, ordered + t * length);
+    if (for_high) order_plane<V>(high, natural, length, for_high + t * length);
   }
   p->way = tiles ? Prepared::kTiles8 : Prepared::kProduct8;
   p->quantised = ordered;
@@ -145,14 +154,14 @@ void prepare_tiles32(const QMatrix& m, Arena& arena, Prepared* p) {
   p->sums = sums;
 }
 
-template <typename V, int bits>
-Prepared prepare_bits(const QMatrix& m, const float* x, int64_t tokens, int activation_bits, Arena& arena) {
+template <typename V>
+Prepared prepare(const QMatrix& m, const float* x, int64_t tokens, int activation_bits, Arena& arena) {
   Prepared p;
   p.tokens = tokens;
   p.K = m.K;
   p.x = x;
   if (activation_bits == 8) {
-    prepare_product8<V, bits>(m, arena, tokens < V::kProductTokens8, &p);
+    prepare_product8<V>(m, arena, tokens < V::kProductTokens8, &p);
   } else if (tokens >= V::kProductTokens32) {
     p.way = Prepared::kProduct32;
   } else {

@@ -8,7 +8,10 @@
 namespace slmc {
 namespace {
 
-constexpr int kTogether = 2;  // vectors whose exponentials are worked out side by side: each is one long chain
+// Vectors whose exponentials are worked out side by side: each is one long chain, which processors that issue in order
+// wait for.
+template <typename V>
+constexpr int kTogether = V::kLanes == 4 ? 4 : 2;
 
 // e^x for x <= 88, relative error below 2e-7; 0 below -88. As `exponential` of elementary.h.
 template <typename V>
@@ -31,9 +34,13 @@ SLMC_INLINE typename V::F exponentials(typename V::F x) {
 template <typename V>
 SLMC_INLINE void bend(float* scores, int64_t room, float cap) {
   alignas(64) float raised[kBlockSlots];
-  for (int64_t i = 0; i < room; i += V::kLanes) {
-    const typename V::F x = V::mul(V::load(scores + i), V::set(2.0f / cap));
-    V::store(raised + i, exponentials<V>(V::sub(V::zero(), V::max(V::set(-40.0f), V::sub(V::zero(), x)))));
+  for (int64_t i = 0; i < room; i += kTogether<V> * V::kLanes) {
+    typename V::F x[kTogether<V>];
+    unrolled<kTogether<V>>([&](auto r) {
+      const typename V::F score = V::mul(V::load(scores + i + r.value * V::kLanes), V::set(2.0f / cap));
+      x[r.value] = exponentials<V>(V::sub(V::zero(), V::max(V::set(-40.0f), V::sub(V::zero(), score))));
+    });
+    unrolled<kTogether<V>>([&](auto r) { V::store(raised + i + r.value * V::kLanes, x[r.value]); });
   }
   for (int64_t i = 0; i < room; ++i) scores[i] = cap - 2.0f * cap / (raised[i] + 1.0f);
 }
@@ -47,21 +54,22 @@ SLMC_INLINE float take_shares(float* scores, int64_t first, int64_t seen, int64_
   for (int64_t i = V::kLanes; i < room; i += V::kLanes) top = V::max(top, V::load(scores + i));
   const float before = *most;
   *most = larger(before, V::largest(top));
-  typename V::F sums[kTogether];
-  unrolled<kTogether>([&](auto r) { sums[r.value] = V::zero(); });
-  for (int64_t i = 0; i < room; i += kTogether * V::kLanes) {
-    typename V::F shares[kTogether];
-    unrolled<kTogether>([&](auto r) {
+  typename V::F sums[kTogether<V>];
+  unrolled<kTogether<V>>([&](auto r) { sums[r.value] = V::zero(); });
+  for (int64_t i = 0; i < room; i += kTogether<V> * V::kLanes) {
+    typename V::F shares[kTogether<V>];
+    unrolled<kTogether<V>>([&](auto r) {
       const typename V::F score = V::load(scores + i + r.value * V::kLanes);
       shares[r.value] = exponentials<V>(V::sub(score, V::set(*most)));
     });
-    unrolled<kTogether>([&](auto r) {
+    unrolled<kTogether<V>>([&](auto r) {
       V::store(scores + i + r.value * V::kLanes, shares[r.value]);
       sums[r.value] = V::add(sums[r.value], shares[r.value]);
     });
   }
   const float shrink = before == *most ? 1.0f : exponential(before - *most);
-  *total = *total * shrink + V::sum(V::add(sums[0], sums[1]));
+  unrolled<kTogether<V> - 1>([&](auto r) { sums[0] = V::add(sums[0], sums[r.value + 1]); });
+  *total = *total * shrink + V::sum(sums[0]);
   return shrink;
 }
 
@@ -100,7 +108,7 @@ SLMC_INLINE void attend_queries(const AttentionPart& part, const Cache& cache, i
   float shrink[queries];
   cache.template score<queries>(query, scores);
   next.some(kLinesAtOnce);
-  constexpr int64_t kStep = kTogether * V::kLanes;
+  constexpr int64_t kStep = kTogether<V> * V::kLanes;
   const int64_t room = (count + kStep - 1) / kStep * kStep;
   for (int i = 0; i < queries; ++i) {
     const int64_t seen = part.own + (query + i) / part.shared + 1 - slot;

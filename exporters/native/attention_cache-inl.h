@@ -10,6 +10,11 @@ namespace {
 
 constexpr int kRun = 4;  // vectors that are summed up at once, per query and byte
 
+// Columns and slots of floats that are read together and have sums of their own: processors that issue in order wait for
+// loads and for sums.
+template <typename V>
+constexpr int kAtOnce = V::kLanes == 4 && V::kRegisters == 32 ? 2 : 1;
+
 // Slots beyond the last one are the last one again.
 struct BlockRows {
   const uint8_t* of[kBlockSlots];
@@ -50,21 +55,33 @@ class FloatCache {
 
   template <int queries>
   SLMC_INLINE void score(int64_t query, float (*scores)[kBlockSlots]) const {
+    constexpr int columns = kAtOnce<V>;
     const float* q = part_.q + query * part_.width;
     for (int64_t slot = 0; slot < count_; slot += kRun * V::kLanes) {
-      F sums[queries][kRun];
-      unrolled<queries>([&](auto i) { unrolled<kRun>([&](auto r) { sums[i.value][r.value] = V::zero(); }); });
-      for (int64_t d = 0; d < part_.width; ++d) {
+      F sums[columns][queries][kRun];
+      unrolled<columns>([&](auto c) {
+        unrolled<queries>([&](auto i) { unrolled<kRun>([&](auto r) { sums[c.value][i.value][r.value] = V::zero(); }); });
+      });
+      for (int64_t d = 0; d < part_.width; d += columns) {
         const auto* row = reinterpret_cast<const float*>(keys_) + d * kBlockSlots + slot;
-        unrolled<queries>([&](auto i) {
-          const F x = V::set(q[i.value * part_.width + d]);
-          unrolled<kRun>([&](auto r) {
-            sums[i.value][r.value] = V::fma(V::load(row + r.value * V::kLanes), x, sums[i.value][r.value]);
+        unrolled<columns>([&](auto c) {
+          F keys[kRun];
+          unrolled<kRun>([&](auto r) { keys[r.value] = V::load(row + c.value * kBlockSlots + r.value * V::kLanes); });
+          unrolled<queries>([&](auto i) {
+            const F x = V::set(q[i.value * part_.width + d + c.value]);
+            unrolled<kRun>([&](auto r) {
+              F& to = sums[c.value][i.value][r.value];
+              to = V::fma(keys[r.value], x, to);
+            });
           });
         });
       }
       unrolled<queries>([&](auto i) {
-        unrolled<kRun>([&](auto r) { V::store(scores[i.value] + slot + r.value * V::kLanes, sums[i.value][r.value]); });
+        unrolled<kRun>([&](auto r) {
+          F all = sums[0][i.value][r.value];
+          if constexpr (columns == 2) all = V::add(all, sums[1][i.value][r.value]);
+          V::store(scores[i.value] + slot + r.value * V::kLanes, all);
+        });
       });
     }
   }

@@ -25,6 +25,14 @@ SLMC_INLINE typename V::I split_bytes(const float* x, float per_unit, int64_t co
   return sum;
 }
 
+// sum + the products of two vectors of bytes, a of so many bits without a sign or of 8 with one.
+template <typename V, int bits>
+SLMC_INLINE typename V::I dot_two(typename V::I sum, const typename V::I (&a)[2], const typename V::I (&b)[2]) {
+  if constexpr (V::kPanelPairs)
+    return V::add_widened(sum, V::template add_pairs<bits>(V::template pairs<bits>(a[0], b[0]), a[1], b[1]));
+  else return V::template dot<bits>(V::template dot<bits>(sum, a[0], b[0]), a[1], b[1]);
+}
+
 // A cache of int8 with a scale per slot.
 template <typename V>
 class CodeCache {
@@ -87,15 +95,17 @@ class CodeCache {
           low[i.value][r.value] = V::set(starts_[query + i.value]);
         });
       });
-      for (int64_t d = 0; d < width; d += 4) {
+      for (int64_t d = 0; d < width; d += 8) {
         const int32_t* row = keys_ + d / 4 * kBlockSlots + slot;
         unrolled<queries>([&](auto i) {
           const int8_t* at = q + 2 * i.value * width + d;
-          const I x_high = V::broadcast(at), x_low = V::broadcast(at + width);
+          const I x_high[] = {V::broadcast(at), V::broadcast(at + 4)};
+          const I x_low[] = {V::broadcast(at + width), V::broadcast(at + width + 4)};
           unrolled<kRun>([&](auto r) {
-            const I codes = V::load(row + r.value * V::kLanes);
-            high[i.value][r.value] = V::template dot<8>(high[i.value][r.value], codes, x_high);
-            low[i.value][r.value] = V::template dot<8>(low[i.value][r.value], codes, x_low);
+            const int32_t* from = row + r.value * V::kLanes;
+            const I codes[] = {V::load(from), V::load(from + kBlockSlots)};
+            high[i.value][r.value] = dot_two<V, 8>(high[i.value][r.value], codes, x_high);
+            low[i.value][r.value] = dot_two<V, 8>(low[i.value][r.value], codes, x_low);
           });
         });
       }
@@ -147,17 +157,28 @@ class CodeCache {
     unrolled<queries>([&](auto i) {
       unrolled<vectors>([&](auto r) { high[i.value][r.value] = low[i.value][r.value] = V::set(int32_t{0}); });
     });
-    for (int64_t slot = 0; slot < count_; slot += 4) {
-      const int32_t* words = values_ + slot / 4 * part_.width + column;
+    int64_t slot = 0;
+    for (; slot + 4 < count_; slot += 8)
+      unrolled<queries>([&](auto i) {
+        const int8_t *of_high = weights[i.value].high + slot, *of_low = weights[i.value].low + slot;
+        const I w_high[] = {V::broadcast(of_high), V::broadcast(of_high + 4)};
+        const I w_low[] = {V::broadcast(of_low), V::broadcast(of_low + 4)};
+        unrolled<vectors>([&](auto r) {
+          const int32_t* from = values_ + slot / 4 * part_.width + column + r.value * V::kLanes;
+          const I codes[] = {V::load(from), V::load(from + part_.width)};
+          high[i.value][r.value] = dot_two<V, 7>(high[i.value][r.value], w_high, codes);
+          low[i.value][r.value] = dot_two<V, 7>(low[i.value][r.value], w_low, codes);
+        });
+      });
+    if (slot < count_)
       unrolled<queries>([&](auto i) {
         const I w_high = V::broadcast(weights[i.value].high + slot), w_low = V::broadcast(weights[i.value].low + slot);
         unrolled<vectors>([&](auto r) {
-          const I codes = V::load(words + r.value * V::kLanes);
+          const I codes = V::load(values_ + slot / 4 * part_.width + column + r.value * V::kLanes);
           high[i.value][r.value] = V::template dot<7>(high[i.value][r.value], w_high, codes);
           low[i.value][r.value] = V::template dot<7>(low[i.value][r.value], w_low, codes);
         });
       });
-    }
     unrolled<queries>([&](auto i) {
       unrolled<vectors>([&](auto r) {
         float* at = part_.mixed + (query + i.value) * part_.width + column + r.value * V::kLanes;

@@ -10,7 +10,7 @@ template <typename Base>
 struct AttentionVectorNeon : Base {
   using I = int32x4_t;
   using F = float32x4_t;
-  static constexpr int kQueries = 2;  // 16 sums of 32 registers
+  static constexpr int kQueries = kNeonRegisters / 16;  // sums in half of the registers
   static SLMC_INLINE F max(F a, F b) { return vmaxq_f32(a, b); }
   static SLMC_INLINE F as_float(I v) { return vreinterpretq_f32_s32(v); }
   static SLMC_INLINE I flip(I v) { return Base::flip_signs(v); }

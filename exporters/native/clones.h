@@ -23,11 +23,13 @@ SLMC_INLINE T lane_dot(const T* a, const Other* b, int64_t n) {
 
 // `body` is always inlined; its result is the same in all.
 #if defined(__x86_64__)
+#if !defined(SLMC_WITHOUT_AVX512)
 template <auto body, typename... Arguments>
 __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi,bmi2,f16c"))) auto on_avx512(
     Arguments... arguments) {
   return body(arguments...);
 }
+#endif
 
 template <auto body, typename... Arguments>
 __attribute__((target("avx2,fma,bmi,bmi2,f16c"))) auto on_avx2(Arguments... arguments) {
@@ -38,7 +40,9 @@ __attribute__((target("avx2,fma,bmi,bmi2,f16c"))) auto on_avx2(Arguments... argu
 template <auto body, typename... Arguments>
 auto dispatched(Arguments... arguments) {
 #if defined(__x86_64__)
+#if !defined(SLMC_WITHOUT_AVX512)
   if (isa() >= kAvx512) return on_avx512<body>(arguments...);
+#endif
   if (isa() != kPortable) return on_avx2<body>(arguments...);
 #endif
   return body(arguments...);

@@ -10,6 +10,7 @@
 #define SLMC_LANES _Pragma("GCC ivdep")
 #define SLMC_INLINE inline __attribute__((always_inline))
 #define SLMC_LAMBDA __attribute__((always_inline))
+#define SLMC_COLD __attribute__((noinline))  // one copy, for what takes little of a product's time
 
 namespace slmc {
 

@@ -24,7 +24,7 @@ class EventProduct {
   using I = typename V::I;
   static constexpr int kBlockChunks = kBlockWords / V::kLanes;
   static constexpr int64_t kBlockOutputs = kBlockWords * L::per_lane;
-  static constexpr int kSums = V::kLanes == 8 ? 8 : 16;  // half of the registers
+  static constexpr int kSums = V::kRegisters / 2;
   static constexpr int kPlaces = L::per_lane < kSums ? L::per_lane : kSums;
   static constexpr int kChunks32 = kSums / kPlaces;
   static constexpr int kByteSums = 255 / ((1 << bits) - 1);  // codes that a byte can add up
@@ -116,11 +116,22 @@ class EventProduct {
     const bool plain = !tail && !m_.zeros && last <= m_.N;
     if (plain && g + 1 < m_.groups)
       for (int64_t i = first; i < last; i += 32) ahead(m_.scales + (g + 1) * m_.N + i);
-    const auto add = [&](auto c, auto place, F sum, float zero_factor, float centre) SLMC_LAMBDA {
-      constexpr int64_t in_tile = c.value / kBlockChunks * kBlockOutputs + c.value % kBlockChunks * V::kLanes;
-      if (!plain) return add_to(g, n + in_tile + place.value * places, lanes, sum, zero_factor, centre);
-      float* y = y_ + n + in_tile + place.value * kBlockWords;
-      V::store(y, V::fma(V::load_halves(scales + in_tile + place.value * kBlockWords), sum, V::load(y)));
+    const auto add = [&](auto first_place, const F (*sums)[kPlaces]) SLMC_LAMBDA {
+      const float sum_x = m_.zeros ? sum_of(run) : 0;
+      unrolled<chunks>([&](auto c) SLMC_LAMBDA {
+        constexpr int64_t in_tile = c.value / kBlockChunks * kBlockOutputs + c.value % kBlockChunks * V::kLanes;
+        constexpr int64_t from = in_tile + first_place.value * kBlockWords;
+        if (!plain) {
+          F copy[kPlaces];  // the sums themselves stay in registers
+          unrolled<kPlaces>([&](auto p) SLMC_LAMBDA { copy[p.value] = sums[c.value][p.value]; });
+          const int64_t to = n + in_tile + first_place.value * places;
+          return add_places(g, to, places, lanes, kPlaces, copy, sum_x, static_cast<float>(m_.centre()));
+        }
+        unrolled<kPlaces>([&](auto p) SLMC_LAMBDA {
+          float* y = y_ + n + from + p.value * kBlockWords;
+          V::store(y, V::fma(V::load_halves(scales + from + p.value * kBlockWords), sums[c.value][p.value], V::load(y)));
+        });
+      });
     };
     sum_inputs<chunks, 0>(low, high, run, add);
     if constexpr (kPlaces < L::per_lane) sum_inputs<chunks, kPlaces>(low, high, run, add);
@@ -149,12 +160,7 @@ class EventProduct {
         });
       });
     }
-    const float sum_x = m_.zeros ? sum_of(run) : 0;
-    unrolled<chunks>([&](auto c) SLMC_LAMBDA {
-      unrolled<kPlaces>([&](auto p) SLMC_LAMBDA {
-        add(c, Index<first_place + p.value>{}, sums[c.value][p.value], sum_x, static_cast<float>(m_.centre()));
-      });
-    });
+    add(Index<first_place>{}, sums);
   }
 
   // Adds the codes of rows i .. i + rows - 1 to the sums of bytes, or begins these. The run's first rows ask for its
@@ -233,15 +239,21 @@ class EventProduct {
     const uint16_t* scales = m_.scales + run.group * m_.N + n;
     const float count = static_cast<float>(run.end - run.begin);
     const F less = V::set(m_.zeros ? 0.0f : count * static_cast<float>(m_.centre()));
+    const auto sum_at = [&](int byte, int part) SLMC_LAMBDA {
+      const I pair = V::load(wide[part][byte % 2]);
+      const I code_sum = byte < 2 ? V::and_(pair, V::set(int32_t{0xffff})) : V::template right<16>(pair);
+      return V::sub(V::to_float(code_sum), less);
+    };
+    if (!plain) {
+      F sums[L::per_lane];
+      for (int place = 0; place < L::per_lane; ++place) sums[place] = sum_at(place / L::parts, place % L::parts);
+      return add_places(run.group, n, places, lanes, L::per_lane, sums, count, 0.0f);
+    }
     unrolled<L::parts>([&](auto j) SLMC_LAMBDA {
       unrolled<4>([&](auto byte) SLMC_LAMBDA {
-        const I pair = V::load(wide[j.value][byte.value % 2]);
-        const I code_sum = byte.value < 2 ? V::and_(pair, V::set(int32_t{0xffff})) : V::template right<16>(pair);
-        const F sum = V::sub(V::to_float(code_sum), less);
         constexpr int place = byte.value * L::parts + j.value;
-        if (!plain) return add_to(run.group, n + place * places, lanes, sum, count, 0.0f);
         float* y = y_ + n + place * kBlockWords;
-        V::store(y, V::fma(V::load_halves(scales + place * kBlockWords), sum, V::load(y)));
+        V::store(y, V::fma(V::load_halves(scales + place * kBlockWords), sum_at(byte.value, j.value), V::load(y)));
       });
     });
   }
@@ -250,6 +262,12 @@ class EventProduct {
     float sum = 0;
     for (int32_t i = run.begin; i < run.end; ++i) sum += e_.x[e_.index[i]];
     return sum;
+  }
+
+  // add_to for sums whose outputs lie `places` apart.
+  SLMC_COLD void add_places(int64_t g, int64_t n, int64_t places, int lanes, int count, const F* sums,
+                            float zero_factor, float centre) const {
+    for (int i = 0; i < count; ++i) add_to(g, n + i * places, lanes, sums[i], zero_factor, centre);
   }
 
   // y[n ..] += scale * (sum - (zero - centre) * zero_factor) in so many lanes, as far as there are outputs.

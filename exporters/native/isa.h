@@ -11,6 +11,8 @@ namespace slmc {
 enum Isa : int { kPortable, kAvx2, kAvxVnni, kAvx512VlVnni, kAvx512, kAvx512Amx };
 #elif defined(__aarch64__)
 enum Isa : int { kPortable, kNeon, kNeonDot };
+#elif defined(__arm__) && __ARM_ARCH >= 7
+enum Isa : int { kPortable, kNeon };
 #else
 enum Isa : int { kPortable };
 #endif

@@ -77,13 +77,6 @@ void multiply(const QMatrix& m, const Prepared& p, float* y, int64_t first, int6
     with_bits(m.bits, [&](auto bits) { multiply_floats<V, bits.value>(m, p, y, first, last); });
 }
 
-template <typename V>
-Prepared prepare(const QMatrix& m, const float* x, int64_t tokens, int activation_bits, Arena& arena) {
-  return with_bits(m.bits, [&](auto bits) {
-    return prepare_bits<V, bits.value>(m, x, tokens, activation_bits, arena);
-  });
-}
-
 // Rows n .. n + rows - 1 of one token, float16 weights.
 template <typename V, int rows>
 SLMC_INLINE void half_rows(const HalfMatrix& m, const float* x, int64_t n, float* y) {

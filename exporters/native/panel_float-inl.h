@@ -2,6 +2,8 @@
 //
 //   y[t, n] += sum x[t, k] * w[n, k]
 #pragma once
+#include <algorithm>
+
 #include "rows-inl.h"
 
 namespace slmc {
@@ -23,23 +25,16 @@ struct FloatPanel {
       const Rows<V> low(m.codes, m.row_bytes(), n + r * V::kLanes, m.N, m.tiled);
       const Rows<V> high(m.high, m.high_row_bytes(), n + r * V::kLanes, m.N, m.tiled);
       int64_t known = -1;
-      typename V::F scale = V::zero(), zero = V::set(static_cast<float>(m.centre()));
+      typename V::F scale = V::zero(), zero = V::zero();
       for (int64_t k = k0; k < k1; k += kUnit) {
         float* out = w + (k - k0) * kRows + r * V::kLanes;
-        const auto unpack = [&](auto word, auto more, auto bit, auto code) SLMC_LAMBDA {
-          if constexpr (code.value % 32 == 0) {
-            const int64_t g = (k + code.value) / m.group < m.groups ? (k + code.value) / m.group : m.groups - 1;
+        const auto unpack = [&](auto word, auto more, auto bit, auto code, int block) SLMC_LAMBDA {
+          if constexpr (code.value == 0) {
+            const int64_t g = std::min((k + block) / m.group, m.groups - 1);
             if (g != known) {
-              alignas(64) float scales[V::kLanes], shares[V::kLanes];
-              scales_of<V>(m, n + r * V::kLanes, V::kLanes, g, scales, nullptr);
-              scale = V::load(scales);
-              if (m.zeros) {
-                for (int i = 0; i < V::kLanes; ++i) {
-                  const int64_t row = n + r * V::kLanes + i;
-                  shares[i] = m.zeros[m.factor_at(row < m.N ? row : m.N - 1, g)];
-                }
-                zero = V::load(shares);
-              }
+              const Factors of_group = factors(m, n + r * V::kLanes, g);
+              scale = of_group.scale;
+              zero = of_group.zero;
               known = g;
             }
           }
@@ -47,7 +42,7 @@ struct FloatPanel {
             StepWords<V, bits> words;
             words.take(word, V::template right<bit.value>(more), *steps);
             unrolled<L::per_lane>([&](auto p) {
-              V::store(out + (code.value + p.value) * kRows, words.template multiply<p.value>(scale, V::zero()));
+              V::store(out + (block + code.value + p.value) * kRows, words.template multiply<p.value>(scale, V::zero()));
             });
             return;
           }
@@ -56,12 +51,25 @@ struct FloatPanel {
             if constexpr (L::high > 0)
               codes = V::or_(codes, V::template left<L::low>(V::and_(
                                         V::template right<bit.value + L::high * p.value>(more), more_mask)));
-            V::store(out + (code.value + p.value) * kRows, V::mul(V::sub(V::to_float(codes), zero), scale));
+            V::store(out + (block + code.value + p.value) * kRows, V::mul(V::sub(V::to_float(codes), zero), scale));
           });
         };
         over_words<V, bits>(low, high, k, unpack);
       }
     }
+  }
+
+  struct Factors {
+    typename V::F scale, zero;
+  };
+
+  // Of rows n .. n + V::kLanes - 1 in group g.
+  static SLMC_COLD Factors factors(const QMatrix& m, int64_t n, int64_t g) {
+    alignas(64) float scales[V::kLanes], zeros[V::kLanes];
+    scales_of<V>(m, n, V::kLanes, g, scales, nullptr);
+    for (int i = 0; i < V::kLanes; ++i)
+      zeros[i] = static_cast<float>(m.zeros ? m.zeros[m.factor_at(n + i < m.N ? n + i : m.N - 1, g)] : m.centre());
+    return {V::load(scales), V::load(zeros)};
   }
 
   void fill(const HalfMatrix& m, int64_t n, int64_t k0, int64_t k1) {
@@ -70,7 +78,7 @@ struct FloatPanel {
       const Rows<V> rows(plane, 2 * m.K, n + r * V::kLanes, m.N, 0);
       for (int64_t k = k0; k < k1; k += 8) {
         typename V::I words[4];
-        rows.template transposed<1>(2 * k, words);
+        rows.transposed(2 * k, 1, words);
         for (int d = 0; d < 4; ++d) {
           float* out = w + (k - k0 + 2 * d) * kRows + r * V::kLanes;
           V::store(out, V::low_half(words[d]));

@@ -11,10 +11,18 @@ namespace {
 
 constexpr int kIntegerBlock = 1024; // codes of a panel: it stays in the first-level cache
 
+// Steps whose products meet in 16 bits before they are widened, where that pays.
+template <typename V, int bits>
+constexpr int steps_together() {
+  if constexpr (!V::kPanelPairs) return 1;
+  else return V::template kPairsTogether<bits> >= 8 ? 8 : V::template kPairsTogether<bits> >= 4 ? 4 : 2;
+}
+
 // `centred`: codes less the middle of their range, as signed bytes, so that sums need no start.
 template <typename V, int bits, bool centred = false>
 struct IntegerPanel {
   static constexpr int kBits = bits, kRowVectors = V::kRowVectors8, kRows = kRowVectors * V::kLanes;
+  static constexpr int kTogether = steps_together<V, bits>();  // of a segment's, whose number is a multiple of eight
   alignas(64) uint8_t codes[kIntegerBlock * kRows];                   // [step][row vector][lane][byte]
   alignas(64) float scales[kIntegerBlock / 32][kRows];
   alignas(64) float zero_shares[kIntegerBlock / 32][kRows];
@@ -29,12 +37,12 @@ struct IntegerPanel {
       const Rows<V> high(m.high, m.high_row_bytes(), n + r * V::kLanes, m.N, m.tiled);
       for (int64_t k = k0; k < k1; k += kUnit) {
         uint8_t* out = codes + (k - k0) * kRows + r * 4 * V::kLanes;
-        const auto unpack = [&](auto word, auto more, auto bit, auto code) SLMC_LAMBDA {
+        const auto unpack = [&](auto word, auto more, auto bit, auto code, int block) SLMC_LAMBDA {
           unrolled<L::parts>([&](auto j) {
             typename V::I bytes = word;
             if constexpr (stored != bits) {
               bytes = steps_of<V, stored, j.value, bit.value>(*steps, word, more);
-              V::store(out + (code.value / 4 + j.value) * kRows * 4, bytes);
+              V::store(out + (block / 4 + code.value / 4 + j.value) * kRows * 4, bytes);
               return;
             }
             if constexpr (L::low < 8) bytes = V::and_(V::template right<L::low * j.value>(word), mask);
@@ -42,7 +50,7 @@ struct IntegerPanel {
               bytes = V::template add_high_rows<L::low, L::high, j.value, bit.value>(bytes, more);
             if constexpr (centred) bytes = V::sub_bytes(bytes, 1 << (bits - 1));
             else if constexpr (stored == 8 && V::kSignedCodes8) bytes = V::flip_signs(bytes);
-            V::store(out + (code.value / 4 + j.value) * kRows * 4, bytes);
+            V::store(out + (block / 4 + code.value / 4 + j.value) * kRows * 4, bytes);
           });
         };
         over_words<V, stored>(low, high, k, unpack);
@@ -71,16 +79,9 @@ struct IntegerPanel {
       unrolled<tokens>([&](auto i) {
         unrolled<kRowVectors>([&](auto r) { sum[i.value][r.value] = V::set(start[i.value * p.segment_count + s]); });
       });
-      for (int64_t k = segment.first; k < segment.first + segment.length; k += 4, w += 4 * kRows) {
-        typename V::I ws[kRowVectors];
-        unrolled<kRowVectors>([&](auto r) { ws[r.value] = V::load(w + r.value * 4 * V::kLanes); });
-        unrolled<tokens>([&](auto i) {
-          const typename V::I x = V::broadcast(q + i.value * padded + k);
-          unrolled<kRowVectors>([&](auto r) {
-            sum[i.value][r.value] = V::template dot<bits>(sum[i.value][r.value], ws[r.value], x);
-          });
-        });
-      }
+      constexpr int inputs = 4 * kTogether;
+      for (int64_t k = segment.first; k < segment.first + segment.length; k += inputs, w += inputs * kRows)
+        add_steps<tokens>(w, q + k, padded, sum);
       unrolled<tokens>([&](auto i) {
         const typename V::F sx = V::set(scale_x[i.value * p.segment_count + s]);
         unrolled<kRowVectors>([&](auto r) {
@@ -99,6 +100,35 @@ struct IntegerPanel {
                       tile.rows - r.value * V::kLanes);
       });
     });
+  }
+
+  // Adds the products of kTogether steps, four codes each.
+  template <int tokens>
+  static SLMC_INLINE void add_steps(const uint8_t* w, const int8_t* q, int64_t padded,
+                                    typename V::I (*sum)[kRowVectors]) {
+    typename V::Pairs held[tokens][kRowVectors];
+    unrolled<kTogether>([&](auto step) {
+      typename V::I ws[kRowVectors];
+      unrolled<kRowVectors>([&](auto r) {
+        ws[r.value] = V::load(w + (step.value * kRowVectors + r.value) * 4 * V::kLanes);
+      });
+      unrolled<tokens>([&](auto i) {
+        const typename V::I x = V::broadcast(q + i.value * padded + 4 * step.value);
+        unrolled<kRowVectors>([&](auto r) {
+          typename V::Pairs& pairs = held[i.value][r.value];
+          typename V::I& to = sum[i.value][r.value];
+          if constexpr (!V::kPanelPairs) to = V::template dot<bits>(to, ws[r.value], x);
+          else if constexpr (step.value == 0) pairs = V::template pairs<bits>(ws[r.value], x);
+          else pairs = V::template add_pairs<bits>(pairs, ws[r.value], x);
+        });
+      });
+    });
+    if constexpr (V::kPanelPairs)
+      unrolled<tokens>([&](auto i) {
+        unrolled<kRowVectors>([&](auto r) {
+          sum[i.value][r.value] = V::add_widened(sum[i.value][r.value], held[i.value][r.value]);
+        });
+      });
   }
 
   template <int most>

@@ -21,47 +21,66 @@ class Rows {
     for (int i = 0; i < V::kLanes; ++i) rows_[i] = plane + (n + i < N ? n + i : N - 1) * row_bytes;
   }
 
-  // out[d] has word d of the 16 * count bytes at `offset` in every row.
-  template <int count>
-  SLMC_INLINE void transposed(int64_t offset, typename V::I* out) const {
-    if (words_) {
-      unrolled<4 * count>([&](auto d) {
-        const int64_t at = offset + 4 * d.value;
-        out[d.value] = at < row_bytes_ ? V::load(words_ + at * kTile) : V::set(int32_t{0});
-      });
+  // Words that are `apart` bytes from one another.
+  struct Words {
+    const uint8_t* first;
+    int64_t apart;
+    SLMC_INLINE typename V::I operator[](int i) const { return V::load(first + i * apart); }
+  };
+
+  // Those of the 16 * count bytes at `offset` in every row: where they lie, or else in `copy`.
+  SLMC_INLINE Words words(int64_t offset, int count, typename V::I* copy) const {
+    if (words_ && offset + 16 * count <= row_bytes_) return {words_ + offset * kTile, 4 * kTile};
+    transposed(offset, count, copy);
+    return {reinterpret_cast<const uint8_t*>(copy), sizeof(typename V::I)};
+  }
+
+  // out[d] has word d of them.
+  SLMC_COLD void transposed(int64_t offset, int count, typename V::I* out) const {
+    if (!words_) {
+      for (int i = 0; i < count; ++i) transpose(offset + 16 * i, out + 4 * i);
       return;
     }
-    if (offset + 16 * count <= row_bytes_) {
-      unrolled<count>([&](auto i) { V::transpose(rows_, offset + 16 * i.value, out + 4 * i.value); });
-      return;
-    }
-    uint8_t copy[V::kLanes][16 * count] = {};
-    const uint8_t* copies[V::kLanes];
-    for (int i = 0; i < V::kLanes; ++i) {
-      std::memcpy(copy[i], rows_[i] + offset, row_bytes_ - offset);
-      copies[i] = copy[i];
-    }
-    unrolled<count>([&](auto i) { V::transpose(copies, 16 * i.value, out + 4 * i.value); });
+    const int64_t left = (row_bytes_ - offset) / 4;
+    const int there = left < 4 * count ? static_cast<int>(left) : 4 * count;
+    int d = 0;
+    for (const uint8_t* at = words_ + offset * kTile; d < there; ++d, at += 4 * kTile) out[d] = V::load(at);
+    for (; d < 4 * count; ++d) out[d] = V::set(int32_t{0});
   }
 
  private:
+  SLMC_INLINE void transpose(int64_t offset, typename V::I* out) const {
+    if (offset + 16 <= row_bytes_) return V::transpose(rows_, offset, out);
+    uint8_t copy[V::kLanes][16] = {};
+    const uint8_t* copies[V::kLanes];
+    for (int r = 0; r < V::kLanes; ++r) {
+      if (offset < row_bytes_) std::memcpy(copy[r], rows_[r] + offset, row_bytes_ - offset);
+      copies[r] = copy[r];
+    }
+    V::transpose(copies, 0, out);
+  }
+
   const uint8_t* rows_[V::kLanes];
   const uint8_t* words_ = nullptr;
   int64_t row_bytes_;
 };
 
-// body(word of low plane, word of high plane, Index<its first bit in there>, Index<first code>) per word of a unit.
+// body(word of low plane, word of high plane, Index<its first bit in there>, Index<first code>, first code of the block
+// of 32 that they belong to) per word of a unit.
 template <typename V, int bits, typename Body>
 SLMC_INLINE void over_words(const Rows<V>& low_rows, const Rows<V>& high_rows, int64_t k, const Body& body) {
   using L = Layout<V, bits>;
-  typename V::I words[4 * L::low];
-  typename V::I more[4 * L::high + 1];
-  low_rows.template transposed<L::low>(k * L::low / 8, words);
-  if constexpr (L::high > 0) high_rows.template transposed<L::high>(k * L::high / 8, more);
-  unrolled<4 * L::low>([&](auto l) {
-    constexpr int first = l.value * L::per_lane * L::high;
-    body(words[l.value], more[first / 32], Index<first % 32>{}, Index<l.value * L::per_lane>{});
-  });
+  typename V::I low_copy[4 * L::low], high_copy[4 * L::high + 1];
+  const auto low = low_rows.words(k * L::low / 8, L::low, low_copy);
+  typename Rows<V>::Words high = {};
+  if constexpr (L::high > 0) high = high_rows.words(k * L::high / 8, L::high, high_copy);
+  for (int block = 0; block < kUnit / 32; ++block)
+    unrolled<L::low>([&](auto l) SLMC_LAMBDA {
+      constexpr int first = l.value * L::per_lane * L::high;
+      typename V::I more = V::set(int32_t{0});
+      if constexpr (L::high > 0) more = high[block * L::high + first / 32];
+      body(low[block * L::low + l.value], more, Index<first % 32>{}, Index<l.value * L::per_lane>{}, 32 * block);
+    });
 }
 
 // scale_w, or scale_w * (zero - centre), of the tile's rows in group g.

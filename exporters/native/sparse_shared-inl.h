@@ -86,31 +86,28 @@ void shared_patterns(const SparseMatrix& m, const SparseInput& in, float* y, int
     p[t].quantised = p[t].for_high = gathered[t].q;
     p[t].start = gathered[t].start;
   }
-  const int64_t end = last < m.tiled ? last : m.tiled, tiles = end > first ? (end - first) / kTile : 0;
-  const int64_t apart = tiles / most;
-  const auto run = [&](auto at_once, const TileTensors* at, const int64_t* n) {
-    for (int t = 0; t < at_once.value; ++t) gathered[t].begin(m, n[t]);
+  const auto run = [&](const TileTensors* at, const int64_t* n) {
+    for (int t = 0; t < most; ++t) gathered[t].begin(m, n[t]);
     for (int64_t token = 0; token < in.tokens; ++token) {
       const auto make = [&](int64_t s) SLMC_LAMBDA {
-        for (int t = 0; t < at_once.value && s < common.segment_count; ++t) gathered[t].make(m, in, token, s, centre);
+        for (int t = 0; t < most && s < common.segment_count; ++t) gathered[t].make(m, in, token, s, centre);
       };
       make(0);
-      multiply_tiles<V, bits, true, at_once.value, true>(dense, p, token, at, make);
+      multiply_tiles<V, bits, true, most, true>(dense, p, token, at, make);
     }
   };
-  for (int64_t i = 0; i < apart; ++i) {
-    TileTensors at[most];
-    int64_t n[most];
-    for (int t = 0; t < most; ++t) at[t] = tile_at(dense, n[t] = first + (i + t * apart) * kTile, y);
-    run(Index<most>{}, at, n);
-  }
-  for (int64_t n = first + most * apart * kTile; n < end; n += kTile) {
-    const TileTensors at = tile_at(dense, n, y);
-    run(Index<1>{}, &at, &n);
-  }
+  const int64_t end = last < m.tiled ? last : m.tiled;
+  TileTensors at[most];
+  int64_t n[most];
+  over_tiles<V>(end > first ? (end - first) / kTile : 0, [&](const int64_t* numbers) SLMC_LAMBDA {
+    for (int t = 0; t < most; ++t) at[t] = tile_at(dense, n[t] = first + numbers[t] * kTile, y);
+    run(at, n);
+  });
   if (last <= m.tiled) return;
-  const TileTensors at = tile_of_rows<V>(dense, m.tiled, y);
-  run(Index<1>{}, &at, &m.tiled);
+  auto* memory = reinterpret_cast<uint8_t*>(thread_floats(tile_bytes(dense) / 4));
+  std::fill(at, at + most, tile_of_rows<V>(dense, m.tiled, y, memory));
+  std::fill(n, n + most, m.tiled);
+  run(at, n);
 }
 
 template <typename V>

@@ -220,17 +220,12 @@ void own_patterns(const SparseMatrix& m, const SparseInput& in, float* y, int64_
     return SparseTile{m.codes + n * m.units * row_codes, m.patterns + n * m.units * row_patterns,
                       m.scales + n * m.groups, y + n};
   };
-  const int64_t end = last < m.tiled ? last : m.tiled, tiles = end > first ? (end - first) / kTile : 0;
-  const int64_t apart = tiles / at_once;
-  for (int64_t i = 0; i < apart; ++i) {
+  const int64_t end = last < m.tiled ? last : m.tiled;
+  over_tiles<V>(end > first ? (end - first) / kTile : 0, [&](const int64_t* numbers) SLMC_LAMBDA {
     SparseTile at[at_once];
-    for (int t = 0; t < at_once; ++t) at[t] = tile(first + (i + t * apart) * kTile);
+    for (int t = 0; t < at_once; ++t) at[t] = tile(first + numbers[t] * kTile);
     for (int64_t t = 0; t < in.tokens; ++t) multiply_sparse_tiles<V, bits, kept, period, at_once>(m, in, t, at);
-  }
-  for (int64_t i = at_once * apart; i < tiles; ++i) {
-    const SparseTile at = tile(first + i * kTile);
-    for (int64_t t = 0; t < in.tokens; ++t) multiply_sparse_tiles<V, bits, kept, period, 1>(m, in, t, &at);
-  }
+  });
   static thread_local Arena arena;
   arena.reset();
   auto* row = arena.take<uint8_t>(m.padded() + m.units * kMaskBytes);

@@ -215,12 +215,14 @@ void each_tile(const TernaryPart& part) {
 void ternary_sums(const TernaryPart& part) {
 #if defined(__x86_64__)
   const bool by_fractions = part.words * kTernaryInputs <= kInputsByFractions;
-  if (isa() == kAvx512 && by_fractions) return each_tile<tile_avx512<kTokensAtOnce>, token_avx512>(part);
-  if (isa() == kAvx512) return each_tile<tile_avx512<kTokensAtOnce>, tile_avx512<1>>(part);
+  if (isa() >= kAvx512 && by_fractions) return each_tile<tile_avx512<kTokensAtOnce>, token_avx512>(part);
+  if (isa() >= kAvx512) return each_tile<tile_avx512<kTokensAtOnce>, tile_avx512<1>>(part);
   if (isa() != kPortable) return each_tile<tile_avx2<kTokensAtOnce>, tile_avx2<1>>(part);
 #elif defined(__aarch64__)
-  const bool by_fractions = part.words * kTernaryInputs <= kInputsByFractions;
+  [[maybe_unused]] const bool by_fractions = part.words * kTernaryInputs <= kInputsByFractions;
+#if !defined(SLMC_WITHOUT_NEON_DOT)
   if (isa() == kNeonDot && by_fractions) return ternary_sums_neon_dot(part);
+#endif
   if (isa() != kPortable) return each_tile<several_neon, token_neon>(part);
 #endif
   sums_portable(part);

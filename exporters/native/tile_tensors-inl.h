@@ -30,21 +30,25 @@ void interleave(const uint8_t* plane, int64_t row_bytes, int64_t n, int64_t N, u
     const Rows<V> rows(plane, row_bytes, n + row, N, 0);
     for (int64_t offset = 0; offset < row_bytes; offset += 16) {
       typename V::I words[4];
-      rows.template transposed<1>(offset, words);
+      rows.transposed(offset, 1, words);
       for (int d = 0; d < 4 && offset + 4 * d < row_bytes; ++d)
         V::store(out + (offset + 4 * d) * kTile + row * 4, words[d]);
     }
   }
 }
 
-// Rows from n on that lie one after another, made a tile in this thread's memory.
+// Bytes that a tile of the matrix takes.
+inline int64_t tile_bytes(const QMatrix& m) {
+  return ((m.row_bytes() + m.high_row_bytes() + 3 * m.groups) * kTile + 63) / 64 * 64;
+}
+
+// Rows from n on that lie one after another, made a tile in `bytes`.
 template <typename V>
-TileTensors tile_of_rows(const QMatrix& m, int64_t n, float* y) {
-  const int64_t rows = m.N - n < kTile ? m.N - n : kTile, factors = m.groups * kTile;
+TileTensors tile_of_rows(const QMatrix& m, int64_t n, float* y, uint8_t* bytes) {
+  const int64_t rows = m.N - n < kTile ? m.N - n : kTile;
   const int64_t low = m.row_bytes() * kTile, high = m.high_row_bytes() * kTile;
-  auto* bytes = reinterpret_cast<uint8_t*>(thread_floats((low + high + 3 * factors) / 4 + 1));
   auto* scales = reinterpret_cast<uint16_t*>(bytes + low + high);
-  uint8_t* zeros = bytes + low + high + 2 * factors;
+  uint8_t* zeros = bytes + low + high + 2 * m.groups * kTile;
   interleave<V>(m.codes, m.row_bytes(), n, m.N, bytes);
   if (high) interleave<V>(m.high, m.high_row_bytes(), n, m.N, bytes + low);
   for (int64_t g = 0; g < m.groups; ++g)

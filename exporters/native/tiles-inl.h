@@ -8,6 +8,7 @@
 // overflow (V::kSlots > 1), codes are masked in their place and not shifted: a sum for each place, shifted at the end.
 // Included by one file per instruction set, with its V.
 #pragma once
+#include <algorithm>
 #include <type_traits>
 
 #include "tile_steps-inl.h"
@@ -41,7 +42,7 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* const* q,
     unrolled<slots>([&](auto s) SLMC_LAMBDA { slot[t.value][r.value][s.value] = V::set(int32_t{0}); });
   });
   const auto add_block = [&](int64_t block) SLMC_LAMBDA {
-    I pairs[tiles][vectors];
+    typename V::Pairs pairs[tiles][vectors];
     unrolled<b>([&](auto w) SLMC_LAMBDA {
       I words[tiles][vectors];
       over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
@@ -64,9 +65,10 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* const* q,
           I& total = slot[t.value][r.value][place];
           if constexpr (V::kPairs && b < 8) {
             static_assert(V::template kPairsTogether<b> >= 8, "a block fits in 16 bits");
-            I& held = pairs[t.value][r.value];
-            const I products = V::template pairs<b>(codes, x[own ? t.value : 0]);
-            held = w.value + j.value == 0 ? products : V::add_pairs(held, products);
+            typename V::Pairs& held = pairs[t.value][r.value];
+            const I& inputs = x[own ? t.value : 0];
+            if constexpr (w.value + j.value == 0) held = V::template pairs<b>(codes, inputs);
+            else held = V::template add_pairs<b>(held, codes, inputs);
           } else {
             total = V::template dot<b>(total, codes, x[own ? t.value : 0]);
           }
@@ -221,29 +223,45 @@ struct NoSteps {
   NoSteps(const QMatrix&, bool) {}
 };
 
+// body(tiles' numbers) for tiles 0 .. tiles - 1, kTilesAtOnce together that lie far apart. One that is left over comes
+// with itself: the code for fewer would be as long again.
+template <typename V, typename Body>
+SLMC_INLINE void over_tiles(int64_t tiles, const Body& body) {
+  constexpr int at_once = kTilesAtOnce<V>;
+  const int64_t apart = (tiles + at_once - 1) / at_once;
+  for (int64_t i = 0; i < apart; ++i) {
+    int64_t numbers[at_once];
+    for (int t = 0; t < at_once; ++t) numbers[t] = std::min(i + t * apart, tiles - 1);
+    body(numbers);
+  }
+}
+
 // Output features first .. last; `first` is a multiple of kRowTile.
 template <typename V, int bits, bool integer, bool table = false>
 void tiles_range(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
   constexpr int at_once = kTilesAtOnce<V>;
-  const int64_t end = last < m.tiled ? last : m.tiled, tiles = end > first ? (end - first) / kTile : 0;
-  const int64_t apart = tiles / at_once;
   std::conditional_t<table, Steps, NoSteps> steps(m, integer && !V::kSignedCodes8);
   const auto with_steps = [&](TileTensors at) {
     if constexpr (table) at.steps = &steps;
     return at;
   };
-  for (int64_t i = 0; i < apart; ++i) {
-    TileTensors at[at_once];
-    for (int t = 0; t < at_once; ++t) at[t] = with_steps(tile_at(m, first + (i + t * apart) * kTile, y));
+  TileTensors at[at_once];
+  const auto multiply = [&] {
     for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, at_once, false, table>(m, &p, t, at);
-  }
-  for (int64_t i = at_once * apart; i < tiles; ++i) {
-    const TileTensors at = with_steps(tile_at(m, first + i * kTile, y));
-    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1, false, table>(m, &p, t, &at);
-  }
-  for (int64_t n = first > m.tiled ? first : m.tiled; n < last; n += kTile) {
-    const TileTensors at = with_steps(tile_of_rows<V>(m, n, y));
-    for (int64_t t = 0; t < p.tokens; ++t) multiply_tiles<V, bits, integer, 1, false, table>(m, &p, t, &at);
+  };
+  const int64_t end = last < m.tiled ? last : m.tiled;
+  over_tiles<V>(end > first ? (end - first) / kTile : 0, [&](const int64_t* numbers) SLMC_LAMBDA {
+    for (int t = 0; t < at_once; ++t) at[t] = with_steps(tile_at(m, first + numbers[t] * kTile, y));
+    multiply();
+  });
+  const int64_t rows = first > m.tiled ? first : m.tiled, bytes = tile_bytes(m);
+  if (rows >= last) return;
+  auto* memory = reinterpret_cast<uint8_t*>(thread_floats(at_once * bytes / 4));
+  for (int64_t n = rows; n < last; n += at_once * kTile) {
+    at[0] = with_steps(tile_of_rows<V>(m, n, y, memory));
+    for (int t = 1; t < at_once; ++t)
+      at[t] = n + t * kTile < last ? with_steps(tile_of_rows<V>(m, n + t * kTile, y, memory + t * bytes)) : at[0];
+    multiply();
   }
 }
 

@@ -8,6 +8,7 @@ namespace slmc::avx2 {
 namespace {
 
 struct Vector {
+  static constexpr int kRegisters = 16;
   static constexpr int kLanes = 8;
   using I = __m256i;
   using F = __m256;
@@ -103,7 +104,7 @@ struct Vector {
   }
 
   static SLMC_INLINE I flip_signs(I codes) { return _mm256_xor_si256(codes, _mm256_set1_epi8(-128)); }
-  static constexpr bool kPairs = true;
+  static constexpr bool kPairs = true, kPanelPairs = false;
   static constexpr int kSlots = 1;
   // Pairs of products meet in 16 bits: 2 * 63 * 127 fits, 2 * 255 * 127 would not. So codes of 8 bits come less 128,
   // and their sign moves to x.
@@ -111,12 +112,16 @@ struct Vector {
   // Pairs of products of this many vectors fit together in 16 bits.
   template <int bits>
   static constexpr int kPairsTogether = bits == 8 ? 1 : 32767 / (2 * 127 * ((1 << bits) - 1));
+  using Pairs = I;
   template <int bits>
   static SLMC_INLINE I pairs(I codes, I x) {
     return bits == 8 ? _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes))
                      : _mm256_maddubs_epi16(codes, x);
   }
-  static SLMC_INLINE I add_pairs(I a, I b) { return _mm256_add_epi16(a, b); }
+  template <int bits>
+  static SLMC_INLINE I add_pairs(I held, I codes, I x) {
+    return _mm256_add_epi16(held, pairs<bits>(codes, x));
+  }
   static SLMC_INLINE I add_widened(I sum, I pairs) {
     return add(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }

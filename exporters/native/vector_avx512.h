@@ -9,9 +9,11 @@ namespace {
 
 struct Vector {
   static constexpr int kLanes = 16;
-  static constexpr bool kPairs = false;
+  static constexpr bool kPairs = false, kPanelPairs = false;
+  static constexpr int kRegisters = 32;
   using I = __m512i;
   using F = __m512;
+  using Pairs = I;
 
   static SLMC_INLINE I load(const void* p) { return _mm512_loadu_si512(p); }
   static SLMC_INLINE I load(const uint8_t* p) { return _mm512_loadu_si512(p); }

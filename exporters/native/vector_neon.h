@@ -3,6 +3,7 @@
 #include <arm_neon.h>
 
 #include "lanes.h"
+#include "neon_32.h"
 
 namespace slmc::neon {
 namespace {
@@ -12,8 +13,10 @@ struct Vector {
   using I = int32x4_t;
   using F = float32x4_t;
 
-  static constexpr int kRowVectors8 = 2, kTokens8 = 4;    // 16 sums of 32 registers
-  static constexpr int kRowVectors32 = 4, kTokens32 = 4;  // likewise
+  static constexpr int kRegisters = kNeonRegisters;
+  // Sums take half of the registers: vectors of rows times tokens, and where pairs are summed up first twice of them.
+  static constexpr int kRowVectors8 = 2, kTokens8 = kRegisters / 8;
+  static constexpr int kRowVectors32 = kRegisters / 8, kTokens32 = kRegisters / 2 / kRowVectors32;
   static constexpr int kProductTokens8 = 8, kProductTokens32 = 8;
 
   static SLMC_INLINE I load(const uint8_t* p) { return vreinterpretq_s32_u8(vld1q_u8(p)); }
@@ -99,17 +102,34 @@ struct Vector {
     return set(four);
   }
 
-  static constexpr bool kPairs = false;
+  static constexpr bool kPairs = true, kPanelPairs = true;
   static constexpr int kSlots = 1;
+  // Products of the low and the high eight bytes, each in 16 bits.
+  struct Pairs {
+    int16x8_t low, high;
+  };
+  // Products of this many vectors fit together in 16 bits; those of 8 bits are -128 .. 127 times -127 .. 127.
+  template <int bits>
+  static constexpr int kPairsTogether = bits == 8 ? 2 : 32767 / (127 * ((1 << bits) - 1));
+  template <int bits>
+  static SLMC_INLINE Pairs pairs(I codes, I x) {
+    const int8x16_t a = vreinterpretq_s8_s32(codes), b = vreinterpretq_s8_s32(x);
+    return {vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_s8(vget_high_s8(a), vget_high_s8(b))};
+  }
+  template <int bits>
+  static SLMC_INLINE Pairs add_pairs(Pairs held, I codes, I x) {
+    const int8x16_t a = vreinterpretq_s8_s32(codes), b = vreinterpretq_s8_s32(x);
+    return {vmlal_s8(held.low, vget_low_s8(a), vget_low_s8(b)), vmlal_s8(held.high, vget_high_s8(a), vget_high_s8(b))};
+  }
+  static SLMC_INLINE I add_widened(I sum, const Pairs& pairs) {
+    return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(pairs.low), vpaddlq_s16(pairs.high)));
+  }
   // signed bytes times signed bytes, so codes of 8 bits come less 128
   static constexpr bool kSignedCodes8 = true;
   static SLMC_INLINE I flip_signs(I codes) { return veorq_s32(codes, vreinterpretq_s32_u8(vdupq_n_u8(128))); }
   template <int bits>
   static SLMC_INLINE I dot(I sum, I codes, I x) {
-    const int8x16_t a = vreinterpretq_s8_s32(codes), b = vreinterpretq_s8_s32(x);
-    const int32x4_t first = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
-    const int32x4_t second = vpaddlq_s16(vmull_s8(vget_high_s8(a), vget_high_s8(b)));
-    return vaddq_s32(sum, vpaddq_s32(first, second));
+    return add_widened(sum, pairs<bits>(codes, x));
   }
 
   static constexpr auto list_inputs = slmc::list_inputs;

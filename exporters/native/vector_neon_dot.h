@@ -6,6 +6,7 @@ namespace slmc::neon_dot {
 namespace {
 
 struct Vector : neon::Vector {
+  static constexpr bool kPairs = false, kPanelPairs = false;
   template <int bits>
   static SLMC_INLINE I dot(I sum, I codes, I x) {
     return vdotq_s32(sum, vreinterpretq_s8_s32(codes), vreinterpretq_s8_s32(x));
