@@ -50,12 +50,17 @@ void Artifact::reset() {
 
 int64_t Artifact::room() const { return manifest_.context < 0 ? INT64_MAX : manifest_.context - fed_; }
 
+size_t Artifact::call_tokens() const {
+  constexpr size_t kFewest = 16, kMost = 64, kEight = 8, kWeightBytes = 1 << 17;  // of weights for each token
+  return std::clamp(data_.bytes().size / kWeightBytes / kEight * kEight, kFewest, kMost);
+}
+
 void Artifact::feed(const int32_t* ids, size_t count, const Every& every) {
   if (static_cast<uint64_t>(count) > static_cast<uint64_t>(room()))
     throw Refusal(std::to_string(fed_) + " tokens were read and " + std::to_string(count) +
                   " more do not fit into the context of " + std::to_string(manifest_.context) + "; shorten the text");
   if (manifest_.whole_texts && fed_) throw Refusal("this model reads a text in one call; reset it before the next text");
-  const size_t most = manifest_.whole_texts ? count : kCallTokens;
+  const size_t most = manifest_.whole_texts ? count : call_tokens();
   for (size_t at = 0; at < count; at += most) {
     call_.assign(ids + at, ids + std::min(count, at + most));
     network_->run(call_.data(), call_.size(), !every);

@@ -25,7 +25,7 @@ class Artifact {
   const Tokenizer& tokenizer();
 
   void reset();
-  // Feeds tokens in calls of at most kCallTokens; `every`, if given, sees each call's logits [tokens, V] and its first
+  // Feeds tokens in calls of at most call_tokens(); `every`, if given, sees each call's logits [tokens, V] and its first
   // token's place, and otherwise only those of the last token are made where the graph lets us.
   using Every = std::function<void(const Tensor& logits, size_t first)>;
   void feed(const int32_t* ids, size_t count, const Every& every = nullptr);
@@ -41,7 +41,8 @@ class Artifact {
   void restore(const uint8_t* memory);
 
  private:
-  static constexpr size_t kCallTokens = 64;
+  // Values between nodes grow with it: of a small model they would take more memory than the weights.
+  size_t call_tokens() const;
 
   Source source_;
   Manifest manifest_;

@@ -31,6 +31,10 @@ size_t last_cache_bytes();
 // Gigabytes (1e9) per second that one thread reads from memory; negative where there is too little to tell.
 double read_bandwidth_gbs();
 
+// Gives back the memory of this program's code and constants, most of which only loading needs: what runs on is mapped
+// again, some twenty faults that read nothing.
+void give_back_code();
+
 // Wall and CPU time in milliseconds.
 struct Timed {
   double wall = 0, cpu = 0;

@@ -5,6 +5,7 @@
 #include "agent.h"
 #include "commands.h"
 #include "generation.h"
+#include "machine.h"
 #include "options.h"
 #include "utf8.h"
 #include "worker.h"
@@ -68,6 +69,7 @@ void write_text(Artifact* artifact, const Options& options) {
   if (static_cast<int64_t>(request.prompt.size()) > artifact->room())
     throw Refusal("the prompt has " + std::to_string(request.prompt.size()) + " tokens, and the context is " +
                   std::to_string(artifact->room()) + "; shorten it");
+  give_back_code();
   if (request.tokenizer && !options.chat) print(request.tokenizer->decode(request.prompt));
   const Figures figures = generate(artifact, request);
   if (request.tokenizer) print("\n");
@@ -92,6 +94,7 @@ void use_artifact(const Options& options) {
   const double began = now_seconds();
   Artifact artifact(options.folder, options.threads);
   const double load_ms = (now_seconds() - began) * 1e3;
+  give_back_code();
   if (options.serve) return serve(&artifact);
   if (options.bench) {
     BenchOptions bench_options = options.bench_options;

@@ -38,6 +38,34 @@ function(slmc_run_options target)
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON)
 endfunction()
 
+# What takes no time beside the kernels is made small.
+set(cold_sources
+  run/agent.cc
+  run/api.cc
+  run/artifact.cc
+  run/child.cc
+  run/commands.cc
+  run/evaluation.cc
+  run/file.cc
+  run/generation.cc
+  run/machine.cc
+  run/main.cc
+  run/manifest.cc
+  run/network.cc
+  run/normalizers.cc
+  run/onnx_file.cc
+  run/options.cc
+  run/pre_tokenizers.cc
+  run/prefixes.cc
+  run/serving.cc
+  run/shapes.cc
+  run/source.cc
+  run/standard.cc
+  run/tokenizer.cc
+  run/unicode.cc
+  run/worker.cc)
+set_source_files_properties(${cold_sources} PROPERTIES COMPILE_OPTIONS "$<$<CONFIG:Release>:-Os>")
+
 add_library(slmc_run STATIC ${run_sources} ${kernel_objects})
 slmc_run_options(slmc_run)
 target_link_libraries(slmc_run PUBLIC Threads::Threads)
