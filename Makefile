@@ -20,7 +20,7 @@ IN_CHILD = PYTHONPATH=tests/child_runtime $(BIN)/python -m pytest -q -p child_ru
 	--ignore tests/exporters/native/test_aarch64.py --ignore tests/exporters/native/test_fuzz.py
 CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake
 
-.PHONY: runtime runtime-cross test-runtime-cross fuzz-runtime demo test check docs clean native-aarch64 test-aarch64 sanitize fuzz
+.PHONY: runtime runtime-small runtime-cross test-runtime-cross fuzz-runtime demo test check docs clean native-aarch64 test-aarch64 sanitize fuzz
 
 demo: $(INSTALLED)
 	$(BIN)/slmc build $(SAMPLE) --max-memory 13.5% --max-drop 1% --threads 2 -o demo --force
@@ -63,6 +63,18 @@ fuzz: $(SANITIZED)
 runtime: | $(INSTALLED)
 	$(CMAKE) -S exporters/native -B build/run -G Ninja
 	$(CMAKE) --build build/run --target slmc-run slmc_run
+
+# A small slmc-run, by ziglang from PyPI with static musl: build/small/linux-PROCESSOR/slmc-run (x86_64, aarch64, armv7l,
+# riscv64). LEVELS leaves kernels out that a board of one kind does not use: LEVELS=avx2, "avx2;avx_vnni", or neon.
+PROCESSOR := x86_64
+LEVELS :=
+ZIG = $(abspath $(shell $(BIN)/python -c "import ziglang; print(ziglang.__path__[0])")/zig)
+runtime-small: | $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt ziglang
+	$(CMAKE) -S exporters/native -B build/small/linux-$(PROCESSOR) -G Ninja --toolchain zig.cmake \
+		-DSLMC_ZIG="$(ZIG)" -DSLMC_PROCESSOR=$(PROCESSOR) \
+		$(if $(LEVELS),"-DSLMC_LEVELS=$(LEVELS)")
+	$(CMAKE) --build build/small/linux-$(PROCESSOR) --target slmc-run
 
 # The same for boards; needs Debian's cross compilers (g++-aarch64-linux-gnu, g++-arm-linux-gnueabihf,
 # g++-riscv64-linux-gnu).

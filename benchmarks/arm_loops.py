@@ -95,7 +95,9 @@ def judge(loop: Loop, cpu: str, iterations: int = 100) -> Judged | None:
     return Judged(loop, float(cycles[1]) / iterations, float(ports[1]))
 
 
-def compiled(file: str, compiler: str) -> str:
+def compiled(file: str, compiler: str, build: Path | None) -> str:
+    if build:
+        return (build / "CMakeFiles" / "slmc_ops.dir" / f"{file}.s").read_text()
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "kernels.s"
         subprocess.run([compiler, *FLAGS, *FILES[file], "-o", str(out), str(NATIVE / file)], check=True)
@@ -110,13 +112,18 @@ def plain_name(function: str) -> str:
 @click.command(help=__doc__)
 @click.option("--file", "files", multiple=True, type=click.Choice(list(FILES)), help="Only these. Repeatable.")
 @click.option("--compiler", default="aarch64-linux-gnu-g++")
+@click.option(
+    "--build",
+    type=click.Path(path_type=Path, exists=True),
+    help="A build folder with -DCMAKE_CXX_FLAGS=-save-temps=obj, whose assembly is read in the place of compiling.",
+)
 @click.option("--threads", default=1)
 @click.option("--worst", default=3, help="Loops over the limit that are named per file and CPU.")
-def main(files: tuple[str, ...], compiler: str, threads: int, worst: int) -> None:
+def main(files: tuple[str, ...], compiler: str, build: Path | None, threads: int, worst: int) -> None:
     print("| kernels | CPU | loops | median | largest | over 1.5 |\n|---|---|---|---|---|---|")
     named = []
     for file in files or FILES:
-        loops = list({loop.lines: loop for loop in loops_of(compiled(file, compiler))}.values())
+        loops = list({loop.lines: loop for loop in loops_of(compiled(file, compiler, build))}.values())
         for cpu in CPUS[bool(FILES[file])]:
             with ThreadPoolExecutor(threads) as pool:
                 judged = [j for j in pool.map(lambda loop, cpu=cpu: judge(loop, cpu), loops) if j]
