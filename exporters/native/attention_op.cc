@@ -8,6 +8,7 @@
 
 #include "attention_parts.h"
 #include "attention_rows.h"
+#include "clones.h"
 #include "kernels.h"
 #include "operator.h"
 
@@ -36,6 +37,28 @@ void tell_of_copies() {
   });
 }
 
+constexpr int64_t kMostMixed = 256;  // LARGEST_BLOCK of ops/attention.py
+
+// Each `block` channels of `row` times the Hadamard matrix of Sylvester's order: steps of one kind, whose pairs lie half a
+// block apart and come to lie side by side.
+SLMC_INLINE void hadamard(float* row, int64_t width, int64_t block) {
+  float other[kMostMixed];
+  const int64_t half = block / 2;
+  for (float* of = row; of < row + width; of += block) {
+    float *from = of, *to = other;
+    for (int64_t length = 1; length < block; length *= 2) {
+      SLMC_LANES
+      for (int64_t i = 0; i < half; ++i) {
+        const float a = from[i], b = from[half + i];
+        to[2 * i] = a + b;
+        to[2 * i + 1] = a - b;
+      }
+      std::swap(from, to);
+    }
+    if (from != of) std::copy(from, from + block, of);
+  }
+}
+
 template <typename Codec>
 class CachedAttention : public Kernel {
   using Element = typename Codec::Element;
@@ -45,10 +68,14 @@ class CachedAttention : public Kernel {
   explicit CachedAttention(const Node& node)
       : heads_(node.integer("heads")), theta_(node.number("theta")), rotate_(node.number("rotate") != 0),
         window_(node.integer_or("window", 0)), rotary_(node.integer_or("rotary", 0)),
-        scale_(node.number_or("scale", 0)), cap_(node.number_or("cap", 0)) {
+        mixed_(Codec::kScaled ? node.integer_or("hadamard", 0) : 0), scale_(node.number_or("scale", 0)),
+        cap_(node.number_or("cap", 0)) {
     if (heads_ < 1) throw Refusal("attribute heads = " + std::to_string(heads_) + " is not positive");
     if (window_ < 0) throw Refusal("attribute window = " + std::to_string(window_) + " is negative");
     if (!(cap_ >= 0)) throw Refusal("attribute cap = " + std::to_string(cap_) + " is negative");
+    if (mixed_ < 0 || mixed_ > kMostMixed || (mixed_ & (mixed_ - 1)))
+      throw Refusal("attribute hadamard = " + std::to_string(mixed_) + " is neither 0 nor a power of two up to " +
+                    std::to_string(kMostMixed));
   }
 
   void compute(const Call& call) override {
@@ -74,11 +101,20 @@ class CachedAttention : public Kernel {
       attend(sizes, parts, turns, task, q.as<float>(), caches, stretches, y);
     });
     if (parts.stretches == 1) return;
-    for (int64_t query = 0; query < sizes.time * sizes.heads; ++query)
-      stretches.add_up(sizes, parts, query, y + output_row(sizes, query) * sizes.width);
+    for (int64_t query = 0; query < sizes.time * sizes.heads; ++query) {
+      float* row = y + output_row(sizes, query) * sizes.width;
+      stretches.add_up(sizes, parts, query, shrink(), row);
+      mix(row, sizes.width);
+    }
   }
 
  private:
+  void mix(float* row, int64_t width) const {
+    if (mixed_) dispatched<hadamard>(row, width, mixed_);
+  }
+  // What twice mixed is multiplied with to be what it was.
+  float shrink() const { return mixed_ ? 1.0f / static_cast<float>(mixed_) : 1.0f; }
+
   // Rows of a group's tokens and of their shared heads follow one another in parts, those of a token's heads in y.
   static int64_t output_row(const Sizes& s, int64_t query) {
     const int64_t shared = s.heads / s.groups, group = query / (s.time * shared);
@@ -111,15 +147,18 @@ class CachedAttention : public Kernel {
     return frequencies_;
   }
 
-  static void store(const Sizes& s, const Turns& turns, const float* k, const float* v, int64_t first, int64_t last,
-                    const Caches& caches) {
-    float* turned = part_memory(s.width);
+  void store(const Sizes& s, const Turns& turns, const float* k, const float* v, int64_t first, int64_t last,
+             const Caches& caches) const {
+    float* row = part_memory(s.width);
     for (int64_t t = first; t < last; ++t)
       for (int64_t group = 0; group < s.groups; ++group) {
         const int64_t slot = group * s.length + s.start + t, place = (t * s.groups + group) * s.width;
-        turns.apply(k + place, t, s.width, 1.0f, turned);
-        Codec::store(turned, caches[0].rows + slot * s.width, caches[0].scales + slot, s.width);
-        Codec::store(v + place, caches[1].rows + slot * s.width, caches[1].scales + slot, s.width);
+        turns.apply(k + place, t, s.width, 1.0f, row);
+        mix(row, s.width);
+        Codec::store(row, caches[0].rows + slot * s.width, caches[0].scales + slot, s.width);
+        std::copy(v + place, v + place + s.width, row);
+        mix(row, s.width);
+        Codec::store(row, caches[1].rows + slot * s.width, caches[1].scales + slot, s.width);
       }
   }
 
@@ -130,10 +169,11 @@ class CachedAttention : public Kernel {
     const int64_t first = tile * parts.tokens, last = std::min(s.time, first + parts.tokens);
     const int64_t queries = (last - first) * shared, floats = rounded_up(queries * s.width);
     float* memory = part_memory(2 * floats + rounded_up(2 * queries) + attention_scratch(queries, s.width) / 4);
+    const float scale = shrink() * (scale_ ? scale_ : 1.0f / std::sqrt(static_cast<float>(s.width)));
     for (int64_t i = 0; i < queries; ++i) {
       const int64_t t = first + i / shared, head = group * shared + i % shared;
-      const float scale = scale_ ? scale_ : 1.0f / std::sqrt(static_cast<float>(s.width));
       turns.apply(q + (t * s.heads + head) * s.width, t, s.width, scale, memory + i * s.width);
+      mix(memory + i * s.width, s.width);
     }
     const int64_t at = (stretch * s.groups + group) * s.time * shared + first * shared;
     const bool whole = parts.stretches == 1;
@@ -161,7 +201,9 @@ class CachedAttention : public Kernel {
     if (!whole) return;
     for (int64_t i = 0; i < queries; ++i) {
       float* out = y + ((first + i / shared) * s.heads + group * shared + i % shared) * s.width;
-      for (int64_t d = 0; d < s.width; ++d) out[d] = part.mixed[i * s.width + d] / part.total[i];
+      const float total = part.total[i] / shrink();
+      for (int64_t d = 0; d < s.width; ++d) out[d] = part.mixed[i * s.width + d] / total;
+      mix(out, s.width);
     }
   }
 
@@ -176,6 +218,9 @@ class CachedAttention : public Kernel {
     expect_shape(q, {1, time, heads_ * sizes.width}, "q");
     expect_shape(k, {1, time, sizes.groups * sizes.width}, "k");
     expect_shape(v, k.shape, "v");
+    if (mixed_ && sizes.width % mixed_)
+      throw Refusal("attribute hadamard = " + std::to_string(mixed_) + " does not divide heads of width " +
+                    std::to_string(sizes.width));
     if (sizes.groups < 1 || heads_ % sizes.groups)
       throw Refusal(std::to_string(heads_) + " heads cannot share " + std::to_string(sizes.groups) + " groups");
     if (sizes.start < 0 || sizes.start + time > sizes.length)
@@ -200,7 +245,7 @@ class CachedAttention : public Kernel {
   int64_t heads_;
   float theta_;
   bool rotate_;
-  int64_t window_, rotary_;  // 0: all slots before, all channels
+  int64_t window_, rotary_, mixed_;  // 0: all slots before, all channels, none
   float scale_, cap_;        // 0: 1 / sqrt(width), none
   std::once_flag turns_known_;
   std::vector<float> frequencies_;  // of the pairs' angles; none without rotation

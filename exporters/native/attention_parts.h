@@ -88,8 +88,8 @@ struct Stretches {
     mixed.resize(queries * s.width);
   }
 
-  // One query's softmax over all of them, from those of each.
-  void add_up(const Sizes& s, const Parts& parts, int64_t query, float* y) const {
+  // One query's softmax over all of them, from those of each, times `times`.
+  void add_up(const Sizes& s, const Parts& parts, int64_t query, float times, float* y) const {
     const int64_t queries = s.time * s.heads;
     float top = -INFINITY, sum = 0.0f;
     for (int64_t i = 0; i < parts.stretches; ++i) top = larger(most[i * queries + query], top);
@@ -101,6 +101,7 @@ struct Stretches {
       sum += total[at] * shrink;
       for (int64_t d = 0; d < s.width; ++d) y[d] += mixed[at * s.width + d] * shrink;
     }
+    sum /= times;
     for (int64_t d = 0; d < s.width; ++d) y[d] /= sum;
   }
 };

@@ -2,83 +2,17 @@
 //
 // Every step is the kernel that its operator has as a node of its own. What only steps read lies in memory of this
 // thread, in pieces that are used again as soon as nothing reads them any more. Products that stand side by side are one
-// piece of work: inputs are made ready once for all of them, and their tasks are handed out together.
+// piece of work: inputs are made ready once for all of them, and their tasks are handed out together. Steps that go through
+// rows one by one are done strip by strip (fused_strips.h).
 #include <algorithm>
 #include <limits>
 
+#include "fused_strips.h"
 #include "products.h"
 #include "steps.h"
 
 namespace slmc {
 namespace {
-
-constexpr size_t kAlignment = 64;
-
-// Pieces of memory that come back.
-class Pieces {
- public:
-  void free_all() {
-    for (Piece& piece : pieces_) piece.taken = false;
-  }
-
-  // Of this size at least, aligned; `index` for giving it back.
-  void* take(size_t size, int* index) {
-    Piece* best = nullptr;  // the smallest that is large enough, else the largest
-    for (Piece& piece : pieces_) {
-      if (piece.taken) continue;
-      const bool better = !best || (best->size < size ? piece.size > best->size : piece.size >= size && piece.size < best->size);
-      if (better) best = &piece;
-    }
-    if (!best) best = &pieces_.emplace_back();
-    if (best->size < size || !best->memory) {
-      best->memory.reset();
-      best->size = 0;
-      best->memory.reset(new uint8_t[size + kAlignment]);
-      best->size = size;
-    }
-    best->taken = true;
-    *index = static_cast<int>(best - pieces_.data());
-    const auto address = reinterpret_cast<uintptr_t>(best->memory.get());
-    return best->memory.get() + (kAlignment - address % kAlignment);
-  }
-
-  void give_back(int index) { pieces_[index].taken = false; }
-
- private:
-  struct Piece {
-    std::unique_ptr<uint8_t[]> memory;
-    size_t size = 0;
-    bool taken = false;
-  };
-  std::vector<Piece> pieces_;
-};
-
-// What one call knows of its values.
-struct Values {
-  std::vector<Tensor> tensors;  // but for constants
-  std::vector<int> pieces;  // that a value lies in, -1 for none
-  Pieces memory;
-};
-
-Values& values_of_this_thread() {
-  static thread_local Values values;
-  return values;
-}
-
-struct Part {
-  std::unique_ptr<Kernel> kernel;
-  const Product* product = nullptr;
-  std::vector<int> inputs;
-  int made = 0;            // the number of its first output
-  std::vector<int> dying;  // values that nothing reads after it
-  size_t together = 1;     // products from here on that do not depend on one another
-};
-
-// What a node knows of its values before any call.
-struct Fixed {
-  std::vector<Tensor> constants;  // data null where a value is none
-  std::vector<int> given;         // which output of the node a value is, -1 for none
-};
 
 // A step while its kernel is made.
 class PartNode final : public Node {
@@ -199,7 +133,7 @@ class Fused : public Kernel {
         throw Refusal("input " + std::to_string(fed.value) + " has element type " + std::to_string(tensor.type) +
                       ", expected " + std::to_string(fed.type));
     }
-    for (size_t i = 0; i < parts_.size(); i += parts_[i].together) run(call, values, i);
+    for (size_t i = 0; i < parts_.size();) i += run(call, values, i);
   }
 
  private:
@@ -241,6 +175,16 @@ class Fused : public Kernel {
       while (parts_[i].product && i + parts_[i].together < parts_.size() && parts_[i].together < kMostTogether &&
              independent(parts_[i + parts_[i].together], parts_[i].made))
         ++parts_[i].together;
+    for (size_t i = 0; i < parts_.size(); i += parts_[i].strips) plan_strips(i, last);
+  }
+
+  // last: the part that reads a value last.
+  void plan_strips(size_t from, const std::vector<size_t>& last) {
+    size_t end = from;
+    while (end < parts_.size() && parts_[end].kernel->by_rows()) ++end;
+    if (end - from < 2) return;
+    parts_[from].strips = end - from;
+    for (size_t i = from; i < end; ++i) parts_[i].local = fixed_.given[parts_[i].made] < 0 && last[parts_[i].made] < end;
   }
 
   // Whether it is a product that reads nothing made from there on.
@@ -248,12 +192,19 @@ class Fused : public Kernel {
     return part.product && std::none_of(part.inputs.begin(), part.inputs.end(), [made](int value) { return value >= made; });
   }
 
-  void run(const Call& call, Values& values, size_t from) const {
-    const size_t count = parts_[from].together;
+  // Returns how many parts it ran.
+  size_t run(const Call& call, Values& values, size_t from) const {
+    const Part* first = &parts_[from];
+    const Strips strips(first, first->strips, fixed_, values);
+    const size_t count = strips.worthwhile() ? first->strips : first->together;
     size_t at = from;
     try {
-      if (count == 1) {
-        parts_[from].kernel->compute(PartCall(call, parts_[from], fixed_, values));
+      if (strips.worthwhile()) {
+        for (; at < from + count; ++at)
+          if (!parts_[at].local) PartCall(call, parts_[at], fixed_, values).output(0, strips.whole());
+        strips.run(call);
+      } else if (count == 1) {
+        first->kernel->compute(PartCall(call, *first, fixed_, values));
       } else {
         Work works[kMostTogether];
         Arena& arena = call_arena();
@@ -265,12 +216,16 @@ class Fused : public Kernel {
     } catch (const Refusal& refusal) {
       throw Refusal(record_.steps[at].type + ": " + refusal.what());
     }
-    for (size_t i = from; i < from + count; ++i)
-      for (const int value : parts_[i].dying)
-        if (values.pieces[value] >= 0) {
-          values.memory.give_back(values.pieces[value]);
-          values.pieces[value] = -1;
-        }
+    for (size_t i = from; i < from + count; ++i) forget_dying(parts_[i], values);
+    return count;
+  }
+
+  static void forget_dying(const Part& part, Values& values) {
+    for (const int value : part.dying) {
+      if (values.pieces[value] < 0) continue;
+      values.memory.give_back(values.pieces[value]);
+      values.pieces[value] = -1;
+    }
   }
 
   StepsRecord record_;

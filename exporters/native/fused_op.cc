@@ -171,6 +171,7 @@ class SpikeAdd : public Kernel {
 class SquaredRelu : public Kernel {
  public:
   explicit SquaredRelu(const Node&) {}
+  bool by_rows() const override { return true; }
 
   void compute(const Call& call) override {
     const Tensor x = call.input(0);

@@ -97,6 +97,7 @@ class Kernel {
   virtual ~Kernel() = default;
   virtual void compute(const Call& call) = 0;
   virtual const Product* product() const { return nullptr; }  // itself, if it can share a call (products.h)
+  virtual bool by_rows() const { return false; }  // whether a row of its output needs those rows of its inputs alone
 };
 
 template <typename Made>

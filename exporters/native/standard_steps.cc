@@ -25,6 +25,7 @@ using BinaryLoop = void (*)(const float* a, const float* b, int64_t step_b, floa
 class Binary : public Kernel {
  public:
   explicit Binary(BinaryLoop loop) : loop_(loop) {}
+  bool by_rows() const override { return true; }
 
   void compute(const Call& call) override {
     Tensor a = call.input(0), b = call.input(1);
@@ -54,6 +55,7 @@ using UnaryLoop = void (*)(const float* x, float* y, int64_t count);
 class Unary : public Kernel {
  public:
   explicit Unary(UnaryLoop loop) : loop_(loop) {}
+  bool by_rows() const override { return true; }
 
   void compute(const Call& call) override {
     const Tensor x = call.input(0);

@@ -12,6 +12,9 @@ from exporters.artifact.errors import SlmcError
 from exporters.ops.attention_functions import SMALLEST_SCALE
 from exporters.ops.outputs import outputs_like
 
+LARGEST_BLOCK = 256
+"""Channels that are mixed at once at most."""
+
 
 class _How(NamedTuple):
     """The attributes, in the signature's order."""
@@ -177,6 +180,25 @@ def cached_attention_half(
 outputs_like(cached_attention_half, "q", "keys", "values")
 
 
+def hadamard_block(width: int) -> int:
+    """Channels of a head that are best mixed before they are rounded: the largest power of two that divides its width,
+    but not more than 256."""
+    return min(width & -width, LARGEST_BLOCK)
+
+
+def _mixed(x: Tensor, block: int) -> Tensor:
+    """x [..., d] times the Hadamard matrix of Sylvester's order, `block` channels at a time; with 0 x itself.
+
+    Applied twice it is x * block.
+    """
+    length, y = 1, x
+    while length < block:
+        first, second = y.unflatten(-1, (-1, 2, length)).unbind(-2)
+        y = torch.stack((first + second, first - second), -2).flatten(-3)
+        length *= 2
+    return y
+
+
 def quantized_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Codes int8 [B, G, T, d] and scales float32 [B, G, T]: x = scale * code, the largest |code| being 127."""
     scales = x.abs().amax(-1).clamp_min(SMALLEST_SCALE) / 127
@@ -186,25 +208,29 @@ def quantized_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op("slmc::cached_attention_int8", mutates_args=())
 def cached_attention_int8(
     q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, key_scales: Tensor, value_scales: Tensor,
-    position: Tensor, cos: Tensor | None, sin: Tensor | None, heads: int, window: int, rotary: int, theta: float,
-    rotate: float, scale: float, cap: float,
+    position: Tensor, cos: Tensor | None, sin: Tensor | None, heads: int, window: int, rotary: int, hadamard: int,
+    theta: float, rotate: float, scale: float, cap: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """`cached_attention` whose caches are int8 [B, G, C, d] with one scale per token and group, float32 [B, G, C].
 
     New tokens are rounded before they are attended to, so that a text read in one call and in pieces agrees.
+
+    Args:
+        hadamard: b, a power of two that divides d: keys and values are stored times a Hadamard matrix, b channels at a
+            time, which spreads what is large in a few channels over all (arXiv 2404.00456); 0 stores them as they are.
     """
     how = _How(heads, window, rotary, theta, rotate, scale, cap)
     positions = _positions(position, q.shape[1], keys.shape[2])
-    query, k_new, v_new = _heads(q, k, v, keys.shape[3], positions, (cos, sin), how)
-    after, decoded = [], []
+    query, k_new, v_new = (_mixed(x, hadamard) for x in _heads(q, k, v, keys.shape[3], positions, (cos, sin), how))
+    after, decoded, shrink = [], [], 1 / (hadamard or 1)
     used = int(positions.max()) + 1
     for cache, scales, new in ((keys, key_scales, k_new), (values, value_scales, v_new)):
         codes, fresh = quantized_rows(new)
         codes, fresh = _written(cache, codes, positions), _written(scales, fresh, positions)
         after.append((codes, fresh))
         decoded.append(codes[:, :, :used].float() * fresh[:, :, :used, None])
-    y = _attended(query, decoded[0], decoded[1], positions, how).contiguous()
-    return y, after[0][0], after[1][0], after[0][1], after[1][1]
+    y = _mixed(_attended(query * shrink, decoded[0], decoded[1], positions, how), hadamard) * shrink
+    return y.contiguous(), after[0][0], after[1][0], after[0][1], after[1][1]
 
 
 outputs_like(cached_attention_int8, "q", "keys", "values", "key_scales", "value_scales")

@@ -100,7 +100,7 @@ def _scores(attributes: Mapping[str, float]) -> str:
         scale = "Reciprocal(root)"
     text = f"""
     group_shape = Concat <axis = 0> (any_zero, groups_1, last, width_1)
-    q_grouped = Reshape(q_turned, group_shape)
+    q_grouped = Reshape({"q_mixed" if attributes.get("hadamard") else "q_turned"}, group_shape)
     keys_t = Transpose <perm = [0, 1, 3, 2]> (all_keys)
     products = MatMul(q_grouped, keys_t)
     width_f = Cast <to = 1> (width)
@@ -134,14 +134,52 @@ _MIX = """
     shares = Softmax <axis = -1> (masked)
     share_shape = Concat <axis = 0> (any_two, last, length_1)
     shares_grouped = Reshape(shares, share_shape)
-    mixed = MatMul(shares_grouped, all_values)
+    of_values = MatMul(shares_grouped, all_values)@UNMIX
     head_count = Constant <value_int: int = @heads> ()
     head_count_1 = Reshape(head_count, last)
     head_shape = Concat <axis = 0> (any_zero, head_count_1, time_1, width_1)
-    by_head = Reshape(mixed, head_shape)
+    by_head = Reshape(@OF_VALUES, head_shape)
     by_time = Transpose <perm = [0, 2, 1, 3]> (by_head)
     flat_shape = Concat <axis = 0> (any_two, last)
     y = Reshape(by_time, flat_shape)"""
+
+
+def _hadamard(block: int) -> str:
+    """Text of nodes that make the matrix [block, block]: entry (i, j) is -1 if i and j share an odd number of bits."""
+    powers = ", ".join(str(1 << bit) for bit in range(block.bit_length() - 1))
+    return f"""
+    block = Constant <value_int: int = @hadamard> ()
+    block_shape = Constant <value_ints: ints = [0, 0, -1, {block}]> ()
+    unblock_shape = Concat <axis = 0> (any_two, last, width_1)
+    places = Range(zero, block, one)
+    places_wide = Unsqueeze(places, last)
+    powers = Constant <value_ints: ints = [{powers}]> ()
+    halves = Div(places_wide, powers)
+    bits = Mod(halves, two)
+    bits_f = Cast <to = 1> (bits)
+    bits_t = Transpose <perm = [1, 0]> (bits_f)
+    shared_bits_f = MatMul(bits_f, bits_t)
+    shared_bits = Cast <to = 7> (shared_bits_f)
+    odd = Mod(shared_bits, two)
+    twice = Mul(odd, two)
+    signs = Sub(one, twice)
+    hadamard_matrix = Cast <to = 1> (signs)
+    block_f = Cast <to = 1> (block)"""
+
+
+def _mixed(x: str, to: str, shrunk: bool) -> str:
+    """Text of nodes that multiply heads x by the matrix, and divide them by its size if they are to shrink."""
+    text = f"""
+    {to}_blocks = Reshape({x}, block_shape)
+    {to}_products = MatMul({to}_blocks, hadamard_matrix)"""
+    if not shrunk:
+        return text + f"\n    {to} = Reshape({to}_products, unblock_shape)"
+    return (
+        text
+        + f"""
+    {to}_large = Reshape({to}_products, unblock_shape)
+    {to} = Div({to}_large, block_f)"""
+    )
 
 
 ROUNDING = f"""
@@ -211,9 +249,17 @@ _STORED = {
 def attention_text(operator: str, attributes: Mapping[str, float], tables: bool) -> str:
     """The body of a node; tables: whether it has inputs cos and sin."""
     ports, stored = _STORED[operator]
-    rotation = _rotation(attributes, tables)
+    rotation, mix, block = _rotation(attributes, tables), _MIX, int(attributes.get("hadamard", 0))
+    mixing = ""
+    if block:
+        mixing = _hadamard(block) + _mixed("q_turned", "q_mixed", True)
+        mixing += _mixed("k_turned", "k_mixed", False) + _mixed("v_turned", "v_mixed", False)
+        stored = stored.replace("k_turned", "k_mixed").replace("v_turned", "v_mixed")
+    unmix = _mixed("of_values", "unmixed", True) if block else ""
+    mix = mix.replace("@UNMIX", unmix).replace("@OF_VALUES", "unmixed" if block else "of_values")
+    names = "heads, window, rotary, hadamard" if "Int8" in operator else "heads, window, rotary"
     return f"""
-{operator} <heads, window, rotary, theta, rotate, scale, cap> {ports} {{{_SIZES}{rotation}{_SLOTS}{stored}{
+{operator} <{names}, theta, rotate, scale, cap> {ports} {{{_SIZES}{rotation}{_SLOTS}{mixing}{stored}{
         _scores(attributes)
-    }{_MIX}
+    }{mix}
 }}"""

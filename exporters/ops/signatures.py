@@ -145,7 +145,9 @@ CACHED_ATTENTION_HALF = Signature(
     floats=_ATTENTION_FLOATS,
 )
 CACHED_ATTENTION_INT8 = Signature(
-    "CachedAttentionInt8",  # the same with key[s] = key_scales[s] * keys[s]; scales [1, G, C]
+    # The same with key[s] = key_scales[s] * keys[s]; scales [1, G, C]. hadamard: channels that are mixed before they
+    # are rounded, a power of two; 0 for none, as in nodes that were made before it existed.
+    "CachedAttentionInt8",
     (
         *(Parameter(n, FLOAT) for n in ("q", "k", "v")),
         *(Parameter(n, INT8) for n in ("keys", "values")),
@@ -158,7 +160,7 @@ CACHED_ATTENTION_INT8 = Signature(
         *(Parameter(n, INT8) for n in ("keys_out", "values_out")),
         *(Parameter(n, FLOAT) for n in ("key_scales_out", "value_scales_out")),
     ),
-    ints=_ATTENTION_INTS,
+    ints=(*_ATTENTION_INTS, "hadamard"),
     floats=_ATTENTION_FLOATS,
 )
 

@@ -188,7 +188,7 @@ BY_HAND = [
           "value_scales": floats([[1, 1 / 127, 3]])},
          [floats([[2, 0]]), np.int8([[[[100, 0], [127, 0], [0, 0]]]]), np.int8([[[[9, 9], [127, 0], [127, 0]]]]),
           floats([[1, LN3 / 127, 1e-12 / 127]]), floats([[1, 1 / 127, 5 / 127]])],
-         {**PLAIN, "heads": 1, "window": 2, "scale": 1.0}),
+         {**PLAIN, "heads": 1, "window": 2, "scale": 1.0, "hadamard": 0}),
     # 2 LN3 tanh(LN3^2 / (2 LN3)) = 2 LN3 / 2: shares 3/4 and 1/4
     Case("a cap", "CachedAttention", {**THREE_SLOTS, "q": floats([[LN3, 0]])},
          [floats([[2, 0]]), floats([[[50, 0], [LN3, 0], [0, 0]]]), floats([[[9, 9], [1, 0], [5, 0]]])],
@@ -205,7 +205,7 @@ BY_HAND = [
           "key_scales": floats([[1, 2, 3]]), "value_scales": floats([[1 / 127, 2, 3]]), "position": np.array([[1]])},
          [floats([[4, 0, 4.6, 0]]), np.int8([[[[0, 0], [127, 0], [7, 7]]]]), np.int8([[[[127, 0], [127, 0], [7, 7]]]]),
           floats([[1, LN3 / 127, 3]]), floats([[1 / 127, 5 / 127, 3]])],
-         {**PLAIN, "heads": 2}),
+         {**PLAIN, "heads": 2, "hadamard": 0}),
     # places 1 and 3 of four (mask 10, rank 4): codes 9 and 6 less 8, scale 0.5: w = [0, 0.5, 0, -1]
     Case("two of four", "SparseLinear", {"x": floats([9, 1, 9, 2]), "codes": sparse_bytes("09 06", 32),
                                          "scales": np.array([[0.5]], np.float16), "patterns": sparse_bytes("04", 12)},

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exporters.artifact.errors import SlmcError
-from exporters.ops.attention import cached_attention, cached_attention_half, cached_attention_int8
+from exporters.ops.attention import cached_attention, cached_attention_half, cached_attention_int8, hadamard_block
 from exporters.states import StateSpec
 from toolchain.model.family import CACHE_FORMATS, ModelOptions
 
@@ -113,11 +113,16 @@ def attend(
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     """Attention of new tokens over all so far, through caches of either kind; see exporters.ops.attention.
 
+    Keys and values of 8 bits are mixed by a Hadamard matrix before they are rounded.
+
     turn: cosines and sines of the new tokens' angles, [batch, time, rotation.width / 2], in place of those of a theta.
     """
     rotate = float(rotation.theta > 0 or turn is not None)
     cos, sin = turn or (None, None)
-    ints, floats = (heads, scores.window, rotation.width), (rotation.theta or 1.0, rotate, scores.scale, scores.cap)
+    ints: tuple[int, ...] = (heads, scores.window, rotation.width)
+    floats = (rotation.theta or 1.0, rotate, scores.scale, scores.cap)
+    if caches[0].dtype == torch.int8:
+        ints = (*ints, hadamard_block(caches[0].shape[-1]))
     operator = _OPERATORS[caches[0].dtype]
     y, *after = operator(q, k, v, *caches, position, cos, sin, *ints, *floats)
     return y, list(after)

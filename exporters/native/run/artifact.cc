@@ -63,7 +63,8 @@ void Artifact::feed(const int32_t* ids, size_t count, const Every& every) {
   const size_t most = manifest_.whole_texts ? count : call_tokens();
   for (size_t at = 0; at < count; at += most) {
     call_.assign(ids + at, ids + std::min(count, at + most));
-    network_->run(call_.data(), call_.size(), !every);
+    using Asked = Network::Asked;
+    network_->run(call_.data(), call_.size(), every ? Asked::kEvery : at + most < count ? Asked::kNone : Asked::kLast);
     fed_ += static_cast<int64_t>(call_.size());
     if (every) every(network_->logits(), at);
   }

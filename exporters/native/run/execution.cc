@@ -163,13 +163,14 @@ void Network::execute(bool last_only) {
   }
 }
 
-void Network::run(const int64_t* tokens, size_t count, bool last_only) {
-  const int64_t first = last_only ? -1 : 0;
+void Network::run(const int64_t* tokens, size_t count, Asked asked) {
+  const bool none = asked == Asked::kNone && logits_from_ >= 0;
+  const int64_t first = none ? static_cast<int64_t>(count) : asked == Asked::kEvery ? 0 : -1;
   if (logits_from_ >= 0) set_input(logits_from_, kInt64, {1}, &first);
   set_input(tokens_, kInt64, {1, static_cast<int64_t>(count)}, tokens);
-  execute(last_only);
+  execute(asked != Asked::kEvery);
   const Value& made = values_[logits_];
-  if (!made.there || made.type != kFloat || made.tensor.shape.rank != 3 || made.tensor.shape.count() < 1)
+  if (!made.there || made.type != kFloat || made.tensor.shape.rank != 3 || (made.tensor.shape.count() < 1 && !none))
     throw Refusal("model.onnx: logits are no float32 [1, T, V]");
 }
 

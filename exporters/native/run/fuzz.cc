@@ -88,8 +88,8 @@ void read_network(const Files& files) {
   const ModelRecord record = read_model(span(files.of[1]), span(files.of[2]), kNames[2]);
   Network network(record, manifest.io, 1);
   const int64_t tokens[] = {1, 2, 3, 5};
-  network.run(tokens, 3, false);
-  if (!manifest.whole_texts) network.run(tokens + 3, 1, true);
+  network.run(tokens, 3, Network::Asked::kNone);
+  if (!manifest.whole_texts) network.run(tokens + 3, 1, Network::Asked::kLast);
   std::vector<uint8_t> saved(network.state_bytes());
   network.save(saved.data());
   network.restore(saved.data());

@@ -35,8 +35,10 @@ class Network {
 
   // Every state as before the first token.
   void reset();
-  // Feeds tokens; the states move on only if all goes well. `last_only`: the caller reads the last token's logits only.
-  void run(const int64_t* tokens, size_t count, bool last_only);
+  // Whose logits the caller reads, of the tokens of a call; more may be made.
+  enum class Asked { kEvery, kLast, kNone };
+  // Feeds tokens; the states move on only if all goes well.
+  void run(const int64_t* tokens, size_t count, Asked asked);
   // float32, of the last run; valid until the next.
   const Tensor& logits() const { return values_[logits_].tensor; }
 

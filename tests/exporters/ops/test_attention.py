@@ -8,7 +8,7 @@ import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from exporters.artifact.errors import SlmcError
-from exporters.ops.attention import cached_attention
+from exporters.ops.attention import cached_attention, cached_attention_int8
 
 HEADS, GROUPS, WIDTH, LENGTH, TIME, THETA = 6, 2, 8, 13, 11, 50.0
 KINDS = {
@@ -75,15 +75,24 @@ OPTIONS = {
     "cap": {"cap": 1.5, "scale": 0.7},
     "all": {"cap": 3.0, "scale": 0.2, "window": 6, "rotary": 6, "rotate": 1.0},
 }
+BLOCKS = {"CachedAttentionInt8": (0, 4, 8)}
+"""Channels that are mixed before they are rounded; 0 alone for operators that round to no codes."""
+
+
+def of(operator: str, how: dict[str, float], block: int = 0) -> dict[str, float]:
+    """With the attribute that codes alone have."""
+    return how | ({"hadamard": block} if operator in BLOCKS else {})
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize(
-    ("operator", "tolerance"), [("CachedAttention", 3e-6), ("CachedAttentionHalf", 2e-3), ("CachedAttentionInt8", 0.05)]
+    ("operator", "block", "tolerance"),
+    [("CachedAttention", 0, 3e-6), ("CachedAttentionHalf", 0, 2e-3)]
+    + [("CachedAttentionInt8", block, 0.05) for block in BLOCKS["CachedAttentionInt8"]],
 )
 @pytest.mark.parametrize("cuts", [(), (4, 5)], ids=["whole", "pieces"])
-def test_against_the_textbook(reading, operator, tolerance, options, cuts):
-    given, state, parts, how = inputs(TIME, 1), empty(operator), [], attributes(**options)
+def test_against_the_textbook(reading, operator, block, tolerance, options, cuts):
+    given, state, parts, how = inputs(TIME, 1), empty(operator), [], of(operator, attributes(**options), block)
     for start, stop in zip((0, *cuts), (*cuts, TIME), strict=True):
         new = {name: x[:, start:stop] for name, x in given.items()}
         y, *caches = reading(operator, new | state, how)
@@ -98,7 +107,7 @@ def test_against_the_textbook(reading, operator, tolerance, options, cuts):
 @pytest.mark.parametrize("operator", KINDS)
 def test_tables_say_the_angles(reading, operator, rotary):
     """Those of the same base give the same, but for a last digit that rounds the other way."""
-    given, state, how = inputs(5, 4), empty(operator), attributes(rotate=1.0, rotary=rotary)
+    given, state, how = inputs(5, 4), empty(operator), of(operator, attributes(rotate=1.0, rotary=rotary))
     turns = angles(5, rotary or WIDTH)[None].astype(np.float32)
     tables = {"cos": np.cos(turns), "sin": np.sin(turns)}
     found = reading(operator, given | state | tables, how | {"theta": 1.0})
@@ -106,6 +115,51 @@ def test_tables_say_the_angles(reading, operator, rotary):
         np.testing.assert_allclose(
             one.astype(np.float64), other, atol=3e-6 if operator == "CachedAttention" else LAST_DIGITS[other.dtype]
         )
+
+
+def test_mixed_in_pairs(reading):
+    """(a, b) is stored as (a + b, a - b): keys (0, 0), (ln 3, 0), values (1, 0), (5, 0); shares 1/4 and 3/4."""
+    log3 = np.log(np.float32(3))
+    given = {"q": np.float32([[[np.sqrt(2), 0]]]), "k": np.float32([[[log3, 0]]]), "v": np.float32([[[5, 0]]])}
+    caches = {"keys": np.int8([[[[0, 0], [3, 3]]]]), "values": np.int8([[[[127, 127], [3, 3]]]])}
+    scales = {"key_scales": np.float32([[[1, 2]]]), "value_scales": np.float32([[[1 / 127, 2]]])}
+    how = attributes(heads=1) | {"theta": 1.0, "hadamard": 2}
+    found = reading("CachedAttentionInt8", given | caches | scales | {"position": np.array([[1]])}, how)
+    np.testing.assert_allclose(found[0], [[[4, 0]]], atol=1e-4)
+    np.testing.assert_array_equal(found[1], [[[[0, 0], [127, 127]]]])
+    np.testing.assert_array_equal(found[2], [[[[127, 127], [127, 127]]]])
+    np.testing.assert_allclose(found[3], [[[1, log3 / 127]]], rtol=1e-6)
+    np.testing.assert_allclose(found[4], [[[1 / 127, 5 / 127]]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [(3, "hadamard = 3 is neither 0 nor a power of two up to 256"), (512, "hadamard = 512 is neither"),
+     (16, "hadamard = 16 does not divide heads of width 8")],
+)  # fmt: skip
+def test_blocks_that_cannot_be_mixed_are_refused(kernel_reading, block, message):
+    how = attributes() | {"hadamard": block}
+    with pytest.raises((InvalidArgument, Fail, RuntimeException), match=message):
+        kernel_reading("CachedAttentionInt8", inputs(3, 2) | empty("CachedAttentionInt8"), how)
+
+
+def test_outliers_of_one_channel_cost_the_others_less():
+    """Keys of eight in one channel and of one in the other 63: steps of 8 / 127 against about 2.5 / 127."""
+    rng = np.random.default_rng(5)
+    keys = rng.normal(0, 1, (1, 8, 64)).astype(np.float32)
+    keys[..., 0] = 8
+    caches = [torch.zeros(1, 1, 8, 64, dtype=torch.int8)] * 2 + [torch.zeros(1, 1, 8)] * 2
+    values = torch.zeros(1, 8, 64)
+    errors = []
+    for block in (0, 64):
+        new = (values, torch.from_numpy(keys), values)
+        result = cached_attention_int8(
+            *new, *caches, torch.zeros(1, 1, dtype=torch.int64), None, None, 1, 0, 0, block, 1.0, 0.0, 0.0, 0.0
+        )
+        stored = (result[1].float() * result[3][..., None])[0, 0].numpy()
+        matrix = np.array([[(-1.0) ** (i & j).bit_count() for i in range(64)] for j in range(64)]) / 64
+        errors.append(np.square((stored @ matrix if block else stored) - keys[0]).mean())
+    assert errors[1] < errors[0] / 4
 
 
 def test_a_full_context_is_refused(kernel_reading):
