@@ -25,13 +25,13 @@ struct BlockRows {
   }
 };
 
-// words[word][slot] of rows of `bytes`, a multiple of 16.
+// words[word][slot] of rows of `bytes`, a multiple of 16, each that far from where `rows` says.
 template <typename V, bool flipped>
-SLMC_INLINE void lay_slots_in_lanes(const BlockRows& rows, int64_t bytes, int64_t count, int32_t* words) {
+SLMC_INLINE void lay_slots_in_lanes(const BlockRows& rows, int64_t bytes, int64_t count, int32_t* words, int64_t far = 0) {
   for (int64_t slot = 0; slot < count; slot += V::kLanes)
     for (int64_t byte = 0; byte < bytes; byte += 16) {
       typename V::I four[4];
-      V::transpose(rows.of + slot, byte, four);
+      V::transpose(rows.of + slot, far + byte, four);
       for (int i = 0; i < 4; ++i)
         V::store(words + (byte / 4 + i) * kBlockSlots + slot, flipped ? V::flip(four[i]) : four[i]);
     }

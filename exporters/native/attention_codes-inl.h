@@ -5,6 +5,9 @@
 //
 // Values lie as [slots / 4][width] words of four slots, where a lane is a column.
 #pragma once
+#include <algorithm>
+#include <cstring>
+
 #include "attention_cache-inl.h"
 
 namespace slmc {
@@ -42,7 +45,9 @@ class CodeCache {
  public:
   static constexpr int64_t kElementBytes = sizeof(int8_t);
 
-  SLMC_INLINE explicit CodeCache(const AttentionPart& part) : part_(part) {
+  SLMC_INLINE explicit CodeCache(const AttentionPart& part)
+      : part_(part), key_rows_(part.keys, part.width, part.first, kBlockSlots),
+        value_rows_(part.values, part.width, part.first, kBlockSlots) {
     const int64_t width = part.width;
     keys_ = reinterpret_cast<int32_t*>(part.scratch);
     values_ = keys_ + kBlockSlots * width / 4;
@@ -69,18 +74,15 @@ class CodeCache {
   SLMC_INLINE void take(int64_t slot, int64_t count) {
     count_ = count;
     const int64_t width = part_.width;
-    lay_slots_in_lanes<V, !V::kSignedCodes8>(BlockRows(part_.keys, width, slot, count), width, count, keys_);
-    const BlockRows values(part_.values, width, slot, count);
-    for (int64_t row = 0; row < count; row += 4)
-      for (int64_t column = 0; column < width; column += 16) {
-        I words[16 / V::kLanes];
-        V::interleave(values.of + row, column, words);
-        for (int i = 0; i < 16 / V::kLanes; ++i) V::store(values_ + row / 4 * width + column + i * V::kLanes, words[i]);
-      }
-    for (int64_t i = 0; i < kBlockSlots; ++i) {
-      key_scales_[i] = i < count ? part_.key_scales[slot + i] : 0.0f;
-      value_scales_[i] = i < count ? part_.value_scales[slot + i] : 0.0f;
+    if (count == kBlockSlots) {
+      lay(key_rows_, value_rows_, (slot - part_.first) * width, kBlockSlots);
+    } else {
+      lay(BlockRows(part_.keys, width, slot, count), BlockRows(part_.values, width, slot, count), 0, count);
     }
+    std::memcpy(key_scales_, part_.key_scales + slot, count * sizeof(float));
+    std::memcpy(value_scales_, part_.value_scales + slot, count * sizeof(float));
+    std::fill(key_scales_ + count, key_scales_ + kBlockSlots, 0.0f);
+    std::fill(value_scales_ + count, value_scales_ + kBlockSlots, 0.0f);
   }
 
   template <int queries>
@@ -130,6 +132,18 @@ class CodeCache {
   }
 
  private:
+  // Rows that lie so far from where `keys` and `values` say.
+  SLMC_INLINE void lay(const BlockRows& keys, const BlockRows& values, int64_t far, int64_t count) {
+    const int64_t width = part_.width;
+    lay_slots_in_lanes<V, !V::kSignedCodes8>(keys, width, count, keys_, far);
+    for (int64_t row = 0; row < count; row += 4)
+      for (int64_t column = 0; column < width; column += 16) {
+        I words[16 / V::kLanes];
+        V::interleave(values.of + row, far + column, words);
+        for (int i = 0; i < 16 / V::kLanes; ++i) V::store(values_ + row / 4 * width + column + i * V::kLanes, words[i]);
+      }
+  }
+
   struct Weights {
     alignas(64) int8_t high[kBlockSlots], low[kBlockSlots];
     float step;
@@ -190,6 +204,7 @@ class CodeCache {
   }
 
   const AttentionPart& part_;
+  BlockRows key_rows_, value_rows_;  // of the part's first block: the others lie behind it likewise
   int32_t *keys_, *values_;
   float *key_scales_, *value_scales_;
   float* steps_;     // of the queries
