@@ -193,7 +193,7 @@ def _mixed(x: Tensor, block: int) -> Tensor:
     """
     length, y = 1, x
     while length < block:
-        first, second = y.unflatten(-1, (-1, 2, length)).unbind(-2)
+        first, second = y.reshape(*y.shape[:-1], -1, 2, length).unbind(-2)
         y = torch.stack((first + second, first - second), -2).flatten(-3)
         length *= 2
     return y
