@@ -6,6 +6,7 @@ needs. Argument: KIND PATH THREADS CONTEXT.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import statistics
@@ -146,7 +147,39 @@ class GenAi:
         return f"onnxruntime-genai {self._genai.__version__} on onnxruntime {onnxruntime.__version__}"
 
 
-ENGINES = {"slmc": Ours, "fp32": Fp32, "llama.cpp": LlamaCpp, "genai": GenAi}
+class StandIn:
+    """symboliclight_standin.cc, compiled, beside its model."""
+
+    def __init__(self, path: str, threads: int, context: int) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        self._library = ctypes.CDLL(str(Path(path) / "libstandin.so"))
+        self._library.standin_open.restype = ctypes.c_void_p
+        self._engine = ctypes.c_void_p(self._library.standin_open(str(Path(path) / "model.bin").encode()))
+        self._logits = np.zeros(int(np.fromfile(Path(path) / "model.bin", np.int32, 1)[0]), np.float32)
+
+    def reset(self) -> None:
+        self._library.standin_reset(self._engine)
+
+    def read(self, ids: list[int]) -> None:
+        for token in ids:
+            self.step(token)
+
+    def step(self, token: int) -> None:
+        self._library.standin_step(self._engine, token, self._logits.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
+
+    def losses(self, ids: list[int]) -> float:
+        self.reset()
+        logits = []
+        for token in ids:
+            self.step(token)
+            logits.append(self._logits.copy())
+        return _losses(np.array(logits[:-1]), ids[1:])
+
+    def built(self) -> str:
+        return "g++ -O3 -march=native -fopenmp -ffast-math"
+
+
+ENGINES = {"standin": StandIn, "slmc": Ours, "fp32": Fp32, "llama.cpp": LlamaCpp, "genai": GenAi}
 CHUNK_TOKENS = 128
 """Tokens of a prompt that our session reads in one call."""
 
@@ -169,8 +202,9 @@ def _answer(engine: Any, clock: Any, request: dict[str, Any]) -> dict[str, Any]:
         engine.reset()
     ids, steps = request["ids"], request["steps"]
     read_ms = _timed(clock, lambda: engine.read(ids))
-    taken = [_timed(clock, lambda: engine.step(ids[-1])) for _ in range(steps)]
-    step_ms = statistics.median(taken[STEPS_DROPPED:]) if steps else None
+    following = request.get("following") or [ids[-1]] * steps
+    taken = [_timed(clock, lambda token=token: engine.step(token)) for token in following]  # type: ignore[misc]
+    step_ms = statistics.median(taken[STEPS_DROPPED:]) if taken else None
     return {"read_ms": read_ms, "step_ms": step_ms, "peak_bytes": _peak_bytes()}
 
 

@@ -16,13 +16,18 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def write_tokenizer(source: Path, output: Path, size: int) -> None:
-    """The first `size` tokens of a byte-pair tokenizer.json, whose merges come in the order of their tokens."""
+    """The first `size` tokens of a byte-pair tokenizer.json, whose merges come in the order of their tokens.
+
+    Where it has fewer, tokens follow that no text has.
+    """
     document = json.loads(source.read_text(encoding="utf-8"))
     model = document["model"]
     model["vocab"] = {token: i for token, i in model["vocab"].items() if i < size}
     pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     known = model["vocab"]
     model["merges"] = [[a, b] for a, b in pairs if a in known and b in known and a + b in known]
+    taken = {*known.values(), *(token["id"] for token in document["added_tokens"])}
+    known |= {f"<none {i}>": i for i in range(size) if i not in taken}
     document["added_tokens"] = [token for token in document["added_tokens"] if token["id"] < size]
     output.write_text(json.dumps(document), encoding="utf-8")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -16,11 +17,13 @@ from toolchain.search.plan import recipe_bytes
 
 
 def export_uniform(
-    model: LoadedModel, folder: Path, format_name: str, *, activations: str = "fp32", head: str | None = None
-) -> ExportedGraph:
+    model: LoadedModel, folder: Path, format_name: str, *, activations: str = "fp32", head: str | None = None,
+    others: Mapping[str, str] | None = None,
+) -> ExportedGraph:  # fmt: skip
     """Write the graph; layers by nearest rounding, for speed depends on shapes and formats alone.
 
-    activations: fp32, or int8. head: another format for the layer that gives the logits.
+    activations: fp32, or int8. head: another format for the layer that gives the logits. others: formats of layers by
+    path, with inputs as they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
     last = model.tree.layers[-1].path
@@ -36,9 +39,15 @@ def export_uniform(
         )
         for layer in model.tree.layers
     }
+    recipe |= {path: LayerConfig(name, "nearest", "fp32") for path, name in (others or {}).items()}
     encoded = {path: compress(model.weight(path), config, None) for path, config in recipe.items()}
     module = stored_model(model, encoded, recipe)
     context = module.context if isinstance(module, CachedModel) else None
     return export_graph(
-        module, cast(LanguageModel, module).state_specs(), folder, recipe_bytes(recipe, model.tree), context, head=last
+        module,
+        cast(LanguageModel, module).state_specs(),
+        folder,
+        recipe_bytes(recipe, model.tree),
+        context,
+        head=model.tree.head or last,
     )
