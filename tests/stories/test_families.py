@@ -135,7 +135,7 @@ def test_predicted_work_is_that_of_the_graph(built: tuple[Path, Path]) -> None:
     """Every matrix once, the one of a tied head too, and the bytes of the states, of rounded caches too."""
     source, out = built
     manifest = read_manifest(out)
-    options = ModelOptions(manifest.io.context, "int8" if "llama" in str(source) else "fp32")
+    options = ModelOptions(manifest.io.context, str(read_plan(out / "plan.json").options["kv_cache"]))
     model = load_model(source, options=options)
     predicted = model_workload(model, {path: entry.format for path, entry in manifest.recipe.items()})
     exported = read_workload(out / "model.onnx")
