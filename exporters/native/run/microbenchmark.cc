@@ -94,7 +94,7 @@ StateCalls::StateCalls(const std::string& graph, int64_t states, int64_t width)
 
 void StateCalls::run() {
   const int64_t token = 0;
-  network_->run(&token, 1, true);
+  network_->run(&token, 1, Network::Asked::kLast);
 }
 
 }  // namespace slmc::run
