@@ -35,8 +35,8 @@ WRITTEN = (
 """Patterns of all files that a build writes into its work folder, except those of the unfinished artifact."""
 
 ARTIFACT = (
-    "model.onnx", "model.onnx.data", "tokenizer.json", "run.py", "native/*/libslmc_ops.so", "plan.json",
-    "config.resolved.yaml", "report.html", "report.json", MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME,
+    "model.onnx", "model.onnx.data", "tokenizer.json", "run.py", "native/*/libslmc_ops.so", "native/*/slmc-run",
+    "plan.json", "config.resolved.yaml", "report.html", "report.json", MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME,
 )  # fmt: skip
 """Patterns of the files of an artifact."""
 

@@ -40,6 +40,20 @@ def test_resume_finds_what_was_kept_and_a_fresh_start_does_not(tmp_path: Path) -
         assert not (folder / "tuning.pt").exists()
 
 
+def test_an_unfinished_artifact_with_a_program_is_ours(tmp_path: Path) -> None:
+    """slmc-run goes along with --runtime; a build that was cut behind its export goes on."""
+    output = tmp_path / "out"
+    with pytest.raises(SlmcError, match="cut"), workspace(output, {}, resume=False) as folder:
+        native = folder / "artifact" / "native" / "linux-x86_64"
+        native.mkdir(parents=True)
+        for name in ("libslmc_ops.so", "slmc-run"):
+            (native / name).write_bytes(b"program")
+        raise SlmcError("cut")
+    with workspace(output, {}, resume=True) as folder:
+        pass
+    assert not folder.exists()
+
+
 def test_resume_without_anything_starts_anew(tmp_path: Path) -> None:
     with workspace(tmp_path / "deep" / "out", INPUTS, resume=True) as folder:
         assert json.loads((folder / "inputs.json").read_text()) == INPUTS
