@@ -15,9 +15,10 @@ from exporters.formats.base import Encoded, Float32, Format, PackedTensor
 from exporters.formats.bits import UInt8
 from exporters.formats.families import FLOAT4
 from exporters.formats.grid import GridFormat
+from exporters.formats.integer import IntegerFormat
 from exporters.formats.parts import Grid, Node, Product, Term
 from exporters.formats.scales import stored_scales
-from exporters.formats.units import pack_units, padded_columns, unit_tensors, unpack_units
+from exporters.formats.tiles import TILE_ROWS, tiled_tensors
 
 STEPS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 """What a code stands for, in halves: e2m1 knows 0, 0.5, 1, 1.5, 2, 3, 4, 6."""
@@ -70,10 +71,13 @@ class Float4Format(GridFormat):
     def zero_code(self) -> int:
         return 0
 
+    @property
+    def integers(self) -> IntegerFormat:
+        """Whose codes and scales lie as its own do."""
+        return IntegerFormat(self.bits, self.group, True)
+
     def layout_for(self, rows: int, cols: int) -> dict[str, PackedTensor]:
-        return unit_tensors(rows, cols, self.bits, 128) | {
-            "scales": PackedTensor((rows, self.groups(cols)), np.dtype(np.float16), power=1)
-        }
+        return self.integers.layout_for(rows, cols)
 
     def nearest_grid(self, weight: Float32) -> Grid:
         """The grid whose largest value is every group's largest weight."""
@@ -97,22 +101,20 @@ class Float4Format(GridFormat):
 
     def store(self, codes: UInt8, grid: Grid) -> Encoded:
         """Packed tensors of codes [rows, cols] on a grid; padding decodes to zero."""
-        rows, cols = codes.shape
-        padded = np.full((rows, padded_columns(cols)), self.zero_code, np.uint8)
-        padded[:, :cols] = codes
-        packed = pack_units(padded, self.bits, 128) | {"scales": grid.scales.astype(np.float16)}
-        return Encoded(self.name, (rows, cols), packed)
+        padded = np.full((len(codes), self.groups(codes.shape[1]) * self.group), self.zero_code, np.uint8)
+        padded[:, : codes.shape[1]] = codes
+        return Encoded(self.name, codes.shape, self.integers.store(padded, grid).packed)
 
     def values_of(self, encoded: Encoded) -> Float32:
-        cols = encoded.shape[1]
-        codes = unpack_units(encoded.packed, self.bits, 128)[:, :cols]
-        scales = np.repeat(encoded.packed["scales"].astype(np.float32), self.group, 1)[:, :cols]
-        return self.steps(codes) * scales
+        rows, cols = encoded.shape
+        scales = encoded.packed["scales"].astype(np.float32)[..., None]
+        weight: Float32 = (self.steps(self.integers.codes_of(encoded)) * scales).reshape(rows, -1)[:, :cols]
+        return weight
 
     def product(self, encoded: Encoded) -> Product:
         rows, cols = encoded.shape
         attributes = {
             "K": cols, "N": rows, "bits": self.bits, "group": self.group, "kept": 8, "period": 8, "pattern_rows": 1,
-            "float4": 1, "tile": 0,
+            "float4": 1, "tile": TILE_ROWS,
         }  # fmt: skip
-        return Product((Term("", (Node(self.operator, SPARSE_TENSORS, encoded.packed, attributes),)),))
+        return Product((Term("", (Node(self.operator, SPARSE_TENSORS, tiled_tensors(encoded.packed), attributes),)),))

@@ -169,13 +169,13 @@ class IntegerFormat(GridFormat):
     def product(self, encoded: Encoded) -> Product:
         """Packed tensors in tiles (exporters.formats.tiles)."""
         rows, cols = encoded.shape
-        tile = tile_of(rows, self.group_size(cols))
+        tile = tile_of(rows, self.group_size(cols), self.bits)
         return Product((Term("", (self._node(self.operator, encoded, tile),)),))
 
     def look_up(self, encoded: Encoded, shared: bool = False) -> Node:
         """Packed tensors row by row, except those that a linear layer has in tiles."""
         rows, cols = encoded.shape
-        return self._node("QEmbedding", encoded, tile_of(rows, self.group_size(cols)) if shared else 0)
+        return self._node("QEmbedding", encoded, tile_of(rows, self.group_size(cols), self.bits) if shared else 0)
 
     def _node(self, operator: str, encoded: Encoded, tile: int) -> Node:
         rows, cols = encoded.shape

@@ -19,8 +19,8 @@ from exporters.formats.integer import IntegerFormat
 from exporters.formats.parts import Grid, Node, Part, Piece, Product, StoredPart, Term
 from exporters.formats.patterns import PERIODS, Bool, Patterns, completed, largest
 from exporters.formats.sparse_tiles import in_tiles, sparse_tile_of
-from exporters.formats.tiles import interleaved, separated
-from exporters.formats.units import QUAD, UNIT, pack_units, padded_columns, unit_tensors, units, unpack_units
+from exporters.formats.tiles import TILE_ROWS
+from exporters.formats.units import UNIT, pack_units, padded_columns, unit_tensors, units, unpack_units
 
 SHARED_ROWS = 16
 """Rows of one pattern in the formats that share it."""
@@ -33,7 +33,7 @@ class NmFormat(Format):
     """`kept` of every `period` inputs in the dense format `values`, whose groups count inputs of the dense row.
 
     packed tensors: codes (and high) of the kept weights as exporters.formats.units lays them out; patterns as
-    exporters.formats.patterns codes them, tiled like codes where each row has its own; scales float16 [rows, groups].
+    exporters.formats.patterns codes them; scales float16 [rows, groups].
     """
 
     kept: int
@@ -164,8 +164,6 @@ class NmFormat(Format):
             )
         whole = completed(shared, self.patterns)
         patterns = self.patterns.encode(whole)
-        if self.pattern_rows == 1:
-            patterns = interleaved(patterns, self.pattern_bytes, QUAD)
         kept = stored[self._of_rows(whole, rows)].reshape(rows, -1)
         packed = pack_units(kept, self.bits, self.kept_per_unit)
         return Encoded(
@@ -189,15 +187,11 @@ class NmFormat(Format):
         """Which weights have a stored code, [rows, cols]."""
         rows, cols = encoded.shape
         stored = encoded.packed["patterns"].astype(np.uint8)
-        if self.pattern_rows == 1:
-            stored = separated(stored, self.pattern_bytes, QUAD)
         return self._of_rows(self.patterns.decode(stored), rows)[:, :cols]
 
     def values_of(self, encoded: Encoded) -> Float32:
         rows, cols = encoded.shape
         stored = encoded.packed["patterns"].astype(np.uint8)
-        if self.pattern_rows == 1:
-            stored = separated(stored, self.pattern_bytes, QUAD)
         codes = np.full((rows, padded_columns(cols)), self.values.zero_code, np.uint8)
         codes[self._of_rows(self.patterns.decode(stored), rows)] = unpack_units(
             encoded.packed, self.bits, self.kept_per_unit
@@ -226,7 +220,7 @@ class NmFormat(Format):
         """The product as one node."""
         rows, cols = encoded.shape
         tile = sparse_tile_of(self, rows, cols)
-        packed = in_tiles(self, encoded.packed) if tile else encoded.packed
+        packed = in_tiles(self, encoded.packed, cols) if tile == TILE_ROWS else encoded.packed
         attributes = {
             "K": cols, "N": rows, "bits": self.bits, "group": self.group or padded_columns(cols), "kept": self.kept,
             "period": self.period, "pattern_rows": self.pattern_rows, "float4": int(self.values.table is not None),

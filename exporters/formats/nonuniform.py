@@ -130,11 +130,12 @@ class NonUniformFormat(GridFormat):
 
     def product(self, encoded: Encoded) -> Product:
         """Packed tensors in tiles (exporters.formats.tiles)."""
-        return Product((Term("", (self._node(self.operator, encoded, tile_of(encoded.shape[0], self.group)),)),))
+        tile = tile_of(encoded.shape[0], self.group, self.bits)
+        return Product((Term("", (self._node(self.operator, encoded, tile),)),))
 
     def look_up(self, encoded: Encoded, shared: bool = False) -> Node:
         """Packed tensors row by row, except those that a linear layer has in tiles."""
-        return self._node("TableEmbedding", encoded, tile_of(encoded.shape[0], self.group) if shared else 0)
+        return self._node("TableEmbedding", encoded, tile_of(encoded.shape[0], self.group, self.bits) if shared else 0)
 
     def _node(self, operator: str, encoded: Encoded, tile: int) -> Node:
         rows, cols = encoded.shape

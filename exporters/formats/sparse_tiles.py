@@ -3,16 +3,17 @@
 A word has the codes of 4 bytes from its lowest bits up: of b bits, in its 8 / b places, and word after word of all 16
 rows, as exporters.formats.tiles has them. Scales go group after group.
 
-Where rows share a pattern, byte j of place p of word w is kept code (w * 8 / b + p) * 4 + j of its row.
+Where rows share a pattern and groups fill words (`in_words`), byte j of place p of word w is kept code
+(w * 8 / b + p) * 4 + j of its row.
 
-Where each row has its own, codes and patterns go block by block, a block being four periods: the first kept code of
-each of the four periods fills the bytes of a place, then the second of each. The ranks of four periods are four bytes
+Else codes go block by block, a block being four periods: the first kept code of each of the four periods fills the
+bytes of a place, then the second of each. Where each row has its own pattern, the ranks of four periods are four bytes
 likewise, split into tensors of 4, 2 and 1 bits (`RANK_BITS`), all of one unit of 128 inputs together. Eight places of
 one bit would be more than the four blocks of a unit whose periods have 8 inputs: there two rows of a tile, r and r + 8,
 share a word.
 
-Rows behind the last whole tile follow one after another: with a shared pattern in the same words, else as
-exporters.formats.units lays out a row.
+Rows behind the last whole tile follow one after another: in the same words, else as exporters.formats.units lays out a
+row.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from exporters.formats.bits import UInt8
 from exporters.formats.integer import CODE_BITS
 from exporters.formats.patterns import Patterns
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES, interleaved, separated
-from exporters.formats.units import QUAD, UNIT, pack_units, padded_columns, unpack_units
+from exporters.formats.units import UNIT, pack_units, padded_columns, unpack_units
 
 if TYPE_CHECKING:
     from exporters.formats.nm import NmFormat
@@ -36,85 +37,72 @@ if TYPE_CHECKING:
 RANK_BITS = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
 """Bits of a period's rank -> bits of its packed tensors, the lowest first."""
 
-LEAST_GROUP = 64
-"""Inputs of the smallest group that has sums of its own."""
 
-OWN_PATTERN_BITS, OWN_PATTERN_PERIODS = (4, 8), (4, 8)
-"""Of the formats with a pattern per row that have a kernel on tiles."""
+def in_places(fmt: NmFormat, cols: int) -> bool:
+    """Whether there is a kernel for codes that lie by place: 8 bits only with long groups and a row's own pattern."""
+    group = fmt.group or padded_columns(cols)
+    return fmt.period <= 8 and (fmt.bits == 4 or (fmt.bits == 8 and group % 64 == 0 and fmt.pattern_rows == 1))
 
-LEAST_SHARED_CODES = 32
-"""Kept codes of a group, with a shared pattern, fill whole words of every packed tensor."""
+
+def in_words(fmt: NmFormat, cols: int) -> bool:
+    """Whether rows share a pattern, and the kept codes of a group fill whole words of every packed tensor."""
+    group = fmt.group or padded_columns(cols)
+    whole = group % 64 == 0 and group * fmt.kept // fmt.period % 32 == 0
+    return fmt.pattern_rows > 1 and whole and -(-cols // group) * group == padded_columns(cols)
 
 
 def sparse_tile_of(fmt: NmFormat, rows: int, cols: int) -> int:
-    """Rows of a tile for a matrix: 16, or 0 where it lies in units (exporters.formats.units)."""
-    if fmt.values.table is not None or rows < TILE_ROWS:
-        return 0
-    group = fmt.group or padded_columns(cols)
-    if fmt.pattern_rows == 1:
-        fits = group % LEAST_GROUP == 0 and fmt.bits in OWN_PATTERN_BITS and fmt.period in OWN_PATTERN_PERIODS
-    else:
-        kept = group * fmt.kept // fmt.period
-        fits = kept % LEAST_SHARED_CODES == 0 and group % LEAST_GROUP == 0
-        fits = fits and -(-cols // group) * group == padded_columns(cols)
-    return TILE_ROWS if fits else 0
+    """Rows of a tile for a matrix: 16, or 1 where rows follow one another (exporters.formats.units)."""
+    return TILE_ROWS if rows >= TILE_ROWS and (in_places(fmt, cols) or in_words(fmt, cols)) else 1
 
 
-def in_tiles(fmt: NmFormat, packed: Mapping[str, Array]) -> dict[str, Array]:
-    """The packed tensors of a format in tiles; shapes and bytes stay."""
+def in_tiles(fmt: NmFormat, packed: Mapping[str, Array], cols: int) -> dict[str, Array]:
+    """The packed tensors of a matrix with so many inputs, in tiles; shapes and bytes stay."""
     stored = {name: tensor.astype(np.uint8) for name, tensor in packed.items() if name != "scales"}
-    turned = _shared_in_tiles if fmt.pattern_rows > 1 else _own_in_tiles
-    return {**turned(fmt, stored), "scales": interleaved(packed["scales"], 1, TILE_ROWS)}
+    turned = _words_in_tiles if in_words(fmt, cols) else _places_in_tiles
+    return {**stored, **turned(fmt, stored), "scales": interleaved(packed["scales"], 1, TILE_ROWS)}
 
 
-def out_of_tiles(fmt: NmFormat, packed: Mapping[str, Array]) -> dict[str, Array]:
+def out_of_tiles(fmt: NmFormat, packed: Mapping[str, Array], cols: int) -> dict[str, Array]:
     """The packed tensors that `in_tiles` put in order."""
     stored = {name: tensor.astype(np.uint8) for name, tensor in packed.items() if name != "scales"}
-    turned = _shared_out_of_tiles if fmt.pattern_rows > 1 else _own_out_of_tiles
-    return {**turned(fmt, stored), "scales": separated(packed["scales"], 1, TILE_ROWS)}
+    turned = _words_out_of_tiles if in_words(fmt, cols) else _places_out_of_tiles
+    return {**stored, **turned(fmt, stored), "scales": separated(packed["scales"], 1, TILE_ROWS)}
 
 
-def _shared_in_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8]:
+def _words_in_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8]:
     words = _words(unpack_units(packed, fmt.bits, fmt.kept_per_unit), fmt.bits)
-    tiled = {name: interleaved(tensor, WORD_BYTES, TILE_ROWS) for name, tensor in words.items()}
-    return {**tiled, "patterns": packed["patterns"]}
+    return {name: interleaved(tensor, WORD_BYTES, TILE_ROWS) for name, tensor in words.items()}
 
 
-def _shared_out_of_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8]:
+def _words_out_of_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8]:
     words = {name: separated(packed[name], WORD_BYTES, TILE_ROWS) for name in ("codes", "high") if name in packed}
     joined = pack_units(_of_words(words, fmt.bits), fmt.bits, fmt.kept_per_unit)
-    return {**{n: tensor.astype(np.uint8) for n, tensor in joined.items()}, "patterns": packed["patterns"]}
+    return {name: tensor.astype(np.uint8) for name, tensor in joined.items()}
 
 
-def _own_in_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8]:
+def _places_in_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8]:
     whole = len(packed["codes"]) // TILE_ROWS * TILE_ROWS
     kept = unpack_units(packed, fmt.bits, fmt.kept_per_unit)[:whole]
     places = kept.reshape(whole, -1, 4, fmt.kept).swapaxes(2, 3).reshape(kept.shape)
     codes = interleaved(_words(places, fmt.bits)["codes"], WORD_BYTES, TILE_ROWS)
-    patterns = separated(packed["patterns"], fmt.pattern_bytes, QUAD)
-    return {
-        "codes": np.concatenate([codes, separated(packed["codes"], _code_bytes(fmt), QUAD)[whole:]]),
-        "patterns": np.concatenate([_tiled_ranks(fmt, _ranks(fmt, patterns[:whole])), patterns[whole:]]),
-    }
+    turned = {"codes": np.concatenate([codes, packed["codes"][whole:]])}
+    if fmt.pattern_rows == 1:
+        ranks = _tiled_ranks(fmt, _ranks(fmt, packed["patterns"][:whole]))
+        turned["patterns"] = np.concatenate([ranks, packed["patterns"][whole:]])
+    return turned
 
 
-def _own_out_of_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8]:
+def _places_out_of_tiles(fmt: NmFormat, packed: Mapping[str, UInt8]) -> dict[str, UInt8]:
     whole = len(packed["codes"]) // TILE_ROWS * TILE_ROWS
     places = _of_words({"codes": separated(packed["codes"][:whole], WORD_BYTES, TILE_ROWS)}, fmt.bits)
     kept = places.reshape(whole, -1, fmt.kept, 4).swapaxes(2, 3).reshape(places.shape)
-    joined = pack_units(kept, fmt.bits, fmt.kept_per_unit)["codes"].astype(np.uint8)
-    codes = np.concatenate([separated(joined, _code_bytes(fmt), QUAD), packed["codes"][whole:]])
-    ranks = _of_tiled_ranks(fmt, packed["patterns"][:whole])
-    patterns = np.concatenate([_bytes_of_ranks(fmt, ranks), packed["patterns"][whole:]])
-    return {
-        "codes": interleaved(codes, _code_bytes(fmt), QUAD),
-        "patterns": interleaved(patterns, fmt.pattern_bytes, QUAD),
-    }
-
-
-def _code_bytes(fmt: NmFormat) -> int:
-    """Of one unit of a row."""
-    return fmt.kept_per_unit * fmt.bits // 8
+    codes = pack_units(kept, fmt.bits, fmt.kept_per_unit)["codes"].astype(np.uint8)
+    turned = {"codes": np.concatenate([codes, packed["codes"][whole:]])}
+    if fmt.pattern_rows == 1:
+        ranks = _bytes_of_ranks(fmt, _of_tiled_ranks(fmt, packed["patterns"][:whole]))
+        turned["patterns"] = np.concatenate([ranks, packed["patterns"][whole:]])
+    return turned
 
 
 def _words(codes: UInt8, bits: int) -> dict[str, UInt8]:

@@ -2,7 +2,7 @@
 
 Dense integer tensors in tiles of 16 (`tiled_tensors`): word after word of 4 bytes, each of all 16 rows, so that every
 lane of a vector belongs to a row; scales and zeros likewise, group after group. Rows behind the last whole tile follow
-one after another. Sparse formats without tiles lie in quads of four rows (exporters.formats.units).
+one after another.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ Element = TypeVar("Element", bound=np.generic)
 
 TILE_ROWS = 16
 WORD_BYTES = 4
-LEAST_GROUP = 32
-"""Groups of a multiple of this many codes fill whole words of every packed tensor."""
 
 
-def tile_of(rows: int, group: int) -> int:
+def fills_words(group: int, bits: int) -> bool:
+    """Whether a group's codes fill whole words of every packed tensor."""
+    return group % 32 == 0 or (group == 16 and bits in (2, 4, 8))
+
+
+def tile_of(rows: int, group: int, bits: int) -> int:
     """Rows of a tile for an integer matrix: 16, or 0 where it lies row by row."""
-    return TILE_ROWS if rows >= TILE_ROWS and group % LEAST_GROUP == 0 else 0
+    return TILE_ROWS if rows >= TILE_ROWS and fills_words(group, bits) else 0
 
 
 def interleaved(tensor: NDArray[Element], unit: int, tile: int) -> NDArray[Element]:

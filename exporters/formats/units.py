@@ -1,9 +1,7 @@
-"""How codes lie in the tensors of the sparse and four-bit float formats: units of 128 inputs, quads of four rows.
+"""How codes lie in the tensors of the sparse formats: units of 128 inputs.
 
 A unit keeps k codes of its 128 inputs, in the inputs' order. A tensor of b bits holds them in L = k * b / 8 bytes: byte
-i has codes i, i + L, i + 2 L, ... from its lowest bits up, so that a vector's shift and mask gives codes that follow
-one another. Four rows form a quad, whose bytes go unit by unit, row by row: a kernel that multiplies four rows at once
-reads one stream. Rows behind the last whole quad lie one after another.
+i has codes i, i + L, i + 2 L, ... from its lowest bits up. Rows lie one after another.
 """
 
 from __future__ import annotations
@@ -15,13 +13,9 @@ import numpy as np
 from exporters.formats.base import Array, PackedTensor
 from exporters.formats.bits import UInt8
 from exporters.formats.integer import CODE_BITS
-from exporters.formats.tiles import interleaved, separated
 
 UNIT = 128
 """Inputs of a unit; a row is padded to whole ones."""
-
-QUAD = 4
-"""Rows whose bytes are interleaved."""
 
 
 def units(cols: int) -> int:
@@ -42,18 +36,18 @@ def unit_tensors(rows: int, cols: int, bits: int, kept: int) -> dict[str, Packed
 
 
 def _pack(codes: UInt8, bits: int) -> UInt8:
-    """Codes [rows, units, kept] of one packed tensor as the bytes of quads."""
+    """Codes [rows, units, kept] of one packed tensor as bytes."""
     rows, count, kept = codes.shape
     parts = codes.reshape(rows, count, 8 // bits, kept * bits // 8)
     joined = np.zeros((rows, count, kept * bits // 8), np.uint8)
     for i in range(8 // bits):
         joined |= parts[:, :, i] << np.uint8(i * bits)
-    return interleaved(joined.reshape(rows, -1), kept * bits // 8, QUAD)
+    return joined.reshape(rows, -1)
 
 
 def _unpack(tensor: UInt8, bits: int, kept: int) -> UInt8:
     size = kept * bits // 8
-    joined = separated(tensor, size, QUAD).reshape(len(tensor), -1, 1, size)
+    joined = tensor.reshape(len(tensor), -1, 1, size)
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     codes: UInt8 = (joined >> shifts) & np.uint8(2**bits - 1)
     return codes.reshape(len(tensor), -1)

@@ -41,7 +41,7 @@ class DecodedRows {
   }
 
   void decode_tile(int64_t n) {
-    if (m_.pattern_rows > 1) masks_of_row(m_, n, masks_);
+    if (m_.words) masks_of_row(m_, n, masks_);
     decode_sparse_tile(m_, n, masks_, tile_);
   }
 

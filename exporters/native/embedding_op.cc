@@ -29,7 +29,7 @@ Picked pick(const Call& call, int64_t rows, int64_t K) {
 
 class QEmbedding : public Kernel {
  public:
-  QEmbedding(const Node& node, bool table) : ports_(node, table) {}
+  QEmbedding(const Node& node, Table table) : ports_(node, table) {}
 
   void compute(const Call& call) override {
     const QMatrix m = ports_.bind(call);
@@ -77,15 +77,15 @@ void infer(const Inference& inference) {
 
 }  // namespace
 
-template <bool table>
+template <Table table>
 static Operator rows_of(const char* name, const Port& last) {
   return {name, qmatrix_ports({"tokens", kInt64}, last), {{"y", kFloat}},
           [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<QEmbedding>(node, table); }, infer, true};
 }
 
-Operator qembedding_operator() { return rows_of<false>("QEmbedding", kZeroPort); }
+Operator qembedding_operator() { return rows_of<kEvenSteps>("QEmbedding", kZeroPort); }
 
-Operator table_embedding_operator() { return rows_of<true>("TableEmbedding", kStepPort); }
+Operator table_embedding_operator() { return rows_of<kGivenSteps>("TableEmbedding", kStepPort); }
 
 Operator sign_embedding_operator() {
   return {"SignEmbedding", {{"tokens", kInt64}, {"codes", kUint8}}, {{"y", kFloat}},

@@ -11,15 +11,14 @@ struct KernelTable {
   const LinearKernels* linear;
   const EventKernels* events;
   const SparseKernels* tiles;  // of 16 rows; null where their rows are decoded first
-  const SparseKernels* units;  // of four rows, likewise
   const AttentionKernels* attention;
 };
 
 // Of the instruction set in use (isa.h).
 const KernelTable& kernels();
 
-// Vector kernels take groups of a multiple of 32.
-const LinearKernels& linear_kernels(int64_t group);
+// Vector kernels take groups that fill words.
+const LinearKernels& linear_kernels(int64_t group, int bits);
 
 namespace portable {
 extern const LinearKernels linear;
@@ -31,7 +30,7 @@ namespace avx2 {
 extern const LinearKernels linear;
 extern const AttentionKernels attention;
 extern const EventKernels events;
-extern const SparseKernels tiles, units;
+extern const SparseKernels tiles;
 }  // namespace avx2
 
 namespace avx_vnni {
@@ -50,7 +49,7 @@ namespace avx512 {
 extern const LinearKernels linear;
 extern const AttentionKernels attention;
 extern const EventKernels events;
-extern const SparseKernels tiles, units;
+extern const SparseKernels tiles;
 }  // namespace avx512
 
 namespace avx512_amx {

@@ -107,15 +107,15 @@ class Block {
   int64_t s0_, s1_;
 };
 
-// Output features first .. last of all tokens.
-template <int bits>
-void product(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
+// Output features first .. last of all tokens; stored: bits of the matrix's codes, fewer where they stand for steps.
+template <int bits, int stored>
+void product(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last, const Steps* steps = nullptr) {
   using Panel = IntegerPanel<Vector, bits, true>;
   Panel panel;
   const int rest = static_cast<int>(p.tokens % kTokens);
   const TileConfig whole = config_for(kTokens), some = config_for(rest ? rest : kTokens);
   configure(whole);
-  over_panels<Vector>(m, p, first, last, panel, [&](int64_t n, int64_t s0, int64_t s1) {
+  const auto all_tokens = [&](int64_t n, int64_t s0, int64_t s1) {
     const Block<bits> block(m, p, panel, s0, s1);
     const auto tile = [&](int64_t t, int r) {
       const int64_t row = n + r * Vector::kLanes;
@@ -128,13 +128,19 @@ void product(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64
     configure(some);
     for (int r = 0; r < Panel::kRowVectors; ++r) block.template multiply<false>(t, rest, r, tile(t, r));
     configure(whole);
-  });
+  };
+  over_panels<Vector, stored>(m, p, first, last, panel, all_tokens, steps);
   release();
 }
 
 void multiply(const QMatrix& m, const Prepared& p, float* y, int64_t first, int64_t last) {
-  if (p.way != Prepared::kProduct8 || p.tokens < kTokens || m.steps) return avx512::linear.multiply(m, p, y, first, last);
-  with_bits(m.bits, [&](auto bits) { product<bits.value>(m, p, y, first, last); });
+  if (p.way != Prepared::kProduct8 || p.tokens < kTokens || m.group == 16)
+    return avx512::linear.multiply(m, p, y, first, last);
+  if (m.steps) {
+    const Steps steps(m, false);
+    return m.bits == 3 ? product<8, 3>(m, p, y, first, last, &steps) : product<8, 4>(m, p, y, first, last, &steps);
+  }
+  with_bits(m.bits, [&](auto bits) { product<bits.value, bits.value>(m, p, y, first, last); });
 }
 
 void multiply_half(const HalfMatrix& m, const float* x, int64_t tokens, float* y, int64_t first, int64_t last) {

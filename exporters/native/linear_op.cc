@@ -12,35 +12,13 @@ namespace {
 
 class QLinear : public Product {
  public:
-  QLinear(const Node& node, bool table) : ports_(node, table), activation_bits_(node.integer_or("activation_bits", 32)) {
-    if (activation_bits_ != 32 && activation_bits_ != 8)
-      throw Refusal("attribute activation_bits = " + std::to_string(activation_bits_) + "; known are 8 and 32");
-  }
+  QLinear(const Node& node, Table table) : ports_(node, table), activation_bits_(activation_bits_of(node)) {}
 
   Work begin(const Call& call, Arena& arena, ReadyInputs& ready) const override {
-    const QMatrix m = ports_.bind(call);
-    const Tensor x = call.input(0);
-    const int64_t tokens = tokens_of(x, m.K);
-    float* y = output_like(call, x, m.N);
-    if (tokens == 0) return {};
-    const LinearKernels& linear = linear_kernels(m.group);
-    const Prepared prepared = prepare(m, linear, x.as<float>(), tokens, arena, ready);
-    return work_of(m.N, kRowTile, m.N * m.K * tokens,
-                   [m, prepared, y, &linear](int64_t first, int64_t last) { linear.multiply(m, prepared, y, first, last); },
-                   arena);
+    return dense_work(ports_.bind(call), activation_bits_, call, arena, ready);
   }
 
  private:
-  Prepared prepare(const QMatrix& m, const LinearKernels& linear, const float* x, int64_t tokens, Arena& arena,
-                   ReadyInputs& ready) const {
-    const int bits = static_cast<int>(activation_bits_);
-    const InputKey key{x, &linear, tokens, m.K, m.group, m.bits, m.steps ? 2 : m.zeros != nullptr, bits};
-    if (const ReadyInputs::Entry* found = ready.find(key)) return found->dense;
-    const Prepared prepared = linear.prepare(m, x, tokens, bits, arena);
-    ready.keep({key, prepared, nullptr}, arena);
-    return prepared;
-  }
-
   QMatrixPorts ports_;
   int64_t activation_bits_;
 };
@@ -71,18 +49,23 @@ class HalfLinear : public Product {
   bool constant_ = false;
 };
 
-}  // namespace
-
-template <bool table>
-static Operator product_over(const char* name, const Port& last) {
-  return {name, qmatrix_ports({"x", kFloat}, last), floats({"y"}),
-          [](const Node& node) -> std::unique_ptr<Kernel> { return std::make_unique<QLinear>(node, table); },
-          infer_product, true};
+template <Table table>
+std::unique_ptr<Kernel> make_qlinear(const Node& node) {
+  return std::make_unique<QLinear>(node, table);
 }
 
-Operator qlinear_operator() { return product_over<false>("QLinear", kZeroPort); }
+}  // namespace
 
-Operator table_linear_operator() { return product_over<true>("TableLinear", kStepPort); }
+Operator qlinear_operator() {
+  return {"QLinear", qmatrix_ports({"x", kFloat}, kZeroPort), floats({"y"}), make_qlinear<kEvenSteps>, infer_product, true};
+}
+
+Operator table_linear_operator() {
+  return {"TableLinear", qmatrix_ports({"x", kFloat}, kStepPort), floats({"y"}), make_qlinear<kGivenSteps>, infer_product,
+          true};
+}
+
+std::unique_ptr<Kernel> make_float4_linear(const Node& node) { return make_qlinear<kFloat4>(node); }
 
 Operator half_linear_operator() {
   return {"HalfLinear",

@@ -27,6 +27,14 @@ SLMC_INLINE int64_t factor_at(int64_t n, int64_t g, int64_t groups, int64_t tile
   return n < tiled ? (n / kTile * groups + g) * kTile + n % kTile : n * groups + g;
 }
 
+// Steps of a four-bit float's codes: e2m1 in halves.
+constexpr int8_t kFloat4Steps[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+// Whether groups fill words of every plane: a multiple of 32 codes, or 16 of so many bits that none has half a word.
+SLMC_INLINE constexpr bool fills_words(int64_t group, int bits) {
+  return group % 32 == 0 || (group == 16 && (bits == 2 || bits == 4 || bits == 8));
+}
+
 struct QMatrix {
   const uint8_t* codes = nullptr;    // [N, groups, group * low / 8]
   const uint8_t* high = nullptr;     // [N, groups, group * high / 8], null where high = 0
@@ -34,7 +42,7 @@ struct QMatrix {
   const uint8_t* zeros = nullptr;    // [N, groups], null where symmetric
   const int8_t* steps = nullptr;     // [2^bits], null where a code is a number of steps itself; bits 3 or 4
   int64_t N = 0, K = 0, groups = 0, group = 0;
-  int64_t tiled = 0;  // rows, a multiple of kTile; where there are any, a group has a multiple of 32 codes
+  int64_t tiled = 0;  // rows, a multiple of kTile; where there are any, groups fill words
   int bits = 0;
 
   SLMC_INLINE int64_t padded() const { return groups * group; }

@@ -29,8 +29,8 @@ struct FloatPanel {
       for (int64_t k = k0; k < k1; k += kUnit) {
         float* out = w + (k - k0) * kRows + r * V::kLanes;
         const auto unpack = [&](auto word, auto more, auto bit, auto code, int block) SLMC_LAMBDA {
-          if constexpr (code.value == 0) {
-            const int64_t g = std::min((k + block) / m.group, m.groups - 1);
+          if (code.value == 0 || (code.value == 16 && m.group == 16)) {
+            const int64_t g = std::min((k + block + code.value) / m.group, m.groups - 1);
             if (g != known) {
               const Factors of_group = factors(m, n + r * V::kLanes, g);
               scale = of_group.scale;

@@ -22,10 +22,10 @@ constexpr int steps_together() {
 template <typename V, int bits, bool centred = false>
 struct IntegerPanel {
   static constexpr int kBits = bits, kRowVectors = V::kRowVectors8, kRows = kRowVectors * V::kLanes;
-  static constexpr int kTogether = steps_together<V, bits>();  // of a segment's, whose number is a multiple of eight
+  static constexpr int kTogether = steps_together<V, bits>();  // of a segment's, whose number is four or eights
   alignas(64) uint8_t codes[kIntegerBlock * kRows];                   // [step][row vector][lane][byte]
-  alignas(64) float scales[kIntegerBlock / 32][kRows];
-  alignas(64) float zero_shares[kIntegerBlock / 32][kRows];
+  alignas(64) float scales[kIntegerBlock / 16][kRows];
+  alignas(64) float zero_shares[kIntegerBlock / 16][kRows];
 
   // stored: bits of the matrix's codes; fewer than the panel's where they stand for steps of a table.
   template <int stored>
@@ -80,8 +80,10 @@ struct IntegerPanel {
         unrolled<kRowVectors>([&](auto r) { sum[i.value][r.value] = V::set(start[i.value * p.segment_count + s]); });
       });
       constexpr int inputs = 4 * kTogether;
-      for (int64_t k = segment.first; k < segment.first + segment.length; k += inputs, w += inputs * kRows)
-        add_steps<tokens>(w, q + k, padded, sum);
+      if (inputs > 16 && segment.length == 16) add_steps<tokens, 4>(w, q + segment.first, padded, sum);
+      else
+        for (int64_t k = segment.first; k < segment.first + segment.length; k += inputs, w += inputs * kRows)
+          add_steps<tokens, kTogether>(w, q + k, padded, sum);
       unrolled<tokens>([&](auto i) {
         const typename V::F sx = V::set(scale_x[i.value * p.segment_count + s]);
         unrolled<kRowVectors>([&](auto r) {
@@ -102,12 +104,12 @@ struct IntegerPanel {
     });
   }
 
-  // Adds the products of kTogether steps, four codes each.
-  template <int tokens>
+  // Adds the products of so many steps, four codes each.
+  template <int tokens, int together>
   static SLMC_INLINE void add_steps(const uint8_t* w, const int8_t* q, int64_t padded,
                                     typename V::I (*sum)[kRowVectors]) {
     typename V::Pairs held[tokens][kRowVectors];
-    unrolled<kTogether>([&](auto step) {
+    unrolled<together>([&](auto step) {
       typename V::I ws[kRowVectors];
       unrolled<kRowVectors>([&](auto r) {
         ws[r.value] = V::load(w + (step.value * kRowVectors + r.value) * 4 * V::kLanes);

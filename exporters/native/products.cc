@@ -1,5 +1,7 @@
 #include "products.h"
 
+#include "kernels.h"
+
 namespace slmc {
 namespace {
 
@@ -61,6 +63,29 @@ void Product::compute(const Call& call) {
   ReadyInputs ready;
   const Work work = begin(call, call_arena(), ready);
   run_works(call, &work, 1);
+}
+
+Work dense_work(const QMatrix& m, int64_t activation_bits, const Call& call, Arena& arena, ReadyInputs& ready) {
+  const Tensor x = call.input(0);
+  const int64_t tokens = tokens_of(x, m.K);
+  float* y = output_like(call, x, m.N);
+  if (tokens == 0) return {};
+  const LinearKernels& linear = linear_kernels(m.group, m.bits);
+  const int bits = static_cast<int>(activation_bits);
+  const InputKey key{x.as<float>(), &linear, tokens, m.K, m.group, m.bits, m.steps ? 2 : m.zeros != nullptr, bits};
+  const ReadyInputs::Entry* found = ready.find(key);
+  const Prepared prepared = found ? found->dense : linear.prepare(m, x.as<float>(), tokens, bits, arena);
+  if (!found) ready.keep({key, prepared, nullptr}, arena);
+  return work_of(m.N, kRowTile, m.N * m.K * tokens,
+                 [m, prepared, y, &linear](int64_t first, int64_t last) { linear.multiply(m, prepared, y, first, last); },
+                 arena);
+}
+
+int64_t activation_bits_of(const Node& node) {
+  const int64_t bits = node.integer_or("activation_bits", 32);
+  if (bits != 32 && bits != 8)
+    throw Refusal("attribute activation_bits = " + std::to_string(bits) + "; known are 8 and 32");
+  return bits;
 }
 
 void infer_product(const Inference& inference) {

@@ -75,6 +75,15 @@ class Product : public Kernel {
   virtual Work begin(const Call& call, Arena& arena, ReadyInputs& ready) const = 0;
 };
 
+// y = x W^T of a dense matrix; activation_bits: 32, or 8 where x is rounded first.
+Work dense_work(const QMatrix& m, int64_t activation_bits, const Call& call, Arena& arena, ReadyInputs& ready);
+
+// The kernel of a SparseLinear node whose matrix of four-bit floats is dense.
+std::unique_ptr<Kernel> make_float4_linear(const Node& node);
+
+// A node's attribute activation_bits, which is 32 where it has none.
+int64_t activation_bits_of(const Node& node);
+
 // A shape rule: y is x with attribute N as its last size.
 void infer_product(const Inference& inference);
 

@@ -13,7 +13,7 @@ void expect(bool holds, const std::string& otherwise) {
 
 }  // namespace
 
-QMatrixPorts::QMatrixPorts(const Node& node, bool table) : table_(table) {
+QMatrixPorts::QMatrixPorts(const Node& node, Table table) : table_(table) {
   QMatrix& m = matrix_;
   m.K = node.integer("K");
   m.N = node.integer("N");
@@ -21,14 +21,17 @@ QMatrixPorts::QMatrixPorts(const Node& node, bool table) : table_(table) {
   const int64_t bits = node.integer("bits");
   expect(m.K > 0 && m.K < kLargest, "attribute K = " + std::to_string(m.K) + " is not in 1 .. 2^31 - 1");
   expect(m.N > 0 && m.N < kLargest, "attribute N = " + std::to_string(m.N) + " is not in 1 .. 2^31 - 1");
-  expect(!table || bits == 3 || bits == 4, "attribute bits = " + std::to_string(bits) + "; a table is for 3 and 4");
+  expect(table == kEvenSteps || bits == 4 || (table == kGivenSteps && bits == 3),
+         "attribute bits = " + std::to_string(bits) + "; a table is for 3 and 4, four-bit floats are for 4");
   expect(bits >= 1 && bits <= 8 && bits != 7, "attribute bits = " + std::to_string(bits) + "; known are 1 .. 6 and 8");
   expect(m.group > 0 && m.group % 8 == 0 && m.group < kLargest,
          "attribute group = " + std::to_string(m.group) + " is not a positive multiple of 8");
   const int64_t tile = node.integer_or("tile", 0);
   expect(tile == 0 || tile == kTile, "attribute tile = " + std::to_string(tile) + "; known are 0 and 16");
-  expect(tile == 0 || m.group % 32 == 0,
-         "attribute tile = 16 asks for groups of a multiple of 32, not of " + std::to_string(m.group));
+  expect(tile == 0 || fills_words(m.group, static_cast<int>(bits)),
+         "attribute tile = 16 asks for groups of a multiple of 32, or of 16 where bits are 2, 4 or 8, not of " +
+             std::to_string(m.group));
+  if (table == kFloat4) m.steps = kFloat4Steps;
   if (tile) m.tiled = m.N / kTile * kTile;
   m.bits = static_cast<int>(bits);
   m.groups = (m.K + m.group - 1) / m.group;
@@ -43,7 +46,7 @@ Shape QMatrixPorts::expected(Port port) const {
   const QMatrix& m = matrix_;
   if (port == kCodes) return {m.N, m.groups, m.group * low_bits(m.bits) / 8};
   if (port == kHigh) return {m.N, m.groups, m.group * high_bits(m.bits) / 8};
-  if (port == kLast && table_) return {int64_t{1} << m.bits};
+  if (port == kLast && table_ == kGivenSteps) return {int64_t{1} << m.bits};
   return {m.N, m.groups};
 }
 
@@ -52,7 +55,8 @@ void QMatrixPorts::set(QMatrix* m, Port port, const Tensor& tensor) const {
     if (tensor.data) throw Refusal("input 'high' is for 3, 5 and 6 bits, not for " + std::to_string(m->bits));
     return;
   }
-  if (port == kLast && !table_ && !tensor.data) return;
+  if (port == kLast && table_ != kGivenSteps && !tensor.data) return;
+  expect(port != kLast || table_ != kFloat4, "input 'patterns' is not for this matrix");
   expect_shape(tensor, expected(port), port == kLast ? table_ ? "steps" : "zeros" : kNames[port]);
   if (port == kCodes) m->codes = tensor.as<uint8_t>();
   if (port == kScales) m->scales = tensor.as<uint16_t>();

@@ -6,10 +6,13 @@
 
 namespace slmc {
 
+// What codes stand for: themselves, or a number in a table that is input 4, or four-bit floats.
+enum Table { kEvenSteps, kGivenSteps, kFloat4 };
+
 class QMatrixPorts {
  public:
   // Inputs 1 .. 4 of the node: codes, scales, high, zeros or steps; attributes K, N, bits, group.
-  QMatrixPorts(const Node& node, bool table);
+  QMatrixPorts(const Node& node, Table table);
   QMatrix bind(const Call& call) const;
 
  private:
@@ -18,7 +21,7 @@ class QMatrixPorts {
   void set(QMatrix* m, Port port, const Tensor& tensor) const;
 
   QMatrix matrix_;
-  bool table_;
+  Table table_;
   bool constant_[kPorts] = {};
 };
 

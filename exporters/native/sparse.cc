@@ -1,4 +1,5 @@
 // Decoding of sparse rows in plain C++: patterns to masks, masks and codes to bytes.
+#include "quads.h"
 #include "sparse.h"
 
 namespace slmc {
@@ -27,6 +28,11 @@ void unpack_words(const SparseMatrix& m, const uint8_t* plane, int bits, int64_t
   }
 }
 
+// Unit u of row n, which is not of a tile, of a plane.
+const uint8_t* unit_of(const SparseMatrix& m, const uint8_t* plane, int64_t n, int64_t u, int64_t unit_bytes) {
+  return plane + (m.quads ? unit_in_quads(m, n, u) : n * m.units + u) * unit_bytes;
+}
+
 }  // namespace
 
 PatternTable::PatternTable(int kept, int period) : width(period < 8 ? 8 : period), period(period) {
@@ -49,7 +55,6 @@ PatternTable::PatternTable(int kept, int period) : width(period < 8 ? 8 : period
     offsets[i] = static_cast<uint8_t>(i % 8 * field_bits);
   }
   for (int i = 0; i < 128; ++i) found[i] = static_cast<uint8_t>(masks[i % masks.size()]);
-  if (width == 8) make_controls(2 * kept == period, kept * 8 / period);
   for (int rank = 0; rank < 128 && period <= 8; ++rank) {
     int before = 0;
     for (int input = 0; input < period; ++input)
@@ -57,24 +62,6 @@ PatternTable::PatternTable(int kept, int period) : width(period < 8 ? 8 : period
         places[before / 2][rank] |= static_cast<uint8_t>(input << before % 2 * 4);
         ++before;
       }
-  }
-}
-
-void PatternTable::make_controls(bool half_kept, int kept) {
-  for (size_t field = 0; field < masks.size(); ++field) {
-    int before = 0;  // kept inputs
-    for (int i = 0; i < 8; ++i) {
-      const bool is_kept = masks[field] >> i & 1;
-      for (int second = 0; second < 2; ++second) {
-        uint64_t* control = &controls[field][second];
-        if (!half_kept) {
-          *control |= static_cast<uint64_t>(is_kept ? before + second * kept : 0x80) << (8 * i);
-        } else if (is_kept) {
-          *control |= static_cast<uint64_t>(i + 8 * second) << (8 * (before + 4 * second));
-        }
-      }
-      before += is_kept;
-    }
   }
 }
 
@@ -110,26 +97,23 @@ void masks_of_row(const SparseMatrix& m, int64_t n, uint8_t* masks) {
   const int64_t bytes = m.table->unit_bytes();
   if (m.pattern_rows > 1)
     return decode_patterns(*m.table, m.patterns + n / m.pattern_rows * m.units * bytes, m.units, masks);
-  const Strip strip = m.strip(m.patterns, n, bytes);
   for (int64_t u = 0; u < m.units; ++u)
-    decode_patterns(*m.table, strip.first + u * strip.stride, 1, masks + u * kMaskBytes);
+    decode_patterns(*m.table, unit_of(m, m.patterns, n, u, bytes), 1, masks + u * kMaskBytes);
 }
 
 void decode_sparse_row(const SparseMatrix& m, int64_t n, const uint8_t* masks, uint8_t* row) {
   const int low = low_bits(m.bits), high = high_bits(m.bits);
-  const Strip codes = m.strip(m.codes, n, m.code_bytes());
-  const Strip above = m.strip(m.high, n, m.high_bytes());
   uint8_t steps[256];  // 128 + step of every code
   for (int i = 0; i < 1 << m.bits; ++i)
     steps[i] = static_cast<uint8_t>(128 + (m.float4 ? kFloat4Steps[i] : i - (1 << (m.bits - 1))));
   uint8_t unit[kUnitInputs];
   for (int64_t u = 0; u < m.units; ++u, row += kUnitInputs) {
-    if (m.in_words()) {
+    if (m.words) {
       unpack_words(m, m.codes, low, n, u, 0, unit);
       if (high) unpack_words(m, m.high, high, n, u, low, unit);
     } else {
-      unpack_unit(codes.first + u * codes.stride, low, m.code_bytes(), 0, unit);
-      if (high) unpack_unit(above.first + u * above.stride, high, m.high_bytes(), low, unit);
+      unpack_unit(unit_of(m, m.codes, n, u, m.code_bytes()), low, m.code_bytes(), 0, unit);
+      if (high) unpack_unit(unit_of(m, m.high, n, u, m.high_bytes()), high, m.high_bytes(), low, unit);
     }
     for (int64_t i = 0; i < m.kept; ++i) unit[i] = steps[unit[i]];
     if (!masks) {

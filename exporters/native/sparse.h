@@ -1,10 +1,9 @@
-// N:M and four-bit float matrices as stored (exporters/formats/nm.py, units.py, patterns.py), and their kernels.
+// N:M matrices as stored (exporters/formats/nm.py, units.py, patterns.py), and their kernels.
 //
 //   w[n, k] = scales[n, g] * step(code[n, k]) where k is kept, else 0;  g = k / group
 //
 // Rows are padded to units of 128 inputs. A unit keeps `kept` codes in the inputs' order; in a plane of b bits byte i
-// holds codes i, i + L, i + 2 L, ... with L = kept * b / 8. Four rows form a quad, whose bytes go unit by unit, row by
-// row; rows behind the last whole quad follow one after another. Tiles have 16 rows: see `tiled`.
+// holds codes i, i + L, i + 2 L, ... with L = kept * b / 8. Tiles have 16 rows: see `tiled`.
 #pragma once
 #include <vector>
 
@@ -13,7 +12,6 @@
 namespace slmc {
 
 constexpr int64_t kUnitInputs = 128;
-constexpr int kQuadRows = 4;
 constexpr int kMaskBytes = kUnitInputs / 8;  // of a unit
 
 // What the fields of a pattern plane stand for.
@@ -23,9 +21,6 @@ struct PatternTable {
   std::vector<uint16_t> masks;  // of every field; empty where fields are the masks themselves
   // For vectors of fields of 8 inputs: where each word's bytes lie, its fields' first bits, the masks, repeated.
   alignas(64) uint8_t spread[64] = {}, offsets[64] = {}, found[128] = {};
-  // For byte shuffles of two fields of 8 inputs, of the first and of the second: where half is kept, the places of the
-  // kept inputs, four bytes each; else for every input the place of its code, or 0x80.
-  uint64_t controls[128][2] = {};
   // For tiles of 16 rows: of a period's rank, which repeat, kept places 2 i and, four bits up, 2 i + 1.
   uint8_t places[4][128] = {};
   int period = 0, rank_bits = 0;
@@ -33,15 +28,6 @@ struct PatternTable {
   PatternTable() = default;
   PatternTable(int kept, int period);
   int64_t unit_bytes() const { return kUnitInputs / width * field_bits / 8; }
-
- private:
-  void make_controls(bool half_kept, int kept);
-};
-
-// One row's bytes of a tiled plane.
-struct Strip {
-  const uint8_t* first;
-  int64_t stride;  // from unit to unit
 };
 
 struct SparseMatrix {
@@ -56,23 +42,25 @@ struct SparseMatrix {
   int64_t tiled = 0;  // rows, a multiple of kTile, that lie in tiles of 16 (exporters/formats/sparse_tiles.py)
   int bits = 0;
   bool float4 = false;
+  bool quads = false;  // rows lie as quads.h says
+  bool words = false;  // rows share a pattern, and codes of all rows lie in words
+  // Whether sums of tiles end every 16 inputs, of codes that a table turns to steps; they may share a pattern too.
+  bool short_sums = false;
 
   SLMC_INLINE int64_t padded() const { return units * kUnitInputs; }
   SLMC_INLINE int64_t code_bytes() const { return kept * low_bits(bits) / 8; }  // of a unit
   SLMC_INLINE int64_t high_bytes() const { return kept * high_bits(bits) / 8; }
-  // Whether codes lie in words: where rows share patterns and there are such tiles, those of all rows.
-  SLMC_INLINE bool in_words() const { return tiled > 0 && pattern_rows > 1; }
   SLMC_INLINE int64_t factor_at(int64_t n, int64_t g) const { return slmc::factor_at(n, g, groups, tiled); }
-  SLMC_INLINE Strip strip(const uint8_t* plane, int64_t n, int64_t unit_bytes) const {
-    const int64_t whole = tiled ? 0 : N / kQuadRows * kQuadRows;
-    if (n >= whole) return {plane + n * units * unit_bytes, unit_bytes};
-    const int64_t quad = n / kQuadRows * kQuadRows;
-    return {plane + quad * units * unit_bytes + (n - quad) * unit_bytes, kQuadRows * unit_bytes};
-  }
 };
 
-// Steps of a four-bit float's codes: e2m1 in halves.
-constexpr int8_t kFloat4Steps[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+// The ranks of so many bits of `count` periods, a byte each; count is a multiple of eight.
+SLMC_INLINE void decode_ranks(int bits, const uint8_t* fields, int64_t count, uint8_t* ranks) {
+  for (int64_t i = 0; i < count; i += 8, fields += bits) {  // eight ranks are `bits` bytes
+    uint64_t packed = 0;
+    std::memcpy(&packed, fields, bits);
+    for (int r = 0; r < 8; ++r, packed >>= bits) ranks[i + r] = static_cast<uint8_t>(packed & ((1u << bits) - 1));
+  }
+}
 
 // The masks of `count` units from their fields: kMaskBytes each, bit 0 of byte 0 for the first input.
 void decode_patterns(const PatternTable& table, const uint8_t* fields, int64_t count, uint8_t* masks);
@@ -83,26 +71,21 @@ void decode_sparse_row(const SparseMatrix& m, int64_t n, const uint8_t* masks, u
 // Likewise rows n .. n + 15 of a tile, one after another; masks of a shared pattern.
 void decode_sparse_tile(const SparseMatrix& m, int64_t n, const uint8_t* masks, uint8_t* rows);
 
-// The masks of row n, [units * kMaskBytes]; for matrices with patterns, but in tiles only for shared ones.
+// The masks of row n, [units * kMaskBytes], which is not of a tile unless that shares a pattern.
 void masks_of_row(const SparseMatrix& m, int64_t n, uint8_t* masks);
 
 enum Scales { kPerUnit = 1, kPerHalf = 2, kPerEighth = 8 };  // factors of a unit
-
-SLMC_INLINE Scales scales_of_group(int64_t group) {
-  return group >= kUnitInputs ? kPerUnit : group == 64 ? kPerHalf : kPerEighth;
-}
 
 // One or a few tokens, activations rounded to 8 bits, as all rows read them.
 struct SparseInput {
   int64_t tokens = 0;
   Scales scales = kPerUnit;
   const int8_t* q = nullptr;       // [tokens, padded]
-  const float* factors = nullptr;  // scale_x [tokens, units * scales + a vector]
+  const float* factors = nullptr;  // scale_x [tokens, units * scales]
 };
 
-// Of matrices in units of four rows, or of those in tiles, whose input factors are [tokens, units * scales].
+// Of matrices in tiles.
 struct SparseKernels {
-  // Null where this matrix has no such kernel.
   const SparseInput* (*prepare)(const SparseMatrix&, const float* x, int64_t tokens, Arena&);
   // Output features first .. last, `first` a multiple of 16. Called from several threads.
   void (*multiply)(const SparseMatrix&, const SparseInput&, float* y, int64_t first, int64_t last);

@@ -1,4 +1,5 @@
-// SparseLinear: y[..., n] = sum_k x[..., k] w[n, k] with an N:M or four-bit float matrix w.
+// SparseLinear: y[..., n] = sum_k x[..., k] w[n, k] with an N:M or four-bit float matrix w. One that keeps everything is
+// dense (linear_op.cc).
 //
 // A few tokens whose activations are rounded to 8 bits meet the stored codes directly where the processor has a kernel
 // for that; activations of 32 bits are three of 8, one for what rounding to the others leaves. Otherwise a tile of rows is
@@ -7,6 +8,7 @@
 #include "kernels.h"
 #include "products.h"
 #include "qmatrix_ports.h"
+#include "quads.h"
 
 namespace slmc {
 namespace {
@@ -27,30 +29,32 @@ std::string listed(const char* attribute, int64_t value) {
 
 class SparseLinear : public Product {
  public:
-  explicit SparseLinear(const Node& node) : activation_bits_(node.integer_or("activation_bits", 32)) {
+  explicit SparseLinear(const Node& node) : activation_bits_(activation_bits_of(node)) {
     read_attributes(node);
     for (const Port port : {kCodes, kScales, kHigh, kPatterns}) {
       Tensor tensor;
       constant_[port] = node.constant(1 + port, &tensor);
       if (constant_[port]) set(&matrix_, port, tensor);
     }
+    matrix_.table = &table_;
+    if (matrix_.quads && constant_[kCodes] && constant_[kScales] && (constant_[kPatterns] || !table_.width) &&
+        (constant_[kHigh] || !high_bits(matrix_.bits)))
+      quads_ = std::make_unique<DecodedQuads>(matrix_);
   }
 
   Work begin(const Call& call, Arena& arena, ReadyInputs& ready) const override {
+    if (quads_) return dense_work(quads_->matrix(), activation_bits_, call, arena, ready);
     SparseMatrix m = matrix_;
     for (const Port port : {kCodes, kScales, kHigh, kPatterns})
       if (!constant_[port]) set(&m, port, call.input(1 + port));
-    m.table = &table_;
     const Tensor input = call.input(0);
     const int64_t tokens = tokens_of(input, m.K);
     auto* y = output_like(call, input, m.N);
     if (tokens == 0) return {};
     const auto* x = input.as<float>();
-    const SparseKernels* direct = m.tiled ? kernels().tiles : kernels().units;
-    if (tokens < kDirectTokens && direct)
-      if (const SparseInput* ready_x = prepare(m, *direct, x, tokens, arena, ready))
-        return multiply_directly(m, *direct, *ready_x, tokens, y, arena);
-    return decode_and_multiply(m, x, tokens, y, arena);
+    const SparseKernels* direct = kernels().tiles;
+    if (tokens >= kDirectTokens || !direct || !m.tiled) return decode_and_multiply(m, x, tokens, y, arena);
+    return multiply_directly(m, *direct, *prepare(m, *direct, x, tokens, arena, ready), tokens, y, arena);
   }
 
  private:
@@ -73,8 +77,6 @@ class SparseLinear : public Product {
     expect(kept > 0 && kept <= period, listed("kept", kept) + " is not in 1 .. " + std::to_string(period));
     expect(m.pattern_rows == 1 || m.pattern_rows == 16, listed("pattern_rows", m.pattern_rows) + "; known are 1 and 16");
     expect(float4 == 0 || (float4 == 1 && bits == 4), listed("float4", float4) + "; known are 0 and, for 4 bits, 1");
-    expect(activation_bits_ == 32 || activation_bits_ == 8,
-           listed("activation_bits", activation_bits_) + "; known are 8 and 32");
     m.bits = static_cast<int>(bits);
     m.float4 = float4 == 1;
     m.groups = (m.K + m.group - 1) / m.group;
@@ -84,16 +86,15 @@ class SparseLinear : public Product {
     read_tile(node.integer_or("tile", 0), kept, period);
   }
 
-  // Null where these kernels do not know such a matrix. What is made ready depends on its inputs' places alone.
+  // What is made ready depends on the inputs' places alone.
   const SparseInput* prepare(const SparseMatrix& m, const SparseKernels& direct, const float* x, int64_t tokens,
                              Arena& arena, ReadyInputs& ready) const {
-    const InputKey key{x, &direct, tokens, m.K, m.group, m.bits, 0, static_cast<int>(activation_bits_)};
-    const ReadyInputs::Entry* found = m.tiled ? ready.find(key) : nullptr;
-    if (found) return found->sparse;
+    const InputKey key{x, &direct, tokens, m.K, m.group, m.bits, m.short_sums, static_cast<int>(activation_bits_)};
+    if (const ReadyInputs::Entry* found = ready.find(key)) return found->sparse;
     int64_t digits = 1;
     if (activation_bits_ == 32) x = in_digits(m, x, tokens, arena, &digits);
     const SparseInput* made = direct.prepare(m, x, tokens * digits, arena);
-    if (made && m.tiled) ready.keep({key, {}, made}, arena);
+    ready.keep({key, {}, made}, arena);
     return made;
   }
 
@@ -139,14 +140,17 @@ class SparseLinear : public Product {
 
   void read_tile(int64_t tile, int64_t kept, int64_t period) {
     SparseMatrix& m = matrix_;
-    expect(tile == 0 || tile == kTile, listed("tile", tile) + "; known are 0 and 16");
-    if (tile == 0) return;
-    const bool own = m.pattern_rows == 1;
-    const bool fits = own ? (m.bits == 4 || m.bits == 8) && period <= 8
-                          : m.group * kept / period % 32 == 0 && m.padded() == m.groups * m.group;
-    expect(fits && kept < period && !m.float4 && m.group % 64 == 0 && m.N >= kTile,
-           "attribute tile = 16 is for 16 rows or more, for groups of 64 or of a multiple of 128, and for integers of 4 or 8 bits with 4 or 8 "
-           "inputs to a pattern, or for whole groups of a multiple of 32 codes with a pattern of 16 rows, up to a multiple of 128 inputs");
+    expect(tile == 0 || tile == 1 || tile == kTile, listed("tile", tile) + "; known are 0, 1 and 16");
+    m.quads = tile == 0;
+    if (tile != kTile) return;
+    const bool shared = m.pattern_rows > 1;
+    m.words = shared && !m.float4 && m.group % 64 == 0 && m.group * kept / period % 32 == 0 && m.padded() == m.groups * m.group;
+    m.short_sums = !m.words && (shared || m.float4 || m.group < 64);
+    const bool by_place = period <= 8 && (m.bits == 4 || (m.bits == 8 && !m.short_sums));
+    expect(kept < period && m.N >= kTile && (m.words || by_place),
+           "attribute tile = 16 is for 16 rows or more, and with 4 or 8 inputs to a pattern for 4 bits and, in groups of "
+           "64 or more of a pattern of a row's own, 8 bits; else for whole groups of a multiple of 32 codes with a pattern "
+           "of 16 rows, up to a multiple of 128 inputs");
     m.tiled = m.N / kTile * kTile;
   }
 
@@ -175,7 +179,7 @@ class SparseLinear : public Product {
     dense.groups = m.groups;
     dense.group = m.group;
     dense.bits = 8;
-    const LinearKernels& linear = linear_kernels(m.group);
+    const LinearKernels& linear = linear_kernels(m.group, dense.bits);
     const Prepared prepared = linear.prepare(dense, x, tokens, static_cast<int>(activation_bits_), arena);
     const auto body = [m, dense, prepared, y, &linear](int64_t first, int64_t last) {
       DecodedRows decoded(m, dense);
@@ -189,14 +193,21 @@ class SparseLinear : public Product {
 
   SparseMatrix matrix_;
   PatternTable table_;
+  std::unique_ptr<DecodedQuads> quads_;
   int64_t activation_bits_;
   bool constant_[kPorts] = {};
 };
 
+std::unique_ptr<Kernel> make(const Node& node) {
+  const bool dense = node.integer("kept") == node.integer("period") && node.integer("float4") == 1;
+  if (dense && node.integer_or("tile", 0) == kTile) return make_float4_linear(node);
+  return std::make_unique<SparseLinear>(node);
+}
+
 }  // namespace
 
 Operator sparse_linear_operator() {
-  return {"SparseLinear", qmatrix_ports({"x", kFloat}, {"patterns", kUint8, kOptional}), floats({"y"}), make_kernel<SparseLinear>,
+  return {"SparseLinear", qmatrix_ports({"x", kFloat}, {"patterns", kUint8, kOptional}), floats({"y"}), make,
           infer_product, true};
 }
 

@@ -112,8 +112,9 @@ void shared_patterns(const SparseMatrix& m, const SparseInput& in, float* y, int
 
 template <typename V>
 void multiply_sparse(const SparseMatrix& m, const SparseInput& in, float* y, int64_t first, int64_t last) {
-  if (m.pattern_rows == 1)
-    return m.bits == 8 ? own_patterns_of<V, 8>(m, in, y, first, last) : own_patterns_of<V, 4>(m, in, y, first, last);
+  if (m.short_sums) return patterns_of<V, 4, true>(m, in, y, first, last);
+  if (!m.words)
+    return m.bits == 8 ? patterns_of<V, 8, false>(m, in, y, first, last) : patterns_of<V, 4, false>(m, in, y, first, last);
   switch (m.bits) {
     case 2: return shared_patterns<V, 2>(m, in, y, first, last);
     case 3: return shared_patterns<V, 3>(m, in, y, first, last);

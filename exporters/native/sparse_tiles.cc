@@ -20,7 +20,8 @@ void steps_of_place(const SparseMatrix& m, int64_t n, int64_t place, uint8_t* ou
   std::memset(out, 0, kFours);
   unpack_place(m.codes + n * m.units * m.code_bytes(), low, place, 0, out);
   if (high) unpack_place(m.high + n * m.units * m.high_bytes(), high, place, low, out);
-  for (int i = 0; i < kFours; ++i) out[i] = static_cast<uint8_t>(out[i] + offset);
+  for (int i = 0; i < kFours; ++i)
+    out[i] = static_cast<uint8_t>(m.float4 ? 128 + kFloat4Steps[out[i]] : out[i] + offset);
 }
 
 // The ranks of one block of a tile, from the planes of its unit.
@@ -42,13 +43,22 @@ void ranks_of_block(const PatternTable& table, const uint8_t* plane, int64_t blo
   }
 }
 
-void decode_own_tile(const SparseMatrix& m, int64_t n, uint8_t* rows) {
+// The same where all rows have the ranks of the unit that `fields` begins with.
+void shared_ranks(const PatternTable& table, const uint8_t* fields, int64_t block, uint8_t* ranks) {
+  uint8_t of_unit[kUnitInputs / 4];
+  decode_ranks(table.rank_bits, fields, kUnitInputs / table.period, of_unit);
+  for (int row = 0; row < kTile; ++row) std::memcpy(ranks + row * 4, of_unit + block * 4, 4);
+}
+
+void decode_placed_tile(const SparseMatrix& m, int64_t n, uint8_t* rows) {
   const PatternTable& table = *m.table;
   const int64_t period = table.period, kept = m.kept * period / kUnitInputs, blocks = kUnitInputs / (4 * period);
-  const uint8_t* patterns = m.patterns + n * m.units * table.unit_bytes();
+  const bool shared = m.pattern_rows > 1;
+  const int64_t unit_bytes = (shared ? 1 : kTile) * table.unit_bytes();
+  const uint8_t* patterns = m.patterns + n / kTile * m.units * unit_bytes;
   uint8_t ranks[kFours], steps[kFours];
   for (int64_t block = 0; block < m.units * blocks; ++block) {
-    ranks_of_block(table, patterns + block / blocks * kTile * table.unit_bytes(), block % blocks, ranks);
+    (shared ? shared_ranks : ranks_of_block)(table, patterns + block / blocks * unit_bytes, block % blocks, ranks);
     for (int64_t place = 0; place < kept; ++place) {
       steps_of_place(m, n, block * kept + place, steps);
       const uint8_t* two = table.places[place / 2];
@@ -60,7 +70,7 @@ void decode_own_tile(const SparseMatrix& m, int64_t n, uint8_t* rows) {
   }
 }
 
-void decode_shared_tile(const SparseMatrix& m, int64_t n, const uint8_t* masks, uint8_t* rows) {
+void decode_word_tile(const SparseMatrix& m, int64_t n, const uint8_t* masks, uint8_t* rows) {
   uint8_t steps[kFours];
   for (int64_t half = 0, place = 0; half < 2 * m.units; ++half) {
     uint64_t mask;
@@ -79,8 +89,8 @@ void decode_shared_tile(const SparseMatrix& m, int64_t n, const uint8_t* masks, 
 
 void decode_sparse_tile(const SparseMatrix& m, int64_t n, const uint8_t* masks, uint8_t* rows) {
   std::memset(rows, 128, kTile * m.padded());
-  if (m.pattern_rows == 1) return decode_own_tile(m, n, rows);
-  decode_shared_tile(m, n, masks, rows);
+  if (m.words) return decode_word_tile(m, n, masks, rows);
+  decode_placed_tile(m, n, rows);
 }
 
 }  // namespace slmc

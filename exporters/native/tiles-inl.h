@@ -29,13 +29,14 @@ SLMC_INLINE void over_blocks(Count blocks, const Body& body) {
     unrolled<Count::value>([&](auto block) SLMC_LAMBDA { body(block.value); });
 }
 
-// Adds 2^up * (sum of code * q) over blocks of 32 codes of a plane of b bits to sum[tile][vector]. `own`: every tile
-// has its own q.
-template <typename V, int b, int up, int tiles, bool own, typename Count>
+// Adds 2^up * (sum of code * q) over blocks of so many codes of a plane of b bits to sum[tile][vector]. `own`: every
+// tile has its own q.
+template <typename V, int b, int up, int tiles, bool own, int codes_of_block, typename Count>
 SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* const* q, Count blocks,
                            typename V::I (*sum)[kTileVectors<V>]) {
   using I = typename V::I;
   constexpr int vectors = kTileVectors<V>, parts = 8 / b, slots = parts < V::kSlots ? parts : V::kSlots;
+  constexpr int count = b * codes_of_block / 32;  // words of a block
   constexpr int ahead = own ? kSharedAhead : b <= 2 ? kThinAhead : kTileAhead<V>;
   I slot[tiles][vectors][slots];
   over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
@@ -43,20 +44,20 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* const* q,
   });
   const auto add_block = [&](int64_t block) SLMC_LAMBDA {
     typename V::Pairs pairs[tiles][vectors];
-    unrolled<b>([&](auto w) SLMC_LAMBDA {
+    unrolled<count>([&](auto w) SLMC_LAMBDA {
       I words[tiles][vectors];
       over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
-        words[t.value][r.value] = V::load(planes[t.value] + ((block * b + w.value) * kTile + r.value * V::kLanes) * 4);
+        const int64_t from = (block * count + w.value) * kTile * 4;
+        words[t.value][r.value] = V::load(planes[t.value] + from + r.value * V::kLanes * 4);
         V::keep(words[t.value][r.value]);
-        if (r.value * V::kLanes * 4 % 64 == 0)
-          V::prefetch(planes[t.value] + (block * b + w.value) * kTile * 4 + ahead);
+        if (r.value * V::kLanes * 4 % 64 == 0) V::prefetch(planes[t.value] + from + ahead);
       });
       unrolled<parts>([&](auto j) SLMC_LAMBDA {
         constexpr int place = j.value % slots, down = b * (j.value - place);
         const I mask = V::set(static_cast<int32_t>((((1u << b) - 1) << (b * place)) * 0x01010101u));
         I x[own ? tiles : 1];
         unrolled<own ? tiles : 1>([&](auto t) SLMC_LAMBDA {
-          x[t.value] = V::broadcast(q[t.value] + block * 32 + (w.value * parts + j.value) * 4);
+          x[t.value] = V::broadcast(q[t.value] + block * codes_of_block + (w.value * parts + j.value) * 4);
         });
         over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
           I codes = words[t.value][r.value];
@@ -87,8 +88,7 @@ SLMC_INLINE void add_plane(const uint8_t* const* planes, const int8_t* const* q,
       constexpr int i = s.value + 1;
       total = V::add(total, V::template right_signed<b * i>(slot[t.value][r.value][i]));
     });
-    I& to = sum[t.value][r.value];
-    to = V::add(to, V::template left<up>(total));
+    sum[t.value][r.value] = V::add(sum[t.value][r.value], V::template left<up>(total));
   });
 }
 
@@ -137,10 +137,14 @@ SLMC_INLINE void multiply_segment8(const QMatrix& m, const Prepared* inputs, int
     q_high[t.value] = inputs[t.value].for_high + first;
   });
   const auto add_planes = [&](auto blocks) SLMC_LAMBDA {
-    add_plane<V, L::low, 0, tiles, own>(low, q, blocks, sum);
-    if constexpr (L::high > 0) add_plane<V, L::high, L::low, tiles, own>(high, q_high, blocks, sum);
+    add_plane<V, L::low, 0, tiles, own, 32>(low, q, blocks, sum);
+    if constexpr (L::high > 0) add_plane<V, L::high, L::low, tiles, own, 32>(high, q_high, blocks, sum);
   };
-  if constexpr (table) add_steps<V, bits, tiles>(*at->steps, low, high, q[0], segment.length / 32, sum);
+  constexpr bool halves = !own && fills_words(16, bits);  // a segment may be half a block
+  if (halves && segment.length == 16) {
+    if constexpr (halves && table) add_steps<V, bits, tiles, 16>(*at->steps, low, high, q[0], 1, sum);
+    else if constexpr (halves) add_plane<V, bits, 0, tiles, own, 16>(low, q, Index<1>{}, sum);
+  } else if constexpr (table) add_steps<V, bits, tiles, 32>(*at->steps, low, high, q[0], segment.length / 32, sum);
   else if (segment.length == kActivationGroup) add_planes(Index<kActivationGroup / 32>{});
   else if (own && segment.length == 64) add_planes(Index<2>{});
   else if (own && segment.length == 32) add_planes(Index<1>{});
@@ -162,8 +166,9 @@ SLMC_INLINE void multiply_segment32(const QMatrix& m, const Prepared& p, int64_t
     unrolled<chains>([&](auto i) SLMC_LAMBDA { sum[t.value][r.value][i.value] = V::zero(); });
   });
   const float* x = p.padded + token * m.padded() + segment.first;
-  for (int64_t k = 0; k < segment.length; k += 32)
-    unrolled<L::low>([&](auto w) SLMC_LAMBDA {
+  constexpr int least = fills_words(16, bits) ? 16 : 32;
+  for (int64_t k = 0; k < segment.length; k += least)
+    unrolled<L::low * least / 32>([&](auto w) SLMC_LAMBDA {
       constexpr int bit = w.value * L::per_lane * L::high;  // of the block's high words
       std::conditional_t<table, StepWords<V, bits>, typename V::template Words<bits>> words[tiles][vectors];
       over_vectors<V, tiles>([&](auto t, auto r) SLMC_LAMBDA {
@@ -175,8 +180,8 @@ SLMC_INLINE void multiply_segment32(const QMatrix& m, const Prepared& p, int64_t
         const uint8_t* high = at[t.value].high + segment.first * L::high / 8 * kTile;
         typename V::I more = V::set(int32_t{0});
         if constexpr (L::high > 0) more = V::template right<bit % 32>(word(high, k / 32 * L::high + bit / 32));
-        if constexpr (table) words[t.value][r.value].take(word(low, k / 32 * L::low + w.value), more, *at->steps);
-        else words[t.value][r.value].take(word(low, k / 32 * L::low + w.value), more);
+        if constexpr (table) words[t.value][r.value].take(word(low, k * L::low / 32 + w.value), more, *at->steps);
+        else words[t.value][r.value].take(word(low, k * L::low / 32 + w.value), more);
       });
       unrolled<L::per_lane>([&](auto c) SLMC_LAMBDA {
         const typename V::F xs = V::set(x[k + w.value * L::per_lane + c.value]);

@@ -115,7 +115,7 @@ SPARSE_LINEAR = Signature(
         Parameter("patterns", UINT8, optional=True),  # not there where kept = period
     ),
     (Parameter("y", FLOAT),),
-    # tile: 16, or 0: see exporters.formats.sparse_tiles
+    # tile: 16, or 1: see exporters.formats.sparse_tiles; artifacts up to 0.1 have 0 (native/quads.h)
     ints=("K", "N", "bits", "group", "kept", "period", "pattern_rows", "float4", "activation_bits", "tile"),
 )
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 
 from exporters.formats.float4 import STEPS
-from exporters.formats.integer import CODE_BITS
+from exporters.formats.integer import CODE_BITS, IntegerFormat
+from exporters.formats.nm import NmFormat
 from exporters.formats.patterns import Patterns
-from exporters.formats.sparse_tiles import rank_bits
+from exporters.formats.sparse_tiles import in_words, rank_bits
 from exporters.formats.tiles import TILE_ROWS, WORD_BYTES
-from exporters.formats.units import QUAD, UNIT, units
+from exporters.formats.units import UNIT, units
 from exporters.ops.activation_functions import ACTIVATION_GROUP, TINIEST
 from exporters.ops.signatures import DOMAIN, SPARSE_LINEAR
 
@@ -34,6 +35,11 @@ def _whole(a: Attributes) -> int:
 def _kept(a: Attributes) -> int:
     """Codes of a unit."""
     return UNIT * a["kept"] // a["period"]
+
+
+def _in_words(a: Attributes) -> bool:
+    values = IntegerFormat(a["bits"], a["group"], True)
+    return a["tile"] == TILE_ROWS and in_words(NmFormat(a["kept"], a["period"], values, a["pattern_rows"]), a["K"])
 
 
 class _Body:
@@ -64,7 +70,7 @@ class _Body:
         moved = self.op("BitShift", source, self.constant(shifts), direction="RIGHT")
         return self.op("BitwiseAnd", moved, self.constant(np.array(mask, np.uint8)))
 
-    def untiled(self, source: str, rows: int, count: int, size: int, tile: int = QUAD) -> str:
+    def untiled(self, source: str, rows: int, count: int, size: int, tile: int) -> str:
         """Rows [rows, count, size] of a packed tensor [rows, count * size] in tiles."""
         whole = rows // tile * tile
         pieces = []
@@ -78,9 +84,9 @@ class _Body:
     def codes(self, source: str, a: Attributes, bits: int) -> str:
         """Codes uint8 [N, units * kept] of one packed tensor."""
         rows, whole, row_codes = a["N"], _whole(a), units(a["K"]) * _kept(a)
-        if not a["tile"]:
+        if a["tile"] == 1:
             return self.unit_codes(source, rows, row_codes, _kept(a), bits)
-        if a["pattern_rows"] > 1:
+        if _in_words(a):
             return self.word_codes(source, rows, row_codes, bits)
         places = self.word_codes(self.cut(source, 0, whole, 0), whole, row_codes, bits)
         by_place = self.shaped(places, whole, -1, a["kept"], 4)
@@ -88,12 +94,12 @@ class _Body:
         if whole == rows:
             return tiled
         rest = self.cut(source, whole, rows, 0)
-        return self.op("Concat", tiled, self.unit_codes(rest, rows - whole, row_codes, _kept(a), bits, 1), axis=0)
+        return self.op("Concat", tiled, self.unit_codes(rest, rows - whole, row_codes, _kept(a), bits), axis=0)
 
-    def unit_codes(self, source: str, rows: int, row_codes: int, kept: int, bits: int, tile: int = QUAD) -> str:
+    def unit_codes(self, source: str, rows: int, row_codes: int, kept: int, bits: int) -> str:
         """Codes [rows, row_codes] of a packed tensor in units (exporters.formats.units)."""
         count, size = row_codes // kept, kept * bits // 8
-        packed = self.shaped(self.untiled(source, rows, count, size, tile), rows, count, 1, size)
+        packed = self.shaped(source, rows, count, 1, size)
         shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
         return self.shaped(self.bits(packed, shifts, 2**bits - 1), rows, row_codes)
 
@@ -122,7 +128,7 @@ class _Body:
     def masks(self, source: str, patterns: Patterns, a: Attributes) -> str:
         """Bits int32 [N, fields, width]: one where a code is stored."""
         whole, count = _whole(a), units(a["K"])
-        if not a["tile"] or a["pattern_rows"] > 1:
+        if a["tile"] == 1 or a["pattern_rows"] > 1:
             return self.field_masks(source, patterns, a, a["N"])
         ranks = self.op("Cast", self.ranks(self.cut(source, 0, whole, 0), patterns, whole, count), to=TensorProto.INT32)
         table = (patterns.masks[: 2**patterns.rank_bits, None] >> np.arange(patterns.period)) & 1
@@ -130,17 +136,16 @@ class _Body:
         tiled = self.shaped(found, whole, -1, patterns.width)
         if whole == a["N"]:
             return tiled
-        rest = self.field_masks(self.cut(source, whole, a["N"], 0), patterns, a, a["N"] - whole, 1)
+        rest = self.field_masks(self.cut(source, whole, a["N"], 0), patterns, a, a["N"] - whole)
         return self.op("Concat", tiled, rest, axis=0)
 
-    def field_masks(self, source: str, patterns: Patterns, a: Attributes, N: int, tile: int = QUAD) -> str:
-        """The same from fields (exporters.formats.patterns), in tiles of so many rows where each has its own."""
+    def field_masks(self, source: str, patterns: Patterns, a: Attributes, N: int) -> str:
+        """The same from fields (exporters.formats.patterns)."""
         count, width = units(a["K"]), patterns.width
         fields = count * UNIT // width
         size = UNIT // width * patterns.field_bits // 8
         rows = -(-N // a["pattern_rows"])
-        stored = self.untiled(source, rows, count, size, tile) if a["pattern_rows"] == 1 else source
-        each = self.shaped(stored, rows, count * size, 1)
+        each = self.shaped(source, rows, count * size, 1)
         bits = self.shaped(self.bits(each, np.arange(8, dtype=np.uint8), 1), rows, fields, patterns.field_bits)
         mask = self.op("Cast", bits, to=TensorProto.INT32)
         if patterns.ranked:
@@ -164,15 +169,23 @@ class _Body:
         which = self.op("Where", is_kept, before, self.constant(np.array(kept, np.int32)))
         return self.shaped(self.op("GatherElements", filled, which, axis=2), a["N"], -1)
 
+    def dense_codes(self, source: str, a: Attributes) -> str:
+        """Codes uint8 [N, padded columns] of a matrix of four bits that keeps everything (exporters.formats.tiles)."""
+        words = -(-a["K"] // a["group"]) * a["group"] // 8
+        rows = self.untiled(self.shaped(source, a["N"], words * WORD_BYTES), a["N"], words, WORD_BYTES, TILE_ROWS)
+        nibbles = self.bits(self.shaped(rows, a["N"], words * WORD_BYTES, 1), np.array([0, 4], np.uint8), 15)
+        return self.shaped(nibbles, a["N"], -1)
+
     def weight(self, a: Attributes, names: Mapping[str, str]) -> str:
         """The matrix float32 [N, K]."""
         low, high = CODE_BITS[a["bits"]]
-        codes = self.codes(names["codes"], a, low)
+        dense = a["kept"] == a["period"]
+        codes = self.dense_codes(names["codes"], a) if dense else self.codes(names["codes"], a, low)
         if high:
             above = self.codes(names["high"], a, high)
             moved = self.op("BitShift", above, self.constant(np.array(low, np.uint8)), direction="LEFT")
             codes = self.op("BitwiseOr", codes, moved)
-        if a["kept"] < a["period"]:
+        if not dense:
             patterns = Patterns(a["kept"], a["period"])
             mask = self.masks(names["patterns"], patterns, a)
             codes = self.expanded(codes, mask, patterns, a, 0 if a["float4"] else 2 ** (a["bits"] - 1))
@@ -184,7 +197,7 @@ class _Body:
             steps = self.op("Sub", self.op("Cast", codes, to=TensorProto.FLOAT), centre)
         group = self.constant(np.arange(a["K"], dtype=np.int64) // a["group"])
         groups = -(-a["K"] // a["group"])
-        by_row = self.shaped(self.untiled(names["scales"], a["N"], groups, 1, a["tile"] or 1), a["N"], groups)
+        by_row = self.shaped(self.untiled(names["scales"], a["N"], groups, 1, a["tile"]), a["N"], groups)
         scales = self.op("Gather", self.op("Cast", by_row, to=TensorProto.FLOAT), group, axis=1)
         return self.op("Mul", steps, scales)
 

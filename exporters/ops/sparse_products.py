@@ -11,6 +11,7 @@ from exporters.formats.float4 import Float4Format
 from exporters.formats.integer import IntegerFormat
 from exporters.formats.nm import NmFormat
 from exporters.formats.sparse_tiles import out_of_tiles
+from exporters.formats.tiles import TILE_ROWS, row_tensors
 from exporters.ops.activations import rounded_activations
 from exporters.ops.outputs import product_of_x
 
@@ -20,9 +21,10 @@ def _decoded(packed: dict[str, Array], K: int, N: int, group: int, bits: int, pa
     values = Float4Format(group) if float4 else IntegerFormat(bits, group, True)
     kept, period, pattern_rows = pattern
     if kept == period:
+        packed = row_tensors(packed) if tile == TILE_ROWS else packed
         return torch.from_numpy(values.decode(Encoded(values.name, (N, K), packed)))
     fmt = NmFormat(kept, period, values, pattern_rows)
-    packed = out_of_tiles(fmt, packed) if tile else packed
+    packed = out_of_tiles(fmt, packed, K) if tile == TILE_ROWS else packed
     return torch.from_numpy(fmt.decode(Encoded(fmt.name, (N, K), packed)))
 
 

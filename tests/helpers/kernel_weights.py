@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from one_node import session
 
-from exporters.formats.tiles import tiled_tensors
+from exporters.formats.tiles import fills_words, tiled_tensors
 
 CODE_BITS = {1: (1, 0), 2: (2, 0), 3: (2, 1), 4: (4, 0), 5: (4, 1), 6: (4, 2), 8: (8, 0)}
 BITS = tuple(CODE_BITS)
@@ -43,7 +43,8 @@ class Weights:
 
 def qlinear(x: np.ndarray, weights: Weights, tile: int = 0, threads: int = 1, **attributes) -> np.ndarray:
     """With the packed tensors in tiles, if asked for and if their groups fill whole words."""
-    attributes |= weights.attributes | {"tile": tile if weights.attributes["group"] % 32 == 0 else 0}
+    whole = fills_words(weights.attributes["group"], weights.attributes["bits"])
+    attributes |= weights.attributes | {"tile": tile if whole else 0}
     packed = tiled_tensors(weights.packed) if attributes["tile"] else weights.packed
     model = session("QLinear", {"x": x}, packed, LINEAR_INPUTS, threads=threads, **attributes)
     return model.run(None, {"x": x})[0]

@@ -210,7 +210,7 @@ BY_HAND = [
     Case("two of four", "SparseLinear", {"x": floats([9, 1, 9, 2]), "codes": sparse_bytes("09 06", 32),
                                          "scales": np.array([[0.5]], np.float16), "patterns": sparse_bytes("04", 12)},
          [floats([-1.5])], {"K": 4, "N": 1, "bits": 4, "group": 128, "kept": 2, "period": 4, "pattern_rows": 1,
-                            "float4": 0, "activation_bits": 32, "tile": 0}),
+                            "float4": 0, "activation_bits": 32, "tile": 1}),
     Case("nine columns", "SignEmbedding", {"tokens": np.array([0]), "codes": hexed("0f 01", 1, 2)},
          [floats([1, 1, 1, 1, -1, -1, -1, -1, 1])], {"K": 9, "N": 1}),
     # rows of mean 2 and 3, deviation 1 and 2: n = [-1, 1] * [2, 1] + [1, 0] = [-1, 1], then [1, -1] likewise = [3, -1]

@@ -8,8 +8,6 @@ from one_node import session
 from exporters.formats.catalog import format_named
 from exporters.formats.float4 import Float4Format
 from exporters.formats.nm import NmFormat
-from exporters.formats.sparse_tiles import in_tiles, sparse_tile_of
-from exporters.formats.units import padded_columns
 
 ORDER = ["x", "codes", "scales", "high", "patterns"]
 NAMES = ("2:4/int4-g64", "2:4/int4-g128", "1:4/int8", "3:4/int6-g32", "3:4/int4", "4:8/int4-g128", "4:8/int8-g16",
@@ -17,11 +15,12 @@ NAMES = ("2:4/int4-g64", "2:4/int4-g128", "1:4/int8", "3:4/int6-g32", "3:4/int4"
          "5:8/int8-g64", "7:8/int4-g128", "4:8x16/int3-g64", "2:8x16/int2-g128", "8:16x16/int5-g64", "6:8x16/int6",
          "7:8/int3-g256", "5:8/int2-g16", "3:8/int4-g32", "4:8x16/int4-g64", "4:8x16/int4-g32", "2:4x16/int8",
          "6:8x16/int4-g128", "1:8x16/int8-g16", "1:16/int4", "3:16/int4-g32", "8:16/int4-g64", "4:16x16/int6-g16",
-         "8:16x16/int4-g16", "15:16/int2", "6:8/fp4-g16", "4:8x16/fp4-g32", "fp4-g16", "fp4-g32")  # fmt: skip
+         "8:16x16/int4-g16", "15:16/int2", "6:8/fp4-g16", "4:8x16/fp4-g32", "fp4-g16", "fp4-g32", "2:4/int4-g16",
+         "2:4/fp4-g32", "7:8/int8-g32", "6:8/int8-g16", "3:8x16/int4-g64", "3:4x16/fp4-g16")  # fmt: skip
 
 
 class Weights:
-    """A matrix as a graph holds it, in tiles where it can be: packed tensors, attributes, and w as float64."""
+    """A matrix as a graph holds it, or with `tiles` false row by row: packed tensors, attributes, and w as float64."""
 
     def __init__(self, name: str, N: int, K: int, tiles: bool = True):
         fmt = format_named(name)
@@ -29,15 +28,10 @@ class Weights:
         weight = np.random.default_rng(N * K).standard_normal((N, K)).astype(np.float32)
         encoded = fmt.encode(weight)
         self.w = fmt.values_of(encoded).astype(np.float64)  # the exponent is a node of its own
-        sparse = isinstance(fmt, NmFormat)
-        tile = sparse_tile_of(fmt, N, K) if tiles and isinstance(fmt, NmFormat) else 0
-        self.packed = in_tiles(fmt, encoded.packed) if tile and isinstance(fmt, NmFormat) else dict(encoded.packed)
-        self.attributes = {
-            "K": K, "N": N, "bits": fmt.bits, "group": fmt.group or padded_columns(K),
-            "kept": fmt.kept if sparse else 8, "period": fmt.period if sparse else 8,
-            "pattern_rows": fmt.pattern_rows if sparse else 1,
-            "float4": int(isinstance(fmt.values if sparse else fmt, Float4Format)), "tile": tile,
-        }  # fmt: skip
+        ((node,),) = (term.nodes for term in fmt.product(encoded).terms)
+        self.packed, self.attributes = dict(node.packed), dict(node.attributes)
+        if not tiles and isinstance(fmt, NmFormat):
+            self.packed, self.attributes["tile"] = dict(encoded.packed), 1
 
 
 def product(x: np.ndarray, weights: Weights, threads: int = 1, **attributes) -> np.ndarray:

@@ -51,7 +51,7 @@ class LayerStore:
 
     def _write(self, file: Path, encoded: Encoded) -> Encoded:
         with whole_file(file) as out:
-            arrays: dict[str, Any] = {f"plane.{n}": p for n, p in encoded.packed.items()}
+            arrays: dict[str, Any] = {f"packed.{n}": p for n, p in encoded.packed.items()}
             np.savez(out, shape=np.array(encoded.shape), exponent=np.array(encoded.exponent), **arrays)
         return encoded
 
@@ -61,7 +61,7 @@ def _read(file: Path, fmt: str) -> Encoded | None:
         return None
     try:
         with np.load(file) as stored:
-            packed = {n.removeprefix("plane."): stored[n] for n in stored.files if n.startswith("plane.")}
+            packed = {n.removeprefix("packed."): stored[n] for n in stored.files if n.startswith("packed.")}
             rows, cols = (int(n) for n in stored["shape"])
             exponent = int(stored["exponent"])
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile):

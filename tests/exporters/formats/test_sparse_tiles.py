@@ -26,7 +26,7 @@ def stored(name: str, kept: list[tuple[int, int, int]], rows: int = 17) -> tuple
         codes[row, place], mask[row, place] = code, True
     scales = np.arange(rows * fmt.groups(128), dtype=np.float32).reshape(rows, -1)
     encoded = fmt.store(mask, codes, Grid(scales, None))
-    return encoded, {n: tensor.ravel() for n, tensor in in_tiles(fmt, encoded.packed).items()}
+    return encoded, {n: tensor.ravel() for n, tensor in in_tiles(fmt, encoded.packed, 128).items()}
 
 
 def test_a_place_of_four_quads_fills_a_word_half():
@@ -66,6 +66,15 @@ def test_codes_of_a_shared_pattern_stay_in_order():
     assert packed["codes"][64:68].tolist() == [0x88] * 4
 
 
+def test_codes_of_a_shared_pattern_lie_by_place_where_groups_fill_no_words():
+    """Places 4 .. 7 of the first quad's eight inputs have codes 1 .. 4: the first and second are byte 0 of word 0."""
+    kept = [(row, 4 + i, 1 + i) for row in range(16) for i in range(4)]
+    encoded, packed = stored("4:8x16/int4-g32", kept, rows=16)
+    assert packed["codes"][:4].tolist() == [0x21, 0x88, 0x88, 0x88]  # row 0
+    assert packed["codes"][64:68].tolist() == [0x43, 0x88, 0x88, 0x88]
+    assert packed["patterns"].tolist() == encoded.packed["patterns"].ravel().tolist()
+
+
 def test_scales_lie_group_by_group_and_the_rest_of_the_rows_behind():
     encoded, packed = stored("2:4/int4-g64", [(16, 1, 9)])
     assert packed["scales"][:3].tolist() == [0, 2, 4] and packed["scales"][32:].tolist() == [32, 33]
@@ -78,24 +87,25 @@ def test_scales_lie_group_by_group_and_the_rest_of_the_rows_behind():
     "name",
     ["2:4/int4-g64", "1:4/int8", "3:4/int4-g128", "1:8/int8", "2:8/int4-g64", "3:8/int4-g64", "4:8/int8-g64",
      "5:8/int4-g256", "6:8/int4-g128", "7:8/int4", "4:8x16/int3-g64", "8:16x16/int5-g64", "2:4x16/int8",
-     "4:8x16/int2-g128", "6:8x16/int6"],
+     "4:8x16/int2-g128", "6:8x16/int6", "2:4/int4-g32", "6:8/fp4-g16", "4:8x16/fp4-g32", "3:8x16/int4-g64"],
 )  # fmt: skip
 def test_the_way_back(name, rows):
     fmt = sparse(name)
     assert sparse_tile_of(fmt, rows, 640) == 16
     encoded = fmt.encode(np.random.default_rng(rows).standard_normal((rows, 640)).astype(np.float32))
-    tiled = in_tiles(fmt, encoded.packed)
+    tiled = in_tiles(fmt, encoded.packed, 640)
     assert {n: p.shape for n, p in tiled.items()} == {n: p.shape for n, p in encoded.packed.items()}
-    back = out_of_tiles(fmt, tiled)
+    back = out_of_tiles(fmt, tiled, 640)
     assert all(np.array_equal(back[n], tensor) for n, tensor in encoded.packed.items())
 
 
 @pytest.mark.parametrize(
     ("name", "rows", "cols", "tile"),
-    [("2:4/int4-g64", 16, 70, 16), ("2:4/int4-g64", 15, 70, 0), ("2:4/int4-g32", 16, 128, 0),
-     ("2:4/int3-g64", 16, 128, 0), ("8:16/int4-g64", 16, 128, 0), ("6:8/fp4-g16", 16, 128, 0),
-     ("4:8x16/int3-g64", 16, 128, 16), ("4:8x16/int4-g64", 16, 64, 0), ("3:8x16/int4-g64", 16, 128, 0),
-     ("4:8x16/int4-g256", 16, 384, 0), ("2:8x16/int4", 16, 128, 16)],
+    [("2:4/int4-g64", 16, 70, 16), ("2:4/int4-g64", 15, 70, 1), ("2:4/int4-g32", 16, 128, 16),
+     ("2:4/int3-g64", 16, 128, 1), ("8:16/int4-g64", 16, 128, 1), ("6:8/fp4-g16", 16, 128, 16),
+     ("4:8x16/int3-g64", 16, 128, 16), ("4:8x16/int3-g64", 16, 64, 1), ("3:8x16/int4-g64", 16, 128, 16),
+     ("3:8x16/int3-g64", 16, 128, 1), ("2:4/int8-g32", 16, 128, 1),
+     ("4:16x16/int4-g16", 16, 128, 1), ("2:8x16/int4", 16, 128, 16)],
 )  # fmt: skip
 def test_which_matrices_have_tiles(name, rows, cols, tile):
     fmt = format_named(name)

@@ -24,13 +24,16 @@ def test_words_of_sixteen_rows_lie_side_by_side():
 
 
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 48])
-@pytest.mark.parametrize("name", ["int3-g64", "uint5-g32", "int8"])
+@pytest.mark.parametrize("name", ["int3-g64", "uint5-g32", "int8", "int4-g16"])
 def test_the_way_back(name, rows):
     encoded = format_named(name).encode(np.random.default_rng(rows).normal(0, 1, (rows, 70)).astype(np.float32))
     back = row_tensors(tiled_tensors(encoded.packed))
     assert all(np.array_equal(back[n], tensor) for n, tensor in encoded.packed.items())
 
 
-@pytest.mark.parametrize(("rows", "group", "tile"), [(16, 32, 16), (15, 32, 0), (17, 96, 16), (64, 16, 0), (64, 48, 0)])
-def test_which_matrices_have_tiles(rows, group, tile):
-    assert tile_of(rows, group) == tile
+@pytest.mark.parametrize(
+    ("rows", "group", "bits", "tile"),
+    [(16, 32, 3, 16), (15, 32, 4, 0), (17, 96, 5, 16), (64, 16, 4, 16), (64, 16, 3, 0), (64, 48, 4, 0)],
+)
+def test_which_matrices_have_tiles(rows, group, bits, tile):
+    assert tile_of(rows, group, bits) == tile

@@ -65,6 +65,7 @@ def test_qlinear_of_every_width(isa, tile, bits, zeros, activation_bits):
         (19, 200, 96),
         (50, 130, 32),
         (31, 704, 320),
+        (35, 100, 16),
         (3, 77, 8),
     ]:
         weights = Weights(rng, N, K, bits, group, zeros)

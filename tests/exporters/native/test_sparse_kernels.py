@@ -11,6 +11,7 @@ from sparse_weights import NAMES, ORDER, Weights, product
 from exporters.formats.base import Encoded
 from exporters.formats.catalog import format_named
 from exporters.formats.sparse_tiles import out_of_tiles
+from exporters.formats.tiles import row_tensors
 
 
 @pytest.mark.parametrize("activation_bits", [32, 8])
@@ -27,14 +28,14 @@ def test_two_of_four_by_hand(isa, activation_bits):
     assert model.run(None, {"x": x})[0].tolist() == [[3 * 0.5 + -2 * -1.0]]
 
 
-@pytest.mark.parametrize("tiles", [True, False], ids=["tiles", "units"])
+@pytest.mark.parametrize("tiles", [True, False], ids=["tiles", "rows"])
 @pytest.mark.parametrize("activation_bits", [32, 8])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_format(isa, name, activation_bits, tiles):
     rng = np.random.default_rng(0)
     for N, K in [(1, 1), (5, 70), (64, 256), (33, 300), (18, 1000), (112, 384)]:
         weights = Weights(name, N, K, tiles)
-        if tiles and not weights.attributes["tile"]:
+        if tiles and weights.attributes["tile"] != 16:
             continue
         for tokens in (1, 3, 8, 33):
             x = rng.standard_normal((1, tokens, K)).astype(np.float32)
@@ -49,7 +50,7 @@ def test_any_rank(isa, shape):
     close(product(x, weights), x, weights.w)
 
 
-@pytest.mark.parametrize("name", ["2:4/int4-g64", "4:8x16/int4-g64", "6:8/int8", "fp4-g16"])
+@pytest.mark.parametrize("name", ["2:4/int4-g64", "4:8x16/int4-g64", "6:8/int8", "6:8/int4-g16", "fp4-g16"])
 def test_extreme_codes_do_not_overflow(isa, name):
     weights = Weights(name, 32, 512)
     for tensor in ("codes", "high"):
@@ -57,7 +58,7 @@ def test_extreme_codes_do_not_overflow(isa, name):
             weights.packed[tensor] = np.full_like(weights.packed[tensor], 0x77 if name == "fp4-g16" else 0xFF)
     weights.packed["scales"][:] = 1  # every sum is exact
     fmt = format_named(name)
-    packed = out_of_tiles(fmt, weights.packed) if weights.attributes["tile"] else weights.packed
+    packed = row_tensors(weights.packed) if name == "fp4-g16" else out_of_tiles(fmt, weights.packed, 512)
     weights.w = fmt.decode(Encoded(name, (32, 512), packed)).astype(np.float64)
     x = np.full((9, 512), 3, np.float32)
     for activation_bits in (8, 32):
@@ -67,7 +68,7 @@ def test_extreme_codes_do_not_overflow(isa, name):
 
 @pytest.mark.parametrize("tokens", [1, 3, 64])
 @pytest.mark.parametrize("activation_bits", [32, 8])
-@pytest.mark.parametrize("name", ["2:4/int4-g64", "4:8x16/int4-g64"])
+@pytest.mark.parametrize("name", ["2:4/int4-g64", "4:8x16/int4-g64", "6:8/fp4-g16"])
 def test_threads_change_nothing(isa, name, tokens, activation_bits):
     weights = Weights(name, 1030, 1024)
     x = np.random.default_rng(0).standard_normal((tokens, 1024)).astype(np.float32)
@@ -91,7 +92,9 @@ def test_weights_may_come_at_run_time(isa):
     close(session("SparseLinear", inputs, {}, ORDER, **weights.attributes).run(None, inputs)[0], x, weights.w)
 
 
-@pytest.mark.parametrize("name", ["2:4/int4-g64", "4:16/int4-g64", "4:8x16/int8", "8:16/int5"])
+@pytest.mark.parametrize(
+    "name", ["2:4/int4-g64", "4:16/int4-g64", "4:8x16/int8", "8:16/int5", "6:8/fp4-g16", "3:8x16/int4-g32"]
+)
 def test_packed_tensors_of_any_bytes_are_read_within_bounds(isa, name):
     """Fields that stand for nothing, masks with too many or too few bits: a number comes out, and no crash."""
     weights, rng = Weights(name, 19, 300), np.random.default_rng(0)
@@ -127,8 +130,8 @@ def test_bad_attributes_are_refused(changed, message):
 
 @pytest.mark.parametrize(
     ("name", "changed"),
-    [("2:4/int4-g32", {}), ("2:4/int3-g64", {}), ("4:16/int4-g64", {}), ("fp4-g32", {}), ("6:8/fp4-g32", {}),
-     ("4:8x16/int4-g32", {}), ("3:8x16/int4-g64", {}), ("4:8x16/int4-g256", {}), ("2:4/int4-g64", {"kept": 4})],
+    [("2:4/int3-g64", {}), ("2:4/int8-g32", {}), ("4:16/int4-g64", {}), ("4:16/fp4-g32", {}),
+     ("4:8x16/int3-g32", {}), ("3:8x16/int3-g64", {}), ("4:8x16/int3-g256", {}), ("2:4/int4-g64", {"kept": 4})],
     ids=str,
 )  # fmt: skip
 def test_tiles_are_for_matrices_that_fill_their_words(name, changed):
