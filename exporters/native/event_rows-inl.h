@@ -49,5 +49,18 @@ class Chunks {
   alignas(64) uint8_t copy_[tail ? chunk_bytes + 1 : 1] = {};
 };
 
+// The sum of a run's inputs.
+inline float sum_of(const Events& e, const Run& run) {
+  float sum = 0;
+  for (int32_t i = run.begin; i < run.end; ++i) sum += e.x[e.index[i]];
+  return sum;
+}
+
+// Outputs of the words first .. last.
+inline void outputs_of(const EventMatrix& m, int64_t first, int64_t last, int64_t* from, int64_t* to) {
+  *from = first * m.per_word();
+  *to = last * m.per_word() < m.N ? last * m.per_word() : m.N;
+}
+
 }  // namespace
 }  // namespace slmc

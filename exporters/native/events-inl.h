@@ -117,7 +117,7 @@ class EventProduct {
     if (plain && g + 1 < m_.groups)
       for (int64_t i = first; i < last; i += 32) ahead(m_.scales + (g + 1) * m_.N + i);
     const auto add = [&](auto first_place, const F (*sums)[kPlaces]) SLMC_LAMBDA {
-      const float sum_x = m_.zeros ? sum_of(run) : 0;
+      const float sum_x = m_.zeros ? sum_of(e_, run) : 0;
       unrolled<chunks>([&](auto c) SLMC_LAMBDA {
         constexpr int64_t in_tile = c.value / kBlockChunks * kBlockOutputs + c.value % kBlockChunks * V::kLanes;
         constexpr int64_t from = in_tile + first_place.value * kBlockWords;
@@ -258,12 +258,6 @@ class EventProduct {
     });
   }
 
-  float sum_of(const Run& run) const {
-    float sum = 0;
-    for (int32_t i = run.begin; i < run.end; ++i) sum += e_.x[e_.index[i]];
-    return sum;
-  }
-
   // add_to for sums whose outputs lie `places` apart.
   SLMC_COLD void add_places(int64_t g, int64_t n, int64_t places, int lanes, int count, const F* sums,
                             float zero_factor, float centre) const {
@@ -288,12 +282,6 @@ class EventProduct {
     }
   }
 };
-
-// Outputs of the words first .. last.
-inline void outputs_of(const EventMatrix& m, int64_t first, int64_t last, int64_t* from, int64_t* to) {
-  *from = first * m.per_word();
-  *to = last * m.per_word() < m.N ? last * m.per_word() : m.N;
-}
 
 template <typename V, int bits>
 void multiply_events(const EventMatrix& m, const Events& e, float* y, int64_t first, int64_t last) {

@@ -20,8 +20,11 @@ void steps_of_place(const SparseMatrix& m, int64_t n, int64_t place, uint8_t* ou
   std::memset(out, 0, kFours);
   unpack_place(m.codes + n * m.units * m.code_bytes(), low, place, 0, out);
   if (high) unpack_place(m.high + n * m.units * m.high_bytes(), high, place, low, out);
-  for (int i = 0; i < kFours; ++i)
-    out[i] = static_cast<uint8_t>(m.float4 ? 128 + kFloat4Steps[out[i]] : out[i] + offset);
+  // Two loops: a compiler makes vectors of the second.
+  if (m.float4)
+    for (int i = 0; i < kFours; ++i) out[i] = static_cast<uint8_t>(128 + kFloat4Steps[out[i]]);
+  else
+    for (int i = 0; i < kFours; ++i) out[i] = static_cast<uint8_t>(out[i] + offset);
 }
 
 // The ranks of one block of a tile, from the planes of its unit.
@@ -58,7 +61,9 @@ void decode_placed_tile(const SparseMatrix& m, int64_t n, uint8_t* rows) {
   const uint8_t* patterns = m.patterns + n / kTile * m.units * unit_bytes;
   uint8_t ranks[kFours], steps[kFours];
   for (int64_t block = 0; block < m.units * blocks; ++block) {
-    (shared ? shared_ranks : ranks_of_block)(table, patterns + block / blocks * unit_bytes, block % blocks, ranks);
+    const uint8_t* unit = patterns + block / blocks * unit_bytes;
+    if (shared) shared_ranks(table, unit, block % blocks, ranks);
+    else ranks_of_block(table, unit, block % blocks, ranks);
     for (int64_t place = 0; place < kept; ++place) {
       steps_of_place(m, n, block * kept + place, steps);
       const uint8_t* two = table.places[place / 2];
