@@ -2,8 +2,9 @@
 
 Every layer is rounded to nearest in a handful of formats, and its errors weighed as feedback would leave them
 (`feedback_loss`). With a price per byte that spends the budget, the layers around a group cost
-sum min_format(loss + price bytes), before and after. All groups are independent but for the stream, which is
-decided by the sum over all its layers.
+sum min_format(loss + price bytes), before and after. What that cost falls by is what the loss falls by at equal bytes
+(to first order, and the price is a derivative), so it is compared with the loss, of which the bytes' cost is many times
+as much. All groups are independent but for the stream, which is decided by the sum over all its layers.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ ROUNDED_WEIGHTS = 1e-5
 """Allowed difference of logits, relative to the largest: turned weights are rounded to float32."""
 
 GAIN = 0.97
-"""A transformation is taken if the cost around it falls below this share: estimates are no closer."""
+"""A transformation is taken if the loss around it falls below this share: estimates are no closer."""
 
 Cost = tuple[tuple[float, int], ...]
 """Expected loss and bytes of a layer in every probed format."""
@@ -78,7 +79,7 @@ class Transformed:
 
 
 def _fall(before: float, after: float) -> str:
-    return f"expected cost {after / before - 1:+.0%}"
+    return f"expected loss {after / before - 1:+.0%}"
 
 
 def transformed(
@@ -191,9 +192,11 @@ def _decided(
     plain = [known[_State(layer.path, False, False)] for layer in model.tree.layers]
     price = byte_price(plain, _budget(problem))
 
-    def total(paths: Iterable[str], rotations: Rotations) -> float:
+    def total(paths: Iterable[str], rotations: Rotations) -> tuple[float, float]:
+        """What these layers cost, and the loss therein."""
         costs = (known[_state(path, rotations)] for path in paths)
-        return sum(min(loss + price * size for loss, size in cost) for cost in costs)
+        chosen = [min((loss + price * size, loss) for loss, size in cost) for cost in costs]
+        return sum(cost for cost, _ in chosen), sum(loss for _, loss in chosen)
 
     ways = {}
     for stream in (None, possible.stream) if possible.stream else (None,):
@@ -201,7 +204,7 @@ def _decided(
         for head in possible.heads:
             around = (head.group.consumer, *head.group.producers)
             before, after = (total(around, Rotations(stream, own)) for own in ((), (head,)))
-            heads.append(Transformation(head.group.consumer, before, after, after < GAIN * before))
+            heads.append(_compared(head.group.consumer, before, after[0]))
         ways[stream is not None] = tuple(heads)
     if possible.stream is None:
         return ways[False]
@@ -209,5 +212,12 @@ def _decided(
     chosen = [possible.of(t.place for t in ways[turned] if t.taken).heads for turned in (False, True)]
     before = total((p for p in paths if p != possible.stream.added), Rotations(None, chosen[0]))
     after = total(paths, Rotations(possible.stream, chosen[1]))
-    taken = after < GAIN * before
-    return (Transformation(STREAM, before, after, taken), *ways[taken])
+    stream = _compared(STREAM, before, after[0])
+    return (stream, *ways[stream.taken])
+
+
+def _compared(place: str, before: tuple[float, float], after: float) -> Transformation:
+    """before: cost, and the loss therein; after: cost."""
+    cost, loss = before
+    left = max(loss + after - cost, 0.0)
+    return Transformation(place, loss, left, left < GAIN * loss)

@@ -57,7 +57,7 @@ def test_outliers_are_spread_and_the_model_stays() -> None:
     assert found.model.tree == tree_after(model, considered)
     assert [layer.path for layer in found.model.tree.layers if layer.added] == ["norm.product"]
     assert found.statistics is not None and "norm.product" in found.statistics.hessians
-    assert "the residual stream (expected cost -" in found.text()
+    assert "the residual stream (expected loss -" in found.text()
 
 
 def test_a_rotation_that_does_not_pay_is_not_taken() -> None:
@@ -83,7 +83,7 @@ def test_decisions_are_carried_out_one_by_one() -> None:
     changed = {x.path for x in model.tree.layers if not torch.equal(found.model.weight(x.path), model.weight(x.path))}
     assert changed == {"layers.1.self_attn.o_proj", "layers.1.self_attn.v_proj"}
     assert found.text() == (
-        "transform: rotated are the values of 1 of 1 attention layers (expected cost -50%); the model computes the same"
+        "transform: rotated are the values of 1 of 1 attention layers (expected loss -50%); the model computes the same"
     )
 
 
