@@ -28,7 +28,7 @@ STREAM = "residual stream"
 class Transformation:
     """A rotation that was considered.
 
-    place: what is turned. before, after: expected loss of the layers around it, nats per token, at one price of a byte.
+    place: what is turned. before, after: expected loss of the layers around it in as many bytes, nats per token.
     taken: whether the model has it.
     """
 

@@ -209,7 +209,7 @@ def family_cells(row: FamilyResult, report: Report) -> tuple[str, ...]:
     )
 
 
-TRANSFORMATION_HEAD = ("rotated", "expected cost before", "after", "change", "taken")
+TRANSFORMATION_HEAD = ("rotated", "expected loss before", "after", "change", "taken")
 
 
 def transformation_cells(row: Transformation) -> tuple[str, ...]:
