@@ -213,7 +213,7 @@ TRANSFORMATION_HEAD = ("rotated", "expected loss before", "after", "change", "ta
 
 
 def transformation_cells(row: Transformation) -> tuple[str, ...]:
-    """A row under TRANSFORMATION_HEAD; costs in nats per token."""
+    """A row under TRANSFORMATION_HEAD; losses in nats per token."""
     change = quantities.signed_percent(row.after / row.before - 1) if row.before > 0 else ""
     place = row.place if row.place == STREAM else f"inputs of {row.place}"
     return place, f"{row.before:.3g}", f"{row.after:.3g}", change, "yes" if row.taken else "no"
