@@ -212,8 +212,8 @@ def _decided(
     chosen = [possible.of(t.place for t in ways[turned] if t.taken).heads for turned in (False, True)]
     before = total((p for p in paths if p != possible.stream.added), Rotations(None, chosen[0]))
     after = total(paths, Rotations(possible.stream, chosen[1]))
-    stream = _compared(STREAM, before, after[0])
-    return (stream, *ways[stream.taken])
+    whole = _compared(STREAM, before, after[0])
+    return (whole, *ways[whole.taken])
 
 
 def _compared(place: str, before: tuple[float, float], after: float) -> Transformation:
