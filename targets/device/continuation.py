@@ -202,25 +202,22 @@ class Model:
 
     def prefill(self, tokens: Any) -> Any:
         """The logits [V] after the last of tokens int64 [1, T]."""
-        count = tokens.shape[1]
-        last = (count - 1) // PREFILL_TOKENS * PREFILL_TOKENS
-        for at in range(0, last, PREFILL_TOKENS):
-            self.run(tokens[:, at : at + PREFILL_TOKENS], rows=0)
-        return self.run(tokens[:, last:], rows=1)[0, -1]
+        for at in range(0, tokens.shape[1], PREFILL_TOKENS):
+            logits = self.run(tokens[:, at : at + PREFILL_TOKENS], last=True)[0, -1]
+        return logits
 
     def step(self, token: int) -> Any:
         """The logits [V] after one more token."""
-        return self.run(np.array([[token]], np.int64), rows=1)[0, -1]
+        return self.run(np.array([[token]], np.int64), last=True)[0, -1]
 
-    def run(self, tokens: Any, rows: int | None = None) -> Any:
+    def run(self, tokens: Any, last: bool = False) -> Any:
         """Logits float32 [1, T, V] of tokens int64 [1, T]; of a classifier scores [1, 1, classes].
 
-        rows: those of so many of the last tokens are enough, [1, rows, V] where the graph can be asked.
+        last: those of the last token are enough, [1, 1, V] where the graph can be asked.
         """
         binding = self._inference.io_binding()
         if self._io.get("logits_from"):
-            first = 0 if rows is None else -rows if rows else tokens.shape[1]
-            binding.bind_cpu_input(self._io["logits_from"], np.array([first], np.int64))
+            binding.bind_cpu_input(self._io["logits_from"], np.array([-1 if last else 0], np.int64))
         binding.bind_cpu_input(self._io["tokens"], tokens)
         binding.bind_output(self._io["logits"], "cpu")
         for (state, before), (_, after) in zip(self._sides[self._now], self._sides[1 - self._now], strict=True):

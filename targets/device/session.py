@@ -50,9 +50,9 @@ class _StateMemory:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Buffers of one call: tokens int64 [1, T], logits float32 [1, rows, V], and ONNX Runtime's view of both.
+    """Buffers of one call: tokens int64 [1, T], logits float32 [1, T or 1, V], and ONNX Runtime's view of both.
 
-    first: from which token on logits are given, where the graph asks: 0, -1, or T for none.
+    first: from which token on logits are given, where the graph asks; 0 or -1.
     """
 
     tokens: Tokens
@@ -82,7 +82,7 @@ class Session:
         moving = [s for s in io.states if not s.in_place]
         self._memories = (_state_memory(moving), _state_memory(moving))
         self._held = _state_memory([s for s in io.states if s.in_place])
-        self._firsts: dict[int, Any] = {}
+        self._firsts = {n: ort.OrtValue.ortvalue_from_numpy(np.array([n], np.int64)) for n in (0, -1)}
         self._step_slot = self._slot(1)
         self._bindings = tuple(self._bind_states(self._memories[now], self._memories[1 - now]) for now in (0, 1))
         for binding in self._bindings:
@@ -132,22 +132,22 @@ class Session:
             raise SlmcError(f"chunk_tokens is {chunk_tokens}; it must be 1 or more")
         if self.io.classes and self.io.classes.whole_texts:
             chunk_tokens = tokens.shape[1]
-        before = (tokens.shape[1] - 1) // chunk_tokens * chunk_tokens
-        slot = self._slot(min(chunk_tokens, tokens.shape[1]), rows=0)
-        for start in range(0, before, chunk_tokens):
-            self._run_slot(slot, tokens[:, start : start + chunk_tokens])
-        slot = self._slot(tokens.shape[1] - before, rows=1)
-        self._run_slot(slot, tokens[:, before:])
+        slot = self._slot(min(chunk_tokens, tokens.shape[1]), last=True)
+        for start in range(0, tokens.shape[1], chunk_tokens):
+            part = tokens[:, start : start + chunk_tokens]
+            if part.shape[1] != slot.tokens.shape[1]:
+                slot = self._slot(part.shape[1], last=True)
+            self._run_slot(slot, part)
         logits: Logits = slot.logits[0, -1].copy()
         return logits
 
-    def _slot(self, count: int, rows: int | None = None) -> _Slot:
-        """Buffers for so many tokens; rows: how many of the last ones' logits are enough, where the graph lets us."""
+    def _slot(self, count: int, last: bool = False) -> _Slot:
+        """Buffers for so many tokens; last: whether the logits of the last one are enough, where the graph lets us."""
         tokens = np.zeros((1, count), np.int64)
-        asked = count if rows is None or not self.io.logits_from else rows
-        logits = np.empty((1, 1 if self.io.classes else asked, self.width), np.float32)
+        one_row = self.io.classes or (last and self.io.logits_from)
+        logits = np.empty((1, 1 if one_row else count, self.width), np.float32)
         tokens_value, logits_value = (ort.OrtValue.ortvalue_from_numpy(array) for array in (tokens, logits))
-        return _Slot(tokens, logits, tokens_value, logits_value, 0 if rows is None else -1 if rows else count)
+        return _Slot(tokens, logits, tokens_value, logits_value, -1 if last else 0)
 
     def _run_slot(self, slot: _Slot, tokens: Tokens) -> None:
         slot.tokens[:] = tokens
@@ -180,13 +180,7 @@ class Session:
         binding.bind_ortvalue_input(self.io.tokens, slot.tokens_value)
         binding.bind_ortvalue_output(self.io.logits, slot.logits_value)
         if self.io.logits_from:
-            binding.bind_ortvalue_input(self.io.logits_from, self._first(slot.first))
-
-    def _first(self, token: int) -> Any:
-        """The graph's input that says from which token on logits are given."""
-        if token not in self._firsts:
-            self._firsts[token] = ort.OrtValue.ortvalue_from_numpy(np.array([token], np.int64))
-        return self._firsts[token]
+            binding.bind_ortvalue_input(self.io.logits_from, self._firsts[slot.first])
 
     def _check(self, tokens: Tokens) -> None:
         if tokens.ndim != 2 or tokens.shape[0] != 1 or tokens.shape[1] < 1 or tokens.dtype != np.int64:

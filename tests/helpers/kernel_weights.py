@@ -43,7 +43,7 @@ class Weights:
 
 def qlinear(x: np.ndarray, weights: Weights, tile: int = 0, threads: int = 1, **attributes) -> np.ndarray:
     """With the packed tensors in tiles, if asked for and if their groups fill whole words."""
-    whole = fills_words(weights.attributes["group"], weights.attributes["bits"])
+    whole = tile and fills_words(weights.attributes["group"], weights.attributes["bits"])
     attributes |= weights.attributes | {"tile": tile if whole else 0}
     packed = tiled_tensors(weights.packed) if attributes["tile"] else weights.packed
     model = session("QLinear", {"x": x}, packed, LINEAR_INPUTS, threads=threads, **attributes)

@@ -141,7 +141,8 @@ def write(name: str, folder: Path, kv_cache: str = "fp32", activations: int = 32
     model, family, formats = MODELS[name]()
     model = model.requires_grad_(False).eval()
     _randomised(model)
-    head = family.tree(model).layers[-1].path
+    tree = family.tree(model)
+    head = tree.head or tree.layers[-1].path
     weight_bytes = _compressed(model, family, formats, activations)
     if kv_cache != "fp32":
         model.kv_cache = kv_cache

@@ -157,4 +157,4 @@ def test_rounded_inputs_break_no_promise_on_other_texts(
         (text := tmp_path / f"{seed}.txt").write_text(" ".join(words[start : start + length]), encoding="utf-8")
         for more in ((), ("--no-native",)):
             result = slmc("validate", out, "--reference", tiny_model, "--data", text, "-q", *more)
-            assert result.exit_code == 0, (seed, more, result.stdout)
+            assert result.exit_code == 0, (seed, more, result.stdout, result.stderr)

@@ -75,7 +75,7 @@ def test_a_graph_that_is_asked_for_logits(asked, chunk_tokens):
 def test_run_py_asks_for_the_last_logits(asked):
     inference = onnxruntime.InferenceSession(asked.artifact / "model.onnx", providers=["CPUExecutionProvider"])
     model, tokens = Model(inference, dataclasses.asdict(asked.io)), np.array([asked.tokens])
-    assert model.run(tokens[:, :2], rows=1).shape == (1, 1, 3)
+    assert model.run(tokens[:, :2], last=True).shape == (1, 1, 3)
     np.testing.assert_array_equal(model.prefill(tokens[:, 2:]), asked.logits[2])
     np.testing.assert_array_equal(model.step(0), [5.5, 3.5, 9.0])
 
