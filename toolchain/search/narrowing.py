@@ -23,7 +23,7 @@ SAMPLED = 8
 """Layers that are compressed in every format first, so that its estimates can be corrected."""
 
 MOST_ROUNDS = 8
-"""Divisions proposed one after the other. Each corrects the next, so that few find anything new after three."""
+"""Divisions proposed one after the other at most. What each leads to corrects the estimates for the next."""
 
 LOWER_SHARES = (0.6, 0.75)
 """Of the largest budget: further budgets where a limit of loss may lead the search below the memory limit."""

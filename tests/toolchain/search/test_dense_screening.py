@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from told import Told
 
 from toolchain.compress.recipe import LayerConfig
 from toolchain.search import dense_screening
@@ -12,29 +13,6 @@ from toolchain.search.budgets import budgets
 from toolchain.search.dense_screening import is_large, price, worth_compressing
 from toolchain.search.screening import screened
 from toolchain.search.search import search
-
-
-class Told:
-    """The fake evaluator, with estimates that are twice the truth."""
-
-    def __init__(self, fake: Any) -> None:
-        self.fake, self.compressed = fake, set()
-
-    def loss(self, path: str, config: LayerConfig) -> float:
-        self.compressed.add((path, config.format))
-        return self.fake.loss(path, config)
-
-    def estimate(self, path: str, config: LayerConfig) -> float:
-        return 2 * self.fake.loss(path, config)
-
-    def expect(self, **more: Any) -> None:
-        """It needs no notice."""
-
-    def kurtosis(self, path: str) -> float:
-        return 3.0
-
-    def evaluate(self, recipe: Any) -> Any:
-        return self.fake.evaluate(recipe)
 
 
 def test_the_price_by_hand() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pytest
+from told import Told
 
 from toolchain.compress.recipe import LayerConfig
 from toolchain.search import dense_screening, narrowing
@@ -13,29 +14,13 @@ from toolchain.search.narrowing import Believed, narrowed
 from toolchain.search.search import search
 
 
-class Misjudging:
+class Misjudging(Told):
     """The fake evaluator with estimates that are wrong by a factor of each format."""
 
     FACTORS: ClassVar = {"fp16": 1.0, "int8": 3.0, "int6-g64": 0.5, "int4-g64": 4.0, "int3-g64": 0.25, "int2-g64": 2.0}
 
-    def __init__(self, fake: Any) -> None:
-        self.fake, self.compressed = fake, set()
-
-    def loss(self, path: str, config: LayerConfig) -> float:
-        self.compressed.add((path, config.format))
-        return self.fake.loss(path, config)
-
     def estimate(self, path: str, config: LayerConfig) -> float:
         return self.FACTORS.get(config.format, 1.0) * self.fake.loss(path, config)
-
-    def expect(self, **more: Any) -> None:
-        """It needs no notice."""
-
-    def kurtosis(self, path: str) -> float:
-        return 3.0
-
-    def evaluate(self, recipe: Any) -> Any:
-        return self.fake.evaluate(recipe)
 
 
 @pytest.fixture
